@@ -1,0 +1,65 @@
+"""Choose the compact subset of the golden numbers that is committed: python tests/golden/subset.py FULL_FOLDER
+
+One case of every kind, where a kind is what makes a solver or a loss compute something else. The arrays are the peers' own
+numbers, unchanged; the README beside this file says which peers.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+LEFT_OUT = ("inter", "eval_t", "x_at_eval", "sigma_hat")  # intermediate states, to keep it small: 'final' is there
+FAMILIES = {  # family: (fields that make a kind, prefixes of shared arrays kept whole, values a case must have)
+    "teacher": ((), ("mix", "z", "labels"), {}),
+    "solvers_diffsampler": (
+        ("solver", "max_order", "predict_x0", "variant", "deis_mode"),
+        ("discrete/", "dynthr/", "schedules/"),
+        {"num_steps": (4,)},
+    ),
+    "solvers_kdiffusion": (
+        ("function", "order", "stochastic", "solver_type"),
+        (),
+        {"sigmas": ("sigmas/karras7/4", "sigmas/vp/6")},
+    ),
+    "solvers_edm": (("function", "solver", "stochastic"), (), {"num_steps": (4,)}),
+    "solvers_vp_original": (
+        ("algorithm_type", "order", "method", "variant"),
+        ("grid_check/", "betas_discrete"),
+        {"steps": (4,), "noise_schedule": ("linear",)},
+    ),
+    "metrics": ((), (), {"name": ("b", "rankdef")}),
+    "losses_diffusion": (("what", "kind", "loss_norm"), (), {}),
+}
+
+
+def choose(full: pathlib.Path, family: str) -> None:
+    """Write NAME.npz and NAME.json with the chosen cases."""
+    fields, prefixes, wanted = FAMILIES[family]
+    text = json.loads((full / f"{family}.json").read_text())
+    arrays = np.load(full / f"{family}.npz", allow_pickle=False)
+    seen, cases = set(), []
+    for case in text["cases"]:
+        case["stochastic"] = case.get("stochastic", "noise" in case["arrays"])
+        kind = tuple(str(case.get(f)) for f in fields) or case["id"]
+        fits = all(case[k] in values for k, values in wanted.items() if k in case)
+        if kind not in seen and fits:
+            seen.add(kind)
+            cases.append(case)
+            case["arrays"] = {k: v for k, v in case["arrays"].items() if k not in LEFT_OUT}
+    kept_arrays = {f"{case['id']}/{name}" for case in cases for name in case["arrays"]}
+    named = {v for case in cases for v in case.values() if isinstance(v, str) and v in arrays.files}
+    shared = lambda k: k in named or k.startswith(prefixes or ("\0",))  # noqa: E731
+    kept = [k for k in arrays.files if k in kept_arrays or shared(k)]
+    np.savez_compressed(HERE / f"{family}.npz", **{k: arrays[k] for k in kept})
+    smaller = {"extra": text.get("extra", {}), "cases": cases}
+    (HERE / f"{family}.json").write_text(json.dumps(smaller))
+    size = sum((HERE / f"{family}.{e}").stat().st_size for e in ("npz", "json"))
+    print(f"{family}: {len(cases)} of {len(text['cases'])} cases, {size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    for name in FAMILIES:
+        choose(pathlib.Path(sys.argv[1]), name)
