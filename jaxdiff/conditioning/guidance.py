@@ -1,0 +1,32 @@
+"""Guidance: a denoiser in, a denoiser out.
+
+Guidance replaces the denoiser by a combination of denoisers; it nests, and every sampler runs it. The weight convention
+is one throughout: weight 1 is the plain conditional model, weight 0 the unconditional one.
+"""
+
+import jax
+
+from jaxdiff.typing import Array, Cond, Denoiser
+
+
+def classifier_free(denoiser: Denoiser, weight: float | Array) -> jax.tree_util.Partial:
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), D_u + weight (D_c - D_u).
+
+    The paper's own weight is ``weight - 1``. Costs two network calls per evaluation.
+
+    Args:
+        denoiser: conditional ``D(y, level, cond)`` that answers ``cond=None`` with the unconditional posterior mean.
+        weight: scalar, or one number per sample of shape (batch,).
+    """
+    return jax.tree_util.Partial(_classifier_free, _partial(denoiser), weight)
+
+
+def _classifier_free(denoiser: Denoiser, weight: Array, y: Array, level: Array, cond: Cond = None) -> Array:
+    conditional, plain = denoiser(y, level, cond), denoiser(y, level, None)
+    if jax.numpy.ndim(weight) == 1:
+        weight = weight.reshape(-1, *[1] * (y.ndim - 1))
+    return plain + weight * (conditional - plain)
+
+
+def _partial(denoiser: Denoiser) -> Denoiser:
+    return denoiser if isinstance(denoiser, jax.tree_util.Partial) else jax.tree_util.Partial(denoiser)

@@ -1,0 +1,189 @@
+"""Observed orders of convergence, and closed-form tables of what solvers do on a Gaussian.
+
+A multistep solver is given exact history: in its first steps the network is evaluated on the exact trajectory and the states
+are put back onto it, so that what is measured is the method and not its start.
+"""
+
+import numpy as np
+import pytest
+
+from jaxdiff import grids
+from jaxdiff.sampling import ode
+
+VARIANCES = np.array([0.04, 0.25, 1.0, 2.5])
+ORDERS = [
+    (ode.euler, {}, 1),
+    (ode.heun, {}, 2),
+    (ode.dpm2, {}, 2),
+    (ode.dpm2, {"ratio": 0.3}, 2),
+    *[(ode.lms, {"order": k}, k) for k in (1, 2, 3, 4)],
+    *[(ode.ipndm, {"order": k}, min(k, 2)) for k in (1, 2, 3, 4)],  # its coefficients are those of a uniform grid
+    *[(ode.dpmpp, {"order": k, "prediction": p}, k) for k in (1, 2, 3) for p in ("data", "noise")],
+    (ode.dpmpp, {"order": 3, "reference": True}, 2),  # the factor 2 that published code lacks
+    *[
+        (ode.unipc, {"order": k, "variant": v, "prediction": p}, k + 1)
+        for k in (1, 2, 3)
+        for v in ("bh1", "bh2")
+        for p in ("data", "noise")
+    ],
+]
+
+
+def exact(level, start, high):
+    return start * np.sqrt((VARIANCES + level**2) / (VARIANCES + high**2))
+
+
+def final_error(solver, options, levels, history):
+    levels = [float(s) for s in levels]
+    start = np.full(4, levels[0])
+
+    def D(y, s):
+        y = exact(s, start, levels[0]) if s >= levels[history] else y
+        return VARIANCES / (VARIANCES + s**2) * y
+
+    states = solver(D, start.copy(), levels, **options)
+    y = start
+    for i, y in enumerate(states, 1):
+        if i <= history:
+            y[...] = exact(levels[i], start, levels[0])
+    return np.sqrt(np.mean((y - exact(levels[-1], start, levels[0])) ** 2))
+
+
+def label(value):
+    return getattr(value, "__name__", None) or (",".join(map(str, value.values())) if isinstance(value, dict) else str(value))
+
+
+@pytest.mark.parametrize(("solver", "options", "order"), ORDERS, ids=label)
+def test_observed_order(solver, options, order):
+    if solver in (ode.dpmpp, ode.unipc):
+        options = options | {"lower_final": False}
+    history = options.get("order", 1) - (solver is not ode.unipc)
+    steps = np.array([40, 80, 160])
+    errors = [final_error(solver, options, grids.karras(n, 0.05, 20.0, zero=False), history) for n in steps]
+    observed = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert abs(observed - order) < 0.2, (observed, errors)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_ipndm_has_its_full_order_on_a_uniform_grid(order):
+    steps = np.array([160, 320, 640])
+    errors = [final_error(ode.ipndm, {"order": order}, np.linspace(3.0, 0.2, n + 1), order - 1) for n in steps]
+    observed = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert abs(observed - order) < 0.2, (observed, errors)
+
+
+# Gain x(end)/x_exact(end) of each solver on N(0, 0.25), from level 80 to 0.002 (specified to the printed digits).
+GAINS = {
+    (5, "karras"): [0.54782, 1.7061, 1.48574, 0.75555, 0.89957, 1.01526, 0.76459, 0.7788, 0.78212],
+    (5, "log_snr"): [0.57133, 1.92757, 1.4098, 0.78563, 0.93138, 0.95587, 0.85371, 1.06768, 1.1095],
+    (10, "karras"): [0.75278, 1.17462, 1.09766, 0.93327, 1.01614, 1.05447, 1.08629, 1.28466, 1.33029],
+    (10, "log_snr"): [0.76735, 1.18849, 1.08268, 0.94089, 1.01467, 1.04658, 1.03664, 1.10452, 1.10512],
+    (20, "karras"): [0.86756, 1.0392, 1.0225, 0.982, 1.00993, 1.01472, 1.04268, 0.99968, 0.97574],
+}
+GAIN_SOLVERS = [
+    (ode.euler, {}),
+    (ode.heun, {}),
+    (ode.dpm2, {}),
+    *[(ode.ipndm, {"order": k}) for k in (2, 3, 4)],
+    (ode.dpmpp, {"order": 2}),
+    (ode.dpmpp, {"order": 3, "reference": True}),
+    (ode.dpmpp, {"order": 3}),
+]
+
+
+@pytest.mark.parametrize(("steps", "grid"), GAINS)
+def test_gain_on_a_gaussian(steps, grid):
+    levels = [float(s) for s in getattr(grids, grid)(steps, zero=False)]
+    D = lambda y, s: 0.25 / (0.25 + s * s) * y  # noqa: E731
+    truth = levels[0] * np.sqrt((0.25 + levels[-1] ** 2) / (0.25 + levels[0] ** 2))
+    for (solver, options), expected in zip(GAIN_SOLVERS, GAINS[steps, grid], strict=True):
+        *_, end = solver(D, levels[0], levels, **options)
+        assert end / truth == pytest.approx(expected, abs=1.1e-5), (solver.__name__, options)
+
+
+def test_euler_is_best_on_the_arctan_grid():
+    """Each Euler step on N(0, c^2) multiplies the exact flow by cos(change of arctan(level/c))."""
+    D = lambda y, s: 0.25 / (0.25 + s * s) * y  # noqa: E731
+    for steps, expected in ((5, 0.78068), (10, 0.88492)):
+        levels = [float(s) for s in grids.arctan(steps, scale=0.5, zero=False)]
+        *_, end = ode.euler(D, 1.0, levels)
+        exact_end = np.sqrt((0.25 + levels[-1] ** 2) / (0.25 + levels[0] ** 2))
+        angles = np.diff(np.arctan(np.array(levels) / 0.5))
+        assert end / exact_end == pytest.approx(np.prod(np.cos(angles)), rel=1e-12)
+        assert end / exact_end == pytest.approx(expected, abs=1e-5)
+
+
+def mixture_1d(y, s):
+    weights, means, stds = np.array([0.3, 0.5, 0.2]), np.array([-1, 0.4, 1.3]), np.array([0.25, 0.15, 0.4])
+    spread = stds**2 + s * s
+    logits = np.log(weights) - 0.5 * (np.log(spread) + (y[:, None] - means) ** 2 / spread)
+    share = np.exp(logits - logits.max(1, keepdims=True))
+    share /= share.sum(1, keepdims=True)
+    return (share * (means + stds**2 / spread * (y[:, None] - means))).sum(1)
+
+
+@pytest.fixture(scope="module")
+def mixture_reference():
+    y = np.random.default_rng(0).normal(size=64) * 20.0
+    start, t = y.copy(), np.log(np.geomspace(20.0, 0.05, 4001))
+    field = lambda y, t: y - mixture_1d(y, np.exp(t))  # noqa: E731
+    for a, b in zip(t[:-1], t[1:], strict=True):
+        h = b - a
+        k1 = field(y, a)
+        k2 = field(y + h / 2 * k1, a + h / 2)
+        k3 = field(y + h / 2 * k2, a + h / 2)
+        k4 = field(y + h * k3, b)
+        y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return start, y
+
+
+# Root mean square error at 20 and 80 steps on a 1-D mixture, Karras grid from 20 to 0.05.
+MIXTURE = [
+    (ode.euler, {}, 7.69e-2, 1.75e-2),
+    (ode.heun, {}, 8.21e-3, 4.75e-4),
+    (ode.dpm2, {}, 4.63e-3, 2.75e-4),
+    (ode.ipndm, {"order": 2}, 9.40e-3, 8.12e-4),
+    (ode.ipndm, {"order": 3}, 3.41e-3, 1.51e-4),
+    (ode.ipndm, {"order": 4}, 2.76e-3, 1.81e-4),
+    (ode.lms, {"order": 2}, 2.27e-2, 1.79e-3),
+    (ode.lms, {"order": 3}, 1.15e-2, 3.65e-4),
+    (ode.lms, {"order": 4}, 7.67e-3, 1.07e-4),
+    (ode.dpmpp, {"order": 3, "prediction": "noise"}, 3.67e-3, 1.27e-4),
+    (ode.dpmpp, {"order": 2}, 8.67e-3, 5.36e-4),
+    (ode.dpmpp, {"order": 3, "reference": True}, 4.26e-3, 1.39e-4),
+    (ode.dpmpp, {"order": 3}, 6.89e-3, 9.36e-5),
+    (ode.unipc, {"order": 1, "variant": "bh1"}, 1.36e-2, 1.01e-3),
+    (ode.unipc, {"order": 1}, 2.18e-2, 1.60e-3),
+    (ode.unipc, {"order": 2, "variant": "bh1"}, 5.73e-3, 8.93e-5),
+    (ode.unipc, {"order": 2}, 3.70e-3, 1.08e-4),
+    (ode.unipc, {"order": 3}, 6.98e-3, 1.13e-5),
+]
+
+
+@pytest.mark.parametrize(("solver", "options", "coarse", "fine"), MIXTURE, ids=label)
+def test_errors_on_a_mixture(mixture_reference, solver, options, coarse, fine):
+    start, truth = mixture_reference
+    if solver in (ode.dpmpp, ode.unipc):
+        options = options | {"lower_final": False}
+    for steps, expected in ((20, coarse), (80, fine)):
+        levels = [float(s) for s in grids.karras(steps, 0.05, 20.0, zero=False)]
+        *_, y = solver(mixture_1d, start, levels, **options)
+        assert np.sqrt(np.mean((y - truth) ** 2)) == pytest.approx(expected, rel=0.05)
+
+
+def run(solver, levels, **options):
+    *_, y = solver(mixture_1d, np.linspace(-20.0, 20.0, 7), levels, **options)
+    return y
+
+
+def test_solvers_that_are_one():
+    """Identities between solvers, to rounding."""
+    levels = [float(s) for s in grids.karras(8, 0.05, 20.0, zero=False)]
+    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)  # noqa: E731
+    euler = run(ode.euler, levels)
+    for options in ({"order": 1}, {"order": 1, "prediction": "noise"}):
+        same(run(ode.dpmpp, levels, **options), euler)
+    same(run(ode.lms, levels, order=1), euler)
+    same(run(ode.ipndm, levels, order=1), euler)
+    uniform = [float(s) for s in np.linspace(20.0, 4.0, 9)]
+    same(run(ode.ipndm, uniform, order=4), run(ode.lms, uniform, order=4))

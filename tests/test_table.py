@@ -1,0 +1,321 @@
+"""The table: tracing, running, differentiating, saving, and the promises about noise, batches and compilation."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import grids
+from jaxdiff.exact import GaussianMixture
+from jaxdiff.sampling import ode, sde
+from jaxdiff.sampling.sample import sample, start_noise, trajectory
+from jaxdiff.sampling.table import load_table, pad, table
+
+# Every solver with its options. New solvers join here and in the list of test_orders.
+DETERMINISTIC = [
+    (ode.euler, {}),
+    (ode.heun, {}),
+    (ode.dpm2, {}),
+    (ode.dpm2, {"ratio": 0.3}),
+    (ode.lms, {"order": 3}),
+    (ode.ipndm, {"order": 4}),
+    (ode.dpmpp, {"order": 1}),
+    (ode.dpmpp, {"order": 2}),
+    (ode.dpmpp, {"order": 3}),
+    (ode.dpmpp, {"order": 3, "prediction": "noise", "lower_final": False}),
+    (ode.unipc, {"order": 1}),
+    (ode.unipc, {"order": 2, "variant": "bh1"}),
+    (ode.unipc, {"order": 3}),
+    (ode.unipc, {"order": 3, "prediction": "noise"}),
+]
+STOCHASTIC = [
+    (sde.ddim, {"eta": 1.0}),
+    (sde.ddim, {"eta": 0.5}),
+    (sde.ddpm, {"variance": "small"}),
+    (sde.ddpm, {"variance": "large"}),
+    (sde.churn, {"amount": 10.0}),
+    (sde.churn, {"amount": 10.0, "step": ode.euler_step}),
+    (sde.consistency, {}),
+]
+ALL = DETERMINISTIC + STOCHASTIC
+
+
+def name(value):
+    return getattr(value, "__name__", None) or ",".join(str(getattr(v, "__name__", v)) for v in value.values())
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    random = np.random.default_rng(1)
+    return GaussianMixture(
+        np.array([0.5, 0.3, 0.2]), random.normal(size=(3, 2)), random.uniform(0.05, 0.3, size=(3, 2))
+    )
+
+
+@pytest.fixture(scope="module")
+def start():
+    return jnp.asarray(np.random.default_rng(2).normal(size=(5, 2)) * 80.0)
+
+
+def textbook(D, solver, options, levels, y, noises=()):
+    noises = iter(noises)
+    extra = {"noise": lambda: next(noises)} if solver.__module__.endswith("sde") else {}
+    return [y, *solver(D, y, levels, **extra, **options)]
+
+
+@pytest.mark.parametrize(("solver", "options"), ALL, ids=name)
+@pytest.mark.parametrize("zero", [True, False])
+def test_table_equals_textbook(mixture, start, solver, options, zero):
+    levels = [float(s) for s in grids.karras(5, zero=zero)]
+    made = table(solver, levels, **options)
+    noise = np.random.default_rng(3).normal(size=(len(made.draws), *start.shape))
+    expected = textbook(mixture.denoiser, solver, options, levels, start, jnp.asarray(noise))
+    path = trajectory(mixture.denoiser, made, start, noise=noise if made.stochastic else None)
+    np.testing.assert_allclose(path.states, np.stack(expected), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(path.levels, levels)
+    assert path.denoised.shape == (made.nfe, 5, 2)
+
+
+def test_evaluation_counts():
+    levels, unended = grids.karras(6), grids.karras(6, zero=False)
+    expected = {ode.euler: (6, 6), ode.heun: (11, 12), ode.dpm2: (11, 12), ode.unipc: (6, 6), ode.lms: (6, 6)}
+    for solver, counts in expected.items():
+        assert (table(solver, levels).nfe, table(solver, unended).nfe) == counts
+    assert table(ode.euler, levels, first=ode.unit_first).nfe == 5
+
+
+def test_windows_stay_short():
+    """UniPC's corrected states, accepted but never evaluated, are states of their own and keep the window short."""
+    levels = grids.log_snr(10)
+    for solver, options in DETERMINISTIC:
+        made = table(solver, levels, **options)
+        if options.get("prediction") != "noise":
+            assert made.states.shape[2] <= 4 and made.denoised.shape[2] <= 4, made
+    assert table(ode.dpmpp, levels, order=3).states.shape[1:] == (1, 1)
+    assert table(ode.unipc, levels, order=3).states.shape[1:] == (2, 2)
+
+
+def test_analytic_first_step(mixture, start):
+    levels = grids.karras(4, zero=False)
+    made = table(ode.ipndm, levels, first=ode.unit_first)
+    answers = [ode.unit_first]
+    D = lambda y, s: answers.pop()(y, s) if answers else mixture.denoiser(y, s)  # noqa: E731
+    expected = textbook(D, ode.ipndm, {}, [float(s) for s in levels], start)[-1]
+    np.testing.assert_allclose(sample(mixture.denoiser, made, start), expected, rtol=1e-12)
+
+
+def test_one_step_without_any_evaluation(mixture, start):
+    made = table(ode.euler, [80.0, 1.0], first=ode.unit_first)
+    assert made.nfe == 0
+    expected = start + (1.0 - 80.0) * start / np.sqrt(1 + 80.0**2)
+    np.testing.assert_allclose(sample(mixture.denoiser, made, start), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("solver", "options"), [(ode.unipc, {"order": 3}), (sde.churn, {"amount": 10.0})], ids=name)
+def test_save_and_load(tmp_path, mixture, start, key, solver, options):
+    made = table(solver, grids.karras(5), **options)
+    made.save(tmp_path / "sampler.json")
+    again = load_table(tmp_path / "sampler.json")
+    for field in dataclasses.fields(made):
+        mine, theirs = getattr(made, field.name), getattr(again, field.name)
+        np.testing.assert_array_equal(mine, theirs) if isinstance(mine, np.ndarray) else None
+    assert (again.accepted, again.draws, again.name, again.nfe) == (made.accepted, made.draws, made.name, made.nfe)
+    np.testing.assert_array_equal(
+        sample(mixture.denoiser, made, start, key=key), sample(mixture.denoiser, again, start, key=key)
+    )
+
+
+def test_a_table_file_is_enough_to_sample(tmp_path, mixture, start):
+    """What the file says, executed by a few lines of NumPy that know nothing of jaxdiff."""
+    table(ode.unipc, grids.karras(5), order=2).save(tmp_path / "t.json")
+    t = json.loads((tmp_path / "t.json").read_text())
+    states, outputs = [np.asarray(start)], []
+    for n in range(t["nfe"] + 1):
+        for row in range(t["shapes"]["states"][1]):
+            pairs = [*zip(t["states"][n][row], states[::-1], strict=False)]
+            pairs += [*zip(t["denoised"][n][row], outputs[::-1], strict=False)]
+            states.append(sum(w * v for w, v in pairs))
+        if n < t["nfe"]:
+            outputs.append(np.asarray(mixture.denoiser(jnp.asarray(states[-1]), t["nodes"][n])))
+    expected = sample(mixture.denoiser, load_table(tmp_path / "t.json"), start)
+    np.testing.assert_allclose(states[-1], expected, rtol=1e-11)
+
+
+def test_damaged_table_files(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="not a sampler table"):
+        load_table(path)
+    table(ode.euler, grids.karras(3)).save(path)
+    text = json.loads(path.read_text())
+    for change in ({"nodes": [1.0]}, {"accepted": [99, 1, 2]}, {"slots": "x"}, {"states": None}):
+        path.write_text(json.dumps(text | change))
+        with pytest.raises(ValueError, match=r"t\.json"):
+            load_table(path)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ([1.0, 2.0, 0.0], "strictly decrease"),
+        ([2.0, 1.0, 1.0], "strictly decrease"),
+        ([2.0, np.nan, 0.0], "finite"),
+        ([2.0, 1.0, -1.0], "not negative"),
+        ([2.0], "at least two"),
+        (np.ones((2, 2)), "one-dimensional"),
+    ],
+)
+def test_bad_grids(levels, message):
+    with pytest.raises(ValueError, match=message):
+        table(ode.euler, levels)
+
+
+def test_helpful_errors(mixture, start, key):
+    made, noisy = table(ode.euler, grids.karras(3)), table(sde.ddim, grids.karras(3))
+    with pytest.raises(TypeError, match="no option 'ordr'; it has: order"):
+        table(ode.lms, grids.karras(3), ordr=2)
+    with pytest.raises(TypeError, match="not linear"):
+        table(lambda D, y, levels: iter([y * y]), grids.karras(1))
+    with pytest.raises(ValueError, match="one per step"):
+        table(lambda D, y, levels: iter([D(y, 1.0)]), grids.karras(3))
+    with pytest.raises(TypeError, match="start must be"):
+        sample(mixture.denoiser, made, jnp.zeros((2, 2), jnp.bfloat16))
+    with pytest.raises(TypeError, match="table"):
+        sample(mixture.denoiser, grids.karras(3), start)
+    with pytest.raises(ValueError, match="draws noise"):
+        sample(mixture.denoiser, noisy, start)
+    with pytest.raises(TypeError, match="typed key"):
+        sample(mixture.denoiser, noisy, start, key=jnp.zeros(2, jnp.uint32))
+    with pytest.raises(ValueError, match="draws 2 noises"):
+        sample(mixture.denoiser, noisy, start, noise=np.zeros((3, *start.shape)))
+    with pytest.raises(ValueError, match="index"):
+        sample(mixture.denoiser, noisy, start, key=key, index=jnp.arange(3))
+    for solver, bad in [(ode.ipndm, 5), (ode.dpmpp, 4), (ode.unipc, 0)]:
+        with pytest.raises(ValueError, match="orders"):
+            table(solver, grids.karras(3), order=bad)
+
+
+@pytest.mark.parametrize(
+    ("solver", "options"),
+    [(ode.euler, {}), (ode.heun, {}), (ode.lms, {"order": 3}), (ode.dpmpp, {"order": 3}), (ode.unipc, {"order": 3})],
+    ids=name,
+)
+def test_gradients_with_respect_to_grid_and_weights(mixture, start, solver, options):
+    """grad and jvp agree with finite differences, also through a grid that ends in zero."""
+    inner = jnp.asarray(np.log(grids.karras(4)[:-1]))
+    start = start / 10
+
+    def by_grid(log_levels):
+        made = table(solver, [*jnp.exp(log_levels), 0.0], **options)
+        return jnp.sum(jnp.tanh(sample(mixture.denoiser, made, start)))
+
+    made = table(solver, [*np.exp(inner), 0.0], **options)
+
+    def by_weights(t):
+        return jnp.sum(jnp.tanh(sample(mixture.denoiser, t, start)))
+
+    random = np.random.default_rng(4)
+    cases = [(by_grid, inner)] + [(by_weights, jax.tree.map(jnp.asarray, made))] * (solver is ode.unipc)
+    for function, point in cases:
+        direction = jax.tree.map(lambda a: jnp.asarray(random.normal(size=a.shape)) * 0.1, point)
+        step = 1e-5
+        moved = [jax.tree.map(lambda a, b, h=h: a + h * b, point, direction) for h in (step, -step)]
+        difference = (function(moved[0]) - function(moved[1])) / (2 * step)
+        gradient = jax.grad(function)(point)
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+        product = sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
+        _, tangent = jax.jvp(function, (point,), (direction,))
+        np.testing.assert_allclose([product, tangent], [difference] * 2, rtol=2e-6)
+
+
+def test_traced_weights_equal_host_weights():
+    levels = grids.karras(5)[:-1]
+    for solver, options in DETERMINISTIC:
+        host = table(solver, [*levels, 0.0], **options)
+        trace = lambda v, s=solver, o=options: table(s, [*v, 0.0], **o)  # noqa: E731
+        traced, _ = jax.jvp(trace, (jnp.asarray(levels),), (jnp.ones(5),))
+        for mine, theirs in zip(jax.tree.leaves(host), jax.tree.leaves(traced), strict=True):
+            window = mine.shape[-1]  # weights that happen to be zero are trimmed on the host only
+            np.testing.assert_allclose(mine, theirs[..., :window], rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(theirs[..., window:], 0.0, atol=1e-9)
+
+
+def test_noise_belongs_to_the_sample(mixture, key):
+    """Sample i is the same in any batch, in any order, with and without padding."""
+    made = table(sde.churn, grids.karras(4), amount=10.0)
+    x = 80.0 * start_noise(key, 6, (2,), jnp.float64)
+    whole = sample(mixture.denoiser, made, x, key=key)
+    some = jnp.array([4, 1])
+    np.testing.assert_array_equal(80.0 * start_noise(key, some, (2,), jnp.float64), x[some])
+    np.testing.assert_allclose(
+        sample(mixture.denoiser, made, x[some], key=key, index=some), whole[some], rtol=1e-12
+    )
+    padded = pad([made, table(sde.churn, grids.karras(7), amount=10.0)])[0]
+    np.testing.assert_allclose(sample(mixture.denoiser, padded, x, key=key), whole, rtol=1e-12)
+    assert np.abs(sample(mixture.denoiser, made, x, key=jax.random.key(1)) - whole).max() > 1e-3
+
+
+def test_padded_tables_give_the_same_samples_with_few_programs(mixture, start):
+    from jaxdiff.sampling import sample as module
+
+    tables = [table(s, grids.karras(n), **o) for s, o in DETERMINISTIC for n in (3, 6)]
+    before = module._run._cache_size()
+    got = [sample(mixture.denoiser, t, start) for t in pad(tables)]
+    assert module._run._cache_size() - before <= 2
+    for t, x in zip(tables[::5], got[::5], strict=True):
+        np.testing.assert_allclose(x, sample(mixture.denoiser, t, start), rtol=1e-11, atol=1e-11)
+
+
+def test_solvers_of_one_shape_share_a_program(mixture, start):
+    from jaxdiff.sampling import sample as module
+
+    sample(mixture.denoiser, table(ode.heun, grids.karras(4)), start)
+    before = module._run._cache_size()
+    sample(mixture.denoiser, table(ode.heun, grids.log_snr(4), name="another"), start)
+    sample(mixture.denoiser, table(ode.dpm2, grids.arctan(4), ratio=0.4), start)
+    assert module._run._cache_size() == before
+
+
+def test_another_denoiser_of_the_same_shape_recompiles_nothing(mixture, start):
+    made = table(ode.euler, grids.karras(4))
+    run = jax.jit(sample)
+    run(mixture.denoiser, made, start)
+    other = dataclasses.replace(mixture, means=mixture.means + 1.0)
+    run(other.denoiser, made, start)
+    assert run._cache_size() == 1
+
+
+def test_jit_vmap_scan_remat_and_plain_functions_agree(mixture, start):
+    made, D = table(ode.dpmpp, grids.karras(4), order=2), mixture.denoiser
+    expected = sample(D, made, start)
+    same = lambda x: np.testing.assert_allclose(x, expected, rtol=1e-12)  # noqa: E731
+    same(jax.jit(sample)(D, made, start))
+    same(sample(D, made, start, unroll=True))
+    same(sample(D, made, start, remat=True))
+    same(sample(lambda y, s, cond: D(y, s, cond), made, start))
+    same(jax.vmap(lambda x: sample(D, made, x[None])[0])(start))
+
+
+def test_state_dtype_is_kept(mixture, start):
+    single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), mixture)
+    out = sample(single.denoiser, table(ode.unipc, grids.karras(6)), start.astype(jnp.float32))
+    assert out.dtype == jnp.float32
+    exact = sample(mixture.denoiser, table(ode.unipc, grids.karras(6)), start)
+    np.testing.assert_allclose(out, exact, atol=2e-4)
+
+
+@pytest.mark.parametrize(("solver", "options"), ALL, ids=name)
+def test_few_steps_are_finite_with_finite_gradients(solver, options):
+    """One to four steps of every order, with both ends: no branch hides a NaN from the gradient."""
+
+    def weights(levels, zero):
+        return sum(jnp.sum(jnp.square(w)) for w in jax.tree.leaves(table(solver, [*levels, 0.0] if zero else levels, **options)))
+
+    for steps, zero in ((1, True), (1, False), (2, True), (3, False), (4, True)):
+        levels = grids.log_snr(steps, zero=zero)[: steps + (not zero)]
+        assert np.isfinite(weights(levels, zero))
+        if solver is not sde.churn:  # whether a level lies within the churned range must be known
+            assert np.isfinite(jax.grad(weights)(jnp.asarray(levels), zero)).all()
