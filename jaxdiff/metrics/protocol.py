@@ -1,0 +1,98 @@
+"""A number with what it takes to read it: its protocol, and what real data would have scored.
+
+A metric of a finite sample is not zero between two halves of the real data. That floor depends on
+the sample sizes, so it is taken with the sizes of the score where there are enough real samples;
+otherwise both are made smaller in proportion, and the sizes stated with it show that.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+class Floor(NamedTuple):
+    """What ``samples`` real samples score against ``reference_samples`` other real samples."""
+
+    value: float
+    samples: int
+    reference_samples: int
+
+
+class Score(NamedTuple):
+    """One measured number.
+
+    metric, features, reference: names of the metric, the feature function and the reference set.
+    samples, reference_samples: how many were compared with how many.
+    seed: of the samples and of whatever the metric draws.
+    floor: the real-against-real value and its sample sizes, or None if it was not measured.
+    """
+
+    value: float
+    metric: str
+    features: str
+    samples: int
+    reference: str
+    reference_samples: int
+    seed: int
+    floor: Floor | None = None
+
+    def __str__(self) -> str:
+        floor = "no floor measured"
+        if self.floor is not None:
+            value, samples, reference = self.floor
+            floor = f"floor {value:.4g} at {samples} against {reference} real"
+        return (
+            f"{self.metric} {self.value:.4g} ({floor}); {self.samples} samples against "
+            f"{self.reference_samples} of {self.reference}, features {self.features}, "
+            f"seed {self.seed}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings under the field names, ready for JSON."""
+        return self._asdict() | {"floor": None if self.floor is None else self.floor._asdict()}
+
+
+def real_floor(
+    metric: Metric, real: ArrayLike, seed: int = 0, sizes: tuple[int, int] | None = None
+) -> Floor:
+    """``metric`` between two disjoint random parts of the real features (n, d).
+
+    ``sizes`` are the numbers of generated and reference samples of the score to compare with;
+    without them, halves. Where real samples are too few for both, the parts keep the proportion of
+    ``sizes`` and use all of them.
+    """
+    features = np.asarray(real)
+    total = len(features)
+    n, m = sizes or (total // 2, total - total // 2)
+    if min(n, m) < 1 or total < 2:
+        raise ValueError(f"cannot split {total} real samples into parts of sizes {n} and {m}")
+    if n + m > total:
+        n = min(max(1, round(total * n / (n + m))), total - 1)
+        m = total - n
+    order = np.random.default_rng(seed).permutation(total)
+    return Floor(float(metric(features[order[:n]], features[order[n : n + m]])), n, m)
+
+
+def score(
+    metric: Metric,
+    generated: ArrayLike,
+    reference: ArrayLike,
+    *,
+    name: str,
+    features: str,
+    reference_name: str,
+    seed: int = 0,
+    real: ArrayLike | None = None,
+) -> Score:
+    """Measure ``metric(generated, reference)`` on features (n, d) and (m, d) and write down how.
+
+    ``real``: all real features there are, of which the floor is measured; None for no floor.
+    """
+    x, y = np.asarray(generated), np.asarray(reference)
+    value = float(metric(x, y))
+    floor = None if real is None else real_floor(metric, real, seed, (len(x), len(y)))
+    return Score(value, name, features, len(x), reference_name, len(y), seed, floor)
