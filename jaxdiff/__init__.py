@@ -1,1 +1,57 @@
-"""jaxdiff."""
+"""jaxdiff: fast sampling, sampler tuning and distillation of diffusion models in JAX.
+
+    import jaxdiff as jd
+
+    D = jd.exact.Gaussian(mean, variances).denoiser            # or jd.denoiser(network, params), or any function
+    table = jd.table(jd.solvers.unipc, jd.grids.karras(10))    # trace a textbook solver once
+    x = jd.sample(D, table, start)                             # jit, vmap, grad, pmap at will
+
+What needs optax, orbax or flax (``distill``, ``networks``, ``training``, ``metrics``, ``fit``) is imported when first used.
+"""
+
+import importlib
+from typing import Any
+
+from jaxdiff import exact as exact
+from jaxdiff import grids as grids
+from jaxdiff import prediction as prediction
+from jaxdiff import process as process
+from jaxdiff import solvers as solvers
+from jaxdiff.conditioning import guidance as guidance
+from jaxdiff.prediction import denoiser as denoiser
+from jaxdiff.sampling.adaptive import adaptive as adaptive
+from jaxdiff.sampling.sample import Sampler as Sampler
+from jaxdiff.sampling.sample import Trajectory as Trajectory
+from jaxdiff.sampling.sample import sample as sample
+from jaxdiff.sampling.sample import start_noise as start_noise
+from jaxdiff.sampling.sample import trajectory as trajectory
+from jaxdiff.sampling.table import Table as Table
+from jaxdiff.sampling.table import load_table as load_table
+from jaxdiff.sampling.table import pad as pad
+from jaxdiff.sampling.table import table as table
+
+__version__ = "0.1.0"
+
+_LATER = {
+    "data": "jaxdiff.data",
+    "distill": "jaxdiff.distill",
+    "metrics": "jaxdiff.metrics",
+    "networks": "jaxdiff.networks",
+    "training": "jaxdiff.training",
+    "Context": "jaxdiff.method:Context",
+    "Method": "jaxdiff.method:Method",
+    "Player": "jaxdiff.method:Player",
+    "fit": "jaxdiff.training.loop:fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")
+    module, _, attribute = _LATER[name].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATER])

@@ -1,9 +1,10 @@
 """Grids of noise levels: strictly decreasing arrays, nothing else.
 
-``steps`` counts intervals, so a grid has steps + 1 knots. By default the last knot is 0 and the one before it is ``low``, as
-in EDM (arXiv 2206.00364): a step to 0 returns the denoised output. With ``zero=False`` the grid ends at ``low``, as most
-papers on few-step solvers have it; numbers of the two conventions are not comparable. Grids are made on the host in
-float64. A published list of levels is a grid as it is: ``numpy.array([...])``.
+``steps`` counts intervals, so a grid has steps + 1 knots. By default the last knot is 0 and the one
+before it is ``low``, as in EDM (arXiv 2206.00364): a step to 0 returns the denoised output. With
+``zero=False`` the grid ends at ``low``, as most papers on few-step solvers have it; numbers of the
+two conventions are not comparable. Grids are made on the host in float64. A published list of
+levels is a grid as it is: ``numpy.array([...])``.
 """
 
 import jax
@@ -30,7 +31,9 @@ def _check_range(low: float, high: float) -> None:
         raise ValueError(f"levels need 0 < low < high; these are low={low}, high={high}")
 
 
-def karras(steps: int, low: float = 0.002, high: float = 80.0, *, rho: float = 7.0, zero: bool = True) -> Grid:
+def karras(
+    steps: int, low: float = 0.002, high: float = 80.0, *, rho: float = 7.0, zero: bool = True
+) -> Grid:
     """Uniform in level^(1/rho) (arXiv 2206.00364, eq. 5)."""
     _check_range(low, high)
     u = _knots(steps, zero)
@@ -47,7 +50,7 @@ def log_snr(steps: int, low: float = 0.002, high: float = 80.0, *, zero: bool = 
 def poly_exponential(
     steps: int, low: float = 0.002, high: float = 80.0, *, rho: float = 1.0, zero: bool = True
 ) -> Grid:
-    """log level a polynomial of degree rho in the knot's number; rho 1 is :func:`log_snr`."""
+    """Log level a polynomial of degree rho in the knot's number; rho 1 is :func:`log_snr`."""
     _check_range(low, high)
     u = (1 - _knots(steps, zero)) ** rho
     return _finish(np.exp(u * (np.log(high) - np.log(low)) + np.log(low)), zero)
@@ -62,10 +65,11 @@ def vp_time(
     smallest: float = 1e-3,
     zero: bool = True,
 ) -> Grid:
-    """Uniform in u^(1/rho) of the time u of the linear VP process whose range of levels is [low, high].
+    """Uniform in u^(1/rho) of the time u of the linear VP process whose range of levels is [low,
+    high].
 
-    level^2 = exp(b_d u^2/2 + b_min u) - 1 for u from 1 to ``smallest``, with b_d and b_min fitted to the ends. DEIS (arXiv
-    2204.13902) uses rho = 2.
+    level^2 = exp(b_d u^2/2 + b_min u) - 1 for u from 1 to ``smallest``, with b_d and b_min fitted
+    to the ends. DEIS (arXiv 2204.13902) uses rho = 2.
     """
     _check_range(low, high)
     a, b = np.log1p(low**2), np.log1p(high**2)
@@ -74,11 +78,17 @@ def vp_time(
     return _finish(np.sqrt(np.expm1(slope * u**2 / 2 + (b - slope / 2) * u)), zero)
 
 
-def arctan(steps: int, low: float = 0.002, high: float = 80.0, *, scale: float = 1.0, zero: bool = True) -> Grid:
-    """Uniform in arctan(level/scale): optimal for Euler steps on N(0, scale^2) data (arXiv 2404.14507, theorem 3.1)."""
+def arctan(
+    steps: int, low: float = 0.002, high: float = 80.0, *, scale: float = 1.0, zero: bool = True
+) -> Grid:
+    """Uniform in arctan(level/scale): optimal for Euler steps on N(0, scale^2) data (arXiv
+    2404.14507, theorem 3.1).
+    """
     _check_range(low, high)
     u = _knots(steps, zero)
-    return _finish(scale * np.tan((1 - u) * np.arctan(high / scale) + u * np.arctan(low / scale)), zero)
+    return _finish(
+        scale * np.tan((1 - u) * np.arctan(high / scale) + u * np.arctan(low / scale)), zero
+    )
 
 
 def of_process(
@@ -90,7 +100,8 @@ def of_process(
     rho: float = 1.0,
     zero: bool = True,
 ) -> Grid:
-    """Levels of a process at times uniform in t^(1/rho) from ``start`` (its end by default) to ``end``.
+    """Levels of a process at times uniform in t^(1/rho) from ``start`` (its end by default) to
+    ``end``.
 
     rho 1 is uniform in time, 2 quadratic.
 
@@ -108,7 +119,8 @@ def of_process(
 
 
 def resample(levels: np.ndarray, steps: int) -> Grid:
-    """A grid with another number of steps: linear interpolation of log level over the knots' numbers.
+    """A grid with another number of steps: linear interpolation of log level over the knots'
+    numbers.
 
     A final zero stays; it is not counted among the interpolated knots.
     """
@@ -120,9 +132,11 @@ def resample(levels: np.ndarray, steps: int) -> Grid:
 
 
 def snap(levels: np.ndarray, allowed: np.ndarray) -> Grid:
-    """Move every level to the nearest of ``allowed`` in log level, for networks that know only a list of levels.
+    """Move every level to the nearest of ``allowed`` in log level, for networks that know only a
+    list of levels.
 
-    Levels that land on the same one are merged, so that the result strictly decreases; a final zero stays.
+    Levels that land on the same one are merged, so that the result strictly decreases; a final zero
+    stays.
     """
     levels, allowed = np.asarray(levels, np.float64), np.asarray(allowed, np.float64)
     zero = bool(levels[-1] == 0)

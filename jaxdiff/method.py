@@ -1,7 +1,8 @@
 """A method is a few losses: players, each with a loss, an optimiser and a period.
 
-Score matching, distillation, classifier distillation and sampler tuning are all described by these three records
-and run by the one loop in :mod:`jaxdiff.training.loop`. No method has a loop or an optimiser step of its own.
+Score matching, distillation, classifier distillation and sampler tuning are all described by these
+three records and run by the one loop in :mod:`jaxdiff.training.loop`. No method has a loop or an
+optimiser step of its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,7 +55,8 @@ class Method(NamedTuple):
     """Everything the training loop needs to know.
 
     init: ``init(key) -> {player name: parameters}``.
-    players: by name, updated in this order within a step; a later player sees the earlier ones' new parameters.
+    players: by name, updated in this order within a step; a later player sees the earlier ones' new
+        parameters.
     sampler: ``sampler(state, **options)`` makes the trained model's sampler.
     frozen: trees handed to every loss as ``context.frozen``.
     """

@@ -188,6 +188,7 @@ class _Denoise:
         params: Params,
         process: Process,
         sigma_data: Number,
+        sigma_min: Number,
         y: Array,
         level: ArrayLike,
         cond: Cond = None,
@@ -195,16 +196,19 @@ class _Denoise:
     ) -> Array:
         dtype = y.dtype if jnp.finfo(y.dtype).bits >= 32 else jnp.dtype(jnp.float32)
         state, level = y.astype(dtype), jnp.asarray(level, dtype)
-        c_in, label, skip, out = self.weights(process, jnp.asarray(sigma_data, dtype), level)
+        data = jnp.asarray(sigma_data, dtype), jnp.asarray(sigma_min, dtype)
+        c_in, label, skip, out = self.weights(process, *data, level)
         label = jnp.broadcast_to(jnp.asarray(label, dtype), y.shape[:1])
         inputs = (expand(c_in, state) * state).astype(self.compute_dtype or y.dtype)
         value = self.apply(params, inputs, label, cond, **options).astype(dtype)
         return (expand(skip, state) * state + expand(out, state) * value).astype(y.dtype)
 
-    def weights(self, process: Process, sigma_data: Array, level: Array) -> tuple[Number, ...]:
+    def weights(
+        self, process: Process, sigma_data: Array, sigma_min: Array, level: Array
+    ) -> tuple[Number, ...]:
         """Return c_in, label, c_skip and c_out of D = c_skip y + c_out network(c_in y, label)."""
         if self.prediction == "edm":
-            c_skip, c_out, c_in, c_noise = edm_scalings(level, sigma_data)
+            c_skip, c_out, c_in, c_noise = boundary_scalings(level, sigma_data, sigma_min)
             return c_in, c_noise if self.label is None else self.label(level), c_skip, c_out
         t = time(process, level)
         alpha = process.alpha(t)
@@ -220,6 +224,7 @@ def denoiser(
     prediction: str = "edm",
     process: Process = _KARRAS,
     sigma_data: Number = 0.5,
+    sigma_min: Number = 0.0,
     label: Callable[[Array], Array] | None = None,
     compute_dtype: DTypeLike | None = None,
 ) -> Partial:
@@ -230,14 +235,15 @@ def denoiser(
         x = alpha(t) y at t = time(process, level).
     process: not used for 'edm'; levels above its last are taken for the last, so stay within
         ``max_level``.
-    sigma_data: standard deviation of the data, of 'edm' only.
+    sigma_data, sigma_min: standard deviation of the data, and the level at which D(y) = y exactly
+        (0 for a diffusion model, the lowest level for some consistency models); of 'edm' only.
     label: what the network is told, a function of the level for 'edm' (log(level)/4 if None) and
         of t for the others (t itself if None); ``lambda t: 1000 * t - 1`` gives the step of a
         table of 1000.
     compute_dtype: the network's input is cast to it and its output back. Labels are float32, or
         float64 where y is.
 
-    The result is a pytree whose leaves are those of params, process and sigma_data; its static
+    The result is a pytree whose leaves are those of params, process and the two sigmas; its static
     rest is equal for equal arguments. D takes y (batch, *shape) and a level, scalar or (batch,).
 
     Raises ValueError for an unknown prediction or a sigma_data that is not positive, TypeError if
@@ -247,4 +253,5 @@ def denoiser(
     if not callable(apply):
         raise TypeError(f"apply must be a function (params, x, label, cond); got {type(apply)}")
     check("sigma_data must be positive and finite", lambda x: 0 < x < float("inf"), sigma_data)
-    return Partial(_Denoise(apply, prediction, label, compute_dtype), params, process, sigma_data)
+    static = _Denoise(apply, prediction, label, compute_dtype)
+    return Partial(static, params, process, sigma_data, sigma_min)

@@ -33,7 +33,9 @@ def load(name, full=False):
     if (SHARED / f"{name}.json").exists():
         return Family(SHARED, name)
     if full:
-        pytest.skip(f"the full golden numbers ({name}) are not beside this checkout; the committed subset is tested")
+        pytest.skip(
+            f"the full golden numbers ({name}) are not beside this checkout; the committed subset is tested"
+        )
     return Family(HERE, name)
 
 

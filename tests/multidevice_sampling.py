@@ -16,7 +16,9 @@ from jaxdiff.sampling.table import table  # noqa: E402
 
 assert jax.device_count() == 8
 random = np.random.default_rng(1)
-D = GaussianMixture(np.ones(3) / 3, random.normal(size=(3, 2)), random.uniform(0.05, 0.3, size=(3, 2))).denoiser
+D = GaussianMixture(
+    np.ones(3) / 3, random.normal(size=(3, 2)), random.uniform(0.05, 0.3, size=(3, 2))
+).denoiser
 key = jax.random.key(0)
 x = 80.0 * start_noise(key, 16, (2,), jnp.float64)
 index = jnp.arange(16, dtype=jnp.int32)
@@ -27,12 +29,19 @@ cut = lambda a: a.reshape(8, 2, *a.shape[1:])  # noqa: E731
 for made in (table(ode.unipc, grids.karras(6)), table(sde.churn, grids.karras(6), amount=10.0)):
     run = lambda x, i, made=made: sample(D, made, x, key=key, index=i)  # noqa: E731
     single = np.asarray(run(x, index))
-    by_jit = jax.jit(run, in_shardings=split)(jax.device_put(x, split), jax.device_put(index, split))
+    by_jit = jax.jit(run, in_shardings=split)(
+        jax.device_put(x, split), jax.device_put(index, split)
+    )
     assert by_jit.sharding.is_equivalent_to(split, 2), "a sharded batch stays sharded"
     by_pmap = jax.pmap(run)(cut(x), cut(index)).reshape(16, 2)
     one_by_one = np.stack([run(x[i][None], index[i][None])[0] for i in range(16)])
     vmapped = jax.vmap(lambda x, i, run=run: run(x[None], i[None])[0])(x, index)
-    for name, other in (("jit", by_jit), ("pmap", by_pmap), ("one by one", one_by_one), ("vmap", vmapped)):
+    for name, other in (
+        ("jit", by_jit),
+        ("pmap", by_pmap),
+        ("one by one", one_by_one),
+        ("vmap", vmapped),
+    ):
         np.testing.assert_allclose(other, single, rtol=1e-12, atol=1e-12, err_msg=name)
 
 solve = lambda x: adaptive(D, x, 80.0, 0.01, rtol=1e-5, atol=1e-5)  # noqa: E731

@@ -1,7 +1,8 @@
 """Solvers against the numbers of well-known implementations: states, evaluation levels and counts.
 
-Every case is run in textbook form on NumPy arrays, where each state is compared, and as a table, where the final state
-is. Tables are padded to common shapes, so that all of a family's cases compile a handful of programs.
+Every case is run in textbook form on NumPy arrays, where each state is compared, and as a table,
+where the final state is. Tables are padded to common shapes, so that all of a family's cases
+compile a handful of programs.
 """
 
 import functools
@@ -33,7 +34,9 @@ def predicts(case):
 
 
 def diffsampler(numbers, case):
-    """Solver, options, levels, denoiser of a diff-sampler case; None where no solver of ours covers it."""
+    """Solver, options, levels, denoiser of a diff-sampler case; None where no solver of ours
+    covers it.
+    """
     makers = {
         "euler": lambda: (ode.euler, {}),
         "heun": lambda: (ode.heun, {}),
@@ -65,7 +68,11 @@ def diffsampler(numbers, case):
         solver, options = makers[case["solver"]]()
     else:
         return None
-    denoise = teacher(case["mixture"], load("teacher")["labels"] if case["conditional"] else None, case["cfg_scale"])
+    denoise = teacher(
+        case["mixture"],
+        load("teacher")["labels"] if case["conditional"] else None,
+        case["cfg_scale"],
+    )
     if case["dynamic_thresholding"]:
         denoise = dynamic_threshold(denoise)
     first = ode.unit_first if case["afs"] else None
@@ -84,7 +91,9 @@ def kdiffusion(numbers, case):
         deterministic, stochastic, options = plain[name]
         churned = case.get("s_churn", 0)
         renamed = {"s_churn": "amount", "s_tmin": "low", "s_tmax": "high", "s_noise": "inflate"}
-        edm = {"low": 0.0, "high": float("inf"), "inflate": 1.0} | {v: case[k] for k, v in renamed.items() if k in case}
+        edm = {"low": 0.0, "high": float("inf"), "inflate": 1.0} | {
+            v: case[k] for k, v in renamed.items() if k in case
+        }
         solver, options = (stochastic, options | edm) if churned else (deterministic, {})
     elif name == "sample_lms":
         solver, options = ode.lms, {"order": case["order"]}
@@ -96,7 +105,13 @@ def kdiffusion(numbers, case):
         return None
     levels = numbers[case["sigmas"]]
     levels = levels[:-1] if case["final_zero_dropped"] and levels[-1] == 0 else levels
-    return solver, options, levels, teacher("mix", load("teacher")["labels"] if case["conditional"] else None), None
+    return (
+        solver,
+        options,
+        levels,
+        teacher("mix", load("teacher")["labels"] if case["conditional"] else None),
+        None,
+    )
 
 
 def edm(numbers, case):
@@ -105,12 +120,18 @@ def edm(numbers, case):
     elif (case["schedule"], case["scaling"]) == ("linear", "none") and "alpha" not in case:
         solver = ode.heun if case["solver"] == "heun" else ode.euler
     else:
-        return None  # other variables of integration: another method, although it bears the same name
+        return (
+            None  # other variables of integration: another method, although it bears the same name
+        )
     options = {}
     if case["stochastic"]:
         solver, step = sde.churn, ode.euler_step if case.get("solver") == "euler" else ode.heun_step
         options = {"step": step, "amount": case["S_churn"]}
-        edges = {"S_min": ("low", 0.0), "S_max": ("high", float("inf")), "S_noise": ("inflate", 1.0)}
+        edges = {
+            "S_min": ("low", 0.0),
+            "S_max": ("high", float("inf")),
+            "S_noise": ("inflate", 1.0),
+        }
         options |= {ours: case.get(theirs, default) for theirs, (ours, default) in edges.items()}
     n = case["num_steps"]
     if case["function"] == "edm_sampler" or case["discretization"] == "edm":
@@ -119,14 +140,22 @@ def edm(numbers, case):
     else:
         used = np.array(numbers.get(case, "eval_sigmas"))
         levels = np.append(used[::2] if solver is not ode.euler else used, 0.0)
-    return solver, options, levels, teacher("mix", load("teacher")["labels"] if case["conditional"] else None), None
+    return (
+        solver,
+        options,
+        levels,
+        teacher("mix", load("teacher")["labels"] if case["conditional"] else None),
+        None,
+    )
 
 
 @functools.cache
 def vp_levels(family, kind, skip, steps):
     """Levels and the signal scales at both ends; the peer's grids are in time or in log SNR."""
     numbers = load(family)
-    process = VP() if kind == "linear" else Discrete.from_betas(np.asarray(numbers["betas_discrete"]))
+    process = (
+        VP() if kind == "linear" else Discrete.from_betas(np.asarray(numbers["betas_discrete"]))
+    )
     ends = np.array([1.0, 1e-3])
     if skip == "logSNR":
         levels = np.exp(np.linspace(*np.log(np.asarray(level(process, ends))), steps + 1))
@@ -138,15 +167,35 @@ def vp_levels(family, kind, skip, steps):
 
 
 def vp_original(numbers, case):
-    if case.get("method", "multistep") != "multistep" or case.get("variant") == "vary_coeff" or "solver_type" in case:
+    if (
+        case.get("method", "multistep") != "multistep"
+        or case.get("variant") == "vary_coeff"
+        or "solver_type" in case
+    ):
         return None
     levels, _ = vp_levels(numbers.name, case["noise_schedule"], case["skip_type"], case["steps"])
-    options = {"order": case["order"], "lower_final": case.get("lower_order_final", True), "reference": True}
+    options = {
+        "order": case["order"],
+        "lower_final": case.get("lower_order_final", True),
+        "reference": True,
+    }
     if "variant" in case:
         prediction = case["algorithm_type"].removesuffix("_prediction")
-        return ode.unipc, options | {"prediction": prediction, "variant": case["variant"]}, levels, teacher(), None
+        return (
+            ode.unipc,
+            options | {"prediction": prediction, "variant": case["variant"]},
+            levels,
+            teacher(),
+            None,
+        )
     options["lower_final"] &= case["steps"] < 10
-    return ode.dpmpp, options | {"prediction": predicts(case["algorithm_type"] == "dpmsolver++")}, levels, teacher(), None
+    return (
+        ode.dpmpp,
+        options | {"prediction": predicts(case["algorithm_type"] == "dpmsolver++")},
+        levels,
+        teacher(),
+        None,
+    )
 
 
 FAMILIES = {
@@ -155,7 +204,12 @@ FAMILIES = {
     "solvers_edm": edm,
     "solvers_vp_original": vp_original,
 }
-EXPECTED = {"solvers_diffsampler": 482, "solvers_kdiffusion": 92, "solvers_edm": 23, "solvers_vp_original": 264}
+EXPECTED = {
+    "solvers_diffsampler": 482,
+    "solvers_kdiffusion": 92,
+    "solvers_edm": 23,
+    "solvers_vp_original": 264,
+}
 
 
 @functools.cache
@@ -165,7 +219,9 @@ def covered(family):
 
 
 def scales(family, case):
-    """alpha at the start and at the end: 1 except for peers working in the VP frame, whose start is z itself."""
+    """alpha at the start and at the end: 1 except for peers working in the VP frame, whose start
+    is z itself.
+    """
     if family != "solvers_vp_original":
         return None
     return vp_levels(family, case["noise_schedule"], case["skip_type"], case["steps"])[1]
@@ -181,21 +237,32 @@ def test_textbook_execution(family):
     """Every state, every evaluation level and the number of evaluations."""
     numbers = load(family)
     for case, (solver, options, levels, denoise, first) in covered(family):
-        D, noise = Counted(denoise), iter(numbers.get(case, "noise") if "noise" in case["arrays"] else ())
+        D, noise = (
+            Counted(denoise),
+            iter(numbers.get(case, "noise") if "noise" in case["arrays"] else ()),
+        )
         answers = [first] if first else []
         asked = lambda y, s, D=D, answers=answers: answers.pop()(y, s) if answers else D(y, s)  # noqa: E731
-        extra = {"noise": lambda noise=noise: next(noise)} if "noise" in solver.__code__.co_varnames[:4] else {}
+        extra = (
+            {"noise": lambda noise=noise: next(noise)}
+            if "noise" in solver.__code__.co_varnames[:4]
+            else {}
+        )
         x = start(family, case, levels)
         states = [x, *solver(asked, x, levels, **extra, **options)]
         if case.get("denoise_to_zero"):
             states.append(D(states[-1] if solver is not ode.unipc else states[-1], levels[-1]))
         where = f"{family} {case['id']}"
         assert len(D.levels) == case["nfe"], where
-        np.testing.assert_allclose(D.levels, numbers.get(case, "eval_sigmas"), rtol=1e-9, err_msg=where)
+        np.testing.assert_allclose(
+            D.levels, numbers.get(case, "eval_sigmas"), rtol=1e-9, err_msg=where
+        )
         alpha = scales(family, case)
         if alpha is not None and not case.get("denoise_to_zero"):
             states[-1] = states[-1] * alpha[1]
-        np.testing.assert_allclose(states[-1], numbers.get(case, "final"), **TOLERANCE, err_msg=where)
+        np.testing.assert_allclose(
+            states[-1], numbers.get(case, "final"), **TOLERANCE, err_msg=where
+        )
         if "traj" in case["arrays"]:
             got = np.stack([s[:4] for s in states])
             np.testing.assert_allclose(got, numbers.get(case, "traj"), **TOLERANCE, err_msg=where)
@@ -209,10 +276,19 @@ def test_textbook_execution(family):
 def test_table_execution(family):
     """The same final states and evaluation levels from tables, run by a few padded programs."""
     numbers = load(family)
-    cases = [(c, m) for c, m in covered(family) if not c.get("denoise_to_zero") and not c.get("dynamic_thresholding")]
-    tables = [table(solver, levels, first=first, **options) for _, (solver, options, levels, _, first) in cases]
+    cases = [
+        (c, m)
+        for c, m in covered(family)
+        if not c.get("denoise_to_zero") and not c.get("dynamic_thresholding")
+    ]
+    tables = [
+        table(solver, levels, first=first, **options)
+        for _, (solver, options, levels, _, first) in cases
+    ]
     denoisers = {}
-    for (case, (_, _, levels, denoise, _)), made, padded in zip(cases, tables, pad(tables), strict=True):
+    for (case, (_, _, levels, denoise, _)), made, padded in zip(
+        cases, tables, pad(tables), strict=True
+    ):
         np.testing.assert_allclose(made.nodes, numbers.get(case, "eval_sigmas"), rtol=1e-9)
         kind = (case["mixture"], case.get("conditional"), case.get("cfg_scale"))
         D = denoisers.setdefault(kind, jax.tree_util.Partial(in_jax(*kind)))
@@ -221,7 +297,9 @@ def test_table_execution(family):
         out = sample(D, run, jax.numpy.asarray(start(family, case, levels)), noise=noise)
         alpha = scales(family, case)
         out = out if alpha is None else out * alpha[1]
-        np.testing.assert_allclose(out, numbers.get(case, "final"), **TOLERANCE, err_msg=f"{family} {case['id']}")
+        np.testing.assert_allclose(
+            out, numbers.get(case, "final"), **TOLERANCE, err_msg=f"{family} {case['id']}"
+        )
 
 
 def in_jax(mixture, conditional, guidance):

@@ -1,7 +1,8 @@
 """Observed orders of convergence, and closed-form tables of what solvers do on a Gaussian.
 
-A multistep solver is given exact history: in its first steps the network is evaluated on the exact trajectory and the states
-are put back onto it, so that what is measured is the method and not its start.
+A multistep solver is given exact history: in its first steps the network is evaluated on the exact
+trajectory and the states are put back onto it, so that what is measured is the method and not its
+start.
 """
 
 import numpy as np
@@ -17,7 +18,9 @@ ORDERS = [
     (ode.dpm2, {}, 2),
     (ode.dpm2, {"ratio": 0.3}, 2),
     *[(ode.lms, {"order": k}, k) for k in (1, 2, 3, 4)],
-    *[(ode.ipndm, {"order": k}, min(k, 2)) for k in (1, 2, 3, 4)],  # its coefficients are those of a uniform grid
+    *[
+        (ode.ipndm, {"order": k}, min(k, 2)) for k in (1, 2, 3, 4)
+    ],  # its coefficients are those of a uniform grid
     *[(ode.dpmpp, {"order": k, "prediction": p}, k) for k in (1, 2, 3) for p in ("data", "noise")],
     (ode.dpmpp, {"order": 3, "reference": True}, 2),  # the factor 2 that published code lacks
     *[
@@ -50,7 +53,9 @@ def final_error(solver, options, levels, history):
 
 
 def label(value):
-    return getattr(value, "__name__", None) or (",".join(map(str, value.values())) if isinstance(value, dict) else str(value))
+    return getattr(value, "__name__", None) or (
+        ",".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+    )
 
 
 @pytest.mark.parametrize(("solver", "options", "order"), ORDERS, ids=label)
@@ -59,7 +64,10 @@ def test_observed_order(solver, options, order):
         options = options | {"lower_final": False}
     history = options.get("order", 1) - (solver is not ode.unipc)
     steps = np.array([40, 80, 160])
-    errors = [final_error(solver, options, grids.karras(n, 0.05, 20.0, zero=False), history) for n in steps]
+    errors = [
+        final_error(solver, options, grids.karras(n, 0.05, 20.0, zero=False), history)
+        for n in steps
+    ]
     observed = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert abs(observed - order) < 0.2, (observed, errors)
 
@@ -67,17 +75,41 @@ def test_observed_order(solver, options, order):
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_ipndm_has_its_full_order_on_a_uniform_grid(order):
     steps = np.array([160, 320, 640])
-    errors = [final_error(ode.ipndm, {"order": order}, np.linspace(3.0, 0.2, n + 1), order - 1) for n in steps]
+    errors = [
+        final_error(ode.ipndm, {"order": order}, np.linspace(3.0, 0.2, n + 1), order - 1)
+        for n in steps
+    ]
     observed = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert abs(observed - order) < 0.2, (observed, errors)
 
 
-# Gain x(end)/x_exact(end) of each solver on N(0, 0.25), from level 80 to 0.002 (specified to the printed digits).
+# Gain x(end)/x_exact(end) of each solver on N(0, 0.25), from level 80 to 0.002 (specified to the
+# printed digits).
 GAINS = {
     (5, "karras"): [0.54782, 1.7061, 1.48574, 0.75555, 0.89957, 1.01526, 0.76459, 0.7788, 0.78212],
     (5, "log_snr"): [0.57133, 1.92757, 1.4098, 0.78563, 0.93138, 0.95587, 0.85371, 1.06768, 1.1095],
-    (10, "karras"): [0.75278, 1.17462, 1.09766, 0.93327, 1.01614, 1.05447, 1.08629, 1.28466, 1.33029],
-    (10, "log_snr"): [0.76735, 1.18849, 1.08268, 0.94089, 1.01467, 1.04658, 1.03664, 1.10452, 1.10512],
+    (10, "karras"): [
+        0.75278,
+        1.17462,
+        1.09766,
+        0.93327,
+        1.01614,
+        1.05447,
+        1.08629,
+        1.28466,
+        1.33029,
+    ],
+    (10, "log_snr"): [
+        0.76735,
+        1.18849,
+        1.08268,
+        0.94089,
+        1.01467,
+        1.04658,
+        1.03664,
+        1.10452,
+        1.10512,
+    ],
     (20, "karras"): [0.86756, 1.0392, 1.0225, 0.982, 1.00993, 1.01472, 1.04268, 0.99968, 0.97574],
 }
 GAIN_SOLVERS = [
@@ -114,7 +146,11 @@ def test_euler_is_best_on_the_arctan_grid():
 
 
 def mixture_1d(y, s):
-    weights, means, stds = np.array([0.3, 0.5, 0.2]), np.array([-1, 0.4, 1.3]), np.array([0.25, 0.15, 0.4])
+    weights, means, stds = (
+        np.array([0.3, 0.5, 0.2]),
+        np.array([-1, 0.4, 1.3]),
+        np.array([0.25, 0.15, 0.4]),
+    )
     spread = stds**2 + s * s
     logits = np.log(weights) - 0.5 * (np.log(spread) + (y[:, None] - means) ** 2 / spread)
     share = np.exp(logits - logits.max(1, keepdims=True))

@@ -1,4 +1,6 @@
-"""Samplers against exact truth: marginals of stochastic solvers, frames, the adaptive solver, devices."""
+"""Samplers against exact truth: marginals of stochastic solvers, frames, the adaptive solver,
+devices.
+"""
 
 import os
 import pathlib
@@ -43,7 +45,9 @@ def gaussian():
     ids=str,
 )
 def test_stochastic_marginals_on_a_mixture(mixture, key, solver, options):
-    """Mean and covariance of the samples are those of the data, to sampling error and a small bias of the steps."""
+    """Mean and covariance of the samples are those of the data, to sampling error and a small bias
+    of the steps.
+    """
     count, steps = 20_000, 250 if solver is not sde.churn else 60
     made = table(solver, grids.karras(steps, 0.01, 40.0), **options)
     x = 40.0 * start_noise(key, count, (2,), jnp.float64)
@@ -55,7 +59,9 @@ def test_stochastic_marginals_on_a_mixture(mixture, key, solver, options):
 
 
 def test_large_variance_of_ddpm_is_that_of_the_forward_step():
-    """One step from s to r adds noise of the variance of q(x_s | x_r), in the variance-preserving frame."""
+    """One step from s to r adds noise of the variance of q(x_s | x_r), in the variance-preserving
+    frame.
+    """
     s, r = 2.0, 0.5
     made = table(sde.ddpm, [s, r], variance="large")
     alpha = lambda level: 1 / np.sqrt(1 + level**2)  # noqa: E731
@@ -81,7 +87,9 @@ FRAMES = [
 @pytest.mark.parametrize(("frame", "prediction"), FRAMES, ids=str)
 @pytest.mark.parametrize("solver", [ode.unipc, sde.ddim])
 def test_every_frame_gives_the_same_samples(gaussian, key, frame, prediction, solver):
-    """A perfect network of any process and prediction becomes the same denoiser, so samples are the same."""
+    """A perfect network of any process and prediction becomes the same denoiser, so samples are
+    the same.
+    """
 
     def network(params, x, t, cond):
         alpha, sigma = frame.alpha(t), frame.sigma(t)
@@ -89,15 +97,21 @@ def test_every_frame_gives_the_same_samples(gaussian, key, frame, prediction, so
         x0 = gaussian.denoiser(x / column(alpha), sigma / alpha)
         eps = (x - column(alpha) * x0) / column(sigma)
         a, b = row(prediction, alpha, sigma, process.rates(frame, t))
-        return column(jnp.broadcast_to(a, t.shape)) * x0 + column(jnp.broadcast_to(b, t.shape)) * eps
+        return (
+            column(jnp.broadcast_to(a, t.shape)) * x0 + column(jnp.broadcast_to(b, t.shape)) * eps
+        )
 
     def edm_network(params, x, label, cond):
         level = jnp.exp(4 * label).reshape(-1, 1)
         y = x * jnp.sqrt(level**2 + 0.25)
         x0 = gaussian.denoiser(y, level[:, 0])
-        return convert(x0, y, (1.0, 0.0), row("edm", jnp.ones_like(level[:, 0]), level[:, 0]), 1.0, level[:, 0])
+        return convert(
+            x0, y, (1.0, 0.0), row("edm", jnp.ones_like(level[:, 0]), level[:, 0]), 1.0, level[:, 0]
+        )
 
-    D = denoiser(edm_network if prediction == "edm" else network, {}, prediction=prediction, process=frame)
+    D = denoiser(
+        edm_network if prediction == "edm" else network, {}, prediction=prediction, process=frame
+    )
     made = table(solver, grids.karras(8, 0.05, 20.0, zero=False))
     x = 20.0 * start_noise(key, 4, (3,), jnp.float64)
     expected = sample(gaussian.denoiser, made, x, key=key)
@@ -132,7 +146,11 @@ def test_adaptive_counts_its_evaluations(gaussian, solver_name):
 @pytest.mark.parametrize("per_sample", [True, False])
 def test_adaptive_solves_the_flow(gaussian, per_sample):
     x = gaussian.mean[None] + 20.0 * start_noise(jax.random.key(0), 4, (3,), jnp.float64)
-    out = jax.jit(lambda x: adaptive(gaussian.denoiser, x, 20.0, 0.05, rtol=1e-7, atol=1e-9, per_sample=per_sample))(x)
+    out = jax.jit(
+        lambda x: adaptive(
+            gaussian.denoiser, x, 20.0, 0.05, rtol=1e-7, atol=1e-9, per_sample=per_sample
+        )
+    )(x)
     np.testing.assert_allclose(out.states, gaussian.flow(x, 20.0, 0.05), rtol=1e-5, atol=1e-6)
     loose = adaptive(gaussian.denoiser, x, 20.0, 0.05, rtol=1e-3, atol=1e-3, per_sample=per_sample)
     assert (loose.nfe < out.nfe).all()
@@ -162,7 +180,9 @@ def test_adaptive_errors(mixture):
 
 
 def test_guidance_weights(key):
-    classes = GaussianMixture(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[-1.0], [1.0]]), np.array([0.1, 0.1]))
+    classes = GaussianMixture(
+        np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[-1.0], [1.0]]), np.array([0.1, 0.1])
+    )
     y, labels = jnp.array([[0.3], [-0.4]]), jnp.array([0, 1])
     D = classes.denoiser
     np.testing.assert_allclose(classifier_free(D, 1.0)(y, 0.7, labels), D(y, 0.7, labels))
@@ -184,5 +204,7 @@ def test_sampler_is_a_denoiser_and_a_table(gaussian, key):
 def test_samples_are_the_same_on_eight_devices():
     script = pathlib.Path(__file__).with_name("multidevice_sampling.py")
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=os.environ | flags)
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=os.environ | flags
+    )
     assert run.returncode == 0 and "same everywhere" in run.stdout, run.stderr[-3000:]

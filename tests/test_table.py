@@ -1,4 +1,6 @@
-"""The table: tracing, running, differentiating, saving, and the promises about noise, batches and compilation."""
+"""The table: tracing, running, differentiating, saving, and the promises about noise, batches and
+compilation.
+"""
 
 import dataclasses
 import json
@@ -44,14 +46,18 @@ ALL = DETERMINISTIC + STOCHASTIC
 
 
 def name(value):
-    return getattr(value, "__name__", None) or ",".join(str(getattr(v, "__name__", v)) for v in value.values())
+    return getattr(value, "__name__", None) or ",".join(
+        str(getattr(v, "__name__", v)) for v in value.values()
+    )
 
 
 @pytest.fixture(scope="module")
 def mixture():
     random = np.random.default_rng(1)
     return GaussianMixture(
-        np.array([0.5, 0.3, 0.2]), random.normal(size=(3, 2)), random.uniform(0.05, 0.3, size=(3, 2))
+        np.array([0.5, 0.3, 0.2]),
+        random.normal(size=(3, 2)),
+        random.uniform(0.05, 0.3, size=(3, 2)),
     )
 
 
@@ -81,14 +87,22 @@ def test_table_equals_textbook(mixture, start, solver, options, zero):
 
 def test_evaluation_counts():
     levels, unended = grids.karras(6), grids.karras(6, zero=False)
-    expected = {ode.euler: (6, 6), ode.heun: (11, 12), ode.dpm2: (11, 12), ode.unipc: (6, 6), ode.lms: (6, 6)}
+    expected = {
+        ode.euler: (6, 6),
+        ode.heun: (11, 12),
+        ode.dpm2: (11, 12),
+        ode.unipc: (6, 6),
+        ode.lms: (6, 6),
+    }
     for solver, counts in expected.items():
         assert (table(solver, levels).nfe, table(solver, unended).nfe) == counts
     assert table(ode.euler, levels, first=ode.unit_first).nfe == 5
 
 
 def test_windows_stay_short():
-    """UniPC's corrected states, accepted but never evaluated, are states of their own and keep the window short."""
+    """UniPC's corrected states, accepted but never evaluated, are states of their own and keep the
+    window short.
+    """
     levels = grids.log_snr(10)
     for solver, options in DETERMINISTIC:
         made = table(solver, levels, **options)
@@ -114,7 +128,9 @@ def test_one_step_without_any_evaluation(mixture, start):
     np.testing.assert_allclose(sample(mixture.denoiser, made, start), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("solver", "options"), [(ode.unipc, {"order": 3}), (sde.churn, {"amount": 10.0})], ids=name)
+@pytest.mark.parametrize(
+    ("solver", "options"), [(ode.unipc, {"order": 3}), (sde.churn, {"amount": 10.0})], ids=name
+)
 def test_save_and_load(tmp_path, mixture, start, key, solver, options):
     made = table(solver, grids.karras(5), **options)
     made.save(tmp_path / "sampler.json")
@@ -122,9 +138,15 @@ def test_save_and_load(tmp_path, mixture, start, key, solver, options):
     for field in dataclasses.fields(made):
         mine, theirs = getattr(made, field.name), getattr(again, field.name)
         np.testing.assert_array_equal(mine, theirs) if isinstance(mine, np.ndarray) else None
-    assert (again.accepted, again.draws, again.name, again.nfe) == (made.accepted, made.draws, made.name, made.nfe)
+    assert (again.accepted, again.draws, again.name, again.nfe) == (
+        made.accepted,
+        made.draws,
+        made.name,
+        made.nfe,
+    )
     np.testing.assert_array_equal(
-        sample(mixture.denoiser, made, start, key=key), sample(mixture.denoiser, again, start, key=key)
+        sample(mixture.denoiser, made, start, key=key),
+        sample(mixture.denoiser, again, start, key=key),
     )
 
 
@@ -200,7 +222,13 @@ def test_helpful_errors(mixture, start, key):
 
 @pytest.mark.parametrize(
     ("solver", "options"),
-    [(ode.euler, {}), (ode.heun, {}), (ode.lms, {"order": 3}), (ode.dpmpp, {"order": 3}), (ode.unipc, {"order": 3})],
+    [
+        (ode.euler, {}),
+        (ode.heun, {}),
+        (ode.lms, {"order": 3}),
+        (ode.dpmpp, {"order": 3}),
+        (ode.unipc, {"order": 3}),
+    ],
     ids=name,
 )
 def test_gradients_with_respect_to_grid_and_weights(mixture, start, solver, options):
@@ -218,7 +246,9 @@ def test_gradients_with_respect_to_grid_and_weights(mixture, start, solver, opti
         return jnp.sum(jnp.tanh(sample(mixture.denoiser, t, start)))
 
     random = np.random.default_rng(4)
-    cases = [(by_grid, inner)] + [(by_weights, jax.tree.map(jnp.asarray, made))] * (solver is ode.unipc)
+    cases = [(by_grid, inner)] + [(by_weights, jax.tree.map(jnp.asarray, made))] * (
+        solver is ode.unipc
+    )
     for function, point in cases:
         direction = jax.tree.map(lambda a: jnp.asarray(random.normal(size=a.shape)) * 0.1, point)
         step = 1e-5
@@ -226,7 +256,10 @@ def test_gradients_with_respect_to_grid_and_weights(mixture, start, solver, opti
         difference = (function(moved[0]) - function(moved[1])) / (2 * step)
         gradient = jax.grad(function)(point)
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
-        product = sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
+        product = sum(
+            jnp.vdot(a, b)
+            for a, b in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+        )
         _, tangent = jax.jvp(function, (point,), (direction,))
         np.testing.assert_allclose([product, tangent], [difference] * 2, rtol=2e-6)
 
@@ -312,7 +345,10 @@ def test_few_steps_are_finite_with_finite_gradients(solver, options):
     """One to four steps of every order, with both ends: no branch hides a NaN from the gradient."""
 
     def weights(levels, zero):
-        return sum(jnp.sum(jnp.square(w)) for w in jax.tree.leaves(table(solver, [*levels, 0.0] if zero else levels, **options)))
+        return sum(
+            jnp.sum(jnp.square(w))
+            for w in jax.tree.leaves(table(solver, [*levels, 0.0] if zero else levels, **options))
+        )
 
     for steps, zero in ((1, True), (1, False), (2, True), (3, False), (4, True)):
         levels = grids.log_snr(steps, zero=zero)[: steps + (not zero)]

@@ -1,0 +1,1 @@
+"""Conditioning: denoiser in, denoiser out."""

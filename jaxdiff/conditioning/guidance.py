@@ -1,7 +1,8 @@
 """Guidance: a denoiser in, a denoiser out.
 
-Guidance replaces the denoiser by a combination of denoisers; it nests, and every sampler runs it. The weight convention
-is one throughout: weight 1 is the plain conditional model, weight 0 the unconditional one.
+Guidance replaces the denoiser by a combination of denoisers; it nests, and every sampler runs it.
+The weight convention is one throughout: weight 1 is the plain conditional model, weight 0 the
+unconditional one.
 """
 
 import jax
@@ -15,13 +16,16 @@ def classifier_free(denoiser: Denoiser, weight: float | Array) -> jax.tree_util.
     The paper's own weight is ``weight - 1``. Costs two network calls per evaluation.
 
     Args:
-        denoiser: conditional ``D(y, level, cond)`` that answers ``cond=None`` with the unconditional posterior mean.
+        denoiser: conditional ``D(y, level, cond)`` that answers ``cond=None`` with the
+            unconditional posterior mean.
         weight: scalar, or one number per sample of shape (batch,).
     """
     return jax.tree_util.Partial(_classifier_free, _partial(denoiser), weight)
 
 
-def _classifier_free(denoiser: Denoiser, weight: Array, y: Array, level: Array, cond: Cond = None) -> Array:
+def _classifier_free(
+    denoiser: Denoiser, weight: Array, y: Array, level: Array, cond: Cond = None
+) -> Array:
     conditional, plain = denoiser(y, level, cond), denoiser(y, level, None)
     if jax.numpy.ndim(weight) == 1:
         weight = weight.reshape(-1, *[1] * (y.ndim - 1))
@@ -29,4 +33,6 @@ def _classifier_free(denoiser: Denoiser, weight: Array, y: Array, level: Array, 
 
 
 def _partial(denoiser: Denoiser) -> Denoiser:
-    return denoiser if isinstance(denoiser, jax.tree_util.Partial) else jax.tree_util.Partial(denoiser)
+    return (
+        denoiser if isinstance(denoiser, jax.tree_util.Partial) else jax.tree_util.Partial(denoiser)
+    )

@@ -1,0 +1,1 @@
+"""Samplers: tables, the solvers they are traced from, and adaptive solution."""

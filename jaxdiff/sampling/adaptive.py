@@ -4,8 +4,8 @@ In tau = -log level the ODE dy/ds = (y - D)/s becomes
 
     dy/dtau = D(y, e^-tau) - y,
 
-whose right-hand side stays of the size of the data over all levels, and tau increases towards the data: integrated in this
-variable, step sizes change little and solvers never run backwards in time.
+whose right-hand side stays of the size of the data over all levels, and tau increases towards the
+data: integrated in this variable, step sizes change little and solvers never run backwards in time.
 """
 
 from typing import Any, NamedTuple
@@ -21,8 +21,9 @@ class Adaptive(NamedTuple):
     """Outcome of an adaptive solve.
 
     states: (batch, *shape) at the lowest level, or denoised there.
-    nfe: (batch,) int32 network evaluations spent on each sample, rejected steps included; None for implicit solvers,
-        whose evaluations cannot be told from their steps. Under ``per_sample`` the batch costs its largest.
+    nfe: (batch,) int32 network evaluations spent on each sample, rejected steps included; None for
+        implicit solvers, whose evaluations cannot be told from their steps. Under ``per_sample``
+        the batch costs its largest.
     steps: (batch,) int32 attempted steps.
     """
 
@@ -55,12 +56,14 @@ def adaptive(
         start: (batch, *shape) states at level ``high``.
         high, low: noise levels, high > low > 0.
         cond: handed to the denoiser; its leaves are batch first.
-        rtol, atol: tolerances of the PID controller (diffrax's defaults for the rest), in units of the states.
+        rtol, atol: tolerances of the PID controller (diffrax's defaults for the rest), in units of
+            the states.
         solver: any diffrax solver; Tsit5 by default.
         controller: a diffrax step size controller, instead of rtol and atol.
         first_step: in log level; given, so that no evaluation is spent on finding one.
-        per_sample: give every sample its own steps. Results are then independent of the batch and of how it is sharded; it
-            costs two to three times more than one step size for the whole batch, whose error norm mixes the samples.
+        per_sample: give every sample its own steps. Results are then independent of the batch and
+            of how it is sharded; it costs two to three times more than one step size for the whole
+            batch, whose error norm mixes the samples.
         denoise: return D at ``low`` instead of the state (one more evaluation).
         max_steps: give up after this many.
         throw: raise when it gives up; otherwise the states reached are returned.
@@ -73,8 +76,14 @@ def adaptive(
     for name, value in (("high", high), ("low", low)):
         if not isinstance(value, jax.core.Tracer) and not 0 < float(value) < float("inf"):
             raise ValueError(f"level {name} must be positive and finite, not {value}")
-    if not isinstance(high, jax.core.Tracer) and not isinstance(low, jax.core.Tracer) and not float(low) < float(high):
-        raise ValueError(f"sampling goes down in level: need low < high, not low={low}, high={high}")
+    if (
+        not isinstance(high, jax.core.Tracer)
+        and not isinstance(low, jax.core.Tracer)
+        and not float(low) < float(high)
+    ):
+        raise ValueError(
+            f"sampling goes down in level: need low < high, not low={low}, high={high}"
+        )
     solver = diffrax.Tsit5() if solver is None else solver
     controller = diffrax.PIDController(rtol=rtol, atol=atol) if controller is None else controller
     D = _callable(denoiser)
@@ -112,4 +121,6 @@ def _evaluations(solver: Any) -> tuple[int, int] | None:
     if not isinstance(solver, diffrax.AbstractERK):
         return None
     stages = solver.tableau.num_stages
-    return (1, stages - 1) if solver.tableau.fsal else (0, stages)  # with FSAL the last stage is the next step's first
+    return (
+        (1, stages - 1) if solver.tableau.fsal else (0, stages)
+    )  # with FSAL the last stage is the next step's first

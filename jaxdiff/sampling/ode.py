@@ -1,14 +1,15 @@
 """Deterministic solvers of the probability-flow ODE, as they stand in their papers.
 
-In the frame y = x0 + s eps the ODE is dy/ds = (y - D(y, s))/s = eps(y, s). With lambda = -log s its exact solution between
-levels s > r has two forms, which the solvers below discretise,
+In the frame y = x0 + s eps the ODE is dy/ds = (y - D(y, s))/s = eps(y, s). With lambda = -log s its
+exact solution between levels s > r has two forms, which the solvers below discretise,
 
     y_r = y_s + int_s^r eps ds'                                       (noise prediction)
     y_r = (r/s) y_s + r int_{-log s}^{-log r} e^lambda D dlambda      (data prediction).
 
-Each solver is a generator ``solver(D, y, levels, **options)`` yielding the state at every level after the first. D and y
-may be arrays (then it simply runs) or the symbolic vectors of :mod:`jaxdiff.sampling.table` (then it becomes a table).
-A step to level 0 is always y = D(y, s), the only finite limit of all of them.
+Each solver is a generator ``solver(D, y, levels, **options)`` yielding the state at every level
+after the first. D and y may be arrays (then it simply runs) or the symbolic vectors of
+:mod:`jaxdiff.sampling.table` (then it becomes a table). A step to level 0 is always y = D(y, s),
+the only finite limit of all of them.
 """
 
 import math
@@ -24,7 +25,9 @@ Prediction = Literal["data", "noise"]
 
 
 def unit_first(y: State, s: Scalar) -> State:
-    """The usual analytic first step: D for N(0, I) data as VP models see it, eps = y / sqrt(1 + s^2) (solvers AMED, SA)."""
+    """The usual analytic first step: D for N(0, I) data as VP models see it, eps = y / sqrt(1 +
+    s^2) (solvers AMED, SA).
+    """
     return y - s * (y / (1.0 + s * s) ** 0.5)
 
 
@@ -34,7 +37,9 @@ def euler_step(D: D, y: State, s: Scalar, r: Scalar) -> State:
 
 
 def heun_step(D: D, y: State, s: Scalar, r: Scalar) -> State:
-    """One step of Heun's method; an Euler step to level 0 (Karras et al. 2022, arXiv 2206.00364, algorithm 1)."""
+    """One step of Heun's method; an Euler step to level 0 (Karras et al. 2022, arXiv 2206.00364,
+    algorithm 1).
+    """
     eps = (y - D(y, s)) / s
     predicted = y + (r - s) * eps
     if is_zero(r):
@@ -43,7 +48,9 @@ def heun_step(D: D, y: State, s: Scalar, r: Scalar) -> State:
 
 
 def dpm2_step(D: D, y: State, s: Scalar, r: Scalar, ratio: Scalar = 0.5) -> State:
-    """One step of DPM-Solver-2, its middle at s^(1 - ratio) r^ratio (arXiv 2206.00927, algorithm 4)."""
+    """One step of DPM-Solver-2, its middle at s^(1 - ratio) r^ratio (arXiv 2206.00927, algorithm
+    4).
+    """
     if is_zero(r):
         return euler_step(D, y, s, r)
     middle = r**ratio * s ** (1 - ratio)
@@ -61,23 +68,29 @@ def euler(D: D, y: State, levels: Sequence[Scalar]) -> Iterator[State]:
 
 
 def heun(D: D, y: State, levels: Sequence[Scalar]) -> Iterator[State]:
-    """Heun's method, order 2 (arXiv 2206.00364). Two evaluations per step, one in a step to level 0."""
+    """Heun's method, order 2 (arXiv 2206.00364). Two evaluations per step, one in a step to level
+    0.
+    """
     for s, r in pairwise(levels):
         y = heun_step(D, y, s, r)
         yield y
 
 
 def dpm2(D: D, y: State, levels: Sequence[Scalar], ratio: Scalar = 0.5) -> Iterator[State]:
-    """DPM-Solver-2, order 2 (arXiv 2206.00927). Two evaluations per step, one in a step to level 0."""
+    """DPM-Solver-2, order 2 (arXiv 2206.00927). Two evaluations per step, one in a step to level
+    0.
+    """
     for s, r in pairwise(levels):
         y = dpm2_step(D, y, s, r, ratio)
         yield y
 
 
 def lms(D: D, y: State, levels: Sequence[Scalar], order: int = 4) -> Iterator[State]:
-    """Variable-step Adams-Bashforth: eps interpolated by polynomials in the level and integrated exactly.
+    """Variable-step Adams-Bashforth: eps interpolated by polynomials in the level and integrated
+    exactly.
 
-    Linear multistep of the given order; the same numbers are DEIS rho-AB (arXiv 2204.13902) and what iPNDM_v intends.
+    Linear multistep of the given order; the same numbers are DEIS rho-AB (arXiv 2204.13902) and
+    what iPNDM_v intends.
     """
     history: list[tuple[Scalar, State]] = []
     for s, r in pairwise(levels):
@@ -87,13 +100,20 @@ def lms(D: D, y: State, levels: Sequence[Scalar], order: int = 4) -> Iterator[St
         yield y
 
 
-ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+ADAMS_BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
 
 
 def ipndm(D: D, y: State, levels: Sequence[Scalar], order: int = 4) -> Iterator[State]:
-    """Improved PNDM: Adams-Bashforth with the coefficients of a uniform grid (arXiv 2204.13902 appendix; PNDM 2202.09778).
+    """Improved PNDM: Adams-Bashforth with the coefficients of a uniform grid (arXiv 2204.13902
+    appendix; PNDM 2202.09778).
 
-    On a grid that is not uniform in the level its order is 2 whatever ``order`` says; at few steps it is among the best.
+    On a grid that is not uniform in the level its order is 2 whatever ``order`` says; at few steps
+    it is among the best.
     """
     if not 1 <= order <= 4:
         raise ValueError(f"ipndm has orders 1 to 4, not {order}")
@@ -118,10 +138,11 @@ def dpmpp(
     lower_final: bool = True,
     reference: bool = False,
 ) -> Iterator[State]:
-    """DPM-Solver++ multistep (data prediction, arXiv 2211.01095) and DPM-Solver multistep (noise prediction).
+    """DPM-Solver++ multistep (data prediction, arXiv 2211.01095) and DPM-Solver multistep (noise
+    prediction).
 
-    Exponential Adams method in lambda = -log level. With h the step in lambda and M the predicted quantity,
-    derivatives h M', h^2 M'' come from divided differences and
+    Exponential Adams method in lambda = -log level. With h the step in lambda and M the predicted
+    quantity, derivatives h M', h^2 M'' come from divided differences and
 
         data:   y_r = (r/s) y + h phi_1(-h) M + h phi_2(-h) (h M') + h phi_3(-h) (h^2 M'')
         noise:  y_r = y - r [h phi_1(h) M + h phi_2(h) (h M') + h phi_3(h) (h^2 M'')];
@@ -132,7 +153,8 @@ def dpmpp(
         order: 1 to 3.
         prediction: what is interpolated, "data" or "noise".
         lower_final: lower the order in the last steps (order 1 in the last).
-        reference: at order 3, take h^2 M'' without its factor 2, as all published code does; its order is then 2.
+        reference: at order 3, take h^2 M'' without its factor 2, as all published code does; its
+            order is then 2.
     """
     check_order("dpmpp", order, prediction)
     history: list[tuple[Scalar, State]] = []
@@ -145,7 +167,9 @@ def dpmpp(
             predicted = output if prediction == "data" else (y - output) / s
             history = [(-log(s), predicted), *history][:order]
             h = -log(r) - history[0][0]
-            derivatives = _differences(h, history[: step_order(i, steps, order, lower_final)], reference)
+            derivatives = _differences(
+                h, history[: step_order(i, steps, order, lower_final)], reference
+            )
             if prediction == "data":
                 y = (r / s) * y - _adams(-h, derivatives)
             else:
@@ -168,7 +192,9 @@ def _differences(h: Scalar, history: list[tuple[Scalar, State]], reference: bool
 
 
 def _adams(z: Scalar, derivatives: list[State]) -> State:
-    """z (phi_1 M + phi_2 (h M') + phi_3 (h^2 M'')), with phi_1/2 for phi_2 at order 2 (2211.01095, algorithm 2)."""
+    """Z (phi_1 M + phi_2 (h M') + phi_3 (h^2 M'')), with phi_1/2 for phi_2 at order 2 (2211.01095,
+    algorithm 2).
+    """
     total = expm1(z) * derivatives[0]
     if len(derivatives) == 2:
         return total + (expm1(z) / 2) * derivatives[1]
@@ -193,19 +219,22 @@ def unipc(
     lower_final: bool = True,
     reference: bool = False,
 ) -> Iterator[State]:
-    """UniPC: a predictor UniP-p and a corrector UniC-p that reuses the predictor's evaluation (arXiv 2302.04867).
+    """UniPC: a predictor UniP-p and a corrector UniC-p that reuses the predictor's evaluation
+    (arXiv 2302.04867).
 
-    The corrector raises the order by one at no cost in evaluations: the network is evaluated at the predicted state,
-    the state is then corrected with that output. One evaluation per step; none is spent on correcting the last step.
+    The corrector raises the order by one at no cost in evaluations: the network is evaluated at the
+        predicted state,
+    the state is then corrected with that output. One evaluation per step; none is spent on
+    correcting the last step.
 
     Args:
         order: p, 1 to 3.
-        variant: B(h) = h ("bh1") or e^h - 1 ("bh2"). They differ only where the paper's shortcut weight 1/2 is used (the
-            predictor of order 2 and the corrector of order 1).
+        variant: B(h) = h ("bh1") or e^h - 1 ("bh2"). They differ only where the paper's shortcut
+            weight 1/2 is used (the predictor of order 2 and the corrector of order 1).
         prediction: what is interpolated, "data" or "noise".
         lower_final: lower the order in the last steps.
-        reference: also correct the last step where the grid is shorter than the order, as published code does by its
-            warm-up loop, which costs one more evaluation.
+        reference: also correct the last step where the grid is shorter than the order, as published
+            code does by its warm-up loop, which costs one more evaluation.
     """
     check_order("unipc", order, prediction)
     if variant not in ("bh1", "bh2"):
@@ -219,7 +248,9 @@ def unipc(
     history = [(levels[0], model(y, levels[0]))]  # of the model at *predicted* states, newest first
     for i, (s, r) in enumerate(pairwise(levels)):
         newest = history[0][1]
-        base = (r / s) * y + (1.0 - r / s) * newest if prediction == "data" else y + (r - s) * newest
+        base = (
+            (r / s) * y + (1.0 - r / s) * newest if prediction == "data" else y + (r - s) * newest
+        )
         if is_zero(r):
             yield base
             return
@@ -230,7 +261,11 @@ def unipc(
         slopes = [(m - newest) / c for c, (_, m) in zip(ratios, past, strict=True)]
         z, scale = (-h, 1.0) if prediction == "data" else (h, r)
         big = z if variant == "bh1" else expm1(z)
-        predicted = base - (scale * big) * _weighted(unipc_weights(ratios, z, big), slopes) if past else base
+        predicted = (
+            base - (scale * big) * _weighted(unipc_weights(ratios, z, big), slopes)
+            if past
+            else base
+        )
         if i == steps - 1 and not warm_up:
             yield predicted
             return
@@ -241,7 +276,9 @@ def unipc(
 
 
 def unipc_weights(ratios: Sequence[Scalar], z: Scalar, big: Scalar) -> list[Scalar]:
-    """Weights rho of UniPC: sum_m rho_m ratio_m^(k-1) = k! z phi_{k+1}(z) / B for k = 1, ..., or 1/2 for a single one."""
+    """Weights rho of UniPC: sum_m rho_m ratio_m^(k-1) = k! z phi_{k+1}(z) / B for k = 1, ..., or
+    1/2 for a single one.
+    """
     if len(ratios) == 1:
         return [0.5]
     powers = range(len(ratios))

@@ -1,7 +1,8 @@
 """Running a sampler table: one scan over network evaluations for every solver.
 
-Noise belongs to the sample: draw q of evaluation n of sample i comes from key fold_in(fold_in(fold_in(key, i), n), q),
-so that sample i is the same picture in any batch, on any number of devices.
+Noise belongs to the sample: draw q of evaluation n of sample i comes from key
+fold_in(fold_in(fold_in(key, i), n), q), so that sample i is the same picture in any batch, on any
+number of devices.
 """
 
 import functools
@@ -15,7 +16,7 @@ from jax import lax
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
-START = 2**31 - 1  # the number, in place of an evaluation's, under which a sample's starting noise is drawn
+START = 2**31 - 1
 
 
 class Trajectory(NamedTuple):
@@ -34,22 +35,36 @@ class Trajectory(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """A denoiser with the table that samples it: what every trained student, tuned solver and teacher comes as."""
+    """A denoiser with the table that samples it: what every trained student, tuned solver and
+    teacher comes as.
+    """
 
     denoiser: Denoiser
     table: Table
 
     def __call__(
-        self, key: Key, index: Array | Sequence[int] | int, shape: Sequence[int], cond: Cond = None, **options: Any
+        self,
+        key: Key,
+        index: Array | Sequence[int] | int,
+        shape: Sequence[int],
+        cond: Cond = None,
+        **options: Any,
     ) -> Array:
-        """Samples (len(index), *shape), numbered ``index`` (or 0, 1, ... if it is a count), in float32.
+        """Samples (len(index), *shape), numbered ``index`` (or 0, 1, ... if it is a count), in
+        float32.
 
         ``options`` go to :func:`sample`.
         """
-        numbers = jnp.arange(index, dtype=jnp.int32) if isinstance(index, int) else jnp.asarray(index, jnp.int32)
+        numbers = (
+            jnp.arange(index, dtype=jnp.int32)
+            if isinstance(index, int)
+            else jnp.asarray(index, jnp.int32)
+        )
         start = jnp.asarray(self.table.levels[0], jnp.float32) * start_noise(key, numbers, shape)
         key_or_none = key if self.table.stochastic else None
-        return sample(self.denoiser, self.table, start, cond, key=key_or_none, index=numbers, **options)
+        return sample(
+            self.denoiser, self.table, start, cond, key=key_or_none, index=numbers, **options
+        )
 
 
 def sample(
@@ -67,17 +82,20 @@ def sample(
     """Sample with a table.
 
     Args:
-        denoiser: ``D(y, level, cond) -> E[x0 | y]``. As a ``jax.tree_util.Partial`` its parameters are arguments of the
-            compiled program; a plain function works too and is compiled anew for each new function object.
+        denoiser: ``D(y, level, cond) -> E[x0 | y]``. As a ``jax.tree_util.Partial`` its parameters
+            are arguments of the compiled program; a plain function works too and is compiled anew
+            for each new function object.
         table: from :func:`jaxdiff.sampling.table.table`, a file, or training.
-        start: states (batch, *shape) at noise level ``table.levels[0]``, float32 or float64; usually
-            ``level * start_noise(key, index, shape)``.
+        start: states (batch, *shape) at noise level ``table.levels[0]``, float32 or float64;
+            usually ``level * start_noise(key, index, shape)``.
         cond: handed to the denoiser.
         key: typed key for stochastic tables.
-        index: (batch,) integers naming the samples; 0, 1, ... by default. The noise of a sample depends on ``key`` and
-            its index alone.
-        noise: recorded noise (draws, batch, *shape) in the order the solver draws it, instead of ``key``.
-        unroll: as in ``jax.lax.scan``. On CPU, gradients of convolutions inside a loop are about fifty times slower
+        index: (batch,) integers naming the samples; 0, 1, ... by default. The noise of a sample
+            depends on ``key`` and its index alone.
+        noise: recorded noise (draws, batch, *shape) in the order the solver draws it, instead of
+            ``key``.
+        unroll: as in ``jax.lax.scan``. On CPU, gradients of convolutions inside a loop are about
+            fifty times slower
             than unrolled: pass True there when differentiating.
         remat: recompute each evaluation in the backward pass instead of storing its activations.
 
@@ -88,7 +106,18 @@ def sample(
         ValueError, TypeError: before anything is compiled, if the arguments do not fit together.
     """
     noise = _check(table, start, key, index, noise)
-    return _run(_callable(denoiser), table, start, cond, key, _index(start, index), noise, unroll, remat, False)
+    return _run(
+        _callable(denoiser),
+        table,
+        start,
+        cond,
+        key,
+        _index(start, index),
+        noise,
+        unroll,
+        remat,
+        False,
+    )
 
 
 def trajectory(
@@ -103,25 +132,51 @@ def trajectory(
     unroll: int | bool = 1,
     remat: bool = False,
 ) -> Trajectory:
-    """Sample and return the whole trajectory. Arguments as in :func:`sample`; a padded table has no trajectory."""
+    """Sample and return the whole trajectory. Arguments as in :func:`sample`; a padded table has
+    no trajectory.
+    """
     noise = _check(table, start, key, index, noise)
     if table.count is not None:
-        raise ValueError("a padded table does not know its accepted states: use the table it was made from")
-    return _run(_callable(denoiser), table, start, cond, key, _index(start, index), noise, unroll, remat, True)
+        raise ValueError(
+            "a padded table does not know its accepted states: use the table it was made from"
+        )
+    return _run(
+        _callable(denoiser),
+        table,
+        start,
+        cond,
+        key,
+        _index(start, index),
+        noise,
+        unroll,
+        remat,
+        True,
+    )
 
 
-def start_noise(key: Key, index: Array | Sequence[int] | int, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """Standard normal noise (len(index), *shape), each sample's own: the start of a trajectory, divided by its level.
+def start_noise(
+    key: Key, index: Array | Sequence[int] | int, shape: Sequence[int], dtype: Any = jnp.float32
+) -> Array:
+    """Standard normal noise (len(index), *shape), each sample's own: the start of a trajectory,
+    divided by its level.
 
     Args:
         key: typed key.
         index: (batch,) integers naming the samples, or how many (then 0, 1, ...).
     """
-    numbers = jnp.arange(index, dtype=jnp.int32) if isinstance(index, int) else jnp.asarray(index, jnp.int32)
-    return _draw(jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers), START, 0, tuple(shape), dtype)
+    numbers = (
+        jnp.arange(index, dtype=jnp.int32)
+        if isinstance(index, int)
+        else jnp.asarray(index, jnp.int32)
+    )
+    return _draw(
+        jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers), START, 0, tuple(shape), dtype
+    )
 
 
-def _draw(keys: Key, evaluation: Array | int, slot: int, shape: tuple[int, ...], dtype: Any) -> Array:
+def _draw(
+    keys: Key, evaluation: Array | int, slot: int, shape: tuple[int, ...], dtype: Any
+) -> Array:
     def one(key: Key) -> Array:
         own = jax.random.fold_in(jax.random.fold_in(key, evaluation), slot)
         return jax.random.normal(own, shape, dtype)
@@ -134,24 +189,36 @@ def _callable(denoiser: Denoiser) -> Any:
     if isinstance(denoiser, jax.tree_util.Partial):
         return denoiser
     if not callable(denoiser):
-        raise TypeError(f"a denoiser is a function D(y, level, cond); this is {type(denoiser).__name__}")
+        raise TypeError(
+            f"a denoiser is a function D(y, level, cond); this is {type(denoiser).__name__}"
+        )
     return jax.tree_util.Partial(denoiser)
 
 
 def _index(start: Array, index: Array | None) -> Array:
-    return jnp.arange(start.shape[0], dtype=jnp.int32) if index is None else jnp.asarray(index, jnp.int32)
+    return (
+        jnp.arange(start.shape[0], dtype=jnp.int32)
+        if index is None
+        else jnp.asarray(index, jnp.int32)
+    )
 
 
-def _check(t: Table, start: Array, key: Key | None, index: Array | None, noise: Array | None) -> Array | None:
+def _check(
+    t: Table, start: Array, key: Key | None, index: Array | None, noise: Array | None
+) -> Array | None:
     if not isinstance(t, Table):
-        raise TypeError(f"sample needs a table, as made by table(solver, levels); this is {type(t).__name__}")
+        raise TypeError(
+            f"sample needs a table, as made by table(solver, levels); this is {type(t).__name__}"
+        )
     if getattr(start, "ndim", 0) < 1 or jnp.result_type(start) not in (jnp.float32, jnp.float64):
         raise TypeError(
             "start must be a batch of states in float32 or float64 (lower precision belongs inside the network); "
             f"this has dtype {jnp.result_type(start)} and shape {jnp.shape(start)}"
         )
     if index is not None and jnp.shape(index) != start.shape[:1]:
-        raise ValueError(f"index must name each of the {start.shape[0]} samples; its shape is {jnp.shape(index)}")
+        raise ValueError(
+            f"index must name each of the {start.shape[0]} samples; its shape is {jnp.shape(index)}"
+        )
     if not t.stochastic:
         return None
     if (key is None) == (noise is None):
@@ -163,15 +230,23 @@ def _check(t: Table, start: Array, key: Key | None, index: Array | None, noise: 
     if t.count is not None:
         raise ValueError("recorded noise does not go with a padded table")
     if noise.shape != (len(t.draws), *start.shape):
-        raise ValueError(f"{t.name} draws {len(t.draws)} noises of shape {start.shape}; recorded: {noise.shape}")
+        raise ValueError(
+            f"{t.name} draws {len(t.draws)} noises of shape {start.shape}; recorded: {noise.shape}"
+        )
     slots = jnp.zeros((t.states.shape[0] * t.slots, *start.shape), start.dtype)
     slots = slots.at[jnp.array(t.draws, jnp.int32)].set(jnp.asarray(noise, start.dtype))
     return slots.reshape(t.states.shape[0], t.slots, *start.shape)
 
 
 def _combine(weights: tuple[Array, Array, Array], row: int, *windows: tuple[Array, ...]) -> Array:
-    """One row of the table. The products are exact and fused: no matrix product, whose precision a GPU would lower."""
-    terms = [w[row, k] * v for w, window in zip(weights, windows, strict=True) for k, v in enumerate(window)]
+    """One row of the table. The products are exact and fused: no matrix product, whose precision a
+    GPU would lower.
+    """
+    terms = [
+        w[row, k] * v
+        for w, window in zip(weights, windows, strict=True)
+        for k, v in enumerate(window)
+    ]
     return functools.reduce(jnp.add, terms)
 
 
@@ -195,7 +270,9 @@ def _run(
     keys = None if key is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
     zeros = jnp.zeros_like(start)
 
-    def make_rows(windows: Any, w: Any, n: Array | int, recorded: Array | None) -> tuple[Any, list[Array]]:
+    def make_rows(
+        windows: Any, w: Any, n: Array | int, recorded: Array | None
+    ) -> tuple[Any, list[Array]]:
         states, denoised, noises = windows
         for q in range(t.slots):
             z = recorded[q] if recorded is not None else _draw(keys, n, q, shape[1:], dtype)

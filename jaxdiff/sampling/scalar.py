@@ -1,14 +1,15 @@
 """Scalar functions for solver coefficients.
 
-A solver's coefficients are functions of noise levels. Levels are Python floats while a table is built on the host
-(then everything here is float64), or traced JAX scalars when the table is to be differentiated with respect to its grid.
-Each function below takes either.
+A solver's coefficients are functions of noise levels. Levels are Python floats while a table is
+built on the host (then everything here is float64), or traced JAX scalars when the table is to be
+differentiated with respect to its grid. Each function below takes either.
 
 The phi functions of exponential integrators,
 
     phi_k(z) = int_0^1 exp((1 - theta) z) theta^(k-1) / (k-1)! dtheta,    phi_1(z) = (e^z - 1)/z,
 
-are evaluated by quadrature: the usual recursion phi_{k+1} = (phi_k - 1/k!)/z cancels for small z, and its gradient more so.
+are evaluated by quadrature: the usual recursion phi_{k+1} = (phi_k - 1/k!)/z cancels for small z,
+and its gradient more so.
 """
 
 import math
@@ -20,7 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 Scalar = Any
-_GAUSS = [((1.0 + float(n)) / 2, float(w) / 2) for n, w in zip(*np.polynomial.legendre.leggauss(32), strict=True)]
+_GAUSS = [
+    ((1.0 + float(n)) / 2, float(w) / 2)
+    for n, w in zip(*np.polynomial.legendre.leggauss(32), strict=True)
+]
 
 
 def is_traced(x: Scalar) -> bool:
@@ -39,13 +43,17 @@ sqrt = _either(math.sqrt, jnp.sqrt)
 
 
 def is_zero(level: Scalar) -> bool:
-    """Whether a level is known to be zero. A traced level never is: give a final zero as a Python number."""
+    """Whether a level is known to be zero. A traced level never is: give a final zero as a Python
+    number.
+    """
     return not is_traced(level) and level == 0
 
 
 def phi(k: int, z: Scalar) -> Scalar:
     """phi_k(z) for k >= 1, relative accuracy near rounding for abs(z) up to about 40."""
-    return sum(w * theta ** (k - 1) / math.factorial(k - 1) * exp((1.0 - theta) * z) for theta, w in _GAUSS)
+    return sum(
+        w * theta ** (k - 1) / math.factorial(k - 1) * exp((1.0 - theta) * z) for theta, w in _GAUSS
+    )
 
 
 def lagrange_integrals(knots: Sequence[Scalar], start: Scalar, end: Scalar) -> list[Scalar]:
@@ -57,7 +65,11 @@ def lagrange_integrals(knots: Sequence[Scalar], start: Scalar, end: Scalar) -> l
         return math.prod((t - k) / (knots[j] - k) for i, k in enumerate(knots) if i != j)
 
     return [
-        half * sum(float(w) * basis(j, middle + half * float(n)) for n, w in zip(nodes, weights, strict=True))
+        half
+        * sum(
+            float(w) * basis(j, middle + half * float(n))
+            for n, w in zip(nodes, weights, strict=True)
+        )
         for j in range(len(knots))
     ]
 

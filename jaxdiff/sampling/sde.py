@@ -1,7 +1,8 @@
 """Stochastic solvers, as they stand in their papers, in the frame y = x0 + s eps.
 
-The generators take one more argument than those of :mod:`jaxdiff.sampling.ode`: ``noise``, a function whose every call
-gives a new standard normal vector. Each documents how many it draws, and in which order.
+The generators take one more argument than those of :mod:`jaxdiff.sampling.ode`: ``noise``, a
+function whose every call gives a new standard normal vector. Each documents how many it draws, and
+in which order.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +15,11 @@ Noise = Callable[[], State]
 
 
 def ancestral_levels(s: Scalar, r: Scalar, eta: Scalar) -> tuple[Scalar, Scalar]:
-    """Level to step down to and standard deviation to add back, so that a step from s ends at level r.
+    """Level to step down to and standard deviation to add back, so that a step from s ends at level
+    r.
 
-    up^2 = eta^2 r^2 (s^2 - r^2)/s^2, which for eta = 1 is the variance of the posterior q(y_r | y_s, x0), and
-    down^2 = r^2 - up^2, here without the cancellation.
+    up^2 = eta^2 r^2 (s^2 - r^2)/s^2, which for eta = 1 is the variance of the posterior q(y_r |
+    y_s, x0), and down^2 = r^2 - up^2, here without the cancellation.
     """
     if is_zero(r):
         return 0.0, 0.0
@@ -28,10 +30,11 @@ def ancestral_levels(s: Scalar, r: Scalar, eta: Scalar) -> tuple[Scalar, Scalar]
 def ddim(
     D: D, y: State, levels: Sequence[Scalar], noise: Noise, eta: float = 1.0, inflate: float = 1.0
 ) -> Iterator[State]:
-    """DDIM with noise eta (arXiv 2010.02502, eq. 12 and 16); eta 1 is DDPM's small variance, eta 0 is Euler.
+    """DDIM with noise eta (arXiv 2010.02502, eq. 12 and 16); eta 1 is DDPM's small variance, eta 0
+    is Euler.
 
-    In this frame it is the Euler ancestral sampler. ``inflate`` scales the noise. One draw per step that adds noise: all
-    but one to level 0, and none for eta 0.
+    In this frame it is the Euler ancestral sampler. ``inflate`` scales the noise. One draw per step
+    that adds noise: all but one to level 0, and none for eta 0.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"ddim needs 0 <= eta <= 1, not {eta}")
@@ -50,8 +53,9 @@ def ddpm(
 
         (r/s)^2 y + (1 - (r/s)^2) D,
 
-    with the posterior's own variance r^2 (s^2 - r^2)/s^2 ("small") or that of q(x_s | x_r) in the variance-preserving
-    frame, (s^2 - r^2)(1 + r^2)/(1 + s^2) in this one ("large"). One draw per step that does not end at level 0.
+    with the posterior's own variance r^2 (s^2 - r^2)/s^2 ("small") or that of q(x_s | x_r) in the
+    variance-preserving frame, (s^2 - r^2)(1 + r^2)/(1 + s^2) in this one ("large"). One draw per
+    step that does not end at level 0.
     """
     if variance not in ("small", "large"):
         raise ValueError(f"ddpm has variances 'small' and 'large', not {variance!r}")
@@ -75,10 +79,12 @@ def churn(
     high: float = 50.0,
     inflate: float = 1.003,
 ) -> Iterator[State]:
-    """EDM's stochastic sampler (arXiv 2206.00364, algorithm 2): raise the noise level a little, then step down.
+    """EDM's stochastic sampler (arXiv 2206.00364, algorithm 2): raise the noise level a little,
+    then step down.
 
-    At levels within [low, high] the level grows by the factor 1 + min(amount/steps, sqrt(2) - 1) before the step. One
-    draw per step, also where nothing is added. The defaults are the paper's for ImageNet-64.
+    At levels within [low, high] the level grows by the factor 1 + min(amount/steps, sqrt(2) - 1)
+    before the step. One draw per step, also where nothing is added. The defaults are the paper's
+    for ImageNet-64.
 
     Args:
         step: the deterministic step, ``heun_step``, ``euler_step`` or ``dpm2_step``.
@@ -94,13 +100,18 @@ def churn(
         yield y
 
 
-def consistency(D: D, y: State, levels: Sequence[Scalar], noise: Noise) -> Iterator[State]:
-    """Multistep consistency sampling (arXiv 2303.01469, algorithm 1): denoise, add noise of the next level, repeat.
+def consistency(
+    D: D, y: State, levels: Sequence[Scalar], noise: Noise, smallest: float = 0.0
+) -> Iterator[State]:
+    """Multistep consistency sampling (arXiv 2303.01469, algorithm 1): denoise, return to the next
+    level, repeat.
 
-    Meant for a consistency model, whose D maps to the end of the trajectory. One draw per step not ending at level 0.
+    Meant for a consistency model, whose D maps to the end of the trajectory, at level ``smallest``;
+    the noise that returns to level r has variance r^2 - smallest^2. One draw per step not ending at
+    level 0.
     """
     for s, r in pairwise(levels):
         y = D(y, s)
         if not is_zero(r):
-            y = y + r * noise()
+            y = y + sqrt((r - smallest) * (r + smallest)) * noise()
         yield y

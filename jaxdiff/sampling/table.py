@@ -1,22 +1,25 @@
 """The sampler table: a solver traced once into numbers.
 
-A solver in textbook form is a generator ``solver(D, y, levels, **options)`` that adds states, scales them, calls
-``D(y, s)`` (and ``noise()`` if it is stochastic) and yields every accepted state::
+A solver in textbook form is a generator ``solver(D, y, levels, **options)`` that adds states,
+scales them, calls ``D(y, s)`` (and ``noise()`` if it is stochastic) and yields every accepted
+state::
 
     def euler(D, y, levels):
         for s, r in pairwise(levels):
             y = y + (r - s) * (y - D(y, s)) / s
             yield y
 
-:func:`table` runs it once on symbolic vectors. A vector is a linear combination of basis vectors: the start, each
-state that is evaluated or accepted, each denoised output and each noise. Whatever the solver adds up between two such
-events becomes a row of weights over the most recent basis vectors,
+:func:`table` runs it once on symbolic vectors. A vector is a linear combination of basis vectors:
+the start, each state that is evaluated or accepted, each denoised output and each noise. Whatever
+the solver adds up between two such events becomes a row of weights over the most recent basis
+vectors,
 
-    state_p = sum_k states[p, k] state_{p-1-k} + sum_k denoised[p, k] D_{last-k} + sum_k noises[p, k] z_{last-k},
+    state_p = sum_k states[p, k] state_{p-1-k} + sum_k denoised[p, k] D_{last-k} + sum_k noises[p,
+    k] z_{last-k},
 
-and the whole solver becomes the arrays of a :class:`Table`. :func:`jaxdiff.sampling.sample.sample` runs any of them
-in one scan. There are ``rows`` states per network evaluation, the last one being the state that is evaluated; after
-the last evaluation come the final rows.
+and the whole solver becomes the arrays of a :class:`Table`. :func:`jaxdiff.sampling.sample.sample`
+runs any of them in one scan. There are ``rows`` states per network evaluation, the last one being
+the state that is evaluated; after the last evaluation come the final rows.
 """
 
 import dataclasses
@@ -38,7 +41,9 @@ FORMAT = "jaxdiff-table-1"
 
 
 class Label:
-    """What a table is called. All labels compare equal, so that naming a table never compiles a program anew."""
+    """What a table is called. All labels compare equal, so that naming a table never compiles a
+    program anew.
+    """
 
     def __init__(self, name: str = "", options: dict[str, Any] | None = None) -> None:
         self.name, self.options = name, options or {}
@@ -56,7 +61,8 @@ class Label:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A sampler as data: a pytree whose leaves are all real numbers, to be run, differentiated, trained and saved.
+    """A sampler as data: a pytree whose leaves are all real numbers, to be run, differentiated,
+    trained and saved.
 
     With N network evaluations, R rows per evaluation and A accepted states:
 
@@ -64,8 +70,10 @@ class Table:
     nodes: (N,) noise levels handed to the denoiser.
     states: (N + 1, R, K) weights of the last K states, newest first.
     denoised: (N + 1, R, L) weights of the last L denoised outputs, newest first.
-    noises: (N + 1, R, M) weights of the last M noises, newest first; M = 0 for a deterministic sampler.
-    count: number of evaluations actually made, for a padded table (see :func:`pad`); None if all are.
+    noises: (N + 1, R, M) weights of the last M noises, newest first; M = 0 for a deterministic
+        sampler.
+    count: number of evaluations actually made, for a padded table (see :func:`pad`); None if all
+        are.
     accepted: which rows, counted through all evaluations, are accepted states.
     draws: which noise slots, counted through all evaluations, the solver asked for, in its order.
     slots: noise slots per evaluation.
@@ -104,12 +112,16 @@ class Table:
     def save(self, path: str | pathlib.Path) -> None:
         """Write the table as JSON. The file states everything needed to run it."""
         if self.count is not None:
-            raise ValueError("a padded table is a way to run a sampler, not a sampler: save the table it was made from")
+            raise ValueError(
+                "a padded table is a way to run a sampler, not a sampler: save the table it was made from"
+            )
         numbers = {k: np.asarray(getattr(self, k), np.float64).tolist() for k in _NUMBERS}
         shapes = {k: list(getattr(self, k).shape) for k in _NUMBERS}
         text = {"format": FORMAT, "name": self.name, "options": self.label.options, "nfe": self.nfe}
         text |= {"accepted": list(self.accepted), "draws": list(self.draws), "slots": self.slots}
-        pathlib.Path(path).write_text(json.dumps(text | {"shapes": shapes} | numbers, indent=1, allow_nan=False))
+        pathlib.Path(path).write_text(
+            json.dumps(text | {"shapes": shapes} | numbers, indent=1, allow_nan=False)
+        )
 
 
 _NUMBERS = ("levels", "nodes", "states", "denoised", "noises")
@@ -139,8 +151,12 @@ def _check_table(t: Table, where: str) -> None:
     n, rows = t.nodes.shape[0], t.states.shape[1]
     shapes = [a.shape[:2] for a in (t.states, t.denoised, t.noises)]
     if shapes != [(n + 1, rows)] * 3 or t.levels.shape != (len(t.accepted) + 1,):
-        raise ValueError(f"{where}: the arrays' shapes do not fit together ({n} nodes, weights {shapes})")
-    if any(not 0 <= i < (n + 1) * rows for i in t.accepted) or any(not 0 <= i < (n + 1) * t.slots for i in t.draws):
+        raise ValueError(
+            f"{where}: the arrays' shapes do not fit together ({n} nodes, weights {shapes})"
+        )
+    if any(not 0 <= i < (n + 1) * rows for i in t.accepted) or any(
+        not 0 <= i < (n + 1) * t.slots for i in t.draws
+    ):
         raise ValueError(f"{where}: 'accepted' or 'draws' point outside the table")
     if not all(np.isfinite(np.asarray(getattr(t, k))).all() for k in _NUMBERS):
         raise ValueError(f"{where}: the table holds numbers that are not finite")
@@ -167,7 +183,9 @@ class Vector:
 
     def __mul__(self, scale: Scalar) -> "Vector":
         if isinstance(scale, Vector) or np.ndim(scale) != 0:
-            raise TypeError("a solver may only multiply a state by a number: what is not linear has no table")
+            raise TypeError(
+                "a solver may only multiply a state by a number: what is not linear has no table"
+            )
         return Vector({i: scale * w for i, w in self.terms.items()})
 
     __rmul__ = __mul__
@@ -189,7 +207,9 @@ class Vector:
 
 @dataclasses.dataclass
 class _Segment:
-    """What happens up to one evaluation: noises drawn, states made, and the level of the evaluation."""
+    """What happens up to one evaluation: noises drawn, states made, and the level of the
+    evaluation.
+    """
 
     noises: list[int]
     rows: list[tuple[int, dict[int, Scalar]]]
@@ -210,7 +230,9 @@ class _Tape:
         return self.size - 1
 
     def settle(self, y: Vector, newest: bool) -> int:
-        """Make ``y`` a basis vector: a state that is evaluated or accepted. Its holder sees the change."""
+        """Make ``y`` a basis vector: a state that is evaluated or accepted. Its holder sees the
+        change.
+        """
         segment, number = self.segments[-1], y.is_basis()
         known = number in self.states and number != 0
         if not known or (newest and self.latest() != number):
@@ -254,18 +276,22 @@ def table(
     """Trace a textbook solver on a grid.
 
     Args:
-        solver: generator function ``solver(D, y, levels, **options)``; a stochastic one also takes ``noise``.
-        levels: strictly decreasing noise levels, start first; only the last may be 0. Concrete levels give float64
-            weights made on the host; a traced array gives weights that are differentiable with respect to it. Levels
-            that are traced but end in zero are given as a sequence: ``table(solver, [*levels, 0.0])``.
-        first: an analytic first step: ``first(y, level)`` answers the first call of D in closed form (linear in y) and
-            costs no evaluation. :func:`jaxdiff.sampling.ode.unit_first` is the usual one.
+        solver: generator function ``solver(D, y, levels, **options)``; a stochastic one also takes
+            ``noise``.
+        levels: strictly decreasing noise levels, start first; only the last may be 0. Concrete
+            levels give float64 weights made on the host; a traced array gives weights that are
+            differentiable with respect to it. Levels that are traced but end in zero are given as a
+            sequence: ``table(solver, [*levels, 0.0])``.
+        first: an analytic first step: ``first(y, level)`` answers the first call of D in closed
+            form (linear in y) and costs no evaluation. :func:`jaxdiff.sampling.ode.unit_first` is
+            the usual one.
         name: what to call the table; the solver's own name by default.
         options: handed to the solver.
 
     Raises:
         ValueError: levels that do not strictly decrease, are negative or not finite.
-        TypeError: an option that the solver does not have, or a solver that is not linear in its states.
+        TypeError: an option that the solver does not have, or a solver that is not linear in its
+            states.
     """
     knots = check_levels(levels)
     stochastic = _check_options(solver, options)
@@ -289,12 +315,19 @@ def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
     segments = tape.segments
     rows = max(1, *(len(segment.rows) for segment in segments))
     slots = max(len(segment.noises) for segment in segments)
-    place, lines = {0: -1}, []  # where in the sequence of rows each state stands; the rows as (position, lag -> weight)
-    drawn = {z: n * slots + q for n, segment in enumerate(segments) for q, z in enumerate(segment.noises)}
+    place, lines = (
+        {0: -1},
+        [],
+    )  # where in the sequence of rows each state stands; the rows as (position, lag -> weight)
+    drawn = {
+        z: n * slots + q for n, segment in enumerate(segments) for q, z in enumerate(segment.noises)
+    }
     denoised = {d: n for n, d in enumerate(tape.denoised)}
     newest = 0
     for n, segment in enumerate(segments):
-        padding = [(newest, {newest: 1.0})] * (rows - len(segment.rows))  # rows that repeat the newest state
+        padding = [(newest, {newest: 1.0})] * (
+            rows - len(segment.rows)
+        )  # rows that repeat the newest state
         for m, (number, terms) in enumerate(padding + segment.rows):
             lags = ({}, {}, {})
             for i, weight in terms.items():
@@ -322,7 +355,9 @@ def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
 
 
 def _weights(lines: list[dict[int, Scalar]], shape: tuple[int, int]) -> Array | np.ndarray:
-    window = max((lag + 1 for line in lines for lag, w in line.items() if is_traced(w) or w != 0), default=0)
+    window = max(
+        (lag + 1 for line in lines for lag, w in line.items() if is_traced(w) or w != 0), default=0
+    )
     return _array([line.get(lag, 0.0) for line in lines for lag in range(window)], (*shape, window))
 
 
@@ -334,11 +369,16 @@ def _array(numbers: list[Scalar], shape: tuple[int, ...]) -> Array | np.ndarray:
 
 
 def check_levels(levels: Sequence[Scalar] | np.ndarray | Array) -> list[Scalar]:
-    """The levels as a list of Python floats (or traced scalars), after checking what can be checked."""
+    """The levels as a list of Python floats (or traced scalars), after checking what can be
+    checked.
+    """
     if hasattr(levels, "ndim") and levels.ndim != 1:  # type: ignore[union-attr]
         raise ValueError(f"levels must be one-dimensional; these have shape {levels.shape}")  # type: ignore[union-attr]
     traced = isinstance(levels, jax.core.Tracer)
-    knots = [x if isinstance(x, jax.core.Tracer) else float(x) for x in (list(levels) if traced else levels)]
+    knots = [
+        x if isinstance(x, jax.core.Tracer) else float(x)
+        for x in (list(levels) if traced else levels)
+    ]
     if len(knots) < 2:
         raise ValueError(f"a grid needs at least two levels (one step); this one has {len(knots)}")
     known = [(i, s) for i, s in enumerate(knots) if not is_traced(s)]
@@ -347,7 +387,9 @@ def check_levels(levels: Sequence[Scalar] | np.ndarray | Array) -> list[Scalar]:
             raise ValueError(f"levels must be finite and not negative; levels[{i}] is {s}")
     for (i, s), (j, r) in zip(known, known[1:], strict=False):
         if not r < s:
-            raise ValueError(f"levels must strictly decrease; levels[{i}] = {s} comes before levels[{j}] = {r}")
+            raise ValueError(
+                f"levels must strictly decrease; levels[{i}] = {s} comes before levels[{j}] = {r}"
+            )
     if any(is_zero(s) for s in knots[:-1]):
         raise ValueError("only the last level may be zero")
     return knots
@@ -360,19 +402,25 @@ def _check_options(solver: Solver, options: dict[str, Any]) -> bool:
     own = [k for k in known if k not in ("D", "y", "levels", "noise")]
     for option in options:
         if option not in known and not free:
-            raise TypeError(f"{_name(solver)} has no option {option!r}; it has: {', '.join(own) or 'none'}")
+            raise TypeError(
+                f"{_name(solver)} has no option {option!r}; it has: {', '.join(own) or 'none'}"
+            )
     return "noise" in known
 
 
 def _name(solver: Solver) -> str:
-    return getattr(solver, "__name__", None) or getattr(getattr(solver, "func", None), "__name__", "solver")
+    return getattr(solver, "__name__", None) or getattr(
+        getattr(solver, "func", None), "__name__", "solver"
+    )
 
 
 def pad(tables: Sequence[Table]) -> list[Table]:
-    """Bring tables to common shapes, so that a few compiled programs run them all (forward only, no gradient).
+    """Bring tables to common shapes, so that a few compiled programs run them all (forward only, no
+    gradient).
 
-    Arrays are filled up with zeros and ``count`` tells how many evaluations are real. Tables that differ in rows per
-    evaluation or in noise slots keep different shapes: a sweep compiles one program per such pair, three or four in all.
+    Arrays are filled up with zeros and ``count`` tells how many evaluations are real. Tables that
+    differ in rows per evaluation or in noise slots keep different shapes: a sweep compiles one
+        program per such pair, three or four in all.
     """
     kinds: dict[tuple[int, int], list[Table]] = {}
     for t in tables:
@@ -392,4 +440,6 @@ def _pad_to(t: Table, sizes: dict[str, np.ndarray]) -> Table:
 
     blocks = {k: grown(k, 0.0) for k in ("states", "denoised", "noises")}
     count = jnp.asarray(t.nodes.shape[0], jnp.int32)
-    return Table(np.zeros(0), grown("nodes", 1.0), **blocks, count=count, slots=t.slots, label=t.label)
+    return Table(
+        np.zeros(0), grown("nodes", 1.0), **blocks, count=count, slots=t.slots, label=t.label
+    )

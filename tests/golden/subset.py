@@ -1,7 +1,8 @@
-"""Choose the compact subset of the golden numbers that is committed: python tests/golden/subset.py FULL_FOLDER
+"""Choose the compact subset of the golden numbers that is committed: python tests/golden/subset.py
+FULL_FOLDER
 
-One case of every kind, where a kind is what makes a solver or a loss compute something else. The arrays are the peers' own
-numbers, unchanged; the README beside this file says which peers.
+One case of every kind, where a kind is what makes a solver or a loss compute something else. The
+arrays are the peers' own numbers, unchanged; the README beside this file says which peers.
 """
 
 import json
@@ -11,7 +12,12 @@ import sys
 import numpy as np
 
 HERE = pathlib.Path(__file__).parent
-LEFT_OUT = ("inter", "eval_t", "x_at_eval", "sigma_hat")  # intermediate states, to keep it small: 'final' is there
+LEFT_OUT = (
+    "inter",
+    "eval_t",
+    "x_at_eval",
+    "sigma_hat",
+)  # intermediate states, to keep it small: 'final' is there
 FAMILIES = {  # family: (fields that make a kind, prefixes of shared arrays kept whole, values a case must have)
     "teacher": ((), ("mix", "z", "labels"), {}),
     "solvers_diffsampler": (

@@ -1,0 +1,1 @@
+"""Presets and experiments: each states its command, hardware, time and expected number."""

@@ -1,0 +1,1 @@
+"""Speed and memory, measured. Each prints Markdown and, with --json FILE, writes its numbers."""

@@ -1,0 +1,51 @@
+"""Training presets for ``jaxdiff train PRESET``.
+
+A preset is a configuration; every field can be overridden on the command line.
+"""
+
+import tyro
+
+from jaxdiff.config import Data, Train, UNet
+
+digits = Train(run="runs/digits")
+
+images = Train(run=tyro.MISSING, data=Data(path=tyro.MISSING))
+
+mnist = Train(
+    run="runs/mnist",
+    data=Data("mnist.npz", size=32),
+    network=UNet(channels=32, multipliers=(1, 2, 2, 2), embedding=128),
+    steps=20_000,
+    batch=128,
+    learning_rate=1e-3,
+    warmup=1000,
+    ema=0.9995,
+)
+
+cifar10 = Train(
+    run="runs/cifar10",
+    data=Data("cifar10-train-32x32.zip", flip=True),
+    network=UNet(
+        128, (2, 2, 2), blocks=4, attention=(16,), dropout=0.13, embedding=512, dtype="bfloat16"
+    ),
+    steps=400_000,
+    batch=512,
+    learning_rate=1e-3,
+    warmup=20_000,
+    ema=0.9999,
+    level_mean=-1.2,
+    level_std=1.2,
+)
+
+PRESETS: dict[str, tuple[str, Train]] = {
+    "digits": ("scikit-learn's 8x8 digits: 3000 steps, about a minute on two CPU cores.", digits),
+    "images": (
+        "your own images: give --data.path and --run; the small network of digits, to be enlarged.",
+        images,
+    ),
+    "mnist": (
+        "MNIST or Fashion-MNIST from an .npz, at 32x32: hours on CPU, minutes on a GPU.",
+        mnist,
+    ),
+    "cifar10": ("CIFAR-10 from an EDM-format zip, a 50 M parameter network: for GPUs.", cifar10),
+}

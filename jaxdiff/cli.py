@@ -1,0 +1,156 @@
+"""The command line: ``jaxdiff demo | train | distill | sample | evaluate``.
+
+Each command is a function of one typed configuration (:mod:`jaxdiff.config`), every field of which
+is an option.
+"""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxdiff import config as configs
+
+OVERVIEW = """\
+jaxdiff: fast sampling and distillation of diffusion models
+
+  jaxdiff demo                     the main job on real images, in minutes: train, sample, distil,
+      measure, report
+  jaxdiff train PRESET --run DIR   train a score network; PRESET is one of {presets}
+  jaxdiff distill --teacher DIR --run DIR
+                                   make a student that samples in one or two network evaluations
+  jaxdiff sample --run DIR         pictures from a run, with any solver
+  jaxdiff evaluate --run DIR       score a run against real images
+
+jaxdiff COMMAND --help explains a command's options. --traceback, with any command, shows where an
+error comes from.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    traceback = "--traceback" in arguments
+    arguments = [a for a in arguments if a != "--traceback"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(OVERVIEW.format(presets=", ".join(_presets())))
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, 1)
+        print(
+            f"jaxdiff: no command {command!r}{f'; did you mean {close[0]!r}?' if close else ''}",
+            file=sys.stderr,
+        )
+        print("The commands are: " + ", ".join(COMMANDS), file=sys.stderr)
+        return 2
+    parse, run = COMMANDS[command]
+    config = parse(command, rest)
+    if traceback:
+        run(config)
+        return 0
+    try:
+        run(config)
+    except KeyboardInterrupt as stopped:
+        print(f"\njaxdiff: stopped. {stopped}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"jaxdiff {command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _presets() -> dict[str, tuple[str, configs.Train]]:
+    from experiments.presets import PRESETS
+
+    return PRESETS
+
+
+def _plain(kind: type) -> Callable[[str, Sequence[str]], Any]:
+    def parse(command: str, arguments: Sequence[str]) -> Any:
+        import tyro
+
+        return tyro.cli(kind, prog=f"jaxdiff {command}", args=list(arguments))
+
+    return parse
+
+
+def _preset(command: str, arguments: Sequence[str]) -> configs.Train:
+    import tyro
+
+    return tyro.extras.overridable_config_cli(
+        _presets(),
+        prog=f"jaxdiff {command}",
+        description=configs.Train.__doc__,
+        args=list(arguments),
+    )
+
+
+def train(config: configs.Train) -> None:
+    """Train a score network."""
+    from jaxdiff import runs
+
+    model = runs.train(config)
+    size = "x".join(map(str, model.shape))
+    print(
+        f"trained on {size} images; the run is in {config.run}\nnext: jaxdiff sample --run {config.run}"
+    )
+
+
+def distill(config: configs.Distill) -> None:
+    """Distil a run."""
+    from jaxdiff import runs
+
+    runs.distill(config)
+    print(f"distilled; the run is in {config.run}\nnext: jaxdiff sample --run {config.run}")
+
+
+def sample(config: configs.Sample) -> None:
+    """Sample a run."""
+    import numpy as np
+
+    from jaxdiff import runs
+    from jaxdiff.report.figures import image_grid
+
+    model = runs.load_model(config.run)
+    sampler = runs.make_sampler(model, config, config.steps)
+    labels = runs.class_labels(config.count, model.classes, config.label)
+    folder = Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = runs.generate(
+        sampler, config.count, model.shape, labels, batch=config.batch, seed=config.seed
+    )
+    image_grid(images[:100], columns=10).savefig(folder / "samples.png")
+    arrays = {"images": images} | ({} if labels is None else {"labels": labels})
+    np.savez(folder / "samples.npz", **arrays)
+    sampler.table.save(folder / "sampler.json")
+    print(
+        f"{len(images)} samples by {sampler.table!r}: {folder}/samples.png, samples.npz; sampler.json"
+    )
+
+
+def evaluate(config: configs.Evaluate) -> None:
+    """Score a run."""
+    from jaxdiff.evaluation import evaluate
+
+    print(evaluate(config))
+
+
+def demo(config: configs.Demo) -> None:
+    """Run the main job."""
+    from jaxdiff.demo import demo
+
+    print(demo(config))
+
+
+COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], None]]] = {
+    "demo": (_plain(configs.Demo), demo),
+    "train": (_preset, train),
+    "distill": (_plain(configs.Distill), distill),
+    "sample": (_plain(configs.Sample), sample),
+    "evaluate": (_plain(configs.Evaluate), evaluate),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""Typed configurations of the command line, and how they are kept with a run.
+
+A configuration is a frozen dataclass of plain values. The one that a run was started with is saved
+in its folder as ``config.json`` and is enough to rebuild its network.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+C = TypeVar("C")
+SolverName = Literal[
+    "euler", "heun", "dpm2", "lms", "ipndm", "dpmpp", "unipc", "ddim", "ddpm", "churn"
+]
+GridName = Literal["karras", "log_snr", "vp_time", "arctan"]
+MethodName = Literal["easy_consistency", "consistency_distillation", "consistency_training"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where images come from."""
+
+    path: str = "digits"
+    """"digits" (scikit-learn's, 8x8), or a folder of images, an EDM-format zip, an .npz."""
+    split: Literal["train", "test"] = "train"
+    """Which half of an .npz, or of the digits, to use."""
+    size: int | None = None
+    """Resize images to size x size; by default they keep theirs."""
+    limit: int | None = None
+    """Use at most this many images, spread evenly."""
+    grayscale: bool = False
+    """Turn colour images to grey."""
+    flip: bool = False
+    """Mirror half of the images at random."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UNet:
+    """The network."""
+
+    channels: int = 32
+    """Channels of the first level; a multiple of 8."""
+    multipliers: tuple[int, ...] = (1, 2)
+    """Channels of each level in units of ``channels``; every level halves the image."""
+    blocks: int = 1
+    """Residual blocks per level and direction."""
+    attention: tuple[int, ...] = ()
+    """Heights of the maps that get self-attention."""
+    dropout: float = 0.0
+    """Dropout rate in training."""
+    embedding: int = 128
+    """Length of the embedding of noise level and class."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; parameters stay float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a score network (an EDM denoiser) on images."""
+
+    run: str
+    """Folder of the run: checkpoints, history and configuration. An unfinished run there is
+    resumed.
+    """
+    data: Data = Data()
+    network: UNet = UNet()
+    steps: int = 3000
+    """Updates."""
+    batch: int = 64
+    """Images per update."""
+    learning_rate: float = 3e-3
+    """Peak rate; warm-up, then cosine decay to zero."""
+    warmup: int = 200
+    """Steps of warm-up."""
+    ema: float = 0.999
+    """Decay of the averaged parameters that sampling uses."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    label_drop: float = 0.1
+    """Fraction of labels dropped, for guidance."""
+    sigma_data: float = 0.5
+    """Standard deviation of the data, as preconditioning assumes it."""
+    level_mean: float = -1.2
+    """Mean of the log noise level in training."""
+    level_std: float = 1.2
+    """Standard deviation of the log noise level in training."""
+    seed: int = 0
+    save_every: int = 500
+    """Steps between checkpoints."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How several devices are used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill:
+    """Distil a trained run into a student that samples in one or two evaluations."""
+
+    teacher: str
+    """Folder of the teacher's run."""
+    run: str
+    """Folder of the student's run."""
+    method: MethodName = "easy_consistency"
+    """How."""
+    steps: int = 2000
+    """Updates."""
+    batch: int = 128
+    """Images per update."""
+    learning_rate: float = 1e-3
+    """Rate of RAdam, after which it decays to zero by a cosine."""
+    stages: int = 4
+    """Stages of easy consistency tuning: r draws nearer to t by the factor q in each."""
+    q: float = 4.0
+    """That factor."""
+    scales: int = 18
+    """Levels of consistency distillation."""
+    ema: float = 0.999
+    """Decay of the averaged parameters that sampling uses."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    seed: int = 0
+    save_every: int = 500
+    """Steps between checkpoints."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How several devices are used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Sample a trained or distilled run."""
+
+    run: str
+    """Folder of the run."""
+    out: str = "samples"
+    """Folder for the pictures (samples.png) and the numbers (samples.npz)."""
+    count: int = 100
+    """Samples."""
+    batch: int = 256
+    """Samples at a time. The samples do not depend on it."""
+    solver: SolverName = "dpmpp"
+    """Solver of a teacher; a student has its own sampler."""
+    order: int | None = None
+    """Order of a solver that has several; its usual one by default."""
+    steps: int | None = None
+    """Steps: 10 for a teacher and 1 for a student by default."""
+    grid: GridName = "karras"
+    """How noise levels are spaced."""
+    low: float = 0.002
+    """Lowest noise level before 0."""
+    high: float = 80.0
+    """Noise level to start from."""
+    table: str | None = None
+    """A saved sampler table (JSON), instead of solver, order, steps and grid."""
+    guidance: float | None = None
+    """Classifier-free guidance weight: 1 is the plain conditional model. Two evaluations per
+    step.
+    """
+    label: int | None = None
+    """Class to sample; by default all classes in turn."""
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score a run's samples against real images."""
+
+    run: str
+    """Folder of the run."""
+    data: Data | None = None
+    """Reference images; by default the run's own data."""
+    out: str | None = None
+    """File for the report (HTML, numbers beside it as JSON); evaluation.html in the run's folder
+    by default.
+    """
+    count: int = 1000
+    """Samples."""
+    batch: int = 256
+    """Samples at a time."""
+    solver: SolverName = "dpmpp"
+    """Solver of a teacher."""
+    steps: tuple[int, ...] = ()
+    """Step counts to score: 5, 10 and 20 for a teacher, 1 and 2 for a student by default."""
+    features: Literal["classifier", "pixels"] = "classifier"
+    """What images are compared by: a small classifier trained on the reference labels, or the
+    pixels.
+    """
+    guidance: float | None = None
+    """Classifier-free guidance weight."""
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """The main job on real images: train, sample with every solver, distil, measure, report.
+    Minutes on two cores.
+    """
+
+    out: str = "runs/demo"
+    """Folder for the report and the runs. Finished parts found there are not made again."""
+    train_steps: int = 3000
+    """Updates of the teacher."""
+    distill_steps: int = 2000
+    """Updates of the student."""
+    count: int = 500
+    """Samples per score."""
+    nfe: tuple[int, ...] = (3, 5, 7, 11, 19, 35)
+    """Numbers of network evaluations to sample with; odd, so that solvers of two evaluations per
+    step have them too.
+    """
+    seed: int = 0
+    fresh: bool = False
+    """Start anew: do not use what an earlier call left in the folder."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain values, with its kind."""
+    return {"kind": type(config).__name__} | dataclasses.asdict(config)
+
+
+def from_dict(kind: type[C], values: dict[str, Any], where: str = "config") -> C:
+    """A configuration from plain values. Raises ValueError naming an unknown or missing field."""
+    hints, fields = typing.get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = {k: v for k, v in values.items() if k != "kind"}
+    for name in values:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, 1)
+            raise ValueError(
+                f"{where}: no field {name!r} in {kind.__name__}{f'; {close[0]!r}?' if close else ''}"
+            )
+    try:
+        return kind(**{k: _plain(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _plain(hint: Any, value: Any, where: str) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        if dataclasses.is_dataclass(option) and isinstance(value, dict):
+            return from_dict(option, value, where)  # type: ignore[arg-type]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def save(config: Any, folder: str | os.PathLike) -> None:
+    """Write ``config.json`` into a run's folder, whole or not at all."""
+    path = pathlib.Path(folder) / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    try:
+        partial.write_text(json.dumps(to_dict(config), indent=1))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(folder: str | os.PathLike) -> Train | Distill:
+    """The configuration of a run.
+
+    Raises:
+        FileNotFoundError: if there is no run. ValueError: if its configuration is damaged.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} is not a run: it has no config.json")
+    try:
+        values = json.loads(path.read_text())
+        kind = {"Train": Train, "Distill": Distill}[values["kind"]]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+    return from_dict(kind, values, str(path))

@@ -1,0 +1,232 @@
+"""Networks of any library as pure functions ``network(params, x, label, cond, key=None)``.
+
+The module goes into the function, its parameters come out as a tree. The function is a frozen
+dataclass, equal and of equal hash for equal modules, so that it can be a static argument of a
+jitted function without recompilation. With a ``key`` the network draws its dropout masks from it
+(the same key, the same masks: primal and tangent of a jvp and the two branches of a consistency
+loss share them); without one it is deterministic.
+
+    network = from_linen(UNet(num_classes=10))
+    params = init(network.module, jax.random.key(0), (8, 8, 1))
+    network(params, x, label, cond)
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.core import Tracer
+
+from jaxdiff.typing import Array, Cond, Key, Network, Params
+
+
+def _draw(module: nn.Module, key: Key, shape: tuple[int, ...], labels: int, cond: Cond) -> Any:
+    label = jnp.zeros((1,) if labels == 1 else (1, labels), jnp.float32)
+    return module.init({"params": key}, jnp.zeros((1, *shape), jnp.float32), label, cond)
+
+
+# Random draws are cheap to run and slow to optimise: unoptimised, this compiles three times faster.
+_draw_at_once = jax.jit(
+    _draw,
+    static_argnames=("module", "shape", "labels"),
+    compiler_options={"xla_backend_optimization_level": 0},
+)
+
+
+def init(
+    module: nn.Module, key: Key, shape: tuple[int, ...], *, cond: Cond = None, labels: int = 1
+) -> Params:
+    """Draw a linen module's parameters, in one compiled call (or as part of the caller's).
+
+    shape: of one sample, without the batch. cond: an example of the condition, batch 1; not needed
+    for the networks of this package, whose parameters do not depend on it. labels: numbers per
+    sample that tell the level or time (2 for a map between two times; the label then has shape
+    (batch, 2)).
+
+    Raises ValueError for a module with state besides its parameters (batch statistics), TypeError
+    for one that cannot be hashed.
+    """
+    # compiler options are for the outermost jit only
+    draw = _draw if isinstance(key, Tracer) else _draw_at_once
+    return _only_params(draw(_hashable(module), key, tuple(shape), labels, cond))
+
+
+def count_parameters(params: Params) -> int:
+    """Return the number of parameters in a tree."""
+    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
+
+
+def from_linen(module: nn.Module) -> "Linen":
+    """Return the network of a linen module; its ``params`` are the module's "params" collection.
+
+    The module's call is ``module(x, label, cond)``, with a keyword ``deterministic`` if it has
+    dropout.
+    """
+    return Linen(_hashable(module))
+
+
+@dataclass(frozen=True)
+class Linen:
+    """A linen module as a network. Keyword arguments besides ``key`` go to the module's call."""
+
+    module: nn.Module
+
+    def __call__(
+        self,
+        params: Params,
+        x: Array,
+        label: Array,
+        cond: Cond = None,
+        /,
+        *,
+        key: Key | None = None,
+        **kwargs: Any,
+    ) -> Array:
+        """Apply the module. Raises ValueError if ``params`` is the dictionary of all variables."""
+        if isinstance(params, dict) and "params" in params:
+            raise ValueError(
+                'params holds a "params" collection; pass that subtree, variables["params"]'
+            )
+        if "deterministic" in inspect.signature(type(self.module).__call__).parameters:
+            kwargs["deterministic"] = key is None
+        rngs = {} if key is None else {"dropout": key}
+        out = self.module.apply({"params": params}, x, label, cond, rngs=rngs, **kwargs)
+        return cast(Array, out)
+
+
+def _hashable(module: nn.Module) -> nn.Module:
+    try:
+        hash(module)
+    except TypeError as error:
+        raise TypeError(
+            f"{type(module).__name__} has a field that cannot be hashed, such as a list or a dict; "
+            "use tuples"
+        ) from error
+    return module
+
+
+def _only_params(variables: Any) -> Params:
+    if others := set(variables) - {"params"}:
+        raise ValueError(
+            f"the module keeps {sorted(others)} besides its parameters, which a pure function of "
+            "(params, x, label, cond) cannot update; use group or layer norm instead of batch norm"
+        )
+    return variables["params"]
+
+
+def from_nnx(module: nnx.Module) -> tuple[Network, Params]:
+    """Split an nnx module, called as ``module(x, label, cond)``, into a network and its parameters.
+
+    The split happens here, once; each call merges. The module itself is not touched. Raises
+    ValueError for a module with state other than parameters and random streams (batch statistics).
+    """
+    graph, params, streams, rest = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    if jax.tree.leaves(rest):
+        raise ValueError(
+            "the module keeps state besides its parameters, which a pure function of "
+            "(params, x, label, cond) cannot update; use group or layer norm instead of batch norm"
+        )
+    names = tuple(path for path, _ in nnx.to_flat_state(streams))
+    return NNX(graph, names), nnx.to_pure_dict(params)
+
+
+@dataclass(frozen=True)
+class NNX:
+    """An nnx module as a network; ``streams`` are the places of its random keys and counters."""
+
+    graph: Any
+    streams: tuple[tuple[Any, ...], ...]
+
+    def __call__(
+        self,
+        params: Params,
+        x: Array,
+        label: Array,
+        cond: Cond = None,
+        /,
+        *,
+        key: Key | None = None,
+        **kwargs: Any,
+    ) -> Array:
+        """Merge and apply the module."""
+        module = nnx.merge(self.graph, params, self._streams(key))
+        if key is None:
+            module.eval()
+        else:
+            module.train()
+        return module(x, label, cond, **kwargs)
+
+    def _streams(self, key: Key | None) -> Any:
+        """Random streams derived from ``key``; each counter starts at 0, each key is its own."""
+        base = jax.random.key(0) if key is None else key
+        values = {
+            path: jnp.uint32(0) if path[-1] == "count" else jax.random.fold_in(base, i)
+            for i, path in enumerate(self.streams)
+        }
+        return nnx.traversals.unflatten_mapping(values)
+
+
+def from_equinox(module: Any, *, batched: bool = False) -> tuple[Network, Params]:
+    """Partition an equinox module into a network and its parameters (its floating-point arrays).
+
+    Equinox modules work on one sample: ``module(x, label, cond)`` with ``x`` of shape (*shape), a
+    scalar label and one condition, and ``key=`` where it has dropout. The network maps it over the
+    batch. ``batched``: the module takes whole batches itself.
+
+    Raises ModuleNotFoundError without equinox, TypeError for a module that holds other arrays than
+    floats.
+    """
+    try:
+        import equinox as eqx
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("from_equinox needs equinox: pip install equinox") from error
+    params, static = eqx.partition(module, eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(static)
+    if arrays := [leaf for leaf in leaves if eqx.is_array(leaf)]:
+        raise TypeError(
+            f"the module holds {len(arrays)} arrays that are not floating point (the first: "
+            f"{arrays[0].dtype}{arrays[0].shape}): neither parameters nor hashable"
+        )
+    return Equinox(tuple(leaves), structure, batched), params
+
+
+@dataclass(frozen=True)
+class Equinox:
+    """An equinox module as a network: its leaves that are no parameters, and its structure."""
+
+    leaves: tuple[Any, ...]
+    structure: Any
+    batched: bool
+
+    def __call__(
+        self,
+        params: Params,
+        x: Array,
+        label: Array,
+        cond: Cond = None,
+        /,
+        *,
+        key: Key | None = None,
+        **kwargs: Any,
+    ) -> Array:
+        """Combine and apply the module, sample by sample unless it takes batches."""
+        import equinox as eqx
+
+        module = eqx.combine(params, jax.tree.unflatten(self.structure, self.leaves))
+        module = eqx.nn.inference_mode(module, value=key is None)
+        if self.batched:
+            return module(x, label, cond, **_with(kwargs, key))
+        keys = None if key is None else jax.random.split(key, x.shape[0])
+
+        def one(x: Array, label: Array, cond: Cond, key: Key | None) -> Array:
+            return module(x, label, cond, **_with(kwargs, key))
+
+        return jax.vmap(one)(x, label, cond, keys)
+
+
+def _with(kwargs: dict[str, Any], key: Key | None) -> dict[str, Any]:
+    return kwargs if key is None else {**kwargs, "key": key}

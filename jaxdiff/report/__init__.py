@@ -1,0 +1,31 @@
+"""What people look at: figures, a self-contained page, and a table for the terminal.
+
+Takes NumPy arrays, numbers and strings; knows of no network and no sampler.
+"""
+
+from jaxdiff.report.figures import (
+    image_grid,
+    nearest_neighbours,
+    quality_against_nfe,
+    seconds_per_image,
+    side_by_side,
+    training_curves,
+    trajectory_strip,
+)
+from jaxdiff.report.page import Picture, Section, Table, write_page
+from jaxdiff.report.terminal import format_table
+
+__all__ = [
+    "Picture",
+    "Section",
+    "Table",
+    "format_table",
+    "image_grid",
+    "nearest_neighbours",
+    "quality_against_nfe",
+    "seconds_per_image",
+    "side_by_side",
+    "training_curves",
+    "trajectory_strip",
+    "write_page",
+]

@@ -1,0 +1,191 @@
+"""The page that ``jaxdiff demo`` writes: what was made, how good it is, and how it was measured."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdiff.report.figures import (
+    nearest_neighbours,
+    quality_against_nfe,
+    seconds_per_image,
+    side_by_side,
+    training_curves,
+    trajectory_strip,
+)
+from jaxdiff.report.page import Picture, Section, Table, write_page
+from jaxdiff.report.terminal import format_table
+
+QUALITY = "Frechet distance"
+BEST = {QUALITY: "min", "MMD^2": "min", "sliced Wasserstein": "min"}
+
+
+class Shown(NamedTuple):
+    """Pictures for the page. All images are (n, h, w, c) in [-1, 1], generated ones with labels 0,
+    1, ... in turn.
+
+    real: real images in the same order of classes. samples: by name of the sampler. states,
+        denoised, levels, nodes: a
+    trajectory. losses: (step, loss) by name of the training. nearest: for the samples nearest to a
+    training image, the sample and that image. distances, held_out: to the nearest training image,
+    of samples and of held-out images.
+    """
+
+    real: np.ndarray
+    samples: Mapping[str, np.ndarray]
+    states: np.ndarray
+    denoised: np.ndarray
+    levels: np.ndarray
+    nodes: np.ndarray
+    losses: Mapping[str, Sequence[tuple[int, float]]]
+    nearest: tuple[np.ndarray, np.ndarray]
+    distances: np.ndarray
+    held_out: np.ndarray
+
+
+def demo_page(folder: Path, numbers: dict[str, Any], shown: Shown) -> str:
+    """Write report.html and report.json; return the tables and the path, for the terminal."""
+    scores = numbers["scores"]
+    names = list(next(iter(scores.values())))
+    floors = [next(iter(scores.values()))[k]["floor"]["value"] for k in names]
+    rows = [
+        [name, each["nfe"], *(each["scores"][k]["value"] for k in names)]
+        for name, each in _with_nfe(scores)
+    ]
+    table = Table(
+        ["sampler", "NFE", *names], [*rows, ["real digits", None, *floors]], best=BEST, references=1
+    )
+    sections = [
+        _samples(shown),
+        _quality(numbers, table, next(iter(scores.values()))[QUALITY]),
+        _trajectory(shown),
+        _copies(numbers, shown),
+        _training(numbers, shown),
+    ]
+    path = write_page(
+        folder / "report.html",
+        "jaxdiff: digits in one evaluation",
+        f"{numbers['machine']['device']}, jax {numbers['machine']['jax']}, seed {numbers['config']['seed']}",
+        sections,
+        numbers,
+    )
+    student = numbers["student"]
+    return "\n".join(
+        [
+            format_table(table.headers, table.rows, table.best, table.references),
+            "",
+            _closed(student),
+            f"report: {path.resolve()}",
+        ]
+    )
+
+
+def _with_nfe(scores: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (name, {"nfe": int(name.rsplit(" ", 1)[1]), "scores": each})
+        for name, each in scores.items()
+    ]
+
+
+def _closed(student: dict[str, float]) -> str:
+    return (
+        f"Frechet distance at 1 evaluation: Euler {student['Euler at 1']:.3g}, student {student['student at 1']:.3g}; "
+        f"the teacher at 35 has {student['teacher']:.3g}. The student closes "
+        f"{100 * student['share of the gap closed at 1']:.1f} % of the gap."
+    )
+
+
+def _samples(shown: Shown) -> Section:
+    blocks = {"real": shown.real, **shown.samples}
+    figure = side_by_side(blocks, 6, 10)
+    text = (
+        "A class-conditional score network was trained on scikit-learn's handwritten digits (8 by 8 pixels). Columns are the "
+        "digits 0 to 9, the same noise in every block of samples."
+    )
+    alt = "Blocks of handwritten digits: real ones and those of each sampler, classes 0 to 9 in columns."
+    return Section(
+        "Samples", [text], [Picture(figure, "Real digits and samples, by sampler and NFE.", alt)]
+    )
+
+
+def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Section:
+    sweep = numbers["sweep"]
+    solvers = list(dict.fromkeys(row["solver"] for row in sweep))
+    of = lambda key: {s: [(r["nfe"], r[key]) for r in sweep if r["solver"] == s] for s in solvers}  # noqa: E731
+    student = numbers["student"]
+    points = {"student": (1, student["student at 1"]), "student, 2": (2, student["student at 2"])}
+    floor = score["floor"]
+    protocol = (
+        f"Frechet distance between the features of {score['samples']} samples and of {score['reference']}; features: the last "
+        "hidden layer of a small classifier trained on the training digits (it recognises "
+        f"{100 * numbers['classifier accuracy on held-out digits']:.1f} % of the held-out digits). The floor is the score of "
+        f"{floor['samples']} real training digits. Seed {score['seed']}. Numbers on so few 8 by 8 images compare samplers with "
+        "each other, not with anything published."
+    )
+    best = min(sweep, key=lambda r: r[QUALITY])
+    words = (
+        f"The best of the sweep is {best['solver']} at NFE {best['nfe']} with {best[QUALITY]:.3g}."
+    )
+    curves = quality_against_nfe(of(QUALITY), floor["value"], points)
+    times = seconds_per_image(of("seconds_per_image"))
+    return Section(
+        "Quality against network evaluations",
+        [_closed(student), words, protocol],
+        [
+            Picture(
+                curves,
+                "One curve per solver; the students of the distillation as big marks.",
+                words,
+            ),
+            Picture(
+                times,
+                "Wall-clock time per image, compilation excluded.",
+                "Seconds per image against NFE.",
+            ),
+        ],
+        [table],
+    )
+
+
+def _trajectory(shown: Shown) -> Section:
+    figure = trajectory_strip(shown.states, shown.denoised, shown.levels, shown.nodes)
+    text = (
+        "From noise to digit in 18 Euler steps. Upper rows: the state y, shown as y / sqrt(1 + level^2). Lower rows: the "
+        "denoiser's output there, the mean of all digits that the state could still become."
+    )
+    alt = "Columns from high to low noise level; states turn from noise into digits, denoised outputs sharpen."
+    return Section(
+        "A sampling trajectory", [text], [Picture(figure, "Levels above the columns.", alt)]
+    )
+
+
+def _copies(numbers: dict[str, Any], shown: Shown) -> Section:
+    copies = numbers["copies"]
+    rows = [[name, d["median"], d["smallest"]] for name, d in copies.items()]
+    figure = nearest_neighbours(*shown.nearest, shown.distances, shown.held_out)
+    text = (
+        "Distance from each image to the nearest training image (Euclidean, over the 64 pixels in [-1, 1]). If the model "
+        "copied training images, its samples would lie nearer to them than digits do that were set aside."
+    )
+    alt = "The samples nearest to training images above those images, and a histogram of the distances."
+    table = Table(["images", "median distance", "smallest"], rows, references=1)
+    return Section(
+        "Are the samples copies?",
+        [text],
+        [Picture(figure, "Teacher, 35 evaluations.", alt)],
+        [table],
+    )
+
+
+def _training(numbers: dict[str, Any], shown: Shown) -> Section:
+    figure = training_curves(shown.losses)
+    seconds = numbers["seconds"]
+    rows = [[part, time] for part, time in seconds.items()]
+    text = "The two losses are of different kinds and are not to be compared with each other."
+    return Section(
+        "Training and time",
+        [text],
+        [Picture(figure, "Losses.", "Training losses against the step, teacher and student.")],
+        [Table(["part", "seconds"], rows)],
+    )

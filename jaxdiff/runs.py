@@ -1,0 +1,348 @@
+"""Runs: a folder with a configuration, checkpoints, history and the finished model.
+
+The functions behind ``jaxdiff train | distill | sample | evaluate``, for use from Python as well. A
+finished run holds ``config.json``, ``checkpoints/`` (with ``history.jsonl``) and ``model.npz``, the
+averaged parameters with everything needed to rebuild the denoiser.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import config as configs
+from jaxdiff import grids
+from jaxdiff.conditioning.guidance import classifier_free
+from jaxdiff.data.dataset import Dataset, batches, to_float
+from jaxdiff.data.digits import load_digits
+from jaxdiff.data.readers import load
+from jaxdiff.method import Method
+from jaxdiff.prediction import denoiser
+from jaxdiff.sampling import ode, sde
+from jaxdiff.sampling.sample import Sampler
+from jaxdiff.sampling.table import Table, load_table, table
+from jaxdiff.typing import Network
+
+SOLVERS = {
+    "euler": ode.euler,
+    "heun": ode.heun,
+    "dpm2": ode.dpm2,
+    "lms": ode.lms,
+    "ipndm": ode.ipndm,
+    "dpmpp": ode.dpmpp,
+    "unipc": ode.unipc,
+    "ddim": sde.ddim,
+    "ddpm": sde.ddpm,
+    "churn": sde.churn,
+}
+GRIDS = {
+    "karras": grids.karras,
+    "log_snr": grids.log_snr,
+    "vp_time": grids.vp_time,
+    "arctan": grids.arctan,
+}
+
+
+class Model(NamedTuple):
+    """A finished run's model.
+
+    denoiser: with its parameters. shape: of an image. classes: number of classes, 0 without.
+        student: whether it is
+    distilled. levels: the levels a student samples at, by number of steps. about: everything saved
+    with it.
+    """
+
+    denoiser: Any
+    shape: tuple[int, ...]
+    classes: int
+    student: bool
+    levels: dict[int, list[float]]
+    about: dict[str, Any]
+
+
+def read_data(config: configs.Data, progress: bool = True) -> Dataset:
+    """The images that a configuration names."""
+    if config.path == "digits":
+        return load_digits(config.split)
+    return load(
+        config.path, split=config.split, size=config.size, limit=config.limit,
+        grayscale=config.grayscale, progress=progress,
+    )  # fmt: skip
+
+
+def build_network(config: configs.UNet, classes: int) -> tuple[Any, Network]:
+    """The linen module and the network function of a configuration."""
+    from jaxdiff.networks.adapters import from_linen
+    from jaxdiff.networks.unet import UNet
+
+    fields = dataclasses.asdict(config) | {"dtype": jnp.dtype(config.dtype), "num_classes": classes}
+    module = UNet(**fields)
+    return module, from_linen(module)
+
+
+def data_scale(images: np.ndarray) -> float:
+    """Standard deviation of the images about their mean image's mean, in their scaled values."""
+    return float(np.std(to_float(images[:10_000])))
+
+
+def train(config: configs.Train, progress: bool = True) -> Model:
+    """Train a score network, or resume an unfinished run; return the finished model."""
+    from jaxdiff.networks.adapters import init
+
+    folder = _begin(config)
+    data = read_data(config.data, progress)
+    module, network = build_network(config.network, data.num_classes)
+    about = {
+        "kind": "teacher",
+        "network": dataclasses.asdict(config.network),
+        "shape": list(data.shape),
+        "classes": data.num_classes,
+        "sigma_data": config.sigma_data or data_scale(data.images),
+        "sigma_min": 0.0,
+        "data": dataclasses.asdict(config.data),
+    }
+    method = _teacher(config, network, lambda key: init(module, key, data.shape), about)
+    return _fit(method, data, config, folder, about, progress)
+
+
+def _teacher(config: configs.Train, network: Network, init: Any, about: dict[str, Any]) -> Method:
+    from jaxdiff.distill.score_matching import score_matching
+
+    return score_matching(
+        network, init, sigma_data=about["sigma_data"], mean=config.level_mean, std=config.level_std,
+        classes=about["classes"] or None, label_drop=config.label_drop if about["classes"] else 0.0,
+        optimiser=_optimiser(config, "adam"), ema=_ema(config),
+    )  # fmt: skip
+
+
+def _optimiser(config: configs.Train | configs.Distill, name: str) -> Any:
+    """Clipping, then Adam with warm-up and cosine decay, or RAdam with cosine decay."""
+    import optax
+
+    if name == "adam":
+        assert isinstance(config, configs.Train)
+        warmup = min(config.warmup, config.steps // 2)
+        rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.steps)
+        return optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate, b2=0.99))
+    rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.radam(rate, b2=0.99))
+
+
+def _ema(config: configs.Train | configs.Distill) -> dict[str, Any]:
+    from jaxdiff.training.ema import constant
+
+    return {"average": constant(config.ema)}
+
+
+def distill(config: configs.Distill, progress: bool = True) -> Model:
+    """Distil a finished teacher into a student, or resume; return the finished student."""
+    teacher = load_model(config.teacher)
+    if teacher.student:
+        raise ValueError(f"{config.teacher} is itself a student; distil its teacher")
+    folder = _begin(config)
+    data = read_data(configs.Data(**teacher.about["data"]), progress)
+    _, network = build_network(_network_config(teacher.about), teacher.classes)
+    method = _student(config, network, teacher)
+    options = {
+        "kind": "student",
+        "sigma_min": 0.0 if config.method == "easy_consistency" else 0.002,
+    }
+    levels = {
+        str(n): method.sampler(_parameters_only(teacher), steps=n).table.levels.tolist()
+        for n in (1, 2, 4)
+    }
+    return _fit(
+        method, data, config, folder, teacher.about | options | {"levels": levels}, progress
+    )
+
+
+class _Params(NamedTuple):
+    params: dict[str, Any]
+
+
+def _parameters_only(model: Model) -> _Params:
+    return _Params({"student": model.denoiser.args[0]})
+
+
+def _student(config: configs.Distill, network: Network, teacher: Model) -> Method:
+    from jaxdiff.distill import consistency
+
+    params = teacher.denoiser.args[0]
+    common: dict[str, Any] = {
+        "sigma_data": teacher.about["sigma_data"],
+        "classes": teacher.classes or None,
+        "optimiser": _optimiser(config, "radam"),
+        "ema": _ema(config),
+    }
+    if config.method == "easy_consistency":
+        stage = max(1, config.steps // config.stages)
+        return consistency.easy_consistency(
+            network, params, stage_steps=stage, q=config.q, **common
+        )
+    if config.method == "consistency_distillation":
+        return consistency.consistency_distillation(
+            teacher.denoiser, network, params, scales=config.scales, **common
+        )
+    return consistency.consistency_training(network, params, steps=config.steps, **common)
+
+
+def _begin(config: configs.Train | configs.Distill) -> Path:
+    """Make the run's folder; refuse one that holds a run with another configuration."""
+    folder = Path(config.run)
+    free = ("save_every", "parallel", "run", "kind")
+    if (folder / "config.json").exists():
+        old, new = (configs.to_dict(c) for c in (configs.load(folder), config))
+        changed = (
+            [k for k in new if k not in free and old.get(k) != new[k]]
+            if old["kind"] == new["kind"]
+            else ["kind"]
+        )
+        if changed:
+            listed = "; ".join(f"{k}: {old.get(k)!r} there, {new[k]!r} here" for k in changed)
+            raise ValueError(
+                f"{folder} holds a run with another configuration ({listed}). Give another folder."
+            )
+    configs.save(config, folder)
+    return folder
+
+
+def _fit(
+    method: Method,
+    data: Dataset,
+    config: configs.Train | configs.Distill,
+    folder: Path,
+    about: dict[str, Any],
+    progress: bool,
+) -> Model:
+    from jaxdiff.training.checkpoint import save_params
+    from jaxdiff.training.loop import fit
+
+    flip = about["data"]["flip"]
+    state = fit(
+        method, batches(data, config.batch, config.seed, flip), steps=config.steps, key=config.seed,
+        checkpoint=folder / "checkpoints", save_every=config.save_every, parallel=config.parallel, progress=progress,
+    )  # fmt: skip
+    (averages,) = state.ema.values()
+    save_params(folder / "model.npz", averages["average"], about)
+    return load_model(folder)
+
+
+def _network_config(about: dict[str, Any]) -> configs.UNet:
+    return configs.from_dict(configs.UNet, about["network"], "model.npz")
+
+
+def load_model(run: str | os.PathLike[str]) -> Model:
+    """The model of a finished run.
+
+    Raises:
+        FileNotFoundError: if there is no run, or it has not been finished.
+    """
+    from jaxdiff.training.checkpoint import load_params
+
+    configs.load(run)
+    path = Path(run) / "model.npz"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"the run {run} is not finished (no model.npz): run its command again to resume it"
+        )
+    params, about = load_params(path)
+    _, network = build_network(_network_config(about), about["classes"])
+    D = denoiser(network, params, sigma_data=about["sigma_data"], sigma_min=about["sigma_min"])
+    levels = {int(k): v for k, v in about.get("levels", {}).items()}
+    return Model(
+        D, tuple(about["shape"]), about["classes"], about["kind"] == "student", levels, about
+    )
+
+
+def make_sampler(
+    model: Model, config: configs.Sample | configs.Evaluate, steps: int | None = None
+) -> Sampler:
+    """The sampler that a configuration describes."""
+    chosen: Table
+    saved = getattr(config, "table", None)
+    if saved is not None:
+        chosen = load_table(saved)
+    elif model.student:
+        chosen = student_table(model, steps or 1)
+    else:
+        grid = GRIDS[getattr(config, "grid", "karras")]
+        levels = grid(steps or 10, getattr(config, "low", 0.002), getattr(config, "high", 80.0))
+        order = getattr(config, "order", None)
+        chosen = table(
+            SOLVERS[config.solver], levels, **({} if order is None else {"order": order})
+        )
+    D = model.denoiser
+    if config.guidance is not None:
+        if not model.classes:
+            raise ValueError("guidance needs a model with classes; this one has none")
+        D = classifier_free(D, config.guidance)
+    return Sampler(D, chosen)
+
+
+def student_levels(model: Model, steps: int) -> list[float]:
+    """The levels at which a student samples in ``steps`` evaluations."""
+    from jaxdiff.distill.consistency import student_levels as spread
+
+    known = model.levels.get(steps)
+    return known if known is not None else spread(steps, model.levels[2][0], (model.levels[2][1],))
+
+
+def student_table(model: Model, steps: int) -> Table:
+    """The sampler of a student in ``steps`` evaluations."""
+    return table(sde.consistency, student_levels(model, steps), smallest=model.about["sigma_min"])
+
+
+def generate(
+    sampler: Sampler,
+    count: int,
+    shape: tuple[int, ...],
+    labels: np.ndarray | None = None,
+    *,
+    batch: int = 256,
+    seed: int = 0,
+    progress: bool = True,
+    title: str = "sampling",
+) -> np.ndarray:
+    """``count`` samples (count, *shape) in [-1, 1]; sample i depends on the seed and i alone, not
+    on ``batch``.
+    """
+    from tqdm import tqdm
+
+    key = jax.random.key(seed)
+    bar = tqdm(total=count, desc=title, unit="image", disable=not progress, leave=False)
+    parts = []
+    with bar:
+        for numbers in _blocks(count, min(batch, count)):
+            cond = None if labels is None else jnp.asarray(labels[numbers], jnp.int32)
+            parts.append(np.asarray(sampler(key, jnp.asarray(numbers, jnp.int32), shape, cond)))
+            bar.update(min(len(numbers), count - bar.n))
+    images = np.concatenate(parts)[:count]
+    if not np.isfinite(images).all():
+        raise FloatingPointError(f"{sampler.table!r} gave samples that are not finite")
+    return np.clip(images, -1.0, 1.0)
+
+
+def _blocks(count: int, batch: int) -> Iterator[np.ndarray]:
+    """Sample numbers, always ``batch`` at a time so that one shape is compiled; the last block
+    repeats its last.
+    """
+    for first in range(0, count, batch):
+        yield np.minimum(np.arange(first, first + batch), count - 1)
+
+
+def class_labels(count: int, classes: int, label: int | None = None) -> np.ndarray | None:
+    """Labels 0, 1, ... in turn, or one label for all; None without classes. Raises ValueError out
+    of range.
+    """
+    if not classes:
+        if label is not None:
+            raise ValueError("this model has no classes")
+        return None
+    if label is not None and not 0 <= label < classes:
+        raise ValueError(f"label {label} is not one of 0..{classes - 1}")
+    return np.arange(count) % classes if label is None else np.full(count, label)
