@@ -2,11 +2,12 @@
 
     import jaxdiff as jd
 
-    D = jd.exact.Gaussian(mean, variances).denoiser            # or jd.denoiser(network, params), or any function
+    D = jd.exact.Gaussian(mean, variances).denoiser            # or jd.denoiser(network, params)
     table = jd.table(jd.solvers.unipc, jd.grids.karras(10))    # trace a textbook solver once
     x = jd.sample(D, table, start)                             # jit, vmap, grad, pmap at will
 
-What needs optax, orbax or flax (``distill``, ``networks``, ``training``, ``metrics``, ``fit``) is imported when first used.
+What needs optax, orbax or flax (``distill``, ``networks``, ``training``, ``metrics``, ``fit``) is
+imported when first used.
 """
 
 import importlib

@@ -94,7 +94,8 @@ def train(config: configs.Train) -> None:
     model = runs.train(config)
     size = "x".join(map(str, model.shape))
     print(
-        f"trained on {size} images; the run is in {config.run}\nnext: jaxdiff sample --run {config.run}"
+        f"trained on {size} images; the run is in {config.run}\nnext: jaxdiff sample --run "
+        f"{config.run}"
     )
 
 
@@ -126,7 +127,8 @@ def sample(config: configs.Sample) -> None:
     np.savez(folder / "samples.npz", **arrays)
     sampler.table.save(folder / "sampler.json")
     print(
-        f"{len(images)} samples by {sampler.table!r}: {folder}/samples.png, samples.npz; sampler.json"
+        f"{len(images)} samples by {sampler.table!r}: {folder}/samples.png, samples.npz; "
+        "sampler.json"
     )
 
 

@@ -71,13 +71,13 @@ class Train:
     network: UNet = UNet()
     steps: int = 3000
     """Updates."""
-    batch: int = 64
+    batch: int = 32
     """Images per update."""
     learning_rate: float = 3e-3
     """Peak rate; warm-up, then cosine decay to zero."""
     warmup: int = 200
     """Steps of warm-up."""
-    ema: float = 0.999
+    ema: float = 0.998
     """Decay of the averaged parameters that sampling uses."""
     clip: float = 1.0
     """Largest norm of the gradient."""
@@ -108,7 +108,7 @@ class Distill:
     """How."""
     steps: int = 2000
     """Updates."""
-    batch: int = 128
+    batch: int = 32
     """Images per update."""
     learning_rate: float = 1e-3
     """Rate of RAdam, after which it decays to zero by a cosine."""
@@ -118,7 +118,7 @@ class Distill:
     """That factor."""
     scales: int = 18
     """Levels of consistency distillation."""
-    ema: float = 0.999
+    ema: float = 0.998
     """Decay of the averaged parameters that sampling uses."""
     clip: float = 1.0
     """Largest norm of the gradient."""
@@ -203,9 +203,9 @@ class Demo:
     """Folder for the report and the runs. Finished parts found there are not made again."""
     train_steps: int = 3000
     """Updates of the teacher."""
-    distill_steps: int = 2000
+    distill_steps: int = 1500
     """Updates of the student."""
-    count: int = 500
+    count: int = 360
     """Samples per score."""
     nfe: tuple[int, ...] = (3, 5, 7, 11, 19, 35)
     """Numbers of network evaluations to sample with; odd, so that solvers of two evaluations per
@@ -229,7 +229,8 @@ def from_dict(kind: type[C], values: dict[str, Any], where: str = "config") -> C
         if name not in fields:
             close = difflib.get_close_matches(name, fields, 1)
             raise ValueError(
-                f"{where}: no field {name!r} in {kind.__name__}{f'; {close[0]!r}?' if close else ''}"
+                f"{where}: no field {name!r} in "
+                f"{kind.__name__}{f'; {close[0]!r}?' if close else ''}"
             )
     try:
         return kind(**{k: _plain(hints[k], v, f"{where}.{k}") for k, v in values.items()})

@@ -28,6 +28,7 @@ from jaxdiff.sampling.sample import Sampler, sample, start_noise, trajectory
 from jaxdiff.sampling.table import Table, pad, table
 
 QUALITY = "Frechet distance"
+OPTIONS = {"churn": {"amount": 10.0}, "ddim": {"eta": 0.5}}  # ddim with eta 1 is ddpm, with 0 euler
 
 
 def steps_for(name: str, nfe: int) -> int | None:
@@ -51,7 +52,7 @@ def sweep_tables(nfes: tuple[int, ...]) -> list[tuple[str, int, Table]]:
                     (
                         name,
                         nfe,
-                        table(solver, grid(steps), **({"amount": 10.0} if name == "churn" else {})),
+                        table(solver, grid(steps), **OPTIONS.get(name, {})),
                     )
                 )
     return made
@@ -112,7 +113,12 @@ def demo(config: configs.Demo) -> str:
     print("training the teacher", flush=True)
     folders = {name: str(out / name) for name in ("teacher", "student")}
     teacher = runs.train(
-        configs.Train(run=folders["teacher"], steps=config.train_steps, seed=config.seed)
+        configs.Train(
+            run=folders["teacher"],
+            network=configs.UNet(channels=24),
+            steps=config.train_steps,
+            seed=config.seed,
+        )
     )
     clock.lap("teacher")
     rows = sweep(teacher, config, judge, labels)

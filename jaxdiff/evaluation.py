@@ -134,6 +134,7 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
     everything: dict[str, Any] = {"config": configs.to_dict(config), "scores": numbers}
     path = write_page(
         out, f"Scores of {config.run}", judge.reference_name,
-        [Section("Scores", ["Every row against the same real images."], [], [scored]), *sections], everything,
+        [Section("Scores", ["Every row against the same real images."], [], [scored]), *sections],
+        everything,
     )  # fmt: skip
     return f"{format_table(scored.headers, rows, references=1)}\n\nreport: {path.resolve()}"

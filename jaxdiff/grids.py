@@ -81,8 +81,9 @@ def vp_time(
 def arctan(
     steps: int, low: float = 0.002, high: float = 80.0, *, scale: float = 1.0, zero: bool = True
 ) -> Grid:
-    """Uniform in arctan(level/scale): optimal for Euler steps on N(0, scale^2) data (arXiv
-    2404.14507, theorem 3.1).
+    """Uniform in the arctangent of level/scale.
+
+    Optimal for Euler steps on N(0, scale^2) data (arXiv 2404.14507, theorem 3.1).
     """
     _check_range(low, high)
     u = _knots(steps, zero)

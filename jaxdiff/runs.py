@@ -225,7 +225,8 @@ def _fit(
     flip = about["data"]["flip"]
     state = fit(
         method, batches(data, config.batch, config.seed, flip), steps=config.steps, key=config.seed,
-        checkpoint=folder / "checkpoints", save_every=config.save_every, parallel=config.parallel, progress=progress,
+        checkpoint=folder / "checkpoints", save_every=config.save_every, parallel=config.parallel,
+        progress=progress,
     )  # fmt: skip
     (averages,) = state.ema.values()
     save_params(folder / "model.npz", averages["average"], about)

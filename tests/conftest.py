@@ -1,4 +1,4 @@
-"""Strict numerics for every test: float64, no silent promotion, compiled programs kept between runs."""
+"""Strict numerics for every test: float64, no silent promotion; compiled programs are kept."""
 
 import os
 import pathlib

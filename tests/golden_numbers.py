@@ -1,4 +1,4 @@
-"""Access to the golden numbers: the full set beside the project if it is there, else the committed subset."""
+"""The golden numbers: the full set beside the project if it is there, else the committed one."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ SHARED = pathlib.Path(__file__).parents[2] / "shared" / "golden"
 
 
 class Family:
-    """One family of cases: ``cases`` as in the JSON file, arrays by name, as ``get(case, name)`` or by key."""
+    """One family: ``cases`` as in the JSON file, arrays as ``get(case, name)`` or by key."""
 
     def __init__(self, folder, name):
         self.name = name
@@ -29,18 +29,19 @@ class Family:
 
 @functools.cache
 def load(name, full=False):
-    """The family ``name``; ``full`` asks for all cases and skips the test where only the subset is at hand."""
+    """The family ``name``; ``full`` skips the test where only the subset is at hand."""
     if (SHARED / f"{name}.json").exists():
         return Family(SHARED, name)
     if full:
         pytest.skip(
-            f"the full golden numbers ({name}) are not beside this checkout; the committed subset is tested"
+            f"the full golden numbers ({name}) are not beside this checkout; the committed subset "
+            "is tested"
         )
     return Family(HERE, name)
 
 
 def teacher(mixture="mix", labels=None, guidance=None):
-    """The golden teacher in NumPy, D(x, sigma) batch first; conditional with ``labels``, guided with both."""
+    """The golden teacher in NumPy, D(x, sigma); conditional with ``labels``, guided with both."""
     numbers = load("teacher")
     mu, var, weights = (numbers[f"{mixture}/{k}"] for k in ("mu", "var", "weights"))
     classes = numbers[f"{mixture}/class_weights"]

@@ -1,4 +1,4 @@
-"""Run in a process of its own with eight simulated devices: samples must not depend on where they are made."""
+"""Run in a process of its own with eight simulated devices: samples are the same everywhere."""
 
 import jax
 

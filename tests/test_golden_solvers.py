@@ -286,9 +286,7 @@ def test_table_execution(family):
         for _, (solver, options, levels, _, first) in cases
     ]
     denoisers = {}
-    for (case, (_, _, levels, denoise, _)), made, padded in zip(
-        cases, tables, pad(tables), strict=True
-    ):
+    for (case, (_, _, levels, _, _)), made, padded in zip(cases, tables, pad(tables), strict=True):
         np.testing.assert_allclose(made.nodes, numbers.get(case, "eval_sigmas"), rtol=1e-9)
         kind = (case["mixture"], case.get("conditional"), case.get("cfg_scale"))
         D = denoisers.setdefault(kind, jax.tree_util.Partial(in_jax(*kind)))

@@ -20,6 +20,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 F32, F64 = jnp.float32, jnp.float64
 VECTOR, IMAGE = (3,), (8, 8, 2)
 UNET = {"channels": 8, "groups": 4, "embedding": 8, "num_classes": 3}
+ONE_LEVEL = {**UNET, "multipliers": (1,)}
 
 
 def random_like(params, dtype=None, seed=0):
@@ -163,7 +164,7 @@ def test_equal_networks_share_one_compilation(case):
 # --- dtypes
 
 
-@pytest.mark.parametrize("module", [MLP(16, 2), UNet(**UNET, attention=(4,), heads=2)])
+@pytest.mark.parametrize("module", [MLP(16, 2), UNet(**ONE_LEVEL)])
 def test_compute_dtype_is_applied_at_the_boundary(module):
     shape = VECTOR if isinstance(module, MLP) else IMAGE
     network, params = linen(module, shape)
@@ -249,7 +250,7 @@ def test_an_index_beyond_the_classes_is_not_a_number_rather_than_a_class():
 
 
 def test_a_fresh_network_is_the_zero_function_and_can_learn():
-    module = UNet(**{**UNET, "multipliers": (1,)}, attention=(8,), heads=2)
+    module = UNet(**ONE_LEVEL)
     network, params = from_linen(module), init(module, jax.random.key(0), IMAGE)
     x, label = jnp.ones((2, *IMAGE), F32), jnp.ones(2, F32)
 
@@ -275,7 +276,7 @@ def test_attention_is_at_the_heights_asked_for(heights, count):
 
 
 def test_attention_changes_the_output():
-    module = UNet(**{**UNET, "multipliers": (1,)}, attention=(8,), heads=2)
+    module = UNet(**ONE_LEVEL, attention=(8,), heads=2)
     network, params = linen(module, IMAGE)
     out = jit(lambda params: network(params, np.ones((1, *IMAGE)), np.ones(1)))
     without = {**params, "Attention_0": jax.tree.map(np.zeros_like, params["Attention_0"])}

@@ -130,7 +130,12 @@ def _consistency(
         labels = drop_labels(key_label, batch.get("label"), label_drop, classes)
         points = pair(context, x0, labels, key_pair)
         theirs = p if target is None else context.ema["student"]["target"]
-        f, g = (lambda y, s, D=wrap(q): D(y, s, labels, key=key_dropout) for q in (p, theirs))
+
+        def of(params: Params) -> Callable[[Array, Array], Array]:
+            D = wrap(params)
+            return lambda y, s: D(y, s, labels, key=key_dropout)
+
+        f, g = of(p), of(theirs)
         value = jnp.mean(consistency_loss(f, g, points, distance, weight(points.t, points.r)))
         return value, {"loss": value}
 
@@ -209,7 +214,8 @@ def easy_consistency(
 
     return _consistency(
         network, params, pair,
-        distance=pseudo_huber(c), weight=lambda t, r: 1.0 / (t - r), sigma_data=sigma_data, sigma_min=0.0,
+        distance=pseudo_huber(c), weight=lambda t, r: 1.0 / (t - r),
+        sigma_data=sigma_data, sigma_min=0.0,
         high=high, middle=middle, classes=classes, label_drop=label_drop,
         optimiser=optimiser or optax.radam(1e-4), ema=ema,
     )  # fmt: skip
@@ -262,7 +268,8 @@ def consistency_distillation(
     )
     return _consistency(
         network, params, pair,
-        distance=distance, weight=lambda t, r: jnp.ones_like(t), sigma_data=sigma_data, sigma_min=low,
+        distance=distance, weight=lambda t, r: jnp.ones_like(t),
+        sigma_data=sigma_data, sigma_min=low,
         high=high, middle=middle, classes=classes, label_drop=label_drop,
         optimiser=optimiser or optax.radam(4e-4), ema=ema, target=target, frozen=frozen,
     )  # fmt: skip
@@ -307,9 +314,11 @@ def consistency_training(
 
     return _consistency(
         network, params, pair,
-        distance=distance, weight=lambda t, r: jnp.ones_like(t), sigma_data=sigma_data, sigma_min=low,
+        distance=distance, weight=lambda t, r: jnp.ones_like(t),
+        sigma_data=sigma_data, sigma_min=low,
         high=high, middle=middle, classes=classes, label_drop=label_drop,
-        optimiser=optimiser or optax.radam(4e-4), ema=ema, target=ct_decay(steps, decay, first, last),
+        optimiser=optimiser or optax.radam(4e-4), ema=ema,
+        target=ct_decay(steps, decay, first, last),
     )  # fmt: skip
 
 

@@ -24,6 +24,8 @@ from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Table, table
 from jaxdiff.typing import Array, Key, Network, Params
 
+_KARRAS = EDM()
+
 
 def score_matching_loss(
     D: Callable[..., Array], x0: Array, level: Array, eps: Array, weight: Array
@@ -39,7 +41,7 @@ def score_matching(
     init: Callable[[Key], Params],
     *,
     prediction: str = "edm",
-    process: Process = EDM(),
+    process: Process = _KARRAS,
     sigma_data: float = 0.5,
     mean: float = -1.2,
     std: float = 1.2,

@@ -66,7 +66,8 @@ def demo_page(folder: Path, numbers: dict[str, Any], shown: Shown) -> str:
     path = write_page(
         folder / "report.html",
         "jaxdiff: digits in one evaluation",
-        f"{numbers['machine']['device']}, jax {numbers['machine']['jax']}, seed {numbers['config']['seed']}",
+        f"{numbers['machine']['device']}, jax {numbers['machine']['jax']}, seed "
+        f"{numbers['config']['seed']}",
         sections,
         numbers,
     )
@@ -90,7 +91,8 @@ def _with_nfe(scores: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _closed(student: dict[str, float]) -> str:
     return (
-        f"Frechet distance at 1 evaluation: Euler {student['Euler at 1']:.3g}, student {student['student at 1']:.3g}; "
+        f"Frechet distance at 1 evaluation: Euler {student['Euler at 1']:.3g}, student "
+        f"{student['student at 1']:.3g}; "
         f"the teacher at 35 has {student['teacher']:.3g}. The student closes "
         f"{100 * student['share of the gap closed at 1']:.1f} % of the gap."
     )
@@ -100,10 +102,11 @@ def _samples(shown: Shown) -> Section:
     blocks = {"real": shown.real, **shown.samples}
     figure = side_by_side(blocks, 6, 10)
     text = (
-        "A class-conditional score network was trained on scikit-learn's handwritten digits (8 by 8 pixels). Columns are the "
+        "A class-conditional score network was trained on scikit-learn's handwritten digits (8 by "
+        "8 pixels). Columns are the "
         "digits 0 to 9, the same noise in every block of samples."
     )
-    alt = "Blocks of handwritten digits: real ones and those of each sampler, classes 0 to 9 in columns."
+    alt = "Blocks of digits: real ones and those of each sampler, classes 0 to 9 in columns."
     return Section(
         "Samples", [text], [Picture(figure, "Real digits and samples, by sampler and NFE.", alt)]
     )
@@ -117,10 +120,13 @@ def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Se
     points = {"student": (1, student["student at 1"]), "student, 2": (2, student["student at 2"])}
     floor = score["floor"]
     protocol = (
-        f"Frechet distance between the features of {score['samples']} samples and of {score['reference']}; features: the last "
+        f"Frechet distance between the features of {score['samples']} samples and of "
+        f"{score['reference']}; features: the last "
         "hidden layer of a small classifier trained on the training digits (it recognises "
-        f"{100 * numbers['classifier accuracy on held-out digits']:.1f} % of the held-out digits). The floor is the score of "
-        f"{floor['samples']} real training digits. Seed {score['seed']}. Numbers on so few 8 by 8 images compare samplers with "
+        f"{100 * numbers['classifier accuracy on held-out digits']:.1f} % of the held-out "
+        "digits). The floor is the score of "
+        f"{floor['samples']} real training digits. Seed {score['seed']}. Numbers on so few 8 by 8 "
+        "images compare samplers with "
         "each other, not with anything published."
     )
     best = min(sweep, key=lambda r: r[QUALITY])
@@ -151,10 +157,11 @@ def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Se
 def _trajectory(shown: Shown) -> Section:
     figure = trajectory_strip(shown.states, shown.denoised, shown.levels, shown.nodes)
     text = (
-        "From noise to digit in 18 Euler steps. Upper rows: the state y, shown as y / sqrt(1 + level^2). Lower rows: the "
+        "From noise to digit in 18 Euler steps. Upper rows: the state y, shown as y / sqrt(1 + "
+        "level^2). Lower rows: the "
         "denoiser's output there, the mean of all digits that the state could still become."
     )
-    alt = "Columns from high to low noise level; states turn from noise into digits, denoised outputs sharpen."
+    alt = "From high to low noise level, states turn into digits and denoised outputs sharpen."
     return Section(
         "A sampling trajectory", [text], [Picture(figure, "Levels above the columns.", alt)]
     )
@@ -165,10 +172,12 @@ def _copies(numbers: dict[str, Any], shown: Shown) -> Section:
     rows = [[name, d["median"], d["smallest"]] for name, d in copies.items()]
     figure = nearest_neighbours(*shown.nearest, shown.distances, shown.held_out)
     text = (
-        "Distance from each image to the nearest training image (Euclidean, over the 64 pixels in [-1, 1]). If the model "
-        "copied training images, its samples would lie nearer to them than digits do that were set aside."
+        "Distance from each image to the nearest training image (Euclidean, over the 64 pixels in "
+        "[-1, 1]). If the model "
+        "copied training images, its samples would lie nearer to them than digits do that were "
+        "set aside."
     )
-    alt = "The samples nearest to training images above those images, and a histogram of the distances."
+    alt = "The samples nearest to training images above those, and a histogram of distances."
     table = Table(["images", "median distance", "smallest"], rows, references=1)
     return Section(
         "Are the samples copies?",

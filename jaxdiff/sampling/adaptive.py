@@ -95,7 +95,8 @@ def adaptive(
     def solve(y: Array, c: Cond) -> tuple[Array, Array]:
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(field), solver, *ends, first_step, y, c,
-            stepsize_controller=controller, saveat=diffrax.SaveAt(t1=True), max_steps=max_steps, throw=throw,
+            stepsize_controller=controller, saveat=diffrax.SaveAt(t1=True),
+            max_steps=max_steps, throw=throw,
         )  # fmt: skip
         assert solution.ys is not None
         return solution.ys[0], jnp.asarray(solution.stats["num_steps"], jnp.int32)

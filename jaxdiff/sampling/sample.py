@@ -16,7 +16,7 @@ from jax import lax
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
-START = 2**31 - 1
+START = 2**31 - 1  # in place of an evaluation's number: a sample's starting noise
 
 
 class Trajectory(NamedTuple):
@@ -212,7 +212,8 @@ def _check(
         )
     if getattr(start, "ndim", 0) < 1 or jnp.result_type(start) not in (jnp.float32, jnp.float64):
         raise TypeError(
-            "start must be a batch of states in float32 or float64 (lower precision belongs inside the network); "
+            "start must be a batch of states in float32 or float64 (lower precision belongs "
+            "inside the network); "
             f"this has dtype {jnp.result_type(start)} and shape {jnp.shape(start)}"
         )
     if index is not None and jnp.shape(index) != start.shape[:1]:

@@ -49,13 +49,11 @@ def ddim(
 def ddpm(
     D: D, y: State, levels: Sequence[Scalar], noise: Noise, variance: str = "small"
 ) -> Iterator[State]:
-    """DDPM ancestral sampling (arXiv 2006.11239): the posterior q(y_r | y_s, x0 = D), its mean
+    """DDPM ancestral sampling (arXiv 2006.11239): the posterior q(y_r | y_s, x0 = D).
 
-        (r/s)^2 y + (1 - (r/s)^2) D,
-
-    with the posterior's own variance r^2 (s^2 - r^2)/s^2 ("small") or that of q(x_s | x_r) in the
-    variance-preserving frame, (s^2 - r^2)(1 + r^2)/(1 + s^2) in this one ("large"). One draw per
-    step that does not end at level 0.
+    Its mean is (r/s)^2 y + (1 - (r/s)^2) D, its variance the posterior's own, r^2 (s^2 - r^2)/s^2
+    ("small"), or that of q(x_s | x_r) in the variance-preserving frame, which is (s^2 - r^2)
+    (1 + r^2)/(1 + s^2) in this one ("large"). One draw per step that does not end at level 0.
     """
     if variance not in ("small", "large"):
         raise ValueError(f"ddpm has variances 'small' and 'large', not {variance!r}")

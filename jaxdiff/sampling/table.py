@@ -113,7 +113,8 @@ class Table:
         """Write the table as JSON. The file states everything needed to run it."""
         if self.count is not None:
             raise ValueError(
-                "a padded table is a way to run a sampler, not a sampler: save the table it was made from"
+                "a padded table is a way to run a sampler, not a sampler: save the table it was "
+                "made from"
             )
         numbers = {k: np.asarray(getattr(self, k), np.float64).tolist() for k in _NUMBERS}
         shapes = {k: list(getattr(self, k).shape) for k in _NUMBERS}
@@ -301,7 +302,8 @@ def table(
         tape.accept(y)
     if len(tape.accepted) != len(knots) - 1:
         raise ValueError(
-            f"{_name(solver)} yielded {len(tape.accepted)} states on a grid of {len(knots) - 1} steps: a solver yields one per step"
+            f"{_name(solver)} yielded {len(tape.accepted)} states on a grid of {len(knots) - 1} "
+            "steps: a solver yields one per step"
         )
     final = Vector({tape.accepted[-1]: 1.0})
     tape.accepted[-1] = tape.settle(final, newest=True)

@@ -18,7 +18,8 @@ LEFT_OUT = (
     "x_at_eval",
     "sigma_hat",
 )  # intermediate states, to keep it small: 'final' is there
-FAMILIES = {  # family: (fields that make a kind, prefixes of shared arrays kept whole, values a case must have)
+# family: (fields that make a kind, prefixes of shared arrays kept whole, values a case must have)
+FAMILIES = {
     "teacher": ((), ("mix", "z", "labels"), {}),
     "solvers_diffsampler": (
         ("solver", "max_order", "predict_x0", "variant", "deis_mode"),

@@ -1,0 +1,18 @@
+"""Training: the one loop over a method's players, moving averages, checkpoints and devices."""
+
+from jaxdiff.training.checkpoint import latest_step, load_params, restore, save, save_params
+from jaxdiff.training.loop import State, due, fit, init_state, read_history, update
+
+__all__ = [
+    "State",
+    "due",
+    "fit",
+    "init_state",
+    "latest_step",
+    "load_params",
+    "read_history",
+    "restore",
+    "save",
+    "save_params",
+    "update",
+]

@@ -1,0 +1,321 @@
+"""Checkpoints that are whole or absent, and that are never silently wrong.
+
+A checkpoint is a folder named after its step, written by orbax under a temporary name and renamed.
+It holds the state's leaves by path and a JSON record with every leaf's path, shape, dtype and
+CRC-32, itself under a CRC-32. On reading, the record is compared with the state asked for (another
+network is an error that names the first leaf that differs), the leaves with their CRCs (orbax
+restores a flipped bit without complaint), and a damaged checkpoint is passed over for the one
+before it, with a warning.
+
+Parameters alone, for inference, go into one npz file, whose members carry CRC-32s of their own.
+"""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.typing import Params
+
+
+class Restored(NamedTuple):
+    """A checkpoint read back: its step, its state and the ``meta`` it was saved with."""
+
+    step: int
+    state: Any
+    meta: dict[str, Any]
+
+
+class Leaf(NamedTuple):
+    """The record of a leaf; ``crc`` is None where no process holds the whole leaf."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    crc: int | None = None
+
+
+def save(
+    folder: str | os.PathLike[str],
+    step: int,
+    state: Any,
+    meta: dict[str, Any] | None = None,
+    *,
+    keep: int = 3,
+) -> None:
+    """Write ``state``, a pytree of arrays, as the checkpoint of ``step``.
+
+    Returns when it is on disk. Keeps the newest ``keep``. Checkpoints of this and later steps are
+    removed first: they belong to a run that was given up for an earlier one. Raises OSError if it
+    cannot be written; the earlier ones stay, and nothing partial.
+    """
+    import orbax.checkpoint as ocp
+
+    folder, leaves = Path(folder).absolute(), _flatten(state)
+    record = _sealed([_leaf(path, x) for path, x in leaves.items()], meta or {})
+    data = {path: _data(x) for path, x in leaves.items() if np.size(x)}
+    items = ocp.args.Composite(state=ocp.args.StandardSave(data), record=ocp.args.JsonSave(record))
+    for later in steps(folder):
+        if later >= step:
+            shutil.rmtree(folder / str(later))
+    try:
+        with _manager(folder, max_to_keep=keep, cleanup_tmp_directories=True) as manager:
+            if not manager.save(step, args=items, force=True):
+                raise OSError("orbax declined to save")
+    except Exception as error:
+        raise OSError(
+            getattr(error, "errno", None) or errno.EIO,
+            f"cannot write the checkpoint of step {step} ({error}); the newest in the folder is "
+            f"that of step {latest_step(folder)}",
+            str(folder),
+        ) from error
+    finally:
+        for partial in folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def restore(folder: str | os.PathLike[str], like: Any) -> Restored:
+    """Read the newest sound checkpoint into the structure of ``like`` (arrays or shapes).
+
+    Warns of each damaged one passed over. Raises FileNotFoundError if there is none, ValueError if
+    none is sound or if the checkpoint is of a state of another structure, shape or dtype.
+    """
+    folder, damages = Path(folder).absolute(), []
+    if not steps(folder):
+        raise FileNotFoundError(f"no checkpoint in {folder}")
+    for step in reversed(steps(folder)):
+        try:
+            leaves, meta = _read_record(folder, step)
+        except Exception as error:  # damage shows as any of a dozen types
+            damages.append(_warn(folder, step, error))
+            continue
+        _check_same(leaves, like, folder / str(step))
+        try:
+            return Restored(step, _read_state(folder, step, leaves, like), meta)
+        except Exception as error:  # as above
+            damages.append(_warn(folder, step, error))
+    raise ValueError(f"no sound checkpoint in {folder}: {'; '.join(damages)}")
+
+
+def steps(folder: str | os.PathLike[str]) -> list[int]:
+    """Return the steps of the finished checkpoints in ``folder``, in order; [] without a folder."""
+    folder = Path(folder)
+    names = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def latest_step(folder: str | os.PathLike[str]) -> int | None:
+    """Return the step of the newest checkpoint, sound or not, or None."""
+    return max(steps(folder), default=None)
+
+
+def probe(folder: str | os.PathLike[str], size: int = 0) -> None:
+    """Make ``folder`` and check that it can be written and has room for ``size`` bytes.
+
+    Raises OSError, of the kind the system gave, naming the folder.
+    """
+    folder = Path(folder).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+    except OSError as error:
+        message = f"checkpoints cannot be written: {error.strerror}"
+        raise OSError(error.errno, message, str(folder)) from error
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        message = f"a checkpoint needs {size / 1e6:.0f} MB, but {free / 1e6:.0f} MB are free"
+        raise OSError(errno.ENOSPC, message, str(folder))
+
+
+def save_params(
+    path: str | os.PathLike[str], params: Params, meta: dict[str, Any] | None = None
+) -> None:
+    """Write parameters and a JSON-able ``meta`` to one npz file, whole or not at all.
+
+    Leaves are keyed by their path, "params.Dense_0.kernel". Raises OSError if it cannot be written.
+    """
+    path = Path(path).absolute()
+    leaves = {name: np.asarray(x) for name, x in _flatten(params).items()}
+    record = {"dtypes": {name: str(x.dtype) for name, x in leaves.items()}, "meta": meta or {}}
+    arrays = {f"params.{name}": _storable(x) for name, x in leaves.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, record=np.str_(json.dumps(record)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_params(
+    path: str | os.PathLike[str], like: Params | None = None
+) -> tuple[Params, dict[str, Any]]:
+    """Read parameters and ``meta`` written by :func:`save_params`.
+
+    With ``like`` (arrays or shapes) the leaves come in its structure; without, as nested
+    dictionaries by path. Raises OSError (FileNotFoundError), and ValueError for a file that is
+    damaged or of another network.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            record = json.loads(str(file["record"]))
+            dtypes = record["dtypes"].items()
+            leaves = {name: file[f"params.{name}"].view(jnp.dtype(d)) for name, d in dtypes}
+    except OSError:
+        raise
+    except Exception as error:  # zip, zlib, json and numpy each have their own types
+        raise ValueError(f"{path} is damaged or not a parameter file: {error}") from error
+    if like is None:
+        return _nested({name: jnp.array(x) for name, x in leaves.items()}), record["meta"]
+    _check_same([_leaf(name, x) for name, x in leaves.items()], like, Path(path))
+    values = [jnp.array(leaves[name]) for name in _flatten(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), values), record["meta"]
+
+
+def _manager(folder: Path, **options: Any) -> Any:
+    import orbax.checkpoint as ocp
+
+    # Not asynchronous: the next step overwrites (donates) the buffers that a background writer
+    # would read.
+    chosen = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **options)
+    return ocp.CheckpointManager(folder, options=chosen)
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    """Leaves by path, "params.student.Dense_0.kernel"."""
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in pairs}
+    if len(leaves) < len(pairs):
+        raise ValueError("two leaves of the tree have the same path; do not use dots in its names")
+    return leaves
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _data(x: Any) -> Any:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _leaf(path: str, x: Any) -> Leaf:
+    """The record of a leaf, without CRC for a shape."""
+    leaf = Leaf(path, tuple(x.shape), str(x.dtype))
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return leaf
+    data = _data(x)
+    whole = np.shape(data) == np.shape(host := on_host(data))
+    return leaf._replace(crc=_crc(host)) if whole else leaf
+
+
+def on_host(x: Any) -> np.ndarray:
+    """Return an array's values, or a piece of it where several processes share it."""
+    shared = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
+    return np.asarray(x.addressable_data(0) if shared else x)
+
+
+def _crc(x: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
+
+
+def _sealed(leaves: list[Leaf], meta: dict[str, Any]) -> dict[str, Any]:
+    body = json.dumps({"leaves": leaves, "meta": meta})
+    return {"body": body, "crc": zlib.crc32(body.encode())}
+
+
+def _read_record(folder: Path, step: int) -> tuple[list[Leaf], dict[str, Any]]:
+    import orbax.checkpoint as ocp
+
+    sealed = _read(folder, step, record=ocp.args.JsonRestore())
+    if zlib.crc32(sealed["body"].encode()) != sealed["crc"]:
+        raise ValueError("its record is damaged")
+    body = json.loads(sealed["body"])
+    leaves = [Leaf(path, tuple(shape), dtype, crc) for path, shape, dtype, crc in body["leaves"]]
+    return leaves, body["meta"]
+
+
+def _read(folder: Path, step: int, **item: Any) -> Any:
+    import orbax.checkpoint as ocp
+
+    with _manager(folder, create=False) as manager:
+        return manager.restore(step, args=ocp.args.Composite(**item))[next(iter(item))]
+
+
+def _read_state(folder: Path, step: int, leaves: list[Leaf], like: Any) -> Any:
+    import orbax.checkpoint as ocp
+
+    shapes = jax.eval_shape(lambda tree: jax.tree.map(_data, tree), like)
+    empty = {path: np.zeros(x.shape, x.dtype) for path, x in _flatten(shapes).items()}
+    target = {path: x for path, x in empty.items() if x.size}
+    data = {**empty, **_read(folder, step, state=ocp.args.StandardRestore(target))}
+    for leaf in leaves:
+        if leaf.crc is not None and _crc(np.asarray(data[leaf.path])) != leaf.crc:
+            raise ValueError(f"leaf {leaf.path} differs from its checksum")
+    values = [_typed(data[path], x) for path, x in _flatten(like).items()]
+    return jax.tree.unflatten(jax.tree.structure(like), values)
+
+
+def _typed(data: np.ndarray, like: Any) -> jax.Array:
+    """A jax array with a buffer of its own, wrapped as a key where ``like`` is one."""
+    array = jnp.array(data, copy=True)
+    if not _is_key(like):
+        return array
+    names: list[Any] = []  # the implementation's name can be asked of arrays and tracers only
+    jax.eval_shape(lambda key: names.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(array, impl=names[0])
+
+
+def _check_same(saved: list[Leaf], like: Any, where: Path) -> None:
+    there = {leaf.path: leaf._replace(crc=None) for leaf in saved}
+    here = {path: _leaf(path, x)._replace(crc=None) for path, x in _flatten(like).items()}
+    for path in {**here, **there}:
+        a, b = there.get(path), here.get(path)
+        if a != b:
+            raise ValueError(
+                f"{where} is of another network or method: {path} is {_shown(a)} there and "
+                f"{_shown(b)} here"
+            )
+
+
+def _shown(leaf: Leaf | None) -> str:
+    return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _warn(folder: Path, step: int, error: Exception) -> str:
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    warnings.warn(
+        f"passed over the damaged checkpoint {folder / str(step)}: {reason}", stacklevel=3
+    )
+    return f"step {step}: {reason}"
+
+
+def _storable(x: np.ndarray) -> np.ndarray:
+    """Itself, or the bits of a dtype that npz does not know (bfloat16)."""
+    return x if x.dtype.kind in "biufc" else x.view(f"u{x.dtype.itemsize}")
+
+
+def _nested(leaves: dict[str, Any]) -> Any:
+    if "" in leaves:  # the tree is a leaf
+        return leaves[""]
+    tree: dict[str, Any] = {}
+    for path, x in leaves.items():
+        *parents, name = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = x
+    return tree
