@@ -85,7 +85,7 @@ def measure(
         )  # fmt: skip
     if judge.classify is not None and labels is not None:
         agreement = float(np.mean(judge.classify(images) == labels))
-        made["class agreement"] = Score(
+        made["agreement"] = Score(
             agreement, "class agreement", judge.name, len(x), "its own labels", len(x), judge.seed,
             Floor(judge.accuracy or 0.0, len(judge.reference), len(judge.reference)),
         )  # fmt: skip

@@ -164,6 +164,8 @@ def test_adaptive_is_independent_of_the_batch(mixture):
     np.testing.assert_allclose(alone.states, whole.states[2:3], rtol=1e-12)
     assert alone.nfe[0] == whole.nfe[2]
     shifted = lambda y, level, cond: mixture.denoiser(y, level) + 0.1 * cond.reshape(-1, 1)  # noqa: E731
+    by_vmap = jax.vmap(lambda y: adaptive(mixture.denoiser, y[None], 20.0, 0.01).states[0])(x)
+    np.testing.assert_allclose(by_vmap, whole.states, rtol=1e-12)
     conditional = adaptive(shifted, x, 20.0, 0.01, labels)
     np.testing.assert_allclose(conditional.states[0], whole.states[0], rtol=1e-12)
     assert np.abs(conditional.states[1] - whole.states[1]).max() > 0.1

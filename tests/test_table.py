@@ -350,7 +350,7 @@ def test_few_steps_are_finite_with_finite_gradients(solver, options):
             for w in jax.tree.leaves(table(solver, [*levels, 0.0] if zero else levels, **options))
         )
 
-    for steps, zero in ((1, True), (1, False), (2, True), (3, False), (4, True)):
+    for steps, zero in ((1, True), (2, False), (4, True)):
         levels = grids.log_snr(steps, zero=zero)[: steps + (not zero)]
         assert np.isfinite(weights(levels, zero))
         if solver is not sde.churn:  # whether a level lies within the churned range must be known

@@ -12,6 +12,7 @@ loss share them); without one it is deterministic.
 """
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -56,8 +57,8 @@ def init(
 
 
 def count_parameters(params: Params) -> int:
-    """Return the number of parameters in a tree."""
-    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
+    """Return the number of parameters in a tree of arrays, or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def from_linen(module: nn.Module) -> "Linen":

@@ -100,16 +100,18 @@ def _closed(student: dict[str, float]) -> str:
 
 def _samples(shown: Shown) -> Section:
     blocks = {"real": shown.real, **shown.samples}
-    figure = side_by_side(blocks, 6, 10)
+    first = ("real", "teacher, NFE 35", "student, NFE 1")
+    groups = [first, tuple(name for name in blocks if name not in first)]
+    figures = [side_by_side({name: blocks[name] for name in group}, 6, 10) for group in groups]
     text = (
         "A class-conditional score network was trained on scikit-learn's handwritten digits (8 by "
         "8 pixels). Columns are the "
         "digits 0 to 9, the same noise in every block of samples."
     )
     alt = "Blocks of digits: real ones and those of each sampler, classes 0 to 9 in columns."
-    return Section(
-        "Samples", [text], [Picture(figure, "Real digits and samples, by sampler and NFE.", alt)]
-    )
+    captions = ["Real digits, the teacher, its student.", "For comparison."]
+    pictures = [Picture(f, caption, alt) for f, caption in zip(figures, captions, strict=True)]
+    return Section("Samples", [text], pictures)
 
 
 def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Section:

@@ -593,11 +593,11 @@ def _floor(axes: Axes, floor: float) -> None:
     axes.set_ylim(low, high)
     axes.annotate(
         f"noise floor: real against real {cell_text(float(floor))}",
-        (1.0, floor),
+        (0.27, floor),  # between students (left) and solvers that have arrived at the floor (right)
         xycoords=("axes fraction", "data"),
-        xytext=(-4, -4),
+        xytext=(0, -4),
         textcoords="offset points",
-        ha="right",
+        ha="left",
         va="top",
         size=8.5,
         color=SOFT,

@@ -1,0 +1,175 @@
+"""The command line as a user meets it: configurations, errors, and every command on a small run."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdiff import cli
+from jaxdiff import config as configs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_precision():
+    """Commands run as they do for users: in float32 with jax's usual promotion."""
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def test_a_configuration_survives_the_file(tmp_path):
+    for config in (
+        configs.Train(
+            run="r", data=configs.Data("x.npz", size=16), network=configs.UNet(16, (1, 2, 2))
+        ),
+        configs.Distill(teacher="t", run="r", method="consistency_training"),
+    ):
+        configs.save(config, tmp_path)
+        assert configs.load(tmp_path) == config
+        assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_damaged_configurations_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a run"):
+        configs.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        configs.load(tmp_path)
+    with pytest.raises(ValueError, match=r"no field 'step' in Train; 'steps'\?"):
+        configs.from_dict(configs.Train, {"run": "r", "step": 3})
+    with pytest.raises(ValueError, match="run"):
+        configs.from_dict(configs.Train, {"steps": 3})
+
+
+def test_help_and_unknown_commands(capsys):
+    assert cli.main([]) == 0
+    assert "jaxdiff demo" in capsys.readouterr().out
+    assert cli.main(["trian"]) == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+    for command in cli.COMMANDS:
+        with pytest.raises(SystemExit) as left:
+            cli.main([command, "--help"])
+        assert left.value.code == 0
+    out = capsys.readouterr().out
+    assert "Classifier-free guidance weight" in out and "--distill-steps" in out
+    with pytest.raises(SystemExit) as left:
+        cli.main(["sample", "--run", "x", "--solvr", "euler"])
+    assert left.value.code == 2
+    assert "--solver" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small data set in an .npz, a teacher trained on it and a student of that, by the command line."""
+    folder = tmp_path_factory.mktemp("runs")
+    random = np.random.default_rng(0)
+    labels = np.arange(48) % 3
+    images = np.clip(60.0 * labels[:, None, None] + random.normal(60, 20, (48, 8, 8)), 0, 255)
+    np.savez(folder / "data.npz", images=images.astype(np.uint8), labels=labels)
+    small = ["--network.channels", "8", "--network.multipliers", "1", "--network.embedding", "16"]
+    data = ["--data.path", str(folder / "data.npz")]
+    teacher, student = str(folder / "teacher"), str(folder / "student")
+    steps = ["--steps", "30", "--batch", "8", "--ema", "0.5"]
+    assert cli.main(["train", "images", "--run", teacher, *data, *small, *steps]) == 0
+    assert cli.main(["distill", "--teacher", teacher, "--run", student, *steps]) == 0
+    return folder
+
+
+def test_runs_hold_what_they_need(folder):
+    for name, kind in (("teacher", configs.Train), ("student", configs.Distill)):
+        assert isinstance(configs.load(folder / name), kind)
+        assert (folder / name / "model.npz").exists()
+        assert (folder / name / "checkpoints" / "history.jsonl").exists()
+
+
+def test_sampling_is_independent_of_the_batch(folder, capsys):
+    def sample(*more):
+        out = folder / "samples"
+        command = [
+            "sample",
+            "--run",
+            str(folder / "teacher"),
+            "--out",
+            str(out),
+            "--count",
+            "6",
+            *more,
+        ]
+        assert cli.main([*command, "--solver", "ddim", "--steps", "3"]) == 0
+        return np.load(out / "samples.npz")["images"]
+
+    whole = sample("--batch", "6")
+    assert whole.shape == (6, 8, 8, 1) and np.abs(whole).max() <= 1
+    np.testing.assert_allclose(sample("--batch", "4"), whole, atol=2e-6)
+    assert "ddim" in capsys.readouterr().out
+    saved = ["--table", str(folder / "samples" / "sampler.json")]
+    np.testing.assert_allclose(sample("--batch", "6", *saved), whole, atol=2e-6)
+    one = sample("--batch", "6", "--label", "1", "--guidance", "2.0")
+    assert np.abs(one - whole).max() > 1e-3
+
+
+def test_students_sample_and_are_scored(folder, capsys):
+    run = str(folder / "student")
+    assert (
+        cli.main(
+            ["sample", "--run", run, "--out", str(folder / "s1"), "--count", "4", "--steps", "2"]
+        )
+        == 0
+    )
+    assert "consistency" in capsys.readouterr().out
+    command = ["evaluate", "--run", run, "--count", "24", "--steps", "1", "--features", "pixels"]
+    assert cli.main(command) == 0
+    out = capsys.readouterr().out
+    assert "Frechet distance" in out and "real images" in out
+    numbers = json.loads((folder / "student" / "evaluation.json").read_text())
+    (scores,) = numbers["scores"].values()
+    assert scores["nfe"] == 1 and scores["Frechet distance"]["floor"]["samples"] == 24
+
+
+def test_errors_come_before_work_and_say_what_to_do(folder, tmp_path, capsys):
+    def fails(*arguments):
+        assert cli.main([str(a) for a in arguments]) == 2
+        return capsys.readouterr().err
+
+    teacher, student = folder / "teacher", folder / "student"
+    assert "not a run" in fails("sample", "--run", tmp_path / "none")
+    assert "another configuration (steps: 30 there, 7 here)" in fails(
+        "train", "images", "--run", teacher, "--data.path", folder / "data.npz", "--steps", "7",
+        "--batch", "8", "--ema", "0.5", "--network.channels", "8", "--network.multipliers", "1",
+        "--network.embedding", "16",
+    )  # fmt: skip
+    assert "is itself a student" in fails("distill", "--teacher", student, "--run", tmp_path / "x")
+    assert "label 3 is not one of 0..2" in fails(
+        "sample", "--run", teacher, "--label", 3, "--out", tmp_path
+    )
+    assert "low < high" in fails(
+        "sample", "--run", teacher, "--low", 5, "--high", 1, "--out", tmp_path
+    )
+    missing = fails(
+        "train", "images", "--run", tmp_path / "y", "--data.path", tmp_path / "nothing.npz"
+    )
+    assert "nothing.npz" in missing
+    unfinished = tmp_path / "unfinished"
+    configs.save(configs.Train(run=str(unfinished)), unfinished)
+    assert "not finished" in fails("sample", "--run", unfinished)
+    (tmp_path / "file").write_text("")
+    assert "file" in fails("train", "digits", "--run", tmp_path / "file" / "run", "--steps", "1")
+
+
+def test_presets_build_their_networks():
+    """Every preset's network takes an image of the size its data have."""
+    from experiments.presets import PRESETS
+
+    from jaxdiff import runs
+    from jaxdiff.networks.adapters import count_parameters, init
+
+    sizes = {"digits": (8, 8, 1), "images": (8, 8, 3), "mnist": (32, 32, 1), "cifar10": (32, 32, 3)}
+    assert set(sizes) == set(PRESETS)
+    for name, (_, preset) in PRESETS.items():
+        module, _ = runs.build_network(preset.network, 10)
+        shapes = jax.eval_shape(lambda m=module, s=sizes[name]: init(m, jax.random.key(0), s))
+        assert count_parameters(shapes) > 1e5

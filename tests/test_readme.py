@@ -1,0 +1,36 @@
+"""The README's code, run as it stands."""
+
+import pathlib
+import re
+
+import jax
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example = next(
+        code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "jd.table" in code
+    )
+    assert len(example.strip().splitlines()) <= 13
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        exec(example, {})
+    assert "Table(unipc(order=3), nfe=10" in capsys.readouterr().out
+    assert (tmp_path / "unipc-10.json").exists()
+
+
+def test_what_the_readme_names_exists():
+    import jaxdiff as jd
+
+    for path in set(re.findall(r"`jd\.([a-zA-Z_.]+)", README)):
+        found = jd
+        for name in path.split("."):
+            found = getattr(found, name)
+    root = pathlib.Path(__file__).parents[1]
+    for picture in re.findall(r"\]\(([^)]+\.png)\)", README):
+        assert (root / picture).exists()
