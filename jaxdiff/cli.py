@@ -123,7 +123,7 @@ def sample(config: configs.Sample) -> None:
         sampler, config.count, model.shape, labels, batch=config.batch, seed=config.seed
     )
     image_grid(images[:100], columns=10).savefig(folder / "samples.png")
-    arrays = {"images": images} | ({} if labels is None else {"labels": labels})
+    arrays: dict[str, Any] = {"images": images} | ({} if labels is None else {"labels": labels})
     np.savez(folder / "samples.npz", **arrays)
     sampler.table.save(folder / "sampler.json")
     print(

@@ -28,7 +28,10 @@ from jaxdiff.sampling.sample import Sampler, sample, start_noise, trajectory
 from jaxdiff.sampling.table import Table, pad, table
 
 QUALITY = "Frechet distance"
-OPTIONS = {"churn": {"amount": 10.0}, "ddim": {"eta": 0.5}}  # ddim with eta 1 is ddpm, with 0 euler
+OPTIONS: dict[str, Any] = {
+    "churn": {"amount": 10.0},
+    "ddim": {"eta": 0.5},
+}  # ddim with eta 1 is ddpm, with 0 euler
 
 
 def steps_for(name: str, nfe: int) -> int | None:

@@ -33,7 +33,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxdiff.process import EDM, Number, Process, check, rates, time
-from jaxdiff.typing import Array, Cond, Network, Params
+from jaxdiff.typing import Array, Cond, Denoiser, Network, Params
 
 Row: TypeAlias = tuple[Number, Number]
 
@@ -255,3 +255,18 @@ def denoiser(
     check("sigma_data must be positive and finite", lambda x: 0 < x < float("inf"), sigma_data)
     static = _Denoise(apply, prediction, label, compute_dtype)
     return Partial(static, params, process, sigma_data, sigma_min)
+
+
+def as_partial(denoiser: Denoiser) -> Partial:
+    """Return the denoiser as an argument that compiled functions take, a pytree.
+
+    A plain function becomes part of the program and is compiled anew for each new function object.
+    Raises TypeError for what cannot be called.
+    """
+    if isinstance(denoiser, Partial):
+        return denoiser
+    if not callable(denoiser):
+        raise TypeError(
+            f"a denoiser is a function D(y, level, cond); this is {type(denoiser).__name__}"
+        )
+    return Partial(denoiser)

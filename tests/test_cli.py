@@ -64,7 +64,7 @@ def test_help_and_unknown_commands(capsys):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small data set in an .npz, a teacher trained on it and a student of that, by the command line."""
+    """A small data set, a teacher trained on it and its student, by the command line."""
     folder = tmp_path_factory.mktemp("runs")
     random = np.random.default_rng(0)
     labels = np.arange(48) % 3
@@ -163,7 +163,6 @@ def test_errors_come_before_work_and_say_what_to_do(folder, tmp_path, capsys):
 def test_presets_build_their_networks():
     """Every preset's network takes an image of the size its data have."""
     from experiments.presets import PRESETS
-
     from jaxdiff import runs
     from jaxdiff.networks.adapters import count_parameters, init
 

@@ -7,6 +7,7 @@ unconditional one.
 
 import jax
 
+from jaxdiff.prediction import as_partial, expand
 from jaxdiff.typing import Array, Cond, Denoiser
 
 
@@ -20,19 +21,11 @@ def classifier_free(denoiser: Denoiser, weight: float | Array) -> jax.tree_util.
             unconditional posterior mean.
         weight: scalar, or one number per sample of shape (batch,).
     """
-    return jax.tree_util.Partial(_classifier_free, _partial(denoiser), weight)
+    return jax.tree_util.Partial(_classifier_free, as_partial(denoiser), weight)
 
 
 def _classifier_free(
     denoiser: Denoiser, weight: Array, y: Array, level: Array, cond: Cond = None
 ) -> Array:
     conditional, plain = denoiser(y, level, cond), denoiser(y, level, None)
-    if jax.numpy.ndim(weight) == 1:
-        weight = weight.reshape(-1, *[1] * (y.ndim - 1))
-    return plain + weight * (conditional - plain)
-
-
-def _partial(denoiser: Denoiser) -> Denoiser:
-    return (
-        denoiser if isinstance(denoiser, jax.tree_util.Partial) else jax.tree_util.Partial(denoiser)
-    )
+    return plain + expand(weight, y) * (conditional - plain)

@@ -34,7 +34,7 @@ from jaxdiff.distill.primitives import (
     squared,
 )
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
-from jaxdiff.prediction import denoiser, expand
+from jaxdiff.prediction import as_partial, denoiser, expand
 from jaxdiff.sampling import sde
 from jaxdiff.sampling.ode import heun_step
 from jaxdiff.sampling.sample import Sampler
@@ -263,15 +263,13 @@ def consistency_distillation(
         y_r = step(D, y_t, expand(t, x0), expand(r, x0))
         return Pair(y_t, t, jax.lax.stop_gradient(y_r), r)
 
-    frozen = (
-        teacher if isinstance(teacher, jax.tree_util.Partial) else jax.tree_util.Partial(teacher)
-    )
     return _consistency(
         network, params, pair,
         distance=distance, weight=lambda t, r: jnp.ones_like(t),
         sigma_data=sigma_data, sigma_min=low,
         high=high, middle=middle, classes=classes, label_drop=label_drop,
-        optimiser=optimiser or optax.radam(4e-4), ema=ema, target=target, frozen=frozen,
+        optimiser=optimiser or optax.radam(4e-4), ema=ema,
+        target=target, frozen=as_partial(teacher),
     )  # fmt: skip
 
 

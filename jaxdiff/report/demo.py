@@ -15,10 +15,10 @@ from jaxdiff.report.figures import (
     trajectory_strip,
 )
 from jaxdiff.report.page import Picture, Section, Table, write_page
-from jaxdiff.report.terminal import format_table
+from jaxdiff.report.terminal import Best, format_table
 
 QUALITY = "Frechet distance"
-BEST = {QUALITY: "min", "MMD^2": "min", "sliced Wasserstein": "min"}
+BEST: Best = {QUALITY: "min", "MMD^2": "min", "sliced Wasserstein": "min"}
 
 
 class Shown(NamedTuple):

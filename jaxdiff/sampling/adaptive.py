@@ -8,12 +8,14 @@ whose right-hand side stays of the size of the data over all levels, and tau inc
 data: integrated in this variable, step sizes change little and solvers never run backwards in time.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.sampling.sample import _callable
+from jaxdiff.prediction import as_partial
+from jaxdiff.process import check
 from jaxdiff.typing import Array, Cond, Denoiser
 
 
@@ -73,28 +75,22 @@ def adaptive(
     """
     import diffrax
 
-    for name, value in (("high", high), ("low", low)):
-        if not isinstance(value, jax.core.Tracer) and not 0 < float(value) < float("inf"):
-            raise ValueError(f"level {name} must be positive and finite, not {value}")
-    if (
-        not isinstance(high, jax.core.Tracer)
-        and not isinstance(low, jax.core.Tracer)
-        and not float(low) < float(high)
-    ):
-        raise ValueError(
-            f"sampling goes down in level: need low < high, not low={low}, high={high}"
-        )
+    positive = lambda *levels: all(0 < float(level) < math.inf for level in levels)  # noqa: E731
+    check("levels must be positive and finite", positive, high, low)
+    check(
+        "sampling goes down in level: need low < high", lambda a, b: float(a) < float(b), low, high
+    )
     solver = diffrax.Tsit5() if solver is None else solver
     controller = diffrax.PIDController(rtol=rtol, atol=atol) if controller is None else controller
-    D = _callable(denoiser)
-    ends = [-jnp.log(jnp.asarray(v, start.dtype)) for v in (high, low)]
+    D = as_partial(denoiser)
+    begin, end = (-jnp.log(jnp.asarray(level, start.dtype)) for level in (high, low))
 
-    def field(tau: Array, y: Array, c: Cond) -> Array:
+    def field(tau: Any, y: Any, c: Any) -> Any:
         return D(y, jnp.exp(-tau), c).astype(y.dtype) - y
 
     def solve(y: Array, c: Cond) -> tuple[Array, Array]:
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(field), solver, *ends, first_step, y, c,
+            diffrax.ODETerm(field), solver, begin, end, first_step, y, c,
             stepsize_controller=controller, saveat=diffrax.SaveAt(t1=True),
             max_steps=max_steps, throw=throw,
         )  # fmt: skip
@@ -111,7 +107,7 @@ def adaptive(
     per_step = _evaluations(solver)
     nfe = None if per_step is None else per_step[0] + per_step[1] * steps + (1 if denoise else 0)
     if denoise:
-        states = D(states, jnp.exp(-ends[1]), cond)
+        states = D(states, jnp.exp(-end), cond)
     return Adaptive(states, nfe, steps)
 
 
@@ -121,7 +117,7 @@ def _evaluations(solver: Any) -> tuple[int, int] | None:
 
     if not isinstance(solver, diffrax.AbstractERK):
         return None
-    stages = solver.tableau.num_stages
-    return (
-        (1, stages - 1) if solver.tableau.fsal else (0, stages)
-    )  # with FSAL the last stage is the next step's first
+    tableau: Any = solver.tableau
+    if tableau.fsal:  # the last stage is the next step's first
+        return 1, tableau.num_stages - 1
+    return 0, tableau.num_stages

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiff.prediction import as_partial
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -107,7 +108,7 @@ def sample(
     """
     noise = _check(table, start, key, index, noise)
     return _run(
-        _callable(denoiser),
+        as_partial(denoiser),
         table,
         start,
         cond,
@@ -141,7 +142,7 @@ def trajectory(
             "a padded table does not know its accepted states: use the table it was made from"
         )
     return _run(
-        _callable(denoiser),
+        as_partial(denoiser),
         table,
         start,
         cond,
@@ -182,17 +183,6 @@ def _draw(
         return jax.random.normal(own, shape, dtype)
 
     return jax.vmap(one)(keys)
-
-
-def _callable(denoiser: Denoiser) -> Any:
-    """A denoiser that may be an argument of a compiled function."""
-    if isinstance(denoiser, jax.tree_util.Partial):
-        return denoiser
-    if not callable(denoiser):
-        raise TypeError(
-            f"a denoiser is a function D(y, level, cond); this is {type(denoiser).__name__}"
-        )
-    return jax.tree_util.Partial(denoiser)
 
 
 def _index(start: Array, index: Array | None) -> Array:
@@ -239,16 +229,42 @@ def _check(
     return slots.reshape(t.states.shape[0], t.slots, *start.shape)
 
 
-def _combine(weights: tuple[Array, Array, Array], row: int, *windows: tuple[Array, ...]) -> Array:
-    """One row of the table. The products are exact and fused: no matrix product, whose precision a
-    GPU would lower.
-    """
-    terms = [
-        w[row, k] * v
-        for w, window in zip(weights, windows, strict=True)
-        for k, v in enumerate(window)
-    ]
+class _Windows(NamedTuple):
+    """The most recent states, denoised outputs and noises, newest first; or the weights of each."""
+
+    states: Any
+    denoised: Any
+    noises: Any
+
+
+def _make_rows(
+    windows: _Windows, weights: _Windows, noises: list[Array]
+) -> tuple[_Windows, list[Array]]:
+    """Take in new noises, then make the states that precede one evaluation."""
+    rows, lengths = weights.states.shape[0], [w.shape[1] for w in weights]
+    recent = (*reversed(noises), *windows.noises)[: lengths[2]]
+    windows, made = windows._replace(noises=recent), []
+    for row in range(rows):
+        made.append(_combine(windows, weights, row))
+        windows = windows._replace(states=(made[-1], *windows.states)[: lengths[0]])
+    return windows, made
+
+
+def _combine(windows: _Windows, weights: _Windows, row: int) -> Array:
+    """One row: products and sums, not a matrix product, whose precision a GPU would lower."""
+    blocks = zip(weights, windows, strict=True)
+    terms = [w[row, k] * v for w, window in blocks for k, v in enumerate(window)]
     return functools.reduce(jnp.add, terms)
+
+
+def _evaluate(
+    denoiser: Denoiser, cond: Cond, windows: _Windows, weights: _Windows, level: Array, noises: Any
+) -> tuple[_Windows, tuple[list[Array], Array]]:
+    """One evaluation: the rows before it, and its output taken into the window."""
+    windows, made = _make_rows(windows, weights, noises)
+    output = denoiser(made[-1], level, cond).astype(made[-1].dtype)
+    kept = (output, *windows.denoised)[: weights.denoised.shape[1]]
+    return windows._replace(denoised=kept), (made, output)
 
 
 @functools.partial(jax.jit, static_argnames=("unroll", "remat", "whole"))
@@ -264,52 +280,41 @@ def _run(
     remat: bool,
     whole: bool,
 ) -> Any:
-    dtype, shape = start.dtype, start.shape
-    cast = lambda a: jnp.asarray(a, dtype)  # noqa: E731
-    weights = (cast(t.states), cast(t.denoised), cast(t.noises))
-    rows, lengths = t.states.shape[1], [w.shape[2] for w in weights]
+    dtype, shape, number = start.dtype, start.shape, t.nodes.shape[0]
+    weights = _Windows(*(jnp.asarray(a, dtype) for a in (t.states, t.denoised, t.noises)))
+    nodes = jnp.asarray(t.nodes, dtype)
     keys = None if key is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-    zeros = jnp.zeros_like(start)
 
-    def make_rows(
-        windows: Any, w: Any, n: Array | int, recorded: Array | None
-    ) -> tuple[Any, list[Array]]:
-        states, denoised, noises = windows
-        for q in range(t.slots):
-            z = recorded[q] if recorded is not None else _draw(keys, n, q, shape[1:], dtype)
-            noises = (z, *noises)[: lengths[2]]
-        made = []
-        for row in range(rows):
-            made.append(_combine(w, row, states, denoised, noises))
-            states = (made[-1], *states)[: lengths[0]]
-        return (states, denoised, noises), made
+    def draw(n: Array | int) -> list[Array]:
+        if noise is not None:
+            return list(noise[n])
+        return [_draw(keys, n, q, shape[1:], dtype) for q in range(t.slots)]  # type: ignore[arg-type]
 
-    def evaluate(windows: Any, inputs: Any) -> tuple[Any, Any]:
-        w, level, n, recorded = inputs
-        (states, denoised, noises), made = make_rows(windows, w, n, recorded)
-        output = denoiser(made[-1], level, cond).astype(dtype)
-        windows = (states, (output, *denoised)[: lengths[1]], noises)
-        return windows, (jnp.stack(made), output) if whole else None
+    def step(windows: _Windows, inputs: Any) -> tuple[_Windows, Any]:
+        n, own, level = inputs
+        windows, out = _evaluate(denoiser, cond, windows, own, level, draw(n))
+        return windows, out if whole else None
 
-    if remat:
-        evaluate = jax.checkpoint(evaluate)
-    fill = lambda length, first=(): (*first, *[zeros] * length)[:length]  # noqa: E731
-    windows = (fill(lengths[0], (start,)), fill(lengths[1]), fill(lengths[2]))
-    nodes, number = cast(t.nodes), t.nodes.shape[0]
-    at = lambda n: jax.tree.map(lambda a: a[n], (weights, noise))  # noqa: E731
-    ys = None
+    def at(n: Array | int | slice) -> _Windows:
+        return jax.tree.map(lambda w: w[n], weights)
+
+    step = jax.checkpoint(step) if remat else step
+    filling = [jnp.zeros_like(start)]
+    lengths = [w.shape[2] for w in weights]
+    blocks = [[start, *filling * lengths[0]], filling * lengths[1], filling * lengths[2]]
+    windows = _Windows(*(tuple(b[:length]) for b, length in zip(blocks, lengths, strict=True)))
     if t.count is None:
-        count, order = number, jnp.arange(number, dtype=jnp.int32)
-        body = jax.tree.map(lambda a: a[:number], (weights, noise))
-        windows, ys = lax.scan(evaluate, windows, (body[0], nodes, order, body[1]), unroll=unroll)
+        last, order = number, jnp.arange(number, dtype=jnp.int32)
+        windows, out = lax.scan(step, windows, (order, at(slice(number)), nodes), unroll=unroll)
     else:
-        count = t.count
-        step = lambda n, v: evaluate(v, (at(n)[0], nodes[n], n, None))[0]  # noqa: E731
-        windows = lax.fori_loop(0, count, step, windows)
-    final_weights, final_noise = at(count)
-    _, made = make_rows(windows, final_weights, count, final_noise)
+        last, out = t.count, None
+        body = lambda n, windows: step(windows, (n, at(n), nodes[n]))[0]  # noqa: E731
+        windows = lax.fori_loop(0, last, body, windows)
+    _, made = _make_rows(windows, at(last), draw(last))
     if not whole:
         return made[-1]
-    states = jnp.concatenate([ys[0].reshape(-1, *shape), jnp.stack(made)])
+    rows, outputs = out  # type: ignore[misc]
+    states = jnp.concatenate([jnp.stack(rows, 1).reshape(-1, *shape), jnp.stack(made)])
     accepted = states[jnp.array(t.accepted, jnp.int32)]
-    return Trajectory(jnp.concatenate([start[None], accepted]), cast(t.levels), ys[1], nodes)
+    levels = jnp.asarray(t.levels, dtype)
+    return Trajectory(jnp.concatenate([start[None], accepted]), levels, outputs, nodes)

@@ -33,6 +33,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxdiff.sampling.scalar import Scalar, is_traced, is_zero
 from jaxdiff.typing import Array, Solver
@@ -134,13 +135,18 @@ def load_table(path: str | pathlib.Path) -> Table:
     Raises:
         ValueError: if the file is not such a table, or its numbers do not fit together.
     """
-    text = json.loads(pathlib.Path(path).read_text())
+    try:
+        text = json.loads(pathlib.Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(text, dict) or text.get("format") != FORMAT:
         raise ValueError(f"{path} is not a sampler table (its 'format' should be {FORMAT!r})")
     try:
-        numbers = {k: np.array(text[k], np.float64).reshape(text["shapes"][k]) for k in _NUMBERS}
+        numbers: dict[str, Any] = {
+            k: np.array(text[k], np.float64).reshape(text["shapes"][k]) for k in _NUMBERS
+        }
         label = Label(str(text["name"]), dict(text["options"]))
-        ints = {k: tuple(int(i) for i in text[k]) for k in ("accepted", "draws")}
+        ints: dict[str, Any] = {k: tuple(int(i) for i in text[k]) for k in ("accepted", "draws")}
         made = Table(**numbers, **ints, slots=int(text["slots"]), label=label)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged sampler table: {error!r}") from error
@@ -371,16 +377,11 @@ def _array(numbers: list[Scalar], shape: tuple[int, ...]) -> Array | np.ndarray:
 
 
 def check_levels(levels: Sequence[Scalar] | np.ndarray | Array) -> list[Scalar]:
-    """The levels as a list of Python floats (or traced scalars), after checking what can be
-    checked.
-    """
+    """The levels as Python floats or traced scalars, after checking what can be checked."""
     if hasattr(levels, "ndim") and levels.ndim != 1:  # type: ignore[union-attr]
         raise ValueError(f"levels must be one-dimensional; these have shape {levels.shape}")  # type: ignore[union-attr]
-    traced = isinstance(levels, jax.core.Tracer)
-    knots = [
-        x if isinstance(x, jax.core.Tracer) else float(x)
-        for x in (list(levels) if traced else levels)
-    ]
+    traced = isinstance(levels, Tracer)
+    knots = [x if isinstance(x, Tracer) else float(x) for x in (list(levels) if traced else levels)]
     if len(knots) < 2:
         raise ValueError(f"a grid needs at least two levels (one step); this one has {len(knots)}")
     known = [(i, s) for i, s in enumerate(knots) if not is_traced(s)]
@@ -435,12 +436,12 @@ def pad(tables: Sequence[Table]) -> list[Table]:
 
 
 def _pad_to(t: Table, sizes: dict[str, np.ndarray]) -> Table:
-    def grown(name: str, fill: float) -> np.ndarray:
+    def grown(name: str, fill: float) -> Any:
         own, whole = np.asarray(getattr(t, name)), np.full(sizes[name], fill)
         whole[tuple(slice(n) for n in own.shape)] = own
         return whole
 
-    blocks = {k: grown(k, 0.0) for k in ("states", "denoised", "noises")}
+    blocks: dict[str, Any] = {k: grown(k, 0.0) for k in ("states", "denoised", "noises")}
     count = jnp.asarray(t.nodes.shape[0], jnp.int32)
     return Table(
         np.zeros(0), grown("nodes", 1.0), **blocks, count=count, slots=t.slots, label=t.label

@@ -38,7 +38,7 @@ FAMILIES = {
         {"steps": (4,), "noise_schedule": ("linear",)},
     ),
     "metrics": ((), (), {"name": ("b", "rankdef")}),
-    "losses_diffusion": (("what", "kind", "loss_norm"), (), {}),
+    "losses_diffusion": (("what", "kind", "loss_norm", "target_ema_mode", "sigma_data"), (), {}),
 }
 
 
