@@ -29,7 +29,7 @@ from jaxdiff.sampling.sample import trajectory as trajectory
 from jaxdiff.sampling.table import Table as Table
 from jaxdiff.sampling.table import load_table as load_table
 from jaxdiff.sampling.table import pad as pad
-from jaxdiff.sampling.table import table as table
+from jaxdiff.sampling.trace import table as table
 
 __version__ = "0.1.0"
 

@@ -112,7 +112,7 @@ def sample(config: configs.Sample) -> None:
     import numpy as np
 
     from jaxdiff import runs
-    from jaxdiff.report.figures import image_grid
+    from jaxdiff.report.images import image_grid
 
     model = runs.load_model(config.run)
     sampler = runs.make_sampler(model, config, config.steps)

@@ -25,7 +25,8 @@ from jaxdiff.metrics.neighbours import Nearest, nearest_distances
 from jaxdiff.metrics.protocol import Score
 from jaxdiff.sampling import ode
 from jaxdiff.sampling.sample import Sampler, sample, start_noise, trajectory
-from jaxdiff.sampling.table import Table, pad, table
+from jaxdiff.sampling.table import Table, pad
+from jaxdiff.sampling.trace import table
 
 QUALITY = "Frechet distance"
 OPTIONS: dict[str, Any] = {

@@ -94,7 +94,7 @@ def measure(
 
 def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
     """Score a run at several step counts; write the report and return the table."""
-    from jaxdiff.report.figures import image_grid
+    from jaxdiff.report.images import image_grid
     from jaxdiff.report.page import Picture, Section, Table, write_page
     from jaxdiff.report.terminal import format_table
 

@@ -25,7 +25,8 @@ from jaxdiff.method import Method
 from jaxdiff.prediction import denoiser
 from jaxdiff.sampling import ode, sde
 from jaxdiff.sampling.sample import Sampler
-from jaxdiff.sampling.table import Table, load_table, table
+from jaxdiff.sampling.table import Table, load_table
+from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Network
 
 SOLVERS = {

@@ -12,7 +12,7 @@ from jaxdiff.exact import GaussianMixture  # noqa: E402
 from jaxdiff.sampling import ode, sde  # noqa: E402
 from jaxdiff.sampling.adaptive import adaptive  # noqa: E402
 from jaxdiff.sampling.sample import sample, start_noise  # noqa: E402
-from jaxdiff.sampling.table import table  # noqa: E402
+from jaxdiff.sampling.trace import table  # noqa: E402
 
 assert jax.device_count() == 8
 random = np.random.default_rng(1)

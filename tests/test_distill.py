@@ -24,7 +24,7 @@ from jaxdiff.prediction import denoiser, edm_weight, expand, snr_weight, uniform
 from jaxdiff.sampling import sde
 from jaxdiff.sampling.ode import heun_step
 from jaxdiff.sampling.sample import sample
-from jaxdiff.sampling.table import table
+from jaxdiff.sampling.trace import table
 from jaxdiff.training.loop import fit
 
 CASES = load("losses_diffusion").cases

@@ -15,7 +15,8 @@ from golden_numbers import Counted, load, teacher
 from jaxdiff.process import VP, Discrete, level
 from jaxdiff.sampling import ode, sde
 from jaxdiff.sampling.sample import sample
-from jaxdiff.sampling.table import pad, table
+from jaxdiff.sampling.table import pad
+from jaxdiff.sampling.trace import table
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 

@@ -18,7 +18,9 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from jaxdiff.report import figures, page, terminal
+from jaxdiff.report import curves as plots
+from jaxdiff.report import images as pictures
+from jaxdiff.report import page, style, terminal
 from jaxdiff.report.page import Picture, Section, Table, write_page
 from jaxdiff.report.terminal import format_table
 
@@ -136,9 +138,9 @@ def colours_at(figure, x, y):
     return drawn[(len(drawn) - up).astype(int), across.astype(int)].reshape(*np.shape(x), 3)
 
 
-def tile_colours(figure, rows, columns, step=figures.TILE + figures.GAP):
+def tile_colours(figure, rows, columns, step=style.TILE + style.GAP):
     x, y = np.meshgrid(np.arange(columns) * step, np.arange(rows) * step)
-    return colours_at(figure, x + figures.TILE / 2, y + figures.TILE / 2)
+    return colours_at(figure, x + style.TILE / 2, y + style.TILE / 2)
 
 
 def flat(*values, size=4):
@@ -149,8 +151,8 @@ def flat(*values, size=4):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_pixel_is_shown_with_its_value(rng, channels):
     image = rng.uniform(-1.2, 1.2, (1, 8, 8, channels)).astype(np.float32)
-    figure = figures.image_grid(image, 1)
-    middle = (np.arange(8) + 0.5) * figures.TILE / 8
+    figure = pictures.image_grid(image, 1)
+    middle = (np.arange(8) + 0.5) * style.TILE / 8
     shown = colours_at(figure, *np.meshgrid(middle, middle))
     expected = (np.clip(image[0], -1, 1) + 1) * 127.5
     assert np.abs(shown - expected).max() < 1
@@ -159,24 +161,24 @@ def test_every_pixel_is_shown_with_its_value(rng, channels):
 def test_lost_pixels_are_seen():
     image = np.zeros((1, 4, 4, 3))
     image[0, 1, 2, 0] = np.nan
-    shown = figures._pixels(image, "x")[0, ..., :3]
-    assert tuple(shown[1, 2]) == figures.MAGENTA
-    assert (shown == figures.MAGENTA).all(axis=-1).sum() == 1
+    shown = pictures._pixels(image, "x")[0, ..., :3]
+    assert tuple(shown[1, 2]) == style.MAGENTA
+    assert (shown == style.MAGENTA).all(axis=-1).sum() == 1
 
 
 def test_grid_fills_rows_first_and_leaves_the_rest_empty():
-    figure = figures.image_grid(flat(-1, 0, 1, -1, 0), 3)
+    figure = pictures.image_grid(flat(-1, 0, 1, -1, 0), 3)
     grey = tile_colours(figure, 2, 3)[..., 0]
     assert np.abs(grey - [[0, 128, 255], [0, 128, 255]]).max() <= 1
 
 
 def test_blocks_stand_in_one_order():
     images = {"real": flat(-1, -0.5, 0, 0.5), "student": flat(-0.9, -0.4, 0.1, 0.6)}
-    figure = figures.side_by_side(images, rows=2, columns=2)
-    left = np.array([0, 1, 2, 3]) * figures.TILE + [0, figures.GAP, figures.GAP + 0.28, 0]
-    left[3] = left[2] + figures.TILE + figures.GAP
-    x, y = np.meshgrid(left, np.arange(2) * (figures.TILE + figures.GAP))
-    shown = colours_at(figure, x + figures.TILE / 2, y + figures.TILE / 2)[..., 0] / 127.5 - 1
+    figure = pictures.side_by_side(images, rows=2, columns=2)
+    left = np.array([0, 1, 2, 3]) * style.TILE + [0, style.GAP, style.GAP + 0.28, 0]
+    left[3] = left[2] + style.TILE + style.GAP
+    x, y = np.meshgrid(left, np.arange(2) * (style.TILE + style.GAP))
+    shown = colours_at(figure, x + style.TILE / 2, y + style.TILE / 2)[..., 0] / 127.5 - 1
     expected = [[-1, -0.5, -0.9, -0.4], [0, 0.5, 0.1, 0.6]]
     assert np.abs(shown - expected).max() < 0.01
     assert [text.get_text() for text in figure.axes[0].texts] == ["real", "student"]
@@ -187,10 +189,10 @@ def test_trajectory_is_scaled_and_matched_to_its_levels():
     values = np.array([-0.5, 0.0, 0.5])
     states = np.stack([flat(v) * np.sqrt(1 + s**2) for v, s in zip(values, levels, strict=True)])
     denoised = np.stack([flat(v) for v in (0.25, 0.9, -0.75)])
-    figure = figures.trajectory_strip(states, denoised, levels, nodes)
-    step = figures.TILE + figures.GAP
-    x, y = np.meshgrid(np.arange(3) * step, [0, figures.TILE + 0.03])
-    shown = colours_at(figure, x + figures.TILE / 2, y + figures.TILE / 2)[..., 0] / 127.5 - 1
+    figure = pictures.trajectory_strip(states, denoised, levels, nodes)
+    step = style.TILE + style.GAP
+    x, y = np.meshgrid(np.arange(3) * step, [0, style.TILE + 0.03])
+    shown = colours_at(figure, x + style.TILE / 2, y + style.TILE / 2)[..., 0] / 127.5 - 1
     assert np.abs(shown - [[-0.5, 0, 0.5], [0.25, -0.75, 1.0]]).max() < 0.01  # 1.0: white paper
     titles = [text.get_text() for text in figure.axes[0].texts]
     assert titles[:3] == ["10", "1", "0"]
@@ -199,7 +201,7 @@ def test_trajectory_is_scaled_and_matched_to_its_levels():
 def test_long_trajectories_keep_their_ends():
     levels = np.linspace(20, 0, 41)
     states = np.zeros((41, 1, 4, 4, 1))
-    figure = figures.trajectory_strip(states, states[:-1], levels, levels[:-1], columns=5)
+    figure = pictures.trajectory_strip(states, states[:-1], levels, levels[:-1], columns=5)
     assert [t.get_text() for t in figure.axes[0].texts][:5] == ["20", "15", "10", "5", "0"]
 
 
@@ -210,7 +212,7 @@ CURVES = {
 
 
 def quality(**options):
-    figure = figures.quality_against_nfe(CURVES, 0.31, {"student": (1, 160.0)}, **options)
+    figure = plots.quality_against_nfe(CURVES, 0.31, {"student": (1, 160.0)}, **options)
     return figure, figure.axes[0]
 
 
@@ -245,20 +247,20 @@ def test_noise_floor_is_drawn_at_its_score():
 
 
 def test_scores_that_have_no_logarithm_are_on_a_linear_axis():
-    figure = figures.quality_against_nfe({"a": [(1, 5.0), (2, -0.1)]})
+    figure = plots.quality_against_nfe({"a": [(1, 5.0), (2, -0.1)]})
     assert figure.axes[0].get_yscale() == "linear"
 
 
 def test_curves_differ_in_colour_and_without():
-    looks = [figures._curve(n) for n in range(36)]
+    looks = [plots._curve(n) for n in range(36)]
     assert len({(look["marker"], look["ls"]) for look in looks}) == 36
-    grey = np.array([to_rgb(colour) for colour in figures.COLOURS]) @ [0.299, 0.587, 0.114]
+    grey = np.array([to_rgb(colour) for colour in style.COLOURS]) @ [0.299, 0.587, 0.114]
     assert np.abs(grey - np.roll(grey, 1)).min() > 0.15
 
 
 def test_training_curves_show_the_losses_and_their_mean():
     points = [(n, 2.0 + 0.01 * n) for n in range(200)]
-    figure = figures.training_curves({"teacher": points, "student": [(1, 9.0), (2, math.inf)]})
+    figure = plots.training_curves({"teacher": points, "student": [(1, 9.0), (2, math.inf)]})
     first, second = figure.axes
     raw, smooth = (line.get_xydata() for line in first.lines)
     assert np.array_equal(raw, points)
@@ -268,11 +270,11 @@ def test_training_curves_show_the_losses_and_their_mean():
 
 
 def test_running_mean_keeps_a_constant_to_its_ends():
-    assert np.allclose(figures._running_mean(np.full(30, 3.0), 7), 3.0, atol=1e-14)
+    assert np.allclose(plots._running_mean(np.full(30, 3.0), 7), 3.0, atol=1e-14)
 
 
 def test_falling_losses_are_on_a_logarithmic_axis():
-    figure = figures.training_curves({"a": [(n, 10.0**-n) for n in range(5)]})
+    figure = plots.training_curves({"a": [(n, 10.0**-n) for n in range(5)]})
     assert figure.axes[0].get_yscale() == "log"
 
 
@@ -280,19 +282,19 @@ def test_falling_losses_are_on_a_logarithmic_axis():
     ("scale", "unit"), [(1.0, "seconds"), (1e-3, "milliseconds"), (1e-6, "microseconds")]
 )
 def test_times_are_bars_in_a_unit_that_reads_well(scale, unit):
-    axes = figures.seconds_per_image({"a": 2 * scale, "b": 5 * scale}).axes[0]
+    axes = plots.seconds_per_image({"a": 2 * scale, "b": 5 * scale}).axes[0]
     assert np.allclose([bar.get_width() for bar in axes.patches], [2, 5])
     assert axes.get_xlabel() == f"{unit} per image"
 
 
 def test_times_against_nfe_are_curves():
-    axes = figures.seconds_per_image({"a": [(2, 0.002), (1, 0.001)]}).axes[0]
+    axes = plots.seconds_per_image({"a": [(2, 0.002), (1, 0.001)]}).axes[0]
     assert np.allclose(axes.lines[0].get_xydata(), [(1, 1), (2, 2)])
     assert axes.get_ylabel() == "milliseconds per image"
 
 
 def test_neighbours_stand_below_each_other_with_their_distances():
-    figure = figures.nearest_neighbours(
+    figure = pictures.nearest_neighbours(
         flat(-0.5, 0.5), flat(-0.6, 0.4), [0.123, 4.0, 5.0, 6.0], [3.0, 4.0, 8.0]
     )
     shown = tile_colours(figure, 2, 2)[..., 0] / 127.5 - 1
@@ -309,46 +311,49 @@ def test_neighbours_stand_below_each_other_with_their_distances():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.image_grid(np.zeros((2, 4, 4)), 1), r"\(n, H, W, C\)"),
-        (lambda: figures.image_grid(np.zeros((2, 4, 4, 2)), 1), "C 1 or 3"),
-        (lambda: figures.image_grid(np.zeros((1, 4, 4, 1), np.uint8), 1), "uint8"),
-        (lambda: figures.image_grid(flat(0), 0), "columns must be at least 1"),
-        (lambda: figures.image_grid(flat(0), 1, ["a", "b"]), "1 images need as many titles, got 2"),
-        (lambda: figures.side_by_side({}, 1, 1), "at least one row"),
-        (lambda: figures.side_by_side({"a": flat(0)}, 1, 2), "a has 1 images for 1 x 2 places"),
+        (lambda: pictures.image_grid(np.zeros((2, 4, 4)), 1), r"\(n, H, W, C\)"),
+        (lambda: pictures.image_grid(np.zeros((2, 4, 4, 2)), 1), "C 1 or 3"),
+        (lambda: pictures.image_grid(np.zeros((1, 4, 4, 1), np.uint8), 1), "uint8"),
+        (lambda: pictures.image_grid(flat(0), 0), "columns must be at least 1"),
         (
-            lambda: figures.side_by_side({"a": flat(0), "b": flat(0, size=5)}, 1, 1),
+            lambda: pictures.image_grid(flat(0), 1, ["a", "b"]),
+            "1 images need as many titles, got 2",
+        ),
+        (lambda: pictures.side_by_side({}, 1, 1), "at least one row"),
+        (lambda: pictures.side_by_side({"a": flat(0)}, 1, 2), "a has 1 images for 1 x 2 places"),
+        (
+            lambda: pictures.side_by_side({"a": flat(0), "b": flat(0, size=5)}, 1, 1),
             "one height and width",
         ),
         (
-            lambda: figures.trajectory_strip(flat(0)[None], flat(0)[None], [1.0, 0.0], [1.0]),
+            lambda: pictures.trajectory_strip(flat(0)[None], flat(0)[None], [1.0, 0.0], [1.0]),
             "one level each",
         ),
         (
-            lambda: figures.trajectory_strip(flat(0)[None], flat(0)[None], [1.0], [1.0, 0.0]),
+            lambda: pictures.trajectory_strip(flat(0)[None], flat(0)[None], [1.0], [1.0, 0.0]),
             "one node each",
         ),
         (
-            lambda: figures.trajectory_strip(flat(0)[None], flat(0, 1)[None], [1.0], [1.0]),
+            lambda: pictures.trajectory_strip(flat(0)[None], flat(0, 1)[None], [1.0], [1.0]),
             "different samples",
         ),
         (
-            lambda: figures.trajectory_strip(flat(0)[None], flat(0)[None], [math.inf], [1.0]),
+            lambda: pictures.trajectory_strip(flat(0)[None], flat(0)[None], [math.inf], [1.0]),
             "must be finite",
         ),
-        (lambda: figures.quality_against_nfe({}), "no point to draw"),
-        (lambda: figures.quality_against_nfe({"a": [(0, 1.0)]}), "a: the number of evaluations"),
-        (lambda: figures.training_curves({}), "at least one curve"),
-        (lambda: figures.training_curves({"a": [(1, math.nan)]}), "'a' has no finite loss"),
-        (lambda: figures.seconds_per_image({}), "at least one time"),
-        (lambda: figures.seconds_per_image({"a": math.nan}), "finite and not negative"),
-        (lambda: figures.seconds_per_image({"a": 1.0, "b": [(1, 1.0)]}), "not both"),
+        (lambda: plots.quality_against_nfe({}), "no point to draw"),
+        (lambda: plots.quality_against_nfe({"a": [(0, 1.0)]}), "a: the number of evaluations"),
+        (lambda: plots.training_curves({}), "at least one curve"),
+        (lambda: plots.training_curves({"a": [(1, math.nan)]}), "'a' has no finite loss"),
+        (lambda: plots.seconds_per_image({}), "at least one time"),
+        (lambda: plots.seconds_per_image({"a": math.nan}), "finite and not negative"),
+        (lambda: plots.seconds_per_image({"a": 1.0, "b": [(1, 1.0)]}), "not both"),
         (
-            lambda: figures.nearest_neighbours(flat(0, 1), flat(0), [1.0, 2.0], [1.0]),
+            lambda: pictures.nearest_neighbours(flat(0, 1), flat(0), [1.0, 2.0], [1.0]),
             "2 generated and 1 training",
         ),
-        (lambda: figures.nearest_neighbours(flat(0), flat(0), [-1.0], [1.0]), "distances must be"),
-        (lambda: figures.nearest_neighbours(flat(0), flat(0), [1.0], []), "held_out_distances"),
+        (lambda: pictures.nearest_neighbours(flat(0), flat(0), [-1.0], [1.0]), "distances must be"),
+        (lambda: pictures.nearest_neighbours(flat(0), flat(0), [1.0], []), "held_out_distances"),
     ],
 )
 def test_bad_input_is_refused(draw, message):
@@ -368,14 +373,14 @@ STATES = np.stack([REAL[:2] * np.sqrt(1 + s**2) for s in LEVELS])
 DISTANCES = np.linspace(1, 3, 50)
 LONG = "a name of a solver that is longer than its place, costing $5 to $10"
 FIGURES = {
-    "grid": lambda: figures.image_grid(REAL, 10, [str(n % 10) for n in range(20)]),
-    "blocks": lambda: figures.side_by_side({"real": REAL, LONG: REAL, "student": REAL}, 2, 5),
-    "trajectory": lambda: figures.trajectory_strip(STATES, STATES[:-1], LEVELS, LEVELS[:-1]),
-    "quality": lambda: figures.quality_against_nfe({**CURVES, LONG: [(4, 3.0)]}, 0.3),
-    "training": lambda: figures.training_curves({n: [(0, 1.0), (9, 0.1)] for n in "abcd"}),
-    "bars": lambda: figures.seconds_per_image({LONG: 0.01, "b": 0.02}),
-    "times": lambda: figures.seconds_per_image({"a": [(1, 0.01), (9, 0.1)]}),
-    "neighbours": lambda: figures.nearest_neighbours(REAL[:12], REAL[:12], DISTANCES, DISTANCES),
+    "grid": lambda: pictures.image_grid(REAL, 10, [str(n % 10) for n in range(20)]),
+    "blocks": lambda: pictures.side_by_side({"real": REAL, LONG: REAL, "student": REAL}, 2, 5),
+    "trajectory": lambda: pictures.trajectory_strip(STATES, STATES[:-1], LEVELS, LEVELS[:-1]),
+    "quality": lambda: plots.quality_against_nfe({**CURVES, LONG: [(4, 3.0)]}, 0.3),
+    "training": lambda: plots.training_curves({n: [(0, 1.0), (9, 0.1)] for n in "abcd"}),
+    "bars": lambda: plots.seconds_per_image({LONG: 0.01, "b": 0.02}),
+    "times": lambda: plots.seconds_per_image({"a": [(1, 0.01), (9, 0.1)]}),
+    "neighbours": lambda: pictures.nearest_neighbours(REAL[:12], REAL[:12], DISTANCES, DISTANCES),
 }
 
 
@@ -383,7 +388,7 @@ FIGURES = {
 def test_all_text_is_legible_and_no_figure_is_too_wide(name):
     figure = FIGURES[name]()
     canvas(figure)
-    assert figure.get_size_inches()[0] <= figures.WIDTH + 0.01
+    assert figure.get_size_inches()[0] <= style.WIDTH + 0.01
     hidden = {id(tick.label1) for axes in figure.axes for tick in _hidden_ticks(axes)}
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
     texts = [text for text in texts if id(text) not in hidden]
@@ -580,7 +585,7 @@ def test_bad_sections_are_refused(section, error, message, tmp_path):
 
 
 def test_pictures_need_words(tmp_path):
-    section = Section("A", figures=[Picture(figures.seconds_per_image({"a": 1.0}), "b", " ")])
+    section = Section("A", figures=[Picture(plots.seconds_per_image({"a": 1.0}), "b", " ")])
     with pytest.raises(ValueError, match="'A' needs a caption and an alternative text"):
         write_page(tmp_path / "a.html", "t", "s", [section], {})
 

@@ -19,7 +19,7 @@ from jaxdiff.prediction import convert, denoiser, row
 from jaxdiff.sampling import ode, sde
 from jaxdiff.sampling.adaptive import adaptive
 from jaxdiff.sampling.sample import Sampler, sample, start_noise
-from jaxdiff.sampling.table import table
+from jaxdiff.sampling.trace import table
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from jaxdiff import grids
 from jaxdiff.exact import GaussianMixture
 from jaxdiff.sampling import ode, sde
 from jaxdiff.sampling.sample import sample, start_noise, trajectory
-from jaxdiff.sampling.table import load_table, pad, table
+from jaxdiff.sampling.table import load_table, pad
+from jaxdiff.sampling.trace import table
 
 # Every solver with its options. New solvers join here and in the list of test_orders.
 DETERMINISTIC = [

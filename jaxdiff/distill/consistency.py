@@ -38,7 +38,7 @@ from jaxdiff.prediction import as_partial, denoiser, expand
 from jaxdiff.sampling import sde
 from jaxdiff.sampling.ode import heun_step
 from jaxdiff.sampling.sample import Sampler
-from jaxdiff.sampling.table import table
+from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Denoiser, Key, Network, Params
 
 

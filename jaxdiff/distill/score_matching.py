@@ -21,7 +21,8 @@ from jaxdiff.prediction import denoiser, edm_weight
 from jaxdiff.process import EDM, Process
 from jaxdiff.sampling import ode
 from jaxdiff.sampling.sample import Sampler
-from jaxdiff.sampling.table import Table, table
+from jaxdiff.sampling.table import Table
+from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Key, Network, Params
 
 _KARRAS = EDM()

@@ -3,15 +3,8 @@
 Takes NumPy arrays, numbers and strings; knows of no network and no sampler.
 """
 
-from jaxdiff.report.figures import (
-    image_grid,
-    nearest_neighbours,
-    quality_against_nfe,
-    seconds_per_image,
-    side_by_side,
-    training_curves,
-    trajectory_strip,
-)
+from jaxdiff.report.curves import quality_against_nfe, seconds_per_image, training_curves
+from jaxdiff.report.images import image_grid, nearest_neighbours, side_by_side, trajectory_strip
 from jaxdiff.report.page import Picture, Section, Table, write_page
 from jaxdiff.report.terminal import format_table
 

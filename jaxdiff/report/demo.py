@@ -6,14 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.report.figures import (
-    nearest_neighbours,
-    quality_against_nfe,
-    seconds_per_image,
-    side_by_side,
-    training_curves,
-    trajectory_strip,
-)
+from jaxdiff.report.curves import quality_against_nfe, seconds_per_image, training_curves
+from jaxdiff.report.images import nearest_neighbours, side_by_side, trajectory_strip
 from jaxdiff.report.page import Picture, Section, Table, write_page
 from jaxdiff.report.terminal import Best, format_table
 

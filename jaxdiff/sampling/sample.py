@@ -86,7 +86,7 @@ def sample(
         denoiser: ``D(y, level, cond) -> E[x0 | y]``. As a ``jax.tree_util.Partial`` its parameters
             are arguments of the compiled program; a plain function works too and is compiled anew
             for each new function object.
-        table: from :func:`jaxdiff.sampling.table.table`, a file, or training.
+        table: from :func:`jaxdiff.sampling.trace.table`, a file, or training.
         start: states (batch, *shape) at noise level ``table.levels[0]``, float32 or float64;
             usually ``level * start_noise(key, index, shape)``.
         cond: handed to the denoiser.

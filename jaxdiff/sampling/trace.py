@@ -1,0 +1,268 @@
+"""Tracing: a textbook solver run once on symbolic vectors becomes a table.
+
+A vector is a linear combination of basis vectors: the start, each state that is evaluated or
+accepted, each denoised output and each noise. Whatever the solver adds up between two such events
+becomes a row of weights.
+"""
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxdiff.sampling.scalar import Scalar, is_traced, is_zero
+from jaxdiff.sampling.table import Label, Table
+from jaxdiff.typing import Array, Solver
+
+
+class Vector:
+    """A linear combination of basis vectors, known by number."""
+
+    __array_ufunc__ = None  # NumPy scalars hand multiplication over to us
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: dict[int, Scalar]) -> None:
+        self.terms = terms
+
+    def __add__(self, other: "Vector | int") -> "Vector":
+        if isinstance(other, int) and other == 0:  # where sum() starts
+            return self
+        if not isinstance(other, Vector):
+            return NotImplemented
+        mine, others = self.terms, other.terms
+        return Vector({i: mine.get(i, 0.0) + others.get(i, 0.0) for i in mine | others})
+
+    __radd__ = __add__
+
+    def __mul__(self, scale: Scalar) -> "Vector":
+        if isinstance(scale, Vector) or np.ndim(scale) != 0:
+            raise TypeError(
+                "a solver may only multiply a state by a number: what is not linear has no table"
+            )
+        return Vector({i: scale * w for i, w in self.terms.items()})
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Vector":
+        return self * -1.0
+
+    def __sub__(self, other: "Vector") -> "Vector":
+        return self + -other if isinstance(other, Vector) else NotImplemented
+
+    def __truediv__(self, scale: Scalar) -> "Vector":
+        return self * (1.0 / scale)
+
+    def is_basis(self) -> int | None:
+        """The basis vector that this is, if it is one."""
+        (number, weight), *rest = self.terms.items() or [(None, 0.0)]
+        return number if not rest and not is_traced(weight) and weight == 1.0 else None
+
+
+@dataclasses.dataclass
+class _Segment:
+    """What happens up to one evaluation: noises drawn, states made, and the level of the
+    evaluation.
+    """
+
+    noises: list[int]
+    rows: list[tuple[int, dict[int, Scalar]]]
+    level: Scalar = None
+
+
+class _Tape:
+    """Records a solver as it runs on vectors."""
+
+    def __init__(self, first: Callable | None) -> None:
+        self.first, self.size = first, 1
+        self.states, self.accepted = {0}, []
+        self.denoised: list[int] = []
+        self.segments = [_Segment([], [])]
+
+    def new(self) -> int:
+        self.size += 1
+        return self.size - 1
+
+    def settle(self, y: Vector, newest: bool) -> int:
+        """Make ``y`` a basis vector: a state that is evaluated or accepted. Its holder sees the
+        change.
+        """
+        segment, number = self.segments[-1], y.is_basis()
+        known = number in self.states and number != 0
+        if not known or (newest and self.latest() != number):
+            number = self.new()
+            segment.rows.append((number, y.terms))
+            self.states.add(number)
+            y.terms = {number: 1.0}
+        return number  # type: ignore[return-value]
+
+    def latest(self) -> int:
+        return next((segment.rows[-1][0] for segment in reversed(self.segments) if segment.rows), 0)
+
+    def evaluate(self, y: Vector, level: Scalar) -> Vector:
+        if self.first is not None:
+            first, self.first = self.first, None
+            return first(y, level)
+        if y.is_basis() != 0 or self.latest() != 0:
+            self.settle(y, newest=True)
+        self.segments[-1].level = level
+        self.segments.append(_Segment([], []))
+        self.denoised.append(self.new())
+        return Vector({self.denoised[-1]: 1.0})
+
+    def noise(self) -> Vector:
+        number = self.new()
+        self.segments[-1].noises.append(number)
+        return Vector({number: 1.0})
+
+    def accept(self, y: Vector) -> None:
+        self.accepted.append(self.settle(y, newest=False))
+
+
+def table(
+    solver: Solver,
+    levels: Sequence[Scalar] | np.ndarray | Array,
+    *,
+    first: Callable[[Any, Scalar], Any] | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Table:
+    """Trace a textbook solver on a grid.
+
+    Args:
+        solver: generator function ``solver(D, y, levels, **options)``; a stochastic one also takes
+            ``noise``.
+        levels: strictly decreasing noise levels, start first; only the last may be 0. Concrete
+            levels give float64 weights made on the host; a traced array gives weights that are
+            differentiable with respect to it. Levels that are traced but end in zero are given as a
+            sequence: ``table(solver, [*levels, 0.0])``.
+        first: an analytic first step: ``first(y, level)`` answers the first call of D in closed
+            form (linear in y) and costs no evaluation. :func:`jaxdiff.sampling.ode.unit_first` is
+            the usual one.
+        name: what to call the table; the solver's own name by default.
+        options: handed to the solver.
+
+    Raises:
+        ValueError: levels that do not strictly decrease, are negative or not finite.
+        TypeError: an option that the solver does not have, or a solver that is not linear in its
+            states.
+    """
+    knots = check_levels(levels)
+    stochastic = _check_options(solver, options)
+    tape = _Tape(first)
+    extra = {"noise": tape.noise} if stochastic else {}
+    for y in solver(tape.evaluate, Vector({0: 1.0}), knots, **extra, **options):
+        tape.accept(y)
+    if len(tape.accepted) != len(knots) - 1:
+        raise ValueError(
+            f"{_name(solver)} yielded {len(tape.accepted)} states on a grid of {len(knots) - 1} "
+            "steps: a solver yields one per step"
+        )
+    final = Vector({tape.accepted[-1]: 1.0})
+    tape.accepted[-1] = tape.settle(final, newest=True)
+    described = {k: getattr(v, "__name__", v) for k, v in options.items()}
+    if first is not None:
+        described["first"] = getattr(first, "__name__", str(first))
+    return _assemble(tape, knots, Label(name or _name(solver), described))
+
+
+def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
+    segments = tape.segments
+    rows = max(1, *(len(segment.rows) for segment in segments))
+    slots = max(len(segment.noises) for segment in segments)
+    place, lines = (
+        {0: -1},
+        [],
+    )  # where in the sequence of rows each state stands; the rows as (position, lag -> weight)
+    drawn = {
+        z: n * slots + q for n, segment in enumerate(segments) for q, z in enumerate(segment.noises)
+    }
+    denoised = {d: n for n, d in enumerate(tape.denoised)}
+    newest = 0
+    for n, segment in enumerate(segments):
+        padding = [(newest, {newest: 1.0})] * (
+            rows - len(segment.rows)
+        )  # rows that repeat the newest state
+        for m, (number, terms) in enumerate(padding + segment.rows):
+            lags = ({}, {}, {})
+            for i, weight in terms.items():
+                if i in place:
+                    lags[0][n * rows + m - 1 - place[i]] = weight
+                elif i in denoised:
+                    lags[1][n - 1 - denoised[i]] = weight
+                else:
+                    lags[2][(n + 1) * slots - 1 - drawn[i]] = weight
+            place[number] = n * rows + m
+            lines.append(lags)
+            newest = number
+    shape = (len(segments), rows)
+    return Table(
+        levels=_array(knots, (len(knots),)),
+        nodes=_array([segment.level for segment in segments[:-1]], (len(segments) - 1,)),
+        states=_weights([line[0] for line in lines], shape),
+        denoised=_weights([line[1] for line in lines], shape),
+        noises=_weights([line[2] for line in lines], shape),
+        accepted=tuple(place[i] for i in tape.accepted),
+        draws=tuple(drawn.values()),
+        slots=slots,
+        label=label,
+    )
+
+
+def _weights(lines: list[dict[int, Scalar]], shape: tuple[int, int]) -> Array | np.ndarray:
+    window = max(
+        (lag + 1 for line in lines for lag, w in line.items() if is_traced(w) or w != 0), default=0
+    )
+    return _array([line.get(lag, 0.0) for line in lines for lag in range(window)], (*shape, window))
+
+
+def _array(numbers: list[Scalar], shape: tuple[int, ...]) -> Array | np.ndarray:
+    traced = [x for x in numbers if is_traced(x)]
+    if not traced:
+        return np.array(numbers, np.float64).reshape(shape)
+    return jnp.stack([jnp.asarray(x, traced[0].dtype) for x in numbers]).reshape(shape)
+
+
+def check_levels(levels: Sequence[Scalar] | np.ndarray | Array) -> list[Scalar]:
+    """The levels as Python floats or traced scalars, after checking what can be checked."""
+    if hasattr(levels, "ndim") and levels.ndim != 1:  # type: ignore[union-attr]
+        raise ValueError(f"levels must be one-dimensional; these have shape {levels.shape}")  # type: ignore[union-attr]
+    traced = isinstance(levels, Tracer)
+    knots = [x if isinstance(x, Tracer) else float(x) for x in (list(levels) if traced else levels)]
+    if len(knots) < 2:
+        raise ValueError(f"a grid needs at least two levels (one step); this one has {len(knots)}")
+    known = [(i, s) for i, s in enumerate(knots) if not is_traced(s)]
+    for i, s in known:
+        if not math.isfinite(s) or s < 0:
+            raise ValueError(f"levels must be finite and not negative; levels[{i}] is {s}")
+    for (i, s), (j, r) in zip(known, known[1:], strict=False):
+        if not r < s:
+            raise ValueError(
+                f"levels must strictly decrease; levels[{i}] = {s} comes before levels[{j}] = {r}"
+            )
+    if any(is_zero(s) for s in knots[:-1]):
+        raise ValueError("only the last level may be zero")
+    return knots
+
+
+def _check_options(solver: Solver, options: dict[str, Any]) -> bool:
+    """Whether the solver takes noise; complain about options it does not have."""
+    known = inspect.signature(solver).parameters
+    free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    own = [k for k in known if k not in ("D", "y", "levels", "noise")]
+    for option in options:
+        if option not in known and not free:
+            raise TypeError(
+                f"{_name(solver)} has no option {option!r}; it has: {', '.join(own) or 'none'}"
+            )
+    return "noise" in known
+
+
+def _name(solver: Solver) -> str:
+    return getattr(solver, "__name__", None) or getattr(
+        getattr(solver, "func", None), "__name__", "solver"
+    )
