@@ -18,7 +18,7 @@ import numpy as np
 from jaxdiff import config as configs
 from jaxdiff import grids
 from jaxdiff.conditioning.guidance import classifier_free
-from jaxdiff.data.dataset import Dataset, batches, to_float
+from jaxdiff.data.dataset import Dataset, batches
 from jaxdiff.data.digits import load_digits
 from jaxdiff.data.readers import load
 from jaxdiff.method import Method
@@ -86,24 +86,19 @@ def build_network(config: configs.UNet, classes: int) -> tuple[Any, Network]:
     return module, from_linen(module)
 
 
-def data_scale(images: np.ndarray) -> float:
-    """Standard deviation of the images about their mean image's mean, in their scaled values."""
-    return float(np.std(to_float(images[:10_000])))
-
-
 def train(config: configs.Train, progress: bool = True) -> Model:
     """Train a score network, or resume an unfinished run; return the finished model."""
     from jaxdiff.networks.adapters import init
 
-    folder = _begin(config)
     data = read_data(config.data, progress)
+    folder = _begin(config)
     module, network = build_network(config.network, data.num_classes)
     about = {
         "kind": "teacher",
         "network": dataclasses.asdict(config.network),
         "shape": list(data.shape),
         "classes": data.num_classes,
-        "sigma_data": config.sigma_data or data_scale(data.images),
+        "sigma_data": config.sigma_data,
         "sigma_min": 0.0,
         "data": dataclasses.asdict(config.data),
     }
@@ -145,8 +140,8 @@ def distill(config: configs.Distill, progress: bool = True) -> Model:
     teacher = load_model(config.teacher)
     if teacher.student:
         raise ValueError(f"{config.teacher} is itself a student; distil its teacher")
-    folder = _begin(config)
     data = read_data(configs.Data(**teacher.about["data"]), progress)
+    folder = _begin(config)
     _, network = build_network(_network_config(teacher.about), teacher.classes)
     method = _student(config, network, teacher)
     options = {

@@ -152,7 +152,7 @@ def test_errors_come_before_work_and_say_what_to_do(folder, tmp_path, capsys):
     missing = fails(
         "train", "images", "--run", tmp_path / "y", "--data.path", tmp_path / "nothing.npz"
     )
-    assert "nothing.npz" in missing
+    assert "nothing.npz" in missing and not (tmp_path / "y").exists()
     unfinished = tmp_path / "unfinished"
     configs.save(configs.Train(run=str(unfinished)), unfinished)
     assert "not finished" in fails("sample", "--run", unfinished)
