@@ -110,6 +110,7 @@ def demo(config: configs.Demo) -> str:
     clock = Clock()
     train_set, held_out = load_digits("train"), load_digits("test")
     print(f"{len(train_set)} digits to train on, {len(held_out)} set aside", flush=True)
+    print("training the classifier whose features are the judge", flush=True)
     judge = make_judge(train_set, held_out, "classifier", config.seed)
     labels = np.arange(config.count) % 10
     clock.lap("judge")

@@ -160,6 +160,19 @@ def test_errors_come_before_work_and_say_what_to_do(folder, tmp_path, capsys):
     assert "file" in fails("train", "digits", "--run", tmp_path / "file" / "run", "--steps", "1")
 
 
+def test_the_command_line_knows_every_solver():
+    """The one place where solvers have string names, against the list that every solver is in."""
+    import typing
+
+    from test_table import ALL
+
+    from jaxdiff import runs, solvers
+
+    assert set(runs.SOLVERS.values()) | {solvers.consistency} == {solver for solver, _ in ALL}
+    assert set(typing.get_args(configs.SolverName)) == set(runs.SOLVERS)
+    assert set(typing.get_args(configs.GridName)) == set(runs.GRIDS)
+
+
 def test_presets_build_their_networks():
     """Every preset's network takes an image of the size its data have."""
     from experiments.presets import PRESETS
