@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(config)
     except KeyboardInterrupt as stopped:
-        print(f"\njaxdiff: stopped. {stopped}", file=sys.stderr)
+        print(f"\njaxdiff: {stopped or 'stopped'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"jaxdiff {command}: {error}", file=sys.stderr)
