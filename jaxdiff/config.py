@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeVar
 
 C = TypeVar("C")
 SolverName = Literal[
-    "euler", "heun", "dpm2", "lms", "ipndm", "dpmpp", "unipc", "ddim", "ddpm", "churn"
-]
+    "euler", "heun", "dpm2", "lms", "ipndm", "ipndm_v", "deis", "dpmpp", "unipc",
+    "ddim", "ddpm", "dpm2_ancestral", "dpmpp_2s_ancestral", "sde_dpmpp", "sde_dpmpp_2s", "churn",
+]  # fmt: skip
 GridName = Literal["karras", "log_snr", "vp_time", "arctan"]
 MethodName = Literal["easy_consistency", "consistency_distillation", "consistency_training"]
 
@@ -207,7 +208,7 @@ class Demo:
     """Updates of the student."""
     count: int = 360
     """Samples per score."""
-    nfe: tuple[int, ...] = (3, 5, 7, 11, 19, 35)
+    nfe: tuple[int, ...] = (3, 5, 7, 11, 35)
     """Numbers of network evaluations to sample with; odd, so that solvers of two evaluations per
     step have them too.
     """

@@ -29,17 +29,20 @@ from jaxdiff.sampling.table import Table, pad
 from jaxdiff.sampling.trace import table
 
 QUALITY = "Frechet distance"
+TWO_PER_STEP = (
+    "heun", "dpm2", "churn", "dpm2_ancestral", "dpmpp_2s_ancestral", "sde_dpmpp_2s",
+)  # fmt: skip
 OPTIONS: dict[str, Any] = {
     "churn": {"amount": 10.0},
-    "ddim": {"eta": 0.5},
-}  # ddim with eta 1 is ddpm, with 0 euler
+    "ddim": {"eta": 0.5},  # with eta 1 it is ddpm, with 0 euler
+    "ipndm_v": {"reference": True},  # without it is lms
+}
+LOG_SNR = ("dpmpp", "unipc", "sde_dpmpp")
 
 
 def steps_for(name: str, nfe: int) -> int | None:
-    """Steps with which a solver makes ``nfe`` evaluations on a grid that ends in zero; None if it
-    cannot.
-    """
-    if name in ("heun", "dpm2", "churn"):  # two per step, one in the last
+    """Steps that make ``nfe`` evaluations on a grid ending in zero; None if no number does."""
+    if name in TWO_PER_STEP:  # one in the last
         return (nfe + 1) // 2 if nfe % 2 else None
     return nfe
 
@@ -48,17 +51,11 @@ def sweep_tables(nfes: tuple[int, ...]) -> list[tuple[str, int, Table]]:
     """Every solver at every number of evaluations, each on the grid its paper recommends."""
     made = []
     for name, solver in runs.SOLVERS.items():
-        grid = grids.log_snr if name in ("dpmpp", "unipc") else grids.karras
+        grid = grids.log_snr if name in LOG_SNR else grids.karras
         for nfe in nfes:
             steps = steps_for(name, nfe)
             if steps is not None:
-                made.append(
-                    (
-                        name,
-                        nfe,
-                        table(solver, grid(steps), **OPTIONS.get(name, {})),
-                    )
-                )
+                made.append((name, nfe, table(solver, grid(steps), **OPTIONS.get(name, {}))))
     return made
 
 

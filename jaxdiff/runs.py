@@ -35,10 +35,16 @@ SOLVERS = {
     "dpm2": ode.dpm2,
     "lms": ode.lms,
     "ipndm": ode.ipndm,
+    "ipndm_v": ode.ipndm_v,
+    "deis": ode.deis,
     "dpmpp": ode.dpmpp,
     "unipc": ode.unipc,
     "ddim": sde.ddim,
     "ddpm": sde.ddpm,
+    "dpm2_ancestral": sde.dpm2_ancestral,
+    "dpmpp_2s_ancestral": sde.dpmpp_2s_ancestral,
+    "sde_dpmpp": sde.sde_dpmpp,
+    "sde_dpmpp_2s": sde.sde_dpmpp_2s,
     "churn": sde.churn,
 }
 GRIDS = {

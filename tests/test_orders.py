@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import grids
-from jaxdiff.sampling import ode
+from jaxdiff.sampling import ode, sde
 
 VARIANCES = np.array([0.04, 0.25, 1.0, 2.5])
 ORDERS = [
@@ -21,6 +21,8 @@ ORDERS = [
     *[
         (ode.ipndm, {"order": k}, min(k, 2)) for k in (1, 2, 3, 4)
     ],  # its coefficients are those of a uniform grid
+    *[(ode.ipndm_v, {"order": k}, k) for k in (2, 4)],
+    *[(ode.deis, {"order": k, "low": 0.05, "high": 20.0}, k) for k in (1, 2, 3, 4)],
     *[(ode.dpmpp, {"order": k, "prediction": p}, k) for k in (1, 2, 3) for p in ("data", "noise")],
     (ode.dpmpp, {"order": 3, "reference": True}, 2),  # the factor 2 that published code lacks
     *[
@@ -63,7 +65,7 @@ def test_observed_order(solver, options, order):
     if solver in (ode.dpmpp, ode.unipc):
         options = options | {"lower_final": False}
     history = options.get("order", 1) - (solver is not ode.unipc)
-    steps = np.array([40, 80, 160])
+    steps = np.array([40, 80, 160]) * (4 if solver is ode.deis else 1)  # it interpolates in VP time
     errors = [
         final_error(solver, options, grids.karras(n, 0.05, 20.0, zero=False), history)
         for n in steps
@@ -212,6 +214,19 @@ def run(solver, levels, **options):
     return y
 
 
+def test_published_ipndm_v_coefficients():
+    """What is published, and how far from Adams-Bashforth: at order 4 the sum is not even 1."""
+    uniform = ode.published_ipndm_v([-1.0] * 4)
+    np.testing.assert_allclose(uniform, [57 / 24, -65 / 24, 43 / 24, -11 / 24])
+    levels = grids.karras(10, zero=False)
+    steps = [levels[i + 1] - levels[i] for i in range(5, 1, -1)]
+    np.testing.assert_allclose(
+        ode.published_ipndm_v(steps[:3]), [1.7209, -0.9687, 0.2478], atol=5e-5
+    )
+    sums = [sum(ode.published_ipndm_v(np.diff(levels)[i - 4 : i][::-1])) for i in range(4, 11)]
+    assert max(abs(s - 1) for s in sums) == pytest.approx(7.8e-4, rel=0.02)
+
+
 def test_solvers_that_are_one():
     """Identities between solvers, to rounding."""
     levels = [float(s) for s in grids.karras(8, 0.05, 20.0, zero=False)]
@@ -221,5 +236,10 @@ def test_solvers_that_are_one():
         same(run(ode.dpmpp, levels, **options), euler)
     same(run(ode.lms, levels, order=1), euler)
     same(run(ode.ipndm, levels, order=1), euler)
+    same(run(ode.ipndm_v, levels, order=4), run(ode.lms, levels, order=4))
+    same(run(ode.deis, levels, order=1), euler)
+    no_noise = {"noise": None, "eta": 0.0}
+    same(run(sde.sde_dpmpp, levels, **no_noise), run(ode.dpmpp, levels, lower_final=False))
+    same(run(sde.dpm2_ancestral, levels, **no_noise), run(ode.dpm2, levels))
     uniform = [float(s) for s in np.linspace(20.0, 4.0, 9)]
     same(run(ode.ipndm, uniform, order=4), run(ode.lms, uniform, order=4))

@@ -25,6 +25,8 @@ DETERMINISTIC = [
     (ode.dpm2, {"ratio": 0.3}),
     (ode.lms, {"order": 3}),
     (ode.ipndm, {"order": 4}),
+    (ode.ipndm_v, {"order": 4, "reference": True}),
+    (ode.deis, {"order": 3}),
     (ode.dpmpp, {"order": 1}),
     (ode.dpmpp, {"order": 2}),
     (ode.dpmpp, {"order": 3}),
@@ -42,6 +44,11 @@ STOCHASTIC = [
     (sde.churn, {"amount": 10.0}),
     (sde.churn, {"amount": 10.0, "step": ode.euler_step}),
     (sde.consistency, {}),
+    (sde.dpm2_ancestral, {"eta": 0.7}),
+    (sde.dpmpp_2s_ancestral, {}),
+    (sde.sde_dpmpp, {"order": 2}),
+    (sde.sde_dpmpp, {"order": 3, "eta": 0.5}),
+    (sde.sde_dpmpp_2s, {}),
 ]
 ALL = DETERMINISTIC + STOCHASTIC
 

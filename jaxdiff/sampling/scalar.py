@@ -56,22 +56,29 @@ def phi(k: int, z: Scalar) -> Scalar:
     )
 
 
-def lagrange_integrals(knots: Sequence[Scalar], start: Scalar, end: Scalar) -> list[Scalar]:
-    """Integrals from ``start`` to ``end`` of the Lagrange polynomials through ``knots`` (exact)."""
-    nodes, weights = np.polynomial.legendre.leggauss((len(knots) + 1) // 2 + 1)
+def lagrange_integrals(
+    knots: Sequence[Scalar],
+    start: Scalar,
+    end: Scalar,
+    weight: Callable[[Scalar], Scalar] | None = None,
+) -> list[Scalar]:
+    """Integrals from ``start`` to ``end`` of the Lagrange polynomials through ``knots``.
+
+    Exact; with a smooth ``weight`` under the integral, by Gauss quadrature with 64 points.
+    """
+    points = (len(knots) + 1) // 2 + 1 if weight is None else 64
     half, middle = (end - start) / 2, (end + start) / 2
 
     def basis(j: int, t: Scalar) -> Scalar:
         return math.prod((t - k) / (knots[j] - k) for i, k in enumerate(knots) if i != j)
 
-    return [
-        half
-        * sum(
-            float(w) * basis(j, middle + half * float(n))
-            for n, w in zip(nodes, weights, strict=True)
-        )
-        for j in range(len(knots))
+    nodes = [
+        (middle + half * float(n), half * float(w))
+        for n, w in zip(*np.polynomial.legendre.leggauss(points), strict=True)
     ]
+    if weight is not None:
+        nodes = [(t, w * weight(t)) for t, w in nodes]
+    return [sum(w * basis(j, t) for t, w in nodes) for j in range(len(knots))]
 
 
 def solve(matrix: Sequence[Sequence[Scalar]], rhs: Sequence[Scalar]) -> list[Scalar]:
