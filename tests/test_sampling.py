@@ -41,6 +41,11 @@ def gaussian():
         (sde.ddpm, {"variance": "small"}),
         (sde.churn, {"amount": 40.0, "low": 0.0, "high": float("inf"), "inflate": 1.0}),
         (sde.churn, {"amount": 40.0, "inflate": 1.0, "step": ode.dpm2_step}),
+        (sde.dpm2_ancestral, {}),
+        (sde.dpmpp_2s_ancestral, {"eta": 0.7}),
+        (sde.sde_dpmpp, {"order": 2}),
+        (sde.sde_dpmpp, {"order": 3, "eta": 0.6}),
+        (sde.sde_dpmpp_2s, {}),
     ],
     ids=str,
 )
@@ -48,7 +53,7 @@ def test_stochastic_marginals_on_a_mixture(mixture, key, solver, options):
     """Mean and covariance of the samples are those of the data, to sampling error and a small bias
     of the steps.
     """
-    count, steps = 20_000, 250 if solver is not sde.churn else 60
+    count, steps = 20_000, 60 if solver is sde.churn else 250
     made = table(solver, grids.karras(steps, 0.01, 40.0), **options)
     x = 40.0 * start_noise(key, count, (2,), jnp.float64)
     out = sample(mixture.denoiser, made, x, key=key)
