@@ -1,7 +1,6 @@
 """Strict numerics for every test: float64, no silent promotion; compiled programs are kept."""
 
 import os
-import pathlib
 import tempfile
 
 import jax
@@ -17,8 +16,6 @@ _cache = os.environ.get(
 if _cache:
     jax.config.update("jax_compilation_cache_dir", _cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-TESTS = pathlib.Path(__file__).parent
 
 
 @pytest.fixture
