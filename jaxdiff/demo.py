@@ -17,13 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxdiff import config as configs
-from jaxdiff import grids, runs
+from jaxdiff import grids, runs, solvers
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
 from jaxdiff.evaluation import Judge, make_judge, measure
 from jaxdiff.metrics.neighbours import Nearest, nearest_distances
 from jaxdiff.metrics.protocol import Score
-from jaxdiff.sampling import ode
 from jaxdiff.sampling.sample import Sampler, sample, start_noise, trajectory
 from jaxdiff.sampling.table import Table, pad
 from jaxdiff.sampling.trace import table
@@ -193,10 +192,10 @@ def compare(
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Score]]]:
     """Teacher at many evaluations and at one, student at one and two: samples and all scores."""
     samplers = {
-        "teacher, NFE 35": Sampler(teacher.denoiser, table(ode.heun, grids.karras(18))),
+        "teacher, NFE 35": Sampler(teacher.denoiser, table(solvers.heun, grids.karras(18))),
         "student, NFE 2": Sampler(student.denoiser, runs.student_table(student, 2)),
         "student, NFE 1": Sampler(student.denoiser, runs.student_table(student, 1)),
-        "Euler, NFE 1": Sampler(teacher.denoiser, table(ode.euler, grids.karras(1))),
+        "Euler, NFE 1": Sampler(teacher.denoiser, table(solvers.euler, grids.karras(1))),
     }
     samples = {
         name: runs.generate(
@@ -230,7 +229,7 @@ def pictures(
     from jaxdiff.report.demo import Shown
     from jaxdiff.training.loop import read_history
 
-    made = table(ode.euler, grids.karras(18))
+    made = table(solvers.euler, grids.karras(18))
     start = float(made.levels[0]) * start_noise(jax.random.key(7), 4, teacher.shape)
     path = trajectory(teacher.denoiser, made, start, jnp.array([3, 5, 8, 9], jnp.int32))
     assert train_set.labels is not None

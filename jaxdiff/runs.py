@@ -9,44 +9,26 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import config as configs
-from jaxdiff import grids
+from jaxdiff import grids, solvers
 from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.data.dataset import Dataset, batches
 from jaxdiff.data.digits import load_digits
 from jaxdiff.data.readers import load
 from jaxdiff.method import Method
 from jaxdiff.prediction import denoiser
-from jaxdiff.sampling import ode, sde
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Table, load_table
 from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Network
 
-SOLVERS = {
-    "euler": ode.euler,
-    "heun": ode.heun,
-    "dpm2": ode.dpm2,
-    "lms": ode.lms,
-    "ipndm": ode.ipndm,
-    "ipndm_v": ode.ipndm_v,
-    "deis": ode.deis,
-    "dpmpp": ode.dpmpp,
-    "unipc": ode.unipc,
-    "ddim": sde.ddim,
-    "ddpm": sde.ddpm,
-    "dpm2_ancestral": sde.dpm2_ancestral,
-    "dpmpp_2s_ancestral": sde.dpmpp_2s_ancestral,
-    "sde_dpmpp": sde.sde_dpmpp,
-    "sde_dpmpp_2s": sde.sde_dpmpp_2s,
-    "churn": sde.churn,
-}
+SOLVERS = {name: getattr(solvers, name) for name in get_args(configs.SolverName)}
 GRIDS = {
     "karras": grids.karras,
     "log_snr": grids.log_snr,
@@ -297,7 +279,9 @@ def student_levels(model: Model, steps: int) -> list[float]:
 
 def student_table(model: Model, steps: int) -> Table:
     """The sampler of a student in ``steps`` evaluations."""
-    return table(sde.consistency, student_levels(model, steps), smallest=model.about["sigma_min"])
+    return table(
+        solvers.consistency, student_levels(model, steps), smallest=model.about["sigma_min"]
+    )
 
 
 def generate(

@@ -7,9 +7,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 
-from jaxdiff import grids  # noqa: E402
+from jaxdiff import grids, solvers  # noqa: E402
 from jaxdiff.exact import GaussianMixture  # noqa: E402
-from jaxdiff.sampling import ode, sde  # noqa: E402
 from jaxdiff.sampling.adaptive import adaptive  # noqa: E402
 from jaxdiff.sampling.sample import sample, start_noise  # noqa: E402
 from jaxdiff.sampling.trace import table  # noqa: E402
@@ -26,7 +25,10 @@ mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 split = NamedSharding(mesh, PartitionSpec("data"))
 cut = lambda a: a.reshape(8, 2, *a.shape[1:])  # noqa: E731
 
-for made in (table(ode.unipc, grids.karras(6)), table(sde.churn, grids.karras(6), amount=10.0)):
+for made in (
+    table(solvers.unipc, grids.karras(6)),
+    table(solvers.churn, grids.karras(6), amount=10.0),
+):
     run = lambda x, i, made=made: sample(D, made, x, key=key, index=i)  # noqa: E731
     single = np.asarray(run(x, index))
     by_jit = jax.jit(run, in_shardings=split)(

@@ -164,7 +164,7 @@ def test_the_command_line_knows_every_solver():
     """The one place where solvers have string names, against the list that every solver is in."""
     import typing
 
-    from test_table import ALL
+    from every_solver import ALL
 
     from jaxdiff import runs, solvers
 

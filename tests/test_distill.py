@@ -7,7 +7,7 @@ import optax
 import pytest
 from golden_numbers import load
 
-from jaxdiff import grids
+from jaxdiff import grids, solvers
 from jaxdiff.distill import consistency
 from jaxdiff.distill.consistency import (
     Pair,
@@ -21,9 +21,8 @@ from jaxdiff.distill.primitives import absolute, drop_labels, perturb, pseudo_hu
 from jaxdiff.distill.score_matching import score_matching, score_matching_loss
 from jaxdiff.exact import Gaussian
 from jaxdiff.prediction import denoiser, edm_weight, expand, snr_weight, uniform_weight
-from jaxdiff.sampling import sde
-from jaxdiff.sampling.ode import heun_step
 from jaxdiff.sampling.sample import sample
+from jaxdiff.sampling.singlestep import heun_step
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.loop import fit
 
@@ -151,7 +150,9 @@ def test_golden_multistep_sampling(case):
     )
     levels = [*np.asarray(grid)[case["ts"]]]
     made = table(
-        sde.consistency, [*levels[:-1], 0.0] if len(levels) == 1 else levels, smallest=case["t_min"]
+        solvers.consistency,
+        [*levels[:-1], 0.0] if len(levels) == 1 else levels,
+        smallest=case["t_min"],
     )
     f = denoiser(toy, tree(numbers, case, "student"), sigma_min=case["t_min"])
     noise = numbers.get(case, "noise")

@@ -6,14 +6,15 @@ compile a handful of programs.
 """
 
 import functools
+import inspect
 
 import jax
 import numpy as np
 import pytest
 from golden_numbers import Counted, load, teacher
 
+from jaxdiff import solvers
 from jaxdiff.process import VP, Discrete, level
-from jaxdiff.sampling import ode, sde
 from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.table import pad
 from jaxdiff.sampling.trace import table
@@ -41,12 +42,12 @@ def diffsampler(numbers, case):
     covers it.
     """
     makers = {
-        "euler": lambda: (ode.euler, {}),
-        "heun": lambda: (ode.heun, {}),
-        "dpm_2": lambda: (ode.dpm2, {"ratio": case["r"]}),
-        "ipndm": lambda: (ode.ipndm, {"order": case["max_order"]}),
+        "euler": lambda: (solvers.euler, {}),
+        "heun": lambda: (solvers.heun, {}),
+        "dpm_2": lambda: (solvers.dpm2, {"ratio": case["r"]}),
+        "ipndm": lambda: (solvers.ipndm, {"order": case["max_order"]}),
         "dpm_pp": lambda: (
-            ode.dpmpp,
+            solvers.dpmpp,
             {
                 "order": case["max_order"],
                 "prediction": predicts(case["predict_x0"]),
@@ -55,7 +56,7 @@ def diffsampler(numbers, case):
             },
         ),
         "unipc": lambda: (
-            ode.unipc,
+            solvers.unipc,
             {
                 "order": case["max_order"],
                 "prediction": predicts(case["predict_x0"]),
@@ -66,11 +67,11 @@ def diffsampler(numbers, case):
         ),
     }
     if case["solver"] == "deis" and case["deis_mode"] == "rhoab":
-        solver, options = ode.lms, {"order": case["max_order"]}
+        solver, options = solvers.lms, {"order": case["max_order"]}
     elif case["solver"] == "deis":
-        solver, options = ode.deis, {"order": case["max_order"]}
+        solver, options = solvers.deis, {"order": case["max_order"]}
     elif case["solver"] == "ipndm_v":
-        solver, options = ode.ipndm_v, {"order": case["max_order"], "reference": True}
+        solver, options = solvers.ipndm_v, {"order": case["max_order"], "reference": True}
     elif case["solver"] in makers:
         solver, options = makers[case["solver"]]()
     else:
@@ -82,25 +83,25 @@ def diffsampler(numbers, case):
     )
     if case["dynamic_thresholding"]:
         denoise = dynamic_threshold(denoise)
-    first = ode.unit_first if case["afs"] else None
+    first = solvers.unit_first if case["afs"] else None
     return solver, options, numbers[case["t_steps"]], denoise, first
 
 
 OTHERS = {
-    "sample_dpm_2_ancestral": (sde.dpm2_ancestral, {}),
-    "sample_dpmpp_2s_ancestral": (sde.dpmpp_2s_ancestral, {}),
-    "sample_dpmpp_2m_sde": (sde.sde_dpmpp, {"order": 2}),
-    "sample_dpmpp_3m_sde": (sde.sde_dpmpp, {"order": 3, "reference": True}),
-    "sample_dpmpp_sde": (sde.sde_dpmpp_2s, {}),
+    "sample_dpm_2_ancestral": (solvers.dpm2_ancestral, {}),
+    "sample_dpmpp_2s_ancestral": (solvers.dpmpp_2s_ancestral, {}),
+    "sample_dpmpp_2m_sde": (solvers.sde_dpmpp, {"order": 2}),
+    "sample_dpmpp_3m_sde": (solvers.sde_dpmpp, {"order": 3, "reference": True}),
+    "sample_dpmpp_sde": (solvers.sde_dpmpp_2s, {}),
 }
 
 
 def kdiffusion(numbers, case):
     order_two = {"order": 2, "lower_final": False}
     plain = {
-        "sample_euler": (ode.euler, sde.churn, {"step": ode.euler_step}),
-        "sample_heun": (ode.heun, sde.churn, {"step": ode.heun_step}),
-        "sample_dpm_2": (ode.dpm2, sde.churn, {"step": ode.dpm2_step}),
+        "sample_euler": (solvers.euler, solvers.churn, {"step": solvers.euler_step}),
+        "sample_heun": (solvers.heun, solvers.churn, {"step": solvers.heun_step}),
+        "sample_dpm_2": (solvers.dpm2, solvers.churn, {"step": solvers.dpm2_step}),
     }
     name = case["function"]
     if name in plain:
@@ -112,11 +113,11 @@ def kdiffusion(numbers, case):
         }
         solver, options = (stochastic, options | edm) if churned else (deterministic, {})
     elif name == "sample_lms":
-        solver, options = ode.lms, {"order": case["order"]}
+        solver, options = solvers.lms, {"order": case["order"]}
     elif name == "sample_dpmpp_2m":
-        solver, options = ode.dpmpp, order_two
+        solver, options = solvers.dpmpp, order_two
     elif name == "sample_euler_ancestral":
-        solver, options = sde.ddim, {"eta": case["eta"], "inflate": case.get("s_noise", 1.0)}
+        solver, options = solvers.ddim, {"eta": case["eta"], "inflate": case.get("s_noise", 1.0)}
     elif name in OTHERS:
         solver, fixed = OTHERS[name]
         options = fixed | {"eta": case["eta"], "inflate": case.get("s_noise", 1.0)}
@@ -137,16 +138,19 @@ def kdiffusion(numbers, case):
 
 def edm(numbers, case):
     if case["function"] == "edm_sampler":
-        solver = ode.heun
+        solver = solvers.heun
     elif (case["schedule"], case["scaling"]) == ("linear", "none") and "alpha" not in case:
-        solver = ode.heun if case["solver"] == "heun" else ode.euler
+        solver = solvers.heun if case["solver"] == "heun" else solvers.euler
     else:
         return (
             None  # other variables of integration: another method, although it bears the same name
         )
     options = {}
     if case["stochastic"]:
-        solver, step = sde.churn, ode.euler_step if case.get("solver") == "euler" else ode.heun_step
+        solver, step = (
+            solvers.churn,
+            solvers.euler_step if case.get("solver") == "euler" else solvers.heun_step,
+        )
         options = {"step": step, "amount": case["S_churn"]}
         edges = {
             "S_min": ("low", 0.0),
@@ -160,7 +164,7 @@ def edm(numbers, case):
         levels = np.append(levels, 0.0)
     else:
         used = np.array(numbers.get(case, "eval_sigmas"))
-        levels = np.append(used[::2] if solver is not ode.euler else used, 0.0)
+        levels = np.append(used[::2] if solver is not solvers.euler else used, 0.0)
     return (
         solver,
         options,
@@ -203,7 +207,7 @@ def vp_original(numbers, case):
     if "variant" in case:
         prediction = case["algorithm_type"].removesuffix("_prediction")
         return (
-            ode.unipc,
+            solvers.unipc,
             options | {"prediction": prediction, "variant": case["variant"]},
             levels,
             teacher(),
@@ -211,7 +215,7 @@ def vp_original(numbers, case):
         )
     options["lower_final"] &= case["steps"] < 10
     return (
-        ode.dpmpp,
+        solvers.dpmpp,
         options | {"prediction": predicts(case["algorithm_type"] == "dpmsolver++")},
         levels,
         teacher(),
@@ -266,15 +270,15 @@ def test_textbook_execution(family):
         asked = lambda y, s, D=D, answers=answers: answers.pop()(y, s) if answers else D(y, s)  # noqa: E731
         extra = (
             {"noise": lambda noise=noise: next(noise)}
-            if "noise" in solver.__code__.co_varnames[:4]
+            if "noise" in inspect.signature(solver).parameters
             else {}
         )
         x = start(family, case, levels)
         states = [x, *solver(asked, x, levels, **extra, **options)]
         if case.get("denoise_to_zero"):
-            states.append(D(states[-1] if solver is not ode.unipc else states[-1], levels[-1]))
+            states.append(D(states[-1] if solver is not solvers.unipc else states[-1], levels[-1]))
         where = f"{family} {case['id']}"
-        tolerance = DEIS_TOLERANCE if solver is ode.deis else TOLERANCE
+        tolerance = DEIS_TOLERANCE if solver is solvers.deis else TOLERANCE
         assert len(D.levels) == case["nfe"], where
         np.testing.assert_allclose(
             D.levels, numbers.get(case, "eval_sigmas"), rtol=1e-9, err_msg=where

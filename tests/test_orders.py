@@ -8,25 +8,29 @@ start.
 import numpy as np
 import pytest
 
-from jaxdiff import grids
-from jaxdiff.sampling import ode, sde
+from jaxdiff import grids, solvers
+from jaxdiff.sampling.multistep import published_ipndm_v
 
 VARIANCES = np.array([0.04, 0.25, 1.0, 2.5])
 ORDERS = [
-    (ode.euler, {}, 1),
-    (ode.heun, {}, 2),
-    (ode.dpm2, {}, 2),
-    (ode.dpm2, {"ratio": 0.3}, 2),
-    *[(ode.lms, {"order": k}, k) for k in (1, 2, 3, 4)],
+    (solvers.euler, {}, 1),
+    (solvers.heun, {}, 2),
+    (solvers.dpm2, {}, 2),
+    (solvers.dpm2, {"ratio": 0.3}, 2),
+    *[(solvers.lms, {"order": k}, k) for k in (1, 2, 3, 4)],
     *[
-        (ode.ipndm, {"order": k}, min(k, 2)) for k in (1, 2, 3, 4)
+        (solvers.ipndm, {"order": k}, min(k, 2)) for k in (1, 2, 3, 4)
     ],  # its coefficients are those of a uniform grid
-    *[(ode.ipndm_v, {"order": k}, k) for k in (2, 4)],
-    *[(ode.deis, {"order": k, "low": 0.05, "high": 20.0}, k) for k in (1, 2, 3, 4)],
-    *[(ode.dpmpp, {"order": k, "prediction": p}, k) for k in (1, 2, 3) for p in ("data", "noise")],
-    (ode.dpmpp, {"order": 3, "reference": True}, 2),  # the factor 2 that published code lacks
+    *[(solvers.ipndm_v, {"order": k}, k) for k in (2, 4)],
+    *[(solvers.deis, {"order": k, "low": 0.05, "high": 20.0}, k) for k in (1, 2, 3, 4)],
     *[
-        (ode.unipc, {"order": k, "variant": v, "prediction": p}, k + 1)
+        (solvers.dpmpp, {"order": k, "prediction": p}, k)
+        for k in (1, 2, 3)
+        for p in ("data", "noise")
+    ],
+    (solvers.dpmpp, {"order": 3, "reference": True}, 2),  # the factor 2 that published code lacks
+    *[
+        (solvers.unipc, {"order": k, "variant": v, "prediction": p}, k + 1)
         for k in (1, 2, 3)
         for v in ("bh1", "bh2")
         for p in ("data", "noise")
@@ -62,10 +66,12 @@ def label(value):
 
 @pytest.mark.parametrize(("solver", "options", "order"), ORDERS, ids=label)
 def test_observed_order(solver, options, order):
-    if solver in (ode.dpmpp, ode.unipc):
+    if solver in (solvers.dpmpp, solvers.unipc):
         options = options | {"lower_final": False}
-    history = options.get("order", 1) - (solver is not ode.unipc)
-    steps = np.array([40, 80, 160]) * (4 if solver is ode.deis else 1)  # it interpolates in VP time
+    history = options.get("order", 1) - (solver is not solvers.unipc)
+    steps = np.array([40, 80, 160]) * (
+        4 if solver is solvers.deis else 1
+    )  # it interpolates in VP time
     errors = [
         final_error(solver, options, grids.karras(n, 0.05, 20.0, zero=False), history)
         for n in steps
@@ -78,7 +84,7 @@ def test_observed_order(solver, options, order):
 def test_ipndm_has_its_full_order_on_a_uniform_grid(order):
     steps = np.array([160, 320, 640])
     errors = [
-        final_error(ode.ipndm, {"order": order}, np.linspace(3.0, 0.2, n + 1), order - 1)
+        final_error(solvers.ipndm, {"order": order}, np.linspace(3.0, 0.2, n + 1), order - 1)
         for n in steps
     ]
     observed = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
@@ -115,13 +121,13 @@ GAINS = {
     (20, "karras"): [0.86756, 1.0392, 1.0225, 0.982, 1.00993, 1.01472, 1.04268, 0.99968, 0.97574],
 }
 GAIN_SOLVERS = [
-    (ode.euler, {}),
-    (ode.heun, {}),
-    (ode.dpm2, {}),
-    *[(ode.ipndm, {"order": k}) for k in (2, 3, 4)],
-    (ode.dpmpp, {"order": 2}),
-    (ode.dpmpp, {"order": 3, "reference": True}),
-    (ode.dpmpp, {"order": 3}),
+    (solvers.euler, {}),
+    (solvers.heun, {}),
+    (solvers.dpm2, {}),
+    *[(solvers.ipndm, {"order": k}) for k in (2, 3, 4)],
+    (solvers.dpmpp, {"order": 2}),
+    (solvers.dpmpp, {"order": 3, "reference": True}),
+    (solvers.dpmpp, {"order": 3}),
 ]
 
 
@@ -140,7 +146,7 @@ def test_euler_is_best_on_the_arctan_grid():
     D = lambda y, s: 0.25 / (0.25 + s * s) * y  # noqa: E731
     for steps, expected in ((5, 0.78068), (10, 0.88492)):
         levels = [float(s) for s in grids.arctan(steps, scale=0.5, zero=False)]
-        *_, end = ode.euler(D, 1.0, levels)
+        *_, end = solvers.euler(D, 1.0, levels)
         exact_end = np.sqrt((0.25 + levels[-1] ** 2) / (0.25 + levels[0] ** 2))
         angles = np.diff(np.arctan(np.array(levels) / 0.5))
         assert end / exact_end == pytest.approx(np.prod(np.cos(angles)), rel=1e-12)
@@ -177,31 +183,31 @@ def mixture_reference():
 
 # Root mean square error at 20 and 80 steps on a 1-D mixture, Karras grid from 20 to 0.05.
 MIXTURE = [
-    (ode.euler, {}, 7.69e-2, 1.75e-2),
-    (ode.heun, {}, 8.21e-3, 4.75e-4),
-    (ode.dpm2, {}, 4.63e-3, 2.75e-4),
-    (ode.ipndm, {"order": 2}, 9.40e-3, 8.12e-4),
-    (ode.ipndm, {"order": 3}, 3.41e-3, 1.51e-4),
-    (ode.ipndm, {"order": 4}, 2.76e-3, 1.81e-4),
-    (ode.lms, {"order": 2}, 2.27e-2, 1.79e-3),
-    (ode.lms, {"order": 3}, 1.15e-2, 3.65e-4),
-    (ode.lms, {"order": 4}, 7.67e-3, 1.07e-4),
-    (ode.dpmpp, {"order": 3, "prediction": "noise"}, 3.67e-3, 1.27e-4),
-    (ode.dpmpp, {"order": 2}, 8.67e-3, 5.36e-4),
-    (ode.dpmpp, {"order": 3, "reference": True}, 4.26e-3, 1.39e-4),
-    (ode.dpmpp, {"order": 3}, 6.89e-3, 9.36e-5),
-    (ode.unipc, {"order": 1, "variant": "bh1"}, 1.36e-2, 1.01e-3),
-    (ode.unipc, {"order": 1}, 2.18e-2, 1.60e-3),
-    (ode.unipc, {"order": 2, "variant": "bh1"}, 5.73e-3, 8.93e-5),
-    (ode.unipc, {"order": 2}, 3.70e-3, 1.08e-4),
-    (ode.unipc, {"order": 3}, 6.98e-3, 1.13e-5),
+    (solvers.euler, {}, 7.69e-2, 1.75e-2),
+    (solvers.heun, {}, 8.21e-3, 4.75e-4),
+    (solvers.dpm2, {}, 4.63e-3, 2.75e-4),
+    (solvers.ipndm, {"order": 2}, 9.40e-3, 8.12e-4),
+    (solvers.ipndm, {"order": 3}, 3.41e-3, 1.51e-4),
+    (solvers.ipndm, {"order": 4}, 2.76e-3, 1.81e-4),
+    (solvers.lms, {"order": 2}, 2.27e-2, 1.79e-3),
+    (solvers.lms, {"order": 3}, 1.15e-2, 3.65e-4),
+    (solvers.lms, {"order": 4}, 7.67e-3, 1.07e-4),
+    (solvers.dpmpp, {"order": 3, "prediction": "noise"}, 3.67e-3, 1.27e-4),
+    (solvers.dpmpp, {"order": 2}, 8.67e-3, 5.36e-4),
+    (solvers.dpmpp, {"order": 3, "reference": True}, 4.26e-3, 1.39e-4),
+    (solvers.dpmpp, {"order": 3}, 6.89e-3, 9.36e-5),
+    (solvers.unipc, {"order": 1, "variant": "bh1"}, 1.36e-2, 1.01e-3),
+    (solvers.unipc, {"order": 1}, 2.18e-2, 1.60e-3),
+    (solvers.unipc, {"order": 2, "variant": "bh1"}, 5.73e-3, 8.93e-5),
+    (solvers.unipc, {"order": 2}, 3.70e-3, 1.08e-4),
+    (solvers.unipc, {"order": 3}, 6.98e-3, 1.13e-5),
 ]
 
 
 @pytest.mark.parametrize(("solver", "options", "coarse", "fine"), MIXTURE, ids=label)
 def test_errors_on_a_mixture(mixture_reference, solver, options, coarse, fine):
     start, truth = mixture_reference
-    if solver in (ode.dpmpp, ode.unipc):
+    if solver in (solvers.dpmpp, solvers.unipc):
         options = options | {"lower_final": False}
     for steps, expected in ((20, coarse), (80, fine)):
         levels = [float(s) for s in grids.karras(steps, 0.05, 20.0, zero=False)]
@@ -216,14 +222,12 @@ def run(solver, levels, **options):
 
 def test_published_ipndm_v_coefficients():
     """What is published, and how far from Adams-Bashforth: at order 4 the sum is not even 1."""
-    uniform = ode.published_ipndm_v([-1.0] * 4)
+    uniform = published_ipndm_v([-1.0] * 4)
     np.testing.assert_allclose(uniform, [57 / 24, -65 / 24, 43 / 24, -11 / 24])
     levels = grids.karras(10, zero=False)
     steps = [levels[i + 1] - levels[i] for i in range(5, 1, -1)]
-    np.testing.assert_allclose(
-        ode.published_ipndm_v(steps[:3]), [1.7209, -0.9687, 0.2478], atol=5e-5
-    )
-    sums = [sum(ode.published_ipndm_v(np.diff(levels)[i - 4 : i][::-1])) for i in range(4, 11)]
+    np.testing.assert_allclose(published_ipndm_v(steps[:3]), [1.7209, -0.9687, 0.2478], atol=5e-5)
+    sums = [sum(published_ipndm_v(np.diff(levels)[i - 4 : i][::-1])) for i in range(4, 11)]
     assert max(abs(s - 1) for s in sums) == pytest.approx(7.8e-4, rel=0.02)
 
 
@@ -231,15 +235,15 @@ def test_solvers_that_are_one():
     """Identities between solvers, to rounding."""
     levels = [float(s) for s in grids.karras(8, 0.05, 20.0, zero=False)]
     same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)  # noqa: E731
-    euler = run(ode.euler, levels)
+    euler = run(solvers.euler, levels)
     for options in ({"order": 1}, {"order": 1, "prediction": "noise"}):
-        same(run(ode.dpmpp, levels, **options), euler)
-    same(run(ode.lms, levels, order=1), euler)
-    same(run(ode.ipndm, levels, order=1), euler)
-    same(run(ode.ipndm_v, levels, order=4), run(ode.lms, levels, order=4))
-    same(run(ode.deis, levels, order=1), euler)
+        same(run(solvers.dpmpp, levels, **options), euler)
+    same(run(solvers.lms, levels, order=1), euler)
+    same(run(solvers.ipndm, levels, order=1), euler)
+    same(run(solvers.ipndm_v, levels, order=4), run(solvers.lms, levels, order=4))
+    same(run(solvers.deis, levels, order=1), euler)
     no_noise = {"noise": None, "eta": 0.0}
-    same(run(sde.sde_dpmpp, levels, **no_noise), run(ode.dpmpp, levels, lower_final=False))
-    same(run(sde.dpm2_ancestral, levels, **no_noise), run(ode.dpm2, levels))
+    same(run(solvers.sde_dpmpp, levels, **no_noise), run(solvers.dpmpp, levels, lower_final=False))
+    same(run(solvers.dpm2_ancestral, levels, **no_noise), run(solvers.dpm2, levels))
     uniform = [float(s) for s in np.linspace(20.0, 4.0, 9)]
-    same(run(ode.ipndm, uniform, order=4), run(ode.lms, uniform, order=4))
+    same(run(solvers.ipndm, uniform, order=4), run(solvers.lms, uniform, order=4))

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from every_solver import name
 
-from jaxdiff import grids, process
+from jaxdiff import grids, process, solvers
 from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.exact import Gaussian, GaussianMixture
 from jaxdiff.prediction import convert, denoiser, row
-from jaxdiff.sampling import ode, sde
 from jaxdiff.sampling.adaptive import adaptive
 from jaxdiff.sampling.sample import Sampler, sample, start_noise
 from jaxdiff.sampling.trace import table
@@ -36,24 +36,24 @@ def gaussian():
 @pytest.mark.parametrize(
     ("solver", "options"),
     [
-        (sde.ddim, {"eta": 1.0}),
-        (sde.ddim, {"eta": 0.6}),
-        (sde.ddpm, {"variance": "small"}),
-        (sde.churn, {"amount": 40.0, "low": 0.0, "high": float("inf"), "inflate": 1.0}),
-        (sde.churn, {"amount": 40.0, "inflate": 1.0, "step": ode.dpm2_step}),
-        (sde.dpm2_ancestral, {}),
-        (sde.dpmpp_2s_ancestral, {"eta": 0.7}),
-        (sde.sde_dpmpp, {"order": 2}),
-        (sde.sde_dpmpp, {"order": 3, "eta": 0.6}),
-        (sde.sde_dpmpp_2s, {}),
+        (solvers.ddim, {"eta": 1.0}),
+        (solvers.ddim, {"eta": 0.6}),
+        (solvers.ddpm, {"variance": "small"}),
+        (solvers.churn, {"amount": 40.0, "low": 0.0, "high": float("inf"), "inflate": 1.0}),
+        (solvers.churn, {"amount": 40.0, "inflate": 1.0, "step": solvers.dpm2_step}),
+        (solvers.dpm2_ancestral, {}),
+        (solvers.dpmpp_2s_ancestral, {"eta": 0.7}),
+        (solvers.sde_dpmpp, {"order": 2}),
+        (solvers.sde_dpmpp, {"order": 3, "eta": 0.6}),
+        (solvers.sde_dpmpp_2s, {}),
     ],
-    ids=str,
+    ids=name,
 )
 def test_stochastic_marginals_on_a_mixture(mixture, key, solver, options):
     """Mean and covariance of the samples are those of the data, to sampling error and a small bias
     of the steps.
     """
-    count, steps = 20_000, 60 if solver is sde.churn else 250
+    count, steps = 20_000, 60 if solver is solvers.churn else 250
     made = table(solver, grids.karras(steps, 0.01, 40.0), **options)
     x = 40.0 * start_noise(key, count, (2,), jnp.float64)
     out = sample(mixture.denoiser, made, x, key=key)
@@ -68,12 +68,12 @@ def test_large_variance_of_ddpm_is_that_of_the_forward_step():
     frame.
     """
     s, r = 2.0, 0.5
-    made = table(sde.ddpm, [s, r], variance="large")
+    made = table(solvers.ddpm, [s, r], variance="large")
     alpha = lambda level: 1 / np.sqrt(1 + level**2)  # noqa: E731
     beta = 1 - (alpha(s) / alpha(r)) ** 2
     assert made.noises[-1, -1, 0] == pytest.approx(np.sqrt(beta) / alpha(r))
-    small = table(sde.ddpm, [s, r], variance="small").noises[-1, -1, 0]
-    assert small == pytest.approx(table(sde.ddim, [s, r], eta=1.0).noises[-1, -1, 0])
+    small = table(solvers.ddpm, [s, r], variance="small").noises[-1, -1, 0]
+    assert small == pytest.approx(table(solvers.ddim, [s, r], eta=1.0).noises[-1, -1, 0])
 
 
 FRAMES = [
@@ -90,7 +90,7 @@ FRAMES = [
 
 
 @pytest.mark.parametrize(("frame", "prediction"), FRAMES, ids=str)
-@pytest.mark.parametrize("solver", [ode.unipc, sde.ddim])
+@pytest.mark.parametrize("solver", [solvers.unipc, solvers.ddim])
 def test_every_frame_gives_the_same_samples(gaussian, key, frame, prediction, solver):
     """A perfect network of any process and prediction becomes the same denoiser, so samples are
     the same.
@@ -202,7 +202,7 @@ def test_guidance_weights(key):
 
 def test_sampler_is_a_denoiser_and_a_table(gaussian, key):
     single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), gaussian)
-    sampler = Sampler(single.denoiser, table(sde.ddim, grids.karras(5)))
+    sampler = Sampler(single.denoiser, table(solvers.ddim, grids.karras(5)))
     some = sampler(key, jnp.array([7, 2]), (3,))
     assert some.dtype == jnp.float32 and some.shape == (2, 3)
     np.testing.assert_allclose(sampler(key, 8, (3,))[jnp.array([7, 2])], some, rtol=1e-5)

@@ -3,60 +3,21 @@ compilation.
 """
 
 import dataclasses
+import inspect
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from every_solver import ALL, DETERMINISTIC, name
 
-from jaxdiff import grids
+from jaxdiff import grids, solvers
 from jaxdiff.exact import GaussianMixture
-from jaxdiff.sampling import ode, sde
+from jaxdiff.sampling.direct import direct
 from jaxdiff.sampling.sample import sample, start_noise, trajectory
 from jaxdiff.sampling.table import load_table, pad
 from jaxdiff.sampling.trace import table
-
-# Every solver with its options. New solvers join here and in the list of test_orders.
-DETERMINISTIC = [
-    (ode.euler, {}),
-    (ode.heun, {}),
-    (ode.dpm2, {}),
-    (ode.dpm2, {"ratio": 0.3}),
-    (ode.lms, {"order": 3}),
-    (ode.ipndm, {"order": 4}),
-    (ode.ipndm_v, {"order": 4, "reference": True}),
-    (ode.deis, {"order": 3}),
-    (ode.dpmpp, {"order": 1}),
-    (ode.dpmpp, {"order": 2}),
-    (ode.dpmpp, {"order": 3}),
-    (ode.dpmpp, {"order": 3, "prediction": "noise", "lower_final": False}),
-    (ode.unipc, {"order": 1}),
-    (ode.unipc, {"order": 2, "variant": "bh1"}),
-    (ode.unipc, {"order": 3}),
-    (ode.unipc, {"order": 3, "prediction": "noise"}),
-]
-STOCHASTIC = [
-    (sde.ddim, {"eta": 1.0}),
-    (sde.ddim, {"eta": 0.5}),
-    (sde.ddpm, {"variance": "small"}),
-    (sde.ddpm, {"variance": "large"}),
-    (sde.churn, {"amount": 10.0}),
-    (sde.churn, {"amount": 10.0, "step": ode.euler_step}),
-    (sde.consistency, {}),
-    (sde.dpm2_ancestral, {"eta": 0.7}),
-    (sde.dpmpp_2s_ancestral, {}),
-    (sde.sde_dpmpp, {"order": 2}),
-    (sde.sde_dpmpp, {"order": 3, "eta": 0.5}),
-    (sde.sde_dpmpp_2s, {}),
-]
-ALL = DETERMINISTIC + STOCHASTIC
-
-
-def name(value):
-    return getattr(value, "__name__", None) or ",".join(
-        str(getattr(v, "__name__", v)) for v in value.values()
-    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +37,9 @@ def start():
 
 def textbook(D, solver, options, levels, y, noises=()):
     noises = iter(noises)
-    extra = {"noise": lambda: next(noises)} if solver.__module__.endswith("sde") else {}
+    extra = (
+        {"noise": lambda: next(noises)} if "noise" in inspect.signature(solver).parameters else {}
+    )
     return [y, *solver(D, y, levels, **extra, **options)]
 
 
@@ -96,15 +59,15 @@ def test_table_equals_textbook(mixture, start, solver, options, zero):
 def test_evaluation_counts():
     levels, unended = grids.karras(6), grids.karras(6, zero=False)
     expected = {
-        ode.euler: (6, 6),
-        ode.heun: (11, 12),
-        ode.dpm2: (11, 12),
-        ode.unipc: (6, 6),
-        ode.lms: (6, 6),
+        solvers.euler: (6, 6),
+        solvers.heun: (11, 12),
+        solvers.dpm2: (11, 12),
+        solvers.unipc: (6, 6),
+        solvers.lms: (6, 6),
     }
     for solver, counts in expected.items():
         assert (table(solver, levels).nfe, table(solver, unended).nfe) == counts
-    assert table(ode.euler, levels, first=ode.unit_first).nfe == 5
+    assert table(solvers.euler, levels, first=solvers.unit_first).nfe == 5
 
 
 def test_windows_stay_short():
@@ -116,28 +79,30 @@ def test_windows_stay_short():
         made = table(solver, levels, **options)
         if options.get("prediction") != "noise":
             assert made.states.shape[2] <= 4 and made.denoised.shape[2] <= 4, made
-    assert table(ode.dpmpp, levels, order=3).states.shape[1:] == (1, 1)
-    assert table(ode.unipc, levels, order=3).states.shape[1:] == (2, 2)
+    assert table(solvers.dpmpp, levels, order=3).states.shape[1:] == (1, 1)
+    assert table(solvers.unipc, levels, order=3).states.shape[1:] == (2, 2)
 
 
 def test_analytic_first_step(mixture, start):
     levels = grids.karras(4, zero=False)
-    made = table(ode.ipndm, levels, first=ode.unit_first)
-    answers = [ode.unit_first]
+    made = table(solvers.ipndm, levels, first=solvers.unit_first)
+    answers = [solvers.unit_first]
     D = lambda y, s: answers.pop()(y, s) if answers else mixture.denoiser(y, s)  # noqa: E731
-    expected = textbook(D, ode.ipndm, {}, [float(s) for s in levels], start)[-1]
+    expected = textbook(D, solvers.ipndm, {}, [float(s) for s in levels], start)[-1]
     np.testing.assert_allclose(sample(mixture.denoiser, made, start), expected, rtol=1e-12)
 
 
 def test_one_step_without_any_evaluation(mixture, start):
-    made = table(ode.euler, [80.0, 1.0], first=ode.unit_first)
+    made = table(solvers.euler, [80.0, 1.0], first=solvers.unit_first)
     assert made.nfe == 0
     expected = start + (1.0 - 80.0) * start / np.sqrt(1 + 80.0**2)
     np.testing.assert_allclose(sample(mixture.denoiser, made, start), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("solver", "options"), [(ode.unipc, {"order": 3}), (sde.churn, {"amount": 10.0})], ids=name
+    ("solver", "options"),
+    [(solvers.unipc, {"order": 3}), (solvers.churn, {"amount": 10.0})],
+    ids=name,
 )
 def test_save_and_load(tmp_path, mixture, start, key, solver, options):
     made = table(solver, grids.karras(5), **options)
@@ -160,7 +125,7 @@ def test_save_and_load(tmp_path, mixture, start, key, solver, options):
 
 def test_a_table_file_is_enough_to_sample(tmp_path, mixture, start):
     """What the file says, executed by a few lines of NumPy that know nothing of jaxdiff."""
-    table(ode.unipc, grids.karras(5), order=2).save(tmp_path / "t.json")
+    table(solvers.unipc, grids.karras(5), order=2).save(tmp_path / "t.json")
     t = json.loads((tmp_path / "t.json").read_text())
     states, outputs = [np.asarray(start)], []
     for n in range(t["nfe"] + 1):
@@ -179,7 +144,7 @@ def test_damaged_table_files(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match="not a sampler table"):
         load_table(path)
-    table(ode.euler, grids.karras(3)).save(path)
+    table(solvers.euler, grids.karras(3)).save(path)
     text = json.loads(path.read_text())
     for change in ({"nodes": [1.0]}, {"accepted": [99, 1, 2]}, {"slots": "x"}, {"states": None}):
         path.write_text(json.dumps(text | change))
@@ -200,13 +165,13 @@ def test_damaged_table_files(tmp_path):
 )
 def test_bad_grids(levels, message):
     with pytest.raises(ValueError, match=message):
-        table(ode.euler, levels)
+        table(solvers.euler, levels)
 
 
 def test_helpful_errors(mixture, start, key):
-    made, noisy = table(ode.euler, grids.karras(3)), table(sde.ddim, grids.karras(3))
+    made, noisy = table(solvers.euler, grids.karras(3)), table(solvers.ddim, grids.karras(3))
     with pytest.raises(TypeError, match="no option 'ordr'; it has: order"):
-        table(ode.lms, grids.karras(3), ordr=2)
+        table(solvers.lms, grids.karras(3), ordr=2)
     with pytest.raises(TypeError, match="not linear"):
         table(lambda D, y, levels: iter([y * y]), grids.karras(1))
     with pytest.raises(ValueError, match="one per step"):
@@ -223,7 +188,7 @@ def test_helpful_errors(mixture, start, key):
         sample(mixture.denoiser, noisy, start, noise=np.zeros((3, *start.shape)))
     with pytest.raises(ValueError, match="index"):
         sample(mixture.denoiser, noisy, start, key=key, index=jnp.arange(3))
-    for solver, bad in [(ode.ipndm, 5), (ode.dpmpp, 4), (ode.unipc, 0)]:
+    for solver, bad in [(solvers.ipndm, 5), (solvers.dpmpp, 4), (solvers.unipc, 0)]:
         with pytest.raises(ValueError, match="orders"):
             table(solver, grids.karras(3), order=bad)
 
@@ -231,11 +196,11 @@ def test_helpful_errors(mixture, start, key):
 @pytest.mark.parametrize(
     ("solver", "options"),
     [
-        (ode.euler, {}),
-        (ode.heun, {}),
-        (ode.lms, {"order": 3}),
-        (ode.dpmpp, {"order": 3}),
-        (ode.unipc, {"order": 3}),
+        (solvers.euler, {}),
+        (solvers.heun, {}),
+        (solvers.lms, {"order": 3}),
+        (solvers.dpmpp, {"order": 3}),
+        (solvers.unipc, {"order": 3}),
     ],
     ids=name,
 )
@@ -255,7 +220,7 @@ def test_gradients_with_respect_to_grid_and_weights(mixture, start, solver, opti
 
     random = np.random.default_rng(4)
     cases = [(by_grid, inner)] + [(by_weights, jax.tree.map(jnp.asarray, made))] * (
-        solver is ode.unipc
+        solver is solvers.unipc
     )
     for function, point in cases:
         direction = jax.tree.map(lambda a: jnp.asarray(random.normal(size=a.shape)) * 0.1, point)
@@ -286,7 +251,7 @@ def test_traced_weights_equal_host_weights():
 
 def test_noise_belongs_to_the_sample(mixture, key):
     """Sample i is the same in any batch, in any order, with and without padding."""
-    made = table(sde.churn, grids.karras(4), amount=10.0)
+    made = table(solvers.churn, grids.karras(4), amount=10.0)
     x = 80.0 * start_noise(key, 6, (2,), jnp.float64)
     whole = sample(mixture.denoiser, made, x, key=key)
     some = jnp.array([4, 1])
@@ -294,7 +259,7 @@ def test_noise_belongs_to_the_sample(mixture, key):
     np.testing.assert_allclose(
         sample(mixture.denoiser, made, x[some], key=key, index=some), whole[some], rtol=1e-12
     )
-    padded = pad([made, table(sde.churn, grids.karras(7), amount=10.0)])[0]
+    padded = pad([made, table(solvers.churn, grids.karras(7), amount=10.0)])[0]
     np.testing.assert_allclose(sample(mixture.denoiser, padded, x, key=key), whole, rtol=1e-12)
     assert np.abs(sample(mixture.denoiser, made, x, key=jax.random.key(1)) - whole).max() > 1e-3
 
@@ -313,15 +278,15 @@ def test_padded_tables_give_the_same_samples_with_few_programs(mixture, start):
 def test_solvers_of_one_shape_share_a_program(mixture, start):
     from jaxdiff.sampling import sample as module
 
-    sample(mixture.denoiser, table(ode.heun, grids.karras(4)), start)
+    sample(mixture.denoiser, table(solvers.heun, grids.karras(4)), start)
     before = module._run._cache_size()
-    sample(mixture.denoiser, table(ode.heun, grids.log_snr(4), name="another"), start)
-    sample(mixture.denoiser, table(ode.dpm2, grids.arctan(4), ratio=0.4), start)
+    sample(mixture.denoiser, table(solvers.heun, grids.log_snr(4), name="another"), start)
+    sample(mixture.denoiser, table(solvers.dpm2, grids.arctan(4), ratio=0.4), start)
     assert module._run._cache_size() == before
 
 
 def test_another_denoiser_of_the_same_shape_recompiles_nothing(mixture, start):
-    made = table(ode.euler, grids.karras(4))
+    made = table(solvers.euler, grids.karras(4))
     run = jax.jit(sample)
     run(mixture.denoiser, made, start)
     other = dataclasses.replace(mixture, means=mixture.means + 1.0)
@@ -330,7 +295,7 @@ def test_another_denoiser_of_the_same_shape_recompiles_nothing(mixture, start):
 
 
 def test_jit_vmap_scan_remat_and_plain_functions_agree(mixture, start):
-    made, D = table(ode.dpmpp, grids.karras(4), order=2), mixture.denoiser
+    made, D = table(solvers.dpmpp, grids.karras(4), order=2), mixture.denoiser
     expected = sample(D, made, start)
     same = lambda x: np.testing.assert_allclose(x, expected, rtol=1e-12)  # noqa: E731
     same(jax.jit(sample)(D, made, start))
@@ -342,9 +307,9 @@ def test_jit_vmap_scan_remat_and_plain_functions_agree(mixture, start):
 
 def test_state_dtype_is_kept(mixture, start):
     single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), mixture)
-    out = sample(single.denoiser, table(ode.unipc, grids.karras(6)), start.astype(jnp.float32))
+    out = sample(single.denoiser, table(solvers.unipc, grids.karras(6)), start.astype(jnp.float32))
     assert out.dtype == jnp.float32
-    exact = sample(mixture.denoiser, table(ode.unipc, grids.karras(6)), start)
+    exact = sample(mixture.denoiser, table(solvers.unipc, grids.karras(6)), start)
     np.testing.assert_allclose(out, exact, atol=2e-4)
 
 
@@ -361,5 +326,45 @@ def test_few_steps_are_finite_with_finite_gradients(solver, options):
     for steps, zero in ((1, True), (2, False), (4, True)):
         levels = grids.log_snr(steps, zero=zero)[: steps + (not zero)]
         assert np.isfinite(weights(levels, zero))
-        if solver is not sde.churn:  # whether a level lies within the churned range must be known
+        if (
+            solver is not solvers.churn
+        ):  # whether a level lies within the churned range must be known
             assert np.isfinite(jax.grad(weights)(jnp.asarray(levels), zero)).all()
+
+
+@pytest.mark.parametrize(
+    ("solver", "options"), [(solvers.unipc, {}), (solvers.churn, {"low": 0.1})]
+)
+def test_direct_execution_equals_the_table(mixture, start, key, solver, options):
+    """Without a table a solver draws the same noise and ends in the same samples."""
+    levels = grids.karras(4)
+    made = table(solver, levels, **options)
+    key = key if made.stochastic else None
+    index = jnp.array([7, 1, 3, 0, 2])
+    expected = sample(mixture.denoiser, made, start, key=key, index=index)
+    got = direct(mixture.denoiser, solver, levels, start, key=key, index=index, **options)
+    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_direct_execution_checks_its_arguments(mixture, start):
+    levels = grids.karras(4)
+    with pytest.raises(ValueError, match="churn draws noise: give either key= or recorded noise="):
+        direct(mixture.denoiser, solvers.churn, levels, start)
+    with pytest.raises(TypeError, match="has no option 'oder'"):
+        direct(mixture.denoiser, solvers.unipc, levels, start, oder=2)
+    with pytest.raises(ValueError, match="strictly decrease"):
+        direct(mixture.denoiser, solvers.unipc, levels[::-1], start)
+
+
+@pytest.mark.parametrize("solver", [solvers.euler, solvers.unipc, solvers.heun])
+def test_denoised_at_the_end(mixture, start, solver):
+    """D at the lowest level: one evaluation and one accepted state more."""
+    levels = grids.log_snr(4, zero=False)
+    plain, made = table(solver, levels), table(solver, levels, denoise=True)
+    assert made.nfe == plain.nfe + 1 and made.levels[-1] == 0
+    path = trajectory(mixture.denoiser, made, start)
+    end = sample(mixture.denoiser, plain, start)
+    np.testing.assert_allclose(path.states[-2], end, rtol=1e-11)
+    np.testing.assert_allclose(path.states[-1], mixture.denoiser(end, levels[-1]), rtol=1e-11)
+    with pytest.raises(ValueError, match="denoised output already"):
+        table(solver, grids.log_snr(4), denoise=True)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxdiff import solvers
 from jaxdiff.distill.primitives import (
     Distance,
     drop_labels,
@@ -35,9 +36,8 @@ from jaxdiff.distill.primitives import (
 )
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
 from jaxdiff.prediction import as_partial, denoiser, expand
-from jaxdiff.sampling import sde
-from jaxdiff.sampling.ode import heun_step
 from jaxdiff.sampling.sample import Sampler
+from jaxdiff.sampling.singlestep import heun_step
 from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Denoiser, Key, Network, Params
 
@@ -142,7 +142,7 @@ def _consistency(
     def sampler(state: Any, steps: int = 1, ema: str | None = None, levels: Any = None) -> Sampler:
         chosen = state.params["student"] if ema is None else state.ema["student"][ema]
         levels = student_levels(steps, high, middle) if levels is None else levels
-        return Sampler(wrap(chosen), table(sde.consistency, levels, smallest=sigma_min))
+        return Sampler(wrap(chosen), table(solvers.consistency, levels, smallest=sigma_min))
 
     averages = dict(ema or {}) | ({} if target is None else {"target": target})
     start = params if callable(params) else lambda key: params

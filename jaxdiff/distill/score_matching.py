@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff import grids
+from jaxdiff import grids, solvers
 from jaxdiff.distill.primitives import drop_labels, log_normal_levels, perturb, squared
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
 from jaxdiff.prediction import denoiser, edm_weight
 from jaxdiff.process import EDM, Process
-from jaxdiff.sampling import ode
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -109,4 +108,4 @@ def trained_sampler(
 
 def default_table() -> Table:
     """EDM's deterministic sampler at 35 evaluations."""
-    return table(ode.heun, grids.karras(18))
+    return table(solvers.heun, grids.karras(18))

@@ -170,19 +170,26 @@ def start_noise(
         if isinstance(index, int)
         else jnp.asarray(index, jnp.int32)
     )
-    return _draw(
+    return draw(
         jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers), START, 0, tuple(shape), dtype
     )
 
 
-def _draw(
+def draw(
     keys: Key, evaluation: Array | int, slot: int, shape: tuple[int, ...], dtype: Any
 ) -> Array:
+    """Standard normal noise (len(keys), *shape): a sample's draw ``slot`` of an evaluation."""
+
     def one(key: Key) -> Array:
         own = jax.random.fold_in(jax.random.fold_in(key, evaluation), slot)
         return jax.random.normal(own, shape, dtype)
 
     return jax.vmap(one)(keys)
+
+
+def sample_keys(key: Key, start: Array, index: Array | None) -> Key:
+    """Each sample's own key."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(_index(start, index))
 
 
 def _index(start: Array, index: Array | None) -> Array:
@@ -193,13 +200,8 @@ def _index(start: Array, index: Array | None) -> Array:
     )
 
 
-def _check(
-    t: Table, start: Array, key: Key | None, index: Array | None, noise: Array | None
-) -> Array | None:
-    if not isinstance(t, Table):
-        raise TypeError(
-            f"sample needs a table, as made by table(solver, levels); this is {type(t).__name__}"
-        )
+def check_start(start: Array, index: Array | None) -> None:
+    """Complain about a start that is no batch of states, or an index that does not name them."""
     if getattr(start, "ndim", 0) < 1 or jnp.result_type(start) not in (jnp.float32, jnp.float64):
         raise TypeError(
             "start must be a batch of states in float32 or float64 (lower precision belongs "
@@ -210,12 +212,27 @@ def _check(
         raise ValueError(
             f"index must name each of the {start.shape[0]} samples; its shape is {jnp.shape(index)}"
         )
-    if not t.stochastic:
-        return None
-    if (key is None) == (noise is None):
-        raise ValueError(f"{t.name} draws noise: give either key= or recorded noise=")
+
+
+def check_key(name: str, key: Key | None, recorded: Array | None = None) -> None:
+    """Complain unless a stochastic sampler has a typed key or recorded noise."""
+    if (key is None) == (recorded is None):
+        raise ValueError(f"{name} draws noise: give either key= or recorded noise=")
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError("key must be a typed key, as made by jax.random.key(seed)")
+
+
+def _check(
+    t: Table, start: Array, key: Key | None, index: Array | None, noise: Array | None
+) -> Array | None:
+    if not isinstance(t, Table):
+        raise TypeError(
+            f"sample needs a table, as made by table(solver, levels); this is {type(t).__name__}"
+        )
+    check_start(start, index)
+    if not t.stochastic:
+        return None
+    check_key(t.name, key, noise)
     if noise is None:
         return None
     if t.count is not None:
@@ -285,14 +302,14 @@ def _run(
     nodes = jnp.asarray(t.nodes, dtype)
     keys = None if key is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
-    def draw(n: Array | int) -> list[Array]:
+    def drawn(n: Array | int) -> list[Array]:
         if noise is not None:
             return list(noise[n])
-        return [_draw(keys, n, q, shape[1:], dtype) for q in range(t.slots)]  # type: ignore[arg-type]
+        return [draw(keys, n, q, shape[1:], dtype) for q in range(t.slots)]  # type: ignore[arg-type]
 
     def step(windows: _Windows, inputs: Any) -> tuple[_Windows, Any]:
         n, own, level = inputs
-        windows, out = _evaluate(denoiser, cond, windows, own, level, draw(n))
+        windows, out = _evaluate(denoiser, cond, windows, own, level, drawn(n))
         return windows, out if whole else None
 
     def at(n: Array | int | slice) -> _Windows:
@@ -310,7 +327,7 @@ def _run(
         last, out = t.count, None
         body = lambda n, windows: step(windows, (n, at(n), nodes[n]))[0]  # noqa: E731
         windows = lax.fori_loop(0, last, body, windows)
-    _, made = _make_rows(windows, at(last), draw(last))
+    _, made = _make_rows(windows, at(last), drawn(last))
     if not whole:
         return made[-1]
     rows, outputs = out  # type: ignore[misc]

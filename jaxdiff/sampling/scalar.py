@@ -1,4 +1,4 @@
-"""Scalar functions for solver coefficients.
+"""What solvers are written in: types, and scalar functions for their coefficients.
 
 A solver's coefficients are functions of noise levels. Levels are Python floats while a table is
 built on the host (then everything here is float64), or traced JAX scalars when the table is to be
@@ -21,6 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 Scalar = Any
+State = Any
+D = Callable[[State, Scalar], State]
+Noise = Callable[[], State]
 _GAUSS = [
     ((1.0 + float(n)) / 2, float(w) / 2)
     for n, w in zip(*np.polynomial.legendre.leggauss(32), strict=True)
@@ -88,3 +91,8 @@ def solve(matrix: Sequence[Sequence[Scalar]], rhs: Sequence[Scalar]) -> list[Sca
         return [float(x) for x in np.linalg.solve(np.array(matrix), np.array(rhs))]
     rows = [jnp.stack([jnp.asarray(x, traced[0].dtype) for x in row]) for row in [*matrix, rhs]]
     return list(jnp.linalg.solve(jnp.stack(rows[:-1]), rows[-1]))
+
+
+def weighted(weights: Sequence[Scalar], values: Sequence[State]) -> State:
+    """The sum of weights times values."""
+    return sum(w * v for w, v in zip(weights, values, strict=True))

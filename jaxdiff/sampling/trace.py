@@ -128,6 +128,7 @@ def table(
     levels: Sequence[Scalar] | np.ndarray | Array,
     *,
     first: Callable[[Any, Scalar], Any] | None = None,
+    denoise: bool = False,
     name: str | None = None,
     **options: Any,
 ) -> Table:
@@ -141,8 +142,10 @@ def table(
             differentiable with respect to it. Levels that are traced but end in zero are given as a
             sequence: ``table(solver, [*levels, 0.0])``.
         first: an analytic first step: ``first(y, level)`` answers the first call of D in closed
-            form (linear in y) and costs no evaluation. :func:`jaxdiff.sampling.ode.unit_first` is
-            the usual one.
+            form (linear in y) and costs no evaluation;
+            :func:`jaxdiff.sampling.singlestep.unit_first` is the usual one.
+        denoise: return D at the last level, which must not be 0, instead of the state there: one
+            more evaluation, and one more accepted state at level 0.
         name: what to call the table; the solver's own name by default.
         options: handed to the solver.
 
@@ -152,22 +155,29 @@ def table(
             states.
     """
     knots = check_levels(levels)
-    stochastic = _check_options(solver, options)
+    if denoise and is_zero(knots[-1]):
+        raise ValueError("a grid that ends in 0 returns the denoised output already")
+    stochastic = check_options(solver, options)
     tape = _Tape(first)
     extra = {"noise": tape.noise} if stochastic else {}
     for y in solver(tape.evaluate, Vector({0: 1.0}), knots, **extra, **options):
         tape.accept(y)
     if len(tape.accepted) != len(knots) - 1:
         raise ValueError(
-            f"{_name(solver)} yielded {len(tape.accepted)} states on a grid of {len(knots) - 1} "
-            "steps: a solver yields one per step"
+            f"{solver_name(solver)} yielded {len(tape.accepted)} states on a grid of "
+            f"{len(knots) - 1} steps: a solver yields one per step"
         )
+    if denoise:
+        tape.accept(tape.evaluate(Vector({tape.accepted[-1]: 1.0}), knots[-1]))
+        knots = [*knots, 0.0]
     final = Vector({tape.accepted[-1]: 1.0})
     tape.accepted[-1] = tape.settle(final, newest=True)
     described = {k: getattr(v, "__name__", v) for k, v in options.items()}
     if first is not None:
         described["first"] = getattr(first, "__name__", str(first))
-    return _assemble(tape, knots, Label(name or _name(solver), described))
+    if denoise:
+        described["denoise"] = True
+    return _assemble(tape, knots, Label(name or solver_name(solver), described))
 
 
 def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
@@ -249,7 +259,7 @@ def check_levels(levels: Sequence[Scalar] | np.ndarray | Array) -> list[Scalar]:
     return knots
 
 
-def _check_options(solver: Solver, options: dict[str, Any]) -> bool:
+def check_options(solver: Solver, options: dict[str, Any]) -> bool:
     """Whether the solver takes noise; complain about options it does not have."""
     known = inspect.signature(solver).parameters
     free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
@@ -257,12 +267,14 @@ def _check_options(solver: Solver, options: dict[str, Any]) -> bool:
     for option in options:
         if option not in known and not free:
             raise TypeError(
-                f"{_name(solver)} has no option {option!r}; it has: {', '.join(own) or 'none'}"
+                f"{solver_name(solver)} has no option {option!r}; "
+                f"it has: {', '.join(own) or 'none'}"
             )
     return "noise" in known
 
 
-def _name(solver: Solver) -> str:
+def solver_name(solver: Solver) -> str:
+    """What to call a solver."""
     return getattr(solver, "__name__", None) or getattr(
         getattr(solver, "func", None), "__name__", "solver"
     )

@@ -1,0 +1,180 @@
+"""Exponential multistep solvers: DPM-Solver, DPM-Solver++ and UniPC.
+
+With lambda = -log s the solution of the probability-flow ODE between levels s > r has two forms,
+
+    y_r = y_s - r int e^(lambda_r - lambda) eps dlambda               (noise prediction)
+    y_r = (r/s) y_s + r int_{-log s}^{-log r} e^lambda D dlambda      (data prediction),
+
+of which eps or D is interpolated in lambda and the exponential is integrated exactly. One
+evaluation per step. Generators as in :mod:`jaxdiff.sampling.singlestep`; a step to level 0 is
+y = D(y, s).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Literal
+
+from jaxdiff.sampling.scalar import D, Scalar, State, expm1, is_zero, log, phi, solve, weighted
+
+Prediction = Literal["data", "noise"]
+
+
+def step_order(i: int, steps: int, order: int, lower_final: bool) -> int:
+    """Order of step i: as many as there is history for, and lower towards the end if asked."""
+    return min(order, i + 1, steps - i if lower_final else order)
+
+
+def dpmpp(
+    D: D,
+    y: State,
+    levels: Sequence[Scalar],
+    order: int = 2,
+    prediction: Prediction = "data",
+    lower_final: bool = True,
+    reference: bool = False,
+) -> Iterator[State]:
+    """DPM-Solver++ multistep (data prediction, arXiv 2211.01095) and DPM-Solver multistep (noise
+    prediction).
+
+    Exponential Adams method in lambda = -log level. With h the step in lambda and M the predicted
+    quantity, derivatives h M', h^2 M'' come from divided differences and
+
+        data:   y_r = (r/s) y + h phi_1(-h) M + h phi_2(-h) (h M') + h phi_3(-h) (h^2 M'')
+        noise:  y_r = y - r [h phi_1(h) M + h phi_2(h) (h M') + h phi_3(h) (h^2 M'')];
+
+    at order 2 the published solver has phi_1/2 in place of phi_2, which is of the same order.
+
+    Args:
+        order: 1 to 3.
+        prediction: what is interpolated, "data" or "noise".
+        lower_final: lower the order in the last steps (order 1 in the last).
+        reference: at order 3, take h^2 M'' without its factor 2, as all published code does; its
+            order is then 2.
+    """
+    check_order("dpmpp", order, prediction)
+    history: list[tuple[Scalar, State]] = []
+    steps = len(levels) - 1
+    for i, (s, r) in enumerate(pairwise(levels)):
+        output = D(y, s)
+        if is_zero(r):
+            y = output
+        else:
+            predicted = output if prediction == "data" else (y - output) / s
+            history = [(-log(s), predicted), *history][:order]
+            h = -log(r) - history[0][0]
+            derivatives = differences(
+                h, history[: step_order(i, steps, order, lower_final)], reference
+            )
+            if prediction == "data":
+                y = (r / s) * y - _adams(-h, derivatives)
+            else:
+                y = y - r * _adams(h, derivatives)
+        yield y
+
+
+def differences(h: Scalar, history: list[tuple[Scalar, State]], reference: bool) -> list[State]:
+    """M, h M', h^2 M'' by divided differences over one to three past values."""
+    times, values = zip(*history, strict=True)
+    if len(values) == 1:
+        return [values[0]]
+    r0 = (times[0] - times[1]) / h
+    first = (values[0] - values[1]) / r0
+    if len(values) == 2:
+        return [values[0], first]
+    r1 = (times[1] - times[2]) / h
+    change = (first - (values[1] - values[2]) / r1) / (r0 + r1)
+    return [values[0], first + r0 * change, change if reference else 2.0 * change]
+
+
+def _adams(z: Scalar, derivatives: list[State]) -> State:
+    """Z (phi_1 M + phi_2 (h M') + phi_3 (h^2 M'')), with phi_1/2 for phi_2 at order 2 (2211.01095,
+    algorithm 2).
+    """
+    total = expm1(z) * derivatives[0]
+    if len(derivatives) == 2:
+        return total + (expm1(z) / 2) * derivatives[1]
+    return total + sum(z * phi(k, z) * d for k, d in enumerate(derivatives[1:], 2))
+
+
+def check_order(solver: str, order: int, prediction: str) -> None:
+    """Complain about an order or a prediction that a solver does not have."""
+    if order not in (1, 2, 3):
+        raise ValueError(f"{solver} has orders 1, 2 and 3, not {order}")
+    if prediction not in ("data", "noise"):
+        raise ValueError(f"{solver} predicts 'data' or 'noise', not {prediction!r}")
+
+
+def unipc(
+    D: D,
+    y: State,
+    levels: Sequence[Scalar],
+    order: int = 3,
+    variant: Literal["bh1", "bh2"] = "bh2",
+    prediction: Prediction = "data",
+    lower_final: bool = True,
+    reference: bool = False,
+) -> Iterator[State]:
+    """UniPC: a predictor UniP-p and a corrector UniC-p that reuses the predictor's evaluation
+    (arXiv 2302.04867).
+
+    The corrector raises the order by one at no cost in evaluations: the network is evaluated at the
+        predicted state,
+    the state is then corrected with that output. One evaluation per step; none is spent on
+    correcting the last step.
+
+    Args:
+        order: p, 1 to 3.
+        variant: B(h) = h ("bh1") or e^h - 1 ("bh2"). They differ only where the paper's shortcut
+            weight 1/2 is used (the predictor of order 2 and the corrector of order 1).
+        prediction: what is interpolated, "data" or "noise".
+        lower_final: lower the order in the last steps.
+        reference: also correct the last step where the grid is shorter than the order, as published
+            code does by its warm-up loop, which costs one more evaluation.
+    """
+    check_order("unipc", order, prediction)
+    if variant not in ("bh1", "bh2"):
+        raise ValueError(f"unipc has variants 'bh1' and 'bh2', not {variant!r}")
+    steps = len(levels) - 1
+
+    def model(y: State, s: Scalar) -> State:
+        output = D(y, s)
+        return output if prediction == "data" else (y - output) / s
+
+    history = [(levels[0], model(y, levels[0]))]  # of the model at *predicted* states, newest first
+    for i, (s, r) in enumerate(pairwise(levels)):
+        newest = history[0][1]
+        base = (
+            (r / s) * y + (1.0 - r / s) * newest if prediction == "data" else y + (r - s) * newest
+        )
+        if is_zero(r):
+            yield base
+            return
+        warm_up = reference and i + 1 < order
+        past = history[1 : step_order(i, steps, order, lower_final and not warm_up)]
+        h = log(s) - log(r)
+        ratios = [(log(s) - log(level)) / h for level, _ in past]
+        slopes = [(m - newest) / c for c, (_, m) in zip(ratios, past, strict=True)]
+        z, scale = (-h, 1.0) if prediction == "data" else (h, r)
+        big = z if variant == "bh1" else expm1(z)
+        predicted = (
+            base - (scale * big) * weighted(unipc_weights(ratios, z, big), slopes) if past else base
+        )
+        if i == steps - 1 and not warm_up:
+            yield predicted
+            return
+        history = [(r, model(predicted, r)), *history][:order]
+        slopes = [*slopes, history[0][1] - newest]
+        y = base - (scale * big) * weighted(unipc_weights([*ratios, 1.0], z, big), slopes)
+        yield y
+
+
+def unipc_weights(ratios: Sequence[Scalar], z: Scalar, big: Scalar) -> list[Scalar]:
+    """Weights rho of UniPC: sum_m rho_m ratio_m^(k-1) = k! z phi_{k+1}(z) / B for k = 1, ..., or
+    1/2 for a single one.
+    """
+    if len(ratios) == 1:
+        return [0.5]
+    powers = range(len(ratios))
+    rhs = [math.factorial(k + 1) * z * phi(k + 2, z) / big for k in powers]
+    return solve([[c**k for c in ratios] for k in powers], rhs)
