@@ -21,6 +21,7 @@ from jaxdiff import solvers as solvers
 from jaxdiff.conditioning import guidance as guidance
 from jaxdiff.prediction import denoiser as denoiser
 from jaxdiff.sampling.adaptive import adaptive as adaptive
+from jaxdiff.sampling.direct import direct as direct
 from jaxdiff.sampling.sample import Sampler as Sampler
 from jaxdiff.sampling.sample import Trajectory as Trajectory
 from jaxdiff.sampling.sample import sample as sample

@@ -41,6 +41,7 @@ ALL = DETERMINISTIC + STOCHASTIC
 
 
 def name(value):
-    return getattr(value, "__name__", None) or ",".join(
-        str(getattr(v, "__name__", v)) for v in value.values()
-    )
+    """A parameter of a test, as its identifier shows it."""
+    if isinstance(value, dict):
+        return ",".join(str(getattr(v, "__name__", v)) for v in value.values())
+    return getattr(value, "__name__", None) or str(value)

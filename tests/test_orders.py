@@ -7,84 +7,43 @@ start.
 
 import numpy as np
 import pytest
+from every_solver import ALL, name
 
+from experiments.samplers import orders, problems, rows
+from experiments.samplers.rows import Row
 from jaxdiff import grids, solvers
 from jaxdiff.sampling.multistep import published_ipndm_v
 
-VARIANCES = np.array([0.04, 0.25, 1.0, 2.5])
-ORDERS = [
-    (solvers.euler, {}, 1),
-    (solvers.heun, {}, 2),
-    (solvers.dpm2, {}, 2),
-    (solvers.dpm2, {"ratio": 0.3}, 2),
-    *[(solvers.lms, {"order": k}, k) for k in (1, 2, 3, 4)],
+ROWS = rows.ROWS + [
+    Row(solvers.dpm2, {"ratio": 0.3}, 2),
+    Row(solvers.lms, {"order": 1}, 1),
+    Row(solvers.ipndm, {"order": 1}, 1),
+    *[Row(solvers.ipndm_v, {"order": k}, k, k - 1) for k in (2, 4)],
+    *[Row(solvers.dpmpp, {"order": 1, "prediction": p}, 1) for p in ("data", "noise")],
     *[
-        (solvers.ipndm, {"order": k}, min(k, 2)) for k in (1, 2, 3, 4)
-    ],  # its coefficients are those of a uniform grid
-    *[(solvers.ipndm_v, {"order": k}, k) for k in (2, 4)],
-    *[(solvers.deis, {"order": k, "low": 0.05, "high": 20.0}, k) for k in (1, 2, 3, 4)],
-    *[
-        (solvers.dpmpp, {"order": k, "prediction": p}, k)
+        Row(solvers.unipc, {"order": k, "variant": v, "prediction": p}, k + 1, k)
         for k in (1, 2, 3)
-        for p in ("data", "noise")
-    ],
-    (solvers.dpmpp, {"order": 3, "reference": True}, 2),  # the factor 2 that published code lacks
-    *[
-        (solvers.unipc, {"order": k, "variant": v, "prediction": p}, k + 1)
-        for k in (1, 2, 3)
-        for v in ("bh1", "bh2")
-        for p in ("data", "noise")
+        for v, p in (("bh1", "data"), ("bh1", "noise"), ("bh2", "noise"))
     ],
 ]
 
 
-def exact(level, start, high):
-    return start * np.sqrt((VARIANCES + level**2) / (VARIANCES + high**2))
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_observed_order(row):
+    """The order that is declared, of the state or (stochastic) of the distribution."""
+    slope, errors = orders.observed(row)
+    assert abs(slope - row.order) < 0.2, errors
 
 
-def final_error(solver, options, levels, history):
-    levels = [float(s) for s in levels]
-    start = np.full(4, levels[0])
-
-    def D(y, s):
-        y = exact(s, start, levels[0]) if s >= levels[history] else y
-        return VARIANCES / (VARIANCES + s**2) * y
-
-    states = solver(D, start.copy(), levels, **options)
-    y = start
-    for i, y in enumerate(states, 1):
-        if i <= history:
-            y[...] = exact(levels[i], start, levels[0])
-    return np.sqrt(np.mean((y - exact(levels[-1], start, levels[0])) ** 2))
-
-
-def label(value):
-    return getattr(value, "__name__", None) or (
-        ",".join(map(str, value.values())) if isinstance(value, dict) else str(value)
-    )
-
-
-@pytest.mark.parametrize(("solver", "options", "order"), ORDERS, ids=label)
-def test_observed_order(solver, options, order):
-    if solver in (solvers.dpmpp, solvers.unipc):
-        options = options | {"lower_final": False}
-    history = options.get("order", 1) - (solver is not solvers.unipc)
-    steps = np.array([40, 80, 160]) * (
-        4 if solver is solvers.deis else 1
-    )  # it interpolates in VP time
-    errors = [
-        final_error(solver, options, grids.karras(n, 0.05, 20.0, zero=False), history)
-        for n in steps
-    ]
-    observed = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-    assert abs(observed - order) < 0.2, (observed, errors)
+def test_every_solver_has_its_row():
+    assert {row.solver for row in ROWS} | {solvers.consistency} == {solver for solver, _ in ALL}
 
 
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_ipndm_has_its_full_order_on_a_uniform_grid(order):
     steps = np.array([160, 320, 640])
     errors = [
-        final_error(solvers.ipndm, {"order": order}, np.linspace(3.0, 0.2, n + 1), order - 1)
+        orders.state_error(solvers.ipndm, {"order": order}, np.linspace(3.0, 0.2, n + 1), order - 1)
         for n in steps
     ]
     observed = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
@@ -139,6 +98,42 @@ def test_gain_on_a_gaussian(steps, grid):
     for (solver, options), expected in zip(GAIN_SOLVERS, GAINS[steps, grid], strict=True):
         *_, end = solver(D, levels[0], levels, **options)
         assert end / truth == pytest.approx(expected, abs=1.1e-5), (solver.__name__, options)
+
+
+# Squared Frechet distance of what each solver makes of a Gaussian with the mean and covariance of
+# CIFAR-10, at its usual grid without a final zero; first column the steps of the first value.
+SPECTRUM = [
+    (solvers.euler, {}, "karras", 3, [185.2, 128.1, 91.5, 68.3, 53.0, 42.4, 34.7, 29.0]),
+    (solvers.ipndm, {}, "karras", 3, [50.5, 10.9, 3.46, 2.50, 2.06, 1.66, 1.31, 1.04]),
+    (
+        solvers.ipndm_v,
+        {"reference": True},
+        "karras",
+        3,
+        [129.0, 47.1, 17.0, 6.66, 2.96, 1.49, 0.87, 0.59],
+    ),
+    (
+        solvers.dpmpp,
+        {"order": 3, "reference": True},
+        "log SNR",
+        3,
+        [177.7, 43.0, 15.8, 31.3, 26.4, 14.2, 6.46, 2.98],
+    ),
+    (solvers.deis, {}, "VP time", 3, [197.2, 109.8, 61.7, 35.9, 22.1, 14.4, 9.91, 7.09]),
+    (solvers.lms, {}, "karras", 3, [169.9, 104.2, 63.1, 38.6, 24.2, 15.6, 10.3, 6.95]),
+    (solvers.heun, {}, "karras", 2, [13657, 2020, 497, 171]),
+    (solvers.dpm2, {}, "karras", 2, [4207, 429, 131, 50.3]),
+]
+
+
+@pytest.mark.parametrize(("solver", "options", "grid", "first", "expected"), SPECTRUM, ids=name)
+def test_distance_on_the_spectrum_of_natural_images(solver, options, grid, first, expected):
+    mean, variances = problems.natural_spectrum()
+    for steps, value in enumerate(expected, first):
+        levels = [float(s) for s in rows.GRIDS[grid](steps, 0.002, 80.0, False)]
+        *_, gain = solver(orders.denoiser(variances), np.ones(3072), levels, **options)
+        spread = np.sum((np.abs(gain) * levels[0] - np.sqrt(variances)) ** 2)
+        assert spread + np.sum((mean * gain) ** 2) == pytest.approx(value, rel=5e-3)
 
 
 def test_euler_is_best_on_the_arctan_grid():
@@ -204,7 +199,7 @@ MIXTURE = [
 ]
 
 
-@pytest.mark.parametrize(("solver", "options", "coarse", "fine"), MIXTURE, ids=label)
+@pytest.mark.parametrize(("solver", "options", "coarse", "fine"), MIXTURE, ids=name)
 def test_errors_on_a_mixture(mixture_reference, solver, options, coarse, fine):
     start, truth = mixture_reference
     if solver in (solvers.dpmpp, solvers.unipc):

@@ -1,0 +1,1 @@
+"""Every sampler on problems whose answer is known."""
