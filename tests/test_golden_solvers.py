@@ -9,13 +9,20 @@ import functools
 import inspect
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_numbers import Counted, load, teacher
 
-from jaxdiff import solvers
-from jaxdiff.process import VP, Discrete, level
+from jaxdiff import grids, solvers
+from jaxdiff.conditioning.guidance import classifier_free
+from jaxdiff.conditioning.threshold import dynamic
+from jaxdiff.exact import GaussianMixture
+from jaxdiff.process import VP, Discrete, level, pytree_dataclass
+from jaxdiff.sampling.own_time import probability_flow, probability_flow_step
+from jaxdiff.sampling.plan import plan, plan_orders
 from jaxdiff.sampling.sample import sample
+from jaxdiff.sampling.singlestep import dpm_solver, euler_step, heun_step
 from jaxdiff.sampling.table import pad
 from jaxdiff.sampling.trace import table
 
@@ -118,6 +125,11 @@ def kdiffusion(numbers, case):
         solver, options = solvers.dpmpp, order_two
     elif name == "sample_euler_ancestral":
         solver, options = solvers.ddim, {"eta": case["eta"], "inflate": case.get("s_noise", 1.0)}
+    elif name == "sample_dpm_fast":
+        orders = plan_orders(case["n"])
+        ends = case["sigma_max"], case["sigma_min"]
+        levels = np.geomspace(*ends, len(orders) + 1)
+        return dpm_solver, {"orders": orders}, levels, teacher(), None
     elif name in OTHERS:
         solver, fixed = OTHERS[name]
         options = fixed | {"eta": case["eta"], "inflate": case.get("s_noise", 1.0)}
@@ -136,91 +148,116 @@ def kdiffusion(numbers, case):
     )
 
 
+@pytree_dataclass
+class OwnVP:
+    """VP with the two numbers as EDM derives them from a range of levels; one may be negative."""
+
+    slope: float
+    offset: float
+    t_max: float = 1.0
+
+    def alpha(self, t):
+        return jnp.exp(-0.25 * self.slope * t * t - 0.5 * self.offset * t)
+
+    def sigma(self, t):
+        squared = jnp.expm1(0.5 * self.slope * t * t + self.offset * t)
+        positive = squared > 0
+        return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0) * self.alpha(t)
+
+
+@pytree_dataclass
+class OwnVE:
+    """Level sqrt(t), alpha 1."""
+
+    t_max: float = 1e4
+
+    def alpha(self, t):
+        return jnp.ones_like(t)
+
+    def sigma(self, t):
+        return jnp.sqrt(t)
+
+
+def edm_process(case, low, high):
+    if case["schedule"] == "ve":
+        return OwnVE()
+    slope = 2 * (np.log1p(low**2) / 1e-3 - np.log1p(high**2)) / (1e-3 - 1)
+    return OwnVP(slope, np.log1p(high**2) - slope / 2)
+
+
 def edm(numbers, case):
-    if case["function"] == "edm_sampler":
-        solver = solvers.heun
-    elif (case["schedule"], case["scaling"]) == ("linear", "none") and "alpha" not in case:
-        solver = solvers.heun if case["solver"] == "heun" else solvers.euler
+    used, n = np.array(numbers.get(case, "eval_sigmas")), case["num_steps"]
+    one_each = case.get("solver") == "euler"
+    denoise = teacher("mix", load("teacher")["labels"] if case["conditional"] else None)
+    if case["function"] == "edm_sampler" or case["discretization"] == "edm":
+        levels = grids.karras(n)
+    else:  # Heun evaluates at the start, then at each step's end and again, churned, from there
+        levels = np.append(used if one_each else [used[0], *used[1::2]], 0.0)
+    if case.get("schedule", "linear") == "linear":
+        solver, step = (solvers.euler, euler_step) if one_each else (solvers.heun, heun_step)
+        options = {"ratio": case["alpha"]} if "alpha" in case else {}
     else:
-        return (
-            None  # other variables of integration: another method, although it bears the same name
-        )
-    options = {}
+        ends = (0.002, 80.0) if case["discretization"] == "edm" else (levels[-2], levels[0])
+        options = {"process": edm_process(case, *ends), "order": 2 - one_each, "reference": True}
+        solver, step = probability_flow, functools.partial(probability_flow_step, **options)
     if case["stochastic"]:
-        solver, step = (
-            solvers.churn,
-            solvers.euler_step if case.get("solver") == "euler" else solvers.heun_step,
-        )
-        options = {"step": step, "amount": case["S_churn"]}
+        solver, options = solvers.churn, {"step": step, "amount": case["S_churn"]}
         edges = {
             "S_min": ("low", 0.0),
             "S_max": ("high", float("inf")),
             "S_noise": ("inflate", 1.0),
         }
         options |= {ours: case.get(theirs, default) for theirs, (ours, default) in edges.items()}
-    n = case["num_steps"]
-    if case["function"] == "edm_sampler" or case["discretization"] == "edm":
-        levels = (80 ** (1 / 7) + np.arange(n) / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-        levels = np.append(levels, 0.0)
-    else:
-        used = np.array(numbers.get(case, "eval_sigmas"))
-        levels = np.append(used[::2] if solver is not solvers.euler else used, 0.0)
-    return (
-        solver,
-        options,
-        levels,
-        teacher("mix", load("teacher")["labels"] if case["conditional"] else None),
-        None,
-    )
+    return solver, options, levels, denoise, None
 
 
 @functools.cache
 def vp_levels(family, kind, skip, steps):
-    """Levels and the signal scales at both ends; the peer's grids are in time or in log SNR."""
+    """Levels of the peer's grids, which are in time or in log SNR."""
     numbers = load(family)
     process = (
         VP() if kind == "linear" else Discrete.from_betas(np.asarray(numbers["betas_discrete"]))
     )
-    ends = np.array([1.0, 1e-3])
     if skip == "logSNR":
-        levels = np.exp(np.linspace(*np.log(np.asarray(level(process, ends))), steps + 1))
-    elif skip == "time_quadratic":
-        levels = np.asarray(level(process, np.linspace(1.0, 1e-3**0.5, steps + 1) ** 2))
-    else:
-        levels = np.asarray(level(process, np.linspace(1.0, 1e-3, steps + 1)))
-    return levels, np.asarray(process.alpha(ends))
+        return np.exp(np.linspace(*np.log(level(process, np.array([1.0, 1e-3]))), steps + 1))
+    if skip == "time_quadratic":
+        return np.asarray(level(process, np.linspace(1.0, 1e-3**0.5, steps + 1) ** 2))
+    return np.asarray(level(process, np.linspace(1.0, 1e-3, steps + 1)))
 
 
 def vp_original(numbers, case):
-    if (
-        case.get("method", "multistep") != "multistep"
-        or case.get("variant") == "vary_coeff"
-        or "solver_type" in case
-    ):
+    method = case.get("method", "multistep")
+    prediction = predicts(case["algorithm_type"] in ("dpmsolver++", "data_prediction"))
+    if method == "adaptive":
         return None
-    levels, _ = vp_levels(numbers.name, case["noise_schedule"], case["skip_type"], case["steps"])
+    grid = numbers.name, case["noise_schedule"], case["skip_type"]
+    if method != "multistep":
+        levels, orders, ratios = singlestep_steps(grid, case)
+        options = {"orders": orders, "ratios": ratios, "prediction": prediction}
+        options["variant"] = case.get("solver_type", "dpm")
+        return dpm_solver, options, levels, teacher(), None
+    levels = vp_levels(*grid, case["steps"])
     options = {
         "order": case["order"],
         "lower_final": case.get("lower_order_final", True),
         "reference": True,
+        "prediction": prediction,
     }
     if "variant" in case:
-        prediction = case["algorithm_type"].removesuffix("_prediction")
-        return (
-            solvers.unipc,
-            options | {"prediction": prediction, "variant": case["variant"]},
-            levels,
-            teacher(),
-            None,
-        )
+        options["variant"] = case["variant"].removesuffix("_coeff")
+        return solvers.unipc, options, levels, teacher(), None
     options["lower_final"] &= case["steps"] < 10
-    return (
-        solvers.dpmpp,
-        options | {"prediction": predicts(case["algorithm_type"] == "dpmsolver++")},
-        levels,
-        teacher(),
-        None,
-    )
+    return solvers.dpmpp, options, levels, teacher(), None
+
+
+def singlestep_steps(grid, case):
+    """Levels, orders and inner nodes of a single-step case."""
+    order, evaluations = case["order"], case["steps"]
+    fixed = case["method"] == "singlestep_fixed"
+    orders = [order] * (evaluations // order) if fixed else plan_orders(evaluations, order)
+    if grid[-1] == "logSNR":  # steps of equal length, inner nodes evenly spaced in them
+        return vp_levels(*grid, len(orders)), orders, None
+    return plan(vp_levels(*grid, sum(orders)), orders=orders)
 
 
 FAMILIES = {
@@ -229,11 +266,12 @@ FAMILIES = {
     "solvers_edm": edm,
     "solvers_vp_original": vp_original,
 }
+# all but the adaptive cases, which have no grid: 2 of k-diffusion, 4 of dpm-solver
 EXPECTED = {
     "solvers_diffsampler": 554,
-    "solvers_kdiffusion": 166,
-    "solvers_edm": 23,
-    "solvers_vp_original": 264,
+    "solvers_kdiffusion": 171,
+    "solvers_edm": 39,
+    "solvers_vp_original": 408,
 }
 
 
@@ -243,18 +281,15 @@ def covered(family):
     return [(case, made) for case in numbers.cases if (made := make(numbers, case)) is not None]
 
 
-def scales(family, case):
-    """alpha at the start and at the end: 1 except for peers working in the VP frame, whose start
-    is z itself.
-    """
-    if family != "solvers_vp_original":
-        return None
-    return vp_levels(family, case["noise_schedule"], case["skip_type"], case["steps"])[1]
+def alphas(family, levels):
+    """alpha at every level: 1 except for peers working in the VP frame, whose start is z itself."""
+    levels = np.asarray(levels)
+    return 1 / np.sqrt(1 + levels**2) if family == "solvers_vp_original" else np.ones(len(levels))
 
 
-def start(family, case, levels):
-    z, alpha = load("teacher")["z"], scales(family, case)
-    return z * levels[0] if alpha is None else z / alpha[0]
+def start(family, levels):
+    z = load("teacher")["z"]
+    return z / alphas(family, levels)[0] if family == "solvers_vp_original" else z * levels[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -262,80 +297,65 @@ def test_textbook_execution(family):
     """Every state, every evaluation level and the number of evaluations."""
     numbers = load(family)
     for case, (solver, options, levels, denoise, first) in covered(family):
-        D, noise = (
-            Counted(denoise),
-            iter(numbers.get(case, "noise") if "noise" in case["arrays"] else ()),
-        )
-        answers = [first] if first else []
+        recorded = iter(numbers.get(case, "noise") if "noise" in case["arrays"] else ())
+        D, answers = Counted(denoise), [first] if first else []
         asked = lambda y, s, D=D, answers=answers: answers.pop()(y, s) if answers else D(y, s)  # noqa: E731
-        extra = (
-            {"noise": lambda noise=noise: next(noise)}
-            if "noise" in inspect.signature(solver).parameters
-            else {}
-        )
-        x = start(family, case, levels)
+        stochastic = "noise" in inspect.signature(solver).parameters
+        extra = {"noise": lambda recorded=recorded: next(recorded)} if stochastic else {}
+        x = start(family, levels)
         states = [x, *solver(asked, x, levels, **extra, **options)]
         if case.get("denoise_to_zero"):
-            states.append(D(states[-1] if solver is not solvers.unipc else states[-1], levels[-1]))
+            states.append(D(states[-1], levels[-1]))
+            levels = [*levels, 0.0]
+        states = [alpha * x for alpha, x in zip(alphas(family, levels), states, strict=True)]
         where = f"{family} {case['id']}"
         tolerance = DEIS_TOLERANCE if solver is solvers.deis else TOLERANCE
+        same = functools.partial(np.testing.assert_allclose, err_msg=where, **tolerance)
         assert len(D.levels) == case["nfe"], where
         np.testing.assert_allclose(
             D.levels, numbers.get(case, "eval_sigmas"), rtol=1e-9, err_msg=where
         )
-        alpha = scales(family, case)
-        if alpha is not None and not case.get("denoise_to_zero"):
-            states[-1] = states[-1] * alpha[1]
-        np.testing.assert_allclose(
-            states[-1], numbers.get(case, "final"), **tolerance, err_msg=where
-        )
-        if "traj" in case["arrays"]:
-            got = np.stack([s[:4] for s in states])
-            np.testing.assert_allclose(got, numbers.get(case, "traj"), **tolerance, err_msg=where)
-        for name in ("x_at_eval", "eval_x"):
-            if name in case["arrays"] and len(numbers.get(case, name)) == len(D.states):
-                got = np.stack([s[:4] for s in D.states])
-                np.testing.assert_allclose(got, numbers.get(case, name), **tolerance, err_msg=where)
+        same(states[-1], numbers.get(case, "final"))
+        for name in {"traj", "inter"} & set(case["arrays"]):
+            expected = numbers.get(case, name)  # without the start where single-step
+            assert len(expected) in (len(states), len(states) - 1), where
+            same([x[:4] for x in states[-len(expected) :]], expected)
+        for name in {"x_at_eval", "eval_x"} & set(case["arrays"]):
+            expected = numbers.get(case, name)
+            if len(expected) == len(D.states):
+                same([x[:4] for x in D.states], expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_table_execution(family):
     """The same final states and evaluation levels from tables, run by a few padded programs."""
-    numbers = load(family)
-    cases = [
-        (c, m)
-        for c, m in covered(family)
-        if not c.get("denoise_to_zero") and not c.get("dynamic_thresholding")
-    ]
+    numbers, cases, denoisers = load(family), covered(family), {}
     tables = [
-        table(solver, levels, first=first, **options)
-        for _, (solver, options, levels, _, first) in cases
+        table(solver, levels, first=first, denoise=case.get("denoise_to_zero", False), **options)
+        for case, (solver, options, levels, _, first) in cases
     ]
-    denoisers = {}
     for (case, (_, _, levels, _, _)), made, padded in zip(cases, tables, pad(tables), strict=True):
         np.testing.assert_allclose(made.nodes, numbers.get(case, "eval_sigmas"), rtol=1e-9)
-        kind = (case["mixture"], case.get("conditional"), case.get("cfg_scale"))
+        given = ("mixture", "conditional", "cfg_scale", "dynamic_thresholding")
+        kind = tuple(case.get(name) for name in given)
         D = denoisers.setdefault(kind, jax.tree_util.Partial(in_jax(*kind)))
         noise = numbers.get(case, "noise")[: len(made.draws)] if made.stochastic else None
         run = made if noise is not None else padded
-        out = sample(D, run, jax.numpy.asarray(start(family, case, levels)), noise=noise)
-        alpha = scales(family, case)
-        out = out if alpha is None else out * alpha[1]
+        out = sample(D, run, jnp.asarray(start(family, levels)), noise=noise)
+        out = alphas(family, made.levels)[-1] * out
         tolerance = DEIS_TOLERANCE if made.name == "deis" else TOLERANCE
         np.testing.assert_allclose(
             out, numbers.get(case, "final"), **tolerance, err_msg=f"{family} {case['id']}"
         )
 
 
-def in_jax(mixture, conditional, guidance):
-    from jaxdiff.conditioning.guidance import classifier_free
-    from jaxdiff.exact import GaussianMixture
-
+def in_jax(mixture, conditional, guidance, thresholded):
     numbers = load("teacher")
     mu, var, classes = (numbers[f"{mixture}/{k}"] for k in ("mu", "var", "class_weights"))
     D = GaussianMixture(classes, mu, var).denoiser
     D = D if guidance is None else classifier_free(D, guidance)
-    labels = jax.numpy.asarray(numbers["labels"]) if conditional else None
+    D = dynamic(D) if thresholded else D
+    labels = jnp.asarray(numbers["labels"]) if conditional else None
     return lambda y, s, cond=None: D(y, s, labels)
 
 

@@ -7,6 +7,8 @@ every call gives a new standard normal vector. Each documents how many it draws,
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import jax.numpy as jnp
+
 from jaxdiff.sampling.scalar import D, Noise, Scalar, State, is_zero, sqrt
 from jaxdiff.sampling.singlestep import dpm2_step
 
@@ -25,19 +27,34 @@ def ancestral_levels(s: Scalar, r: Scalar, eta: Scalar) -> tuple[Scalar, Scalar]
 
 
 def ddim(
-    D: D, y: State, levels: Sequence[Scalar], noise: Noise, eta: float = 1.0, inflate: float = 1.0
+    D: D,
+    y: State,
+    levels: Sequence[Scalar],
+    noise: Noise,
+    eta: float = 1.0,
+    inflate: float = 1.0,
+    clip: float | None = None,
 ) -> Iterator[State]:
     """DDIM with noise eta (arXiv 2010.02502, eq. 12 and 16); eta 1 is DDPM's small variance, eta 0
     is Euler.
 
-    In this frame it is the Euler ancestral sampler. ``inflate`` scales the noise. One draw per step
-    that adds noise: all but one to level 0, and none for eta 0.
+    In this frame it is the Euler ancestral sampler. One draw per step that adds noise: all but one
+    to level 0, and none for eta 0.
+
+    Args:
+        eta: 0 to 1. inflate: factor of the noise.
+        clip: clip D to [-clip, clip] but keep the eps of the unclipped D, as published code does
+            for images, so that the two no longer add up to the state. Not linear: run it by
+            :func:`jaxdiff.sampling.direct.direct`. To clip D altogether see
+            :mod:`jaxdiff.conditioning.threshold`.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"ddim needs 0 <= eta <= 1, not {eta}")
     for s, r in pairwise(levels):
         down, up = ancestral_levels(s, r, eta)
-        y = y + (down - s) * ((y - D(y, s)) / s)
+        output = D(y, s)
+        eps = (y - output) / s
+        y = y + (down - s) * eps if clip is None else jnp.clip(output, -clip, clip) + down * eps
         if not is_zero(up):
             y = y + inflate * up * noise()
         yield y

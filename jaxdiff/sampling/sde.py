@@ -7,6 +7,8 @@ every call gives a new standard normal vector. Each documents how many it draws,
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import jax.numpy as jnp
+
 from jaxdiff.sampling.ancestral import ancestral_levels
 from jaxdiff.sampling.exponential import check_order, differences
 from jaxdiff.sampling.scalar import (
@@ -16,12 +18,28 @@ from jaxdiff.sampling.scalar import (
     State,
     exp,
     expm1,
+    is_traced,
     is_zero,
     log,
     phi,
     sqrt,
     weighted,
 )
+
+
+def root(x: Scalar) -> Scalar:
+    """The square root of a variance, 0 at and below 0; there its gradient is 0, not infinite."""
+    if not is_traced(x):
+        return sqrt(max(x, 0.0))
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def between(level: Scalar, low: float, high: float) -> Scalar:
+    """1.0 for a level within [low, high], 0.0 for another."""
+    if not is_traced(level):
+        return float(low <= level <= high)
+    return jnp.where((low <= level) & (level <= high), 1.0, 0.0).astype(level.dtype)
 
 
 def sde_dpmpp(
@@ -50,9 +68,7 @@ def sde_dpmpp(
         second: at order 2, weight of h M': "midpoint" has (1 - e^z)/2, "exact" the integral itself.
         reference: at order 3, h^2 M'' without its factor 2, as in all published code.
     """
-    check_order("sde_dpmpp", order, "data")
-    if second not in ("midpoint", "exact"):
-        raise ValueError(f"sde_dpmpp has second 'midpoint' and 'exact', not {second!r}")
+    check_options("sde_dpmpp", order, second)
     history: list[tuple[Scalar, State]] = []
     for s, r in pairwise(levels):
         output = D(y, s)
@@ -70,6 +86,52 @@ def sde_dpmpp(
         if eta > 0:
             y = y + inflate * r * sqrt(-expm1(-2.0 * eta * h)) * noise()
         yield y
+
+
+def sde_dpm(
+    D: D,
+    y: State,
+    levels: Sequence[Scalar],
+    noise: Noise,
+    order: int = 2,
+    eta: float = 1.0,
+    inflate: float = 1.0,
+    second: str = "midpoint",
+    reference: bool = False,
+) -> Iterator[State]:
+    """SDE-DPM-Solver multistep (arXiv 2211.01095, section 5): the noise-predicting reverse SDE.
+
+    With h the step in -log level and eps = (y - D)/s,
+
+        y_r = y - (1 + eta) r ((e^h - 1) eps + second and third order terms in eps's derivatives)
+            + sqrt(eta (s^2 - r^2)) noise.
+
+    Options and draws as for :func:`sde_dpmpp`, whose data prediction does better in few steps.
+    """
+    check_options("sde_dpm", order, second)
+    history: list[tuple[Scalar, State]] = []
+    for s, r in pairwise(levels):
+        output = D(y, s)
+        if is_zero(r):
+            yield output
+            return
+        history = [(-log(s), (y - output) / s), *history][:order]
+        h = log(s) - log(r)
+        derivatives = differences(h, history, reference)
+        weights = [expm1(h), *(h * phi(k, h) for k in range(2, len(derivatives) + 1))]
+        if order == 2 and len(derivatives) == 2 and second == "midpoint":
+            weights[1] = expm1(h) / 2
+        y = y - (1.0 + eta) * r * weighted(weights, derivatives)
+        if eta > 0:
+            y = y + inflate * sqrt(eta * (s - r) * (s + r)) * noise()
+        yield y
+
+
+def check_options(solver: str, order: int, second: str) -> None:
+    """Complain about an order or a weight that an SDE solver does not have."""
+    check_order(solver, order, "data")
+    if second not in ("midpoint", "exact"):
+        raise ValueError(f"{solver} has second 'midpoint' and 'exact', not {second!r}")
 
 
 def sde_dpmpp_2s(

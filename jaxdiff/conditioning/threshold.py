@@ -1,0 +1,81 @@
+r"""Thresholding: keep the denoised output within the range that the data are known to have.
+
+A strong guidance weight pushes E[x0 | y] out of the data's range, and every further evaluation sees
+a state that no noisy datum ever had. Thresholding replaces D by one of
+
+    static:    clip(D, low, high),
+    dynamic:   clip(D, -q, q) bound/q,    q = max(bound, quantile of |D| over a sample's numbers)
+
+(Saharia et al. 2022, Imagen, arXiv 2205.11487, section 2.3, there with bound 1). A denoiser in, a
+denoiser out, like guidance, and meant to stand outside it: threshold the guided output. Nothing
+uses it unless asked to.
+
+Not for latents: what an autoencoder makes of data has no bounds to keep, and both kinds destroy
+samples that are right. A solver that has its own closed form for D (an analytic first step, a
+Gaussian start) is not thresholded there.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.prediction import as_partial
+from jaxdiff.process import check
+from jaxdiff.typing import Array, Cond, Denoiser
+
+
+def static(
+    denoiser: Denoiser, low: float | Array = -1.0, high: float | Array = 1.0
+) -> jax.tree_util.Partial:
+    """The denoiser with its output clipped to [low, high], the range of the data.
+
+    Args:
+        denoiser: ``D(y, level, cond)``.
+        low, high: scalars, low < high, in units of the data.
+
+    Raises:
+        ValueError: unless low < high.
+    """
+    check("static thresholding needs low < high", lambda a, b: a < b, low, high)
+    return jax.tree_util.Partial(_static, as_partial(denoiser), low, high)
+
+
+def dynamic(
+    denoiser: Denoiser, quantile: float | Array = 0.995, bound: float | Array = 1.0
+) -> jax.tree_util.Partial:
+    """The denoiser with outliers clipped and each sample rescaled to [-bound, bound].
+
+    A sample whose quantile is within the bound is clipped at the bound and not rescaled. Every
+    sample has its own quantile: no result depends on the batch.
+
+    Args:
+        denoiser: ``D(y, level, cond)``.
+        quantile: in (0, 1], of the absolute values of one sample's numbers, interpolated linearly;
+            taken in float32 or better.
+        bound: positive, the largest absolute value that data have.
+
+    Raises:
+        ValueError: for a quantile outside (0, 1] or a bound that is not positive.
+    """
+    check("quantile must be in (0, 1]", lambda q: 0 < q <= 1, quantile)
+    check("bound must be positive and finite", lambda b: 0 < b < math.inf, bound)
+    return jax.tree_util.Partial(_dynamic, as_partial(denoiser), quantile, bound)
+
+
+def _static(
+    denoiser: Denoiser, low: Array, high: Array, y: Array, level: Array, cond: Cond = None
+) -> Array:
+    output = denoiser(y, level, cond)
+    return jnp.clip(output, jnp.asarray(low, output.dtype), jnp.asarray(high, output.dtype))
+
+
+def _dynamic(
+    denoiser: Denoiser, quantile: Array, bound: Array, y: Array, level: Array, cond: Cond = None
+) -> Array:
+    output = denoiser(y, level, cond)
+    dtype = output.dtype if jnp.finfo(output.dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    flat = output.reshape(output.shape[0], -1).astype(dtype)
+    q, bound = jnp.asarray(quantile, dtype), jnp.asarray(bound, dtype)
+    width = jnp.maximum(jnp.quantile(jnp.abs(flat), q, axis=1, keepdims=True), bound)
+    return (jnp.clip(flat, -width, width) * (bound / width)).reshape(y.shape).astype(output.dtype)

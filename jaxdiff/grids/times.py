@@ -1,0 +1,172 @@
+"""Grids in a process's own time: continuous times, flow times, integer timesteps."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxdiff.grids.ends import Grid, finish, knots
+from jaxdiff.grids.lists import from_list
+from jaxdiff.process import Discrete, Process, RectifiedFlow, level
+
+
+def of_process(
+    process: Process,
+    steps: int,
+    *,
+    start: float | None = None,
+    end: float = 1e-3,
+    rho: float = 1.0,
+    zero: bool = True,
+) -> Grid:
+    """Levels of a process at times uniform in t^(1/rho) from ``start`` (its end by default) to
+    ``end``.
+
+    rho 1 is uniform in time, 2 quadratic.
+
+    Raises:
+        ValueError: if the level at ``start`` is not finite (alpha = 0): give an earlier one.
+    """
+    first = float(process.t_max if start is None else start)
+    u = knots(steps, zero)
+    times = (first ** (1 / rho) + u * (end ** (1 / rho) - first ** (1 / rho))) ** rho
+    return finish(_levels(process, times), zero)
+
+
+def beta(
+    process: Process,
+    steps: int,
+    a: float = 0.6,
+    b: float = 0.6,
+    *,
+    start: float | None = None,
+    end: float = 1e-3,
+    zero: bool = True,
+) -> Grid:
+    """Levels of a process at times that are quantiles of a Beta(a, b) distribution, stretched to
+    [end, start]: dense near both ends (arXiv 2407.12173; Beta(1, 1) is uniform in time).
+    """
+    from scipy.special import betaincinv
+
+    if not (a > 0 and b > 0):
+        raise ValueError(f"a beta distribution needs a, b > 0; got {a}, {b}")
+    first = float(process.t_max if start is None else start)
+    times = end + (first - end) * betaincinv(a, b, 1.0 - knots(steps, zero))
+    return finish(_levels(process, times), zero)
+
+
+def flow(
+    steps: int,
+    *,
+    shift: float = 1.0,
+    power: float = 1.0,
+    start: float = 0.999,
+    end: float | None = None,
+    zero: bool = True,
+) -> Grid:
+    """Levels of a rectified flow at times uniform from ``start`` to ``end``, then shifted.
+
+    The level of the time tau is tau/(1 - tau), infinite at 1, so a grid starts a little earlier:
+    0.999 is level 999, which a network cannot tell from 1 in float32.
+
+    Args:
+        steps: intervals.
+        shift: factor of the levels (:func:`jaxdiff.grids.shift`): 3 for SD3, and what
+            :func:`resolution_shift` says for models whose shift depends on the size of the image.
+        power: power of the levels before the factor.
+        start: first time, below 1.
+        end: last time before 0, or, with ``zero=False``, the last time. By default start/steps,
+            which makes all intervals equal, or, with ``zero=False``, 0.001.
+        zero: as everywhere.
+    """
+    if not 0 < start < 1:
+        raise ValueError(f"a grid in flow time starts before 1, where alpha is 0; not at {start}")
+    if not (0 < shift < np.inf and 0 < power < np.inf):
+        raise ValueError(f"shift and power must be positive; got {shift}, {power}")
+    u = knots(steps, zero)
+    end = (start / steps if zero else 1e-3) if end is None else end
+    levels = _levels(RectifiedFlow(), start + u * (end - start))
+    return finish(shift * levels**power, zero)
+
+
+def resolution_shift(
+    tokens: int,
+    low: tuple[float, float] = (256, 0.5),
+    high: tuple[float, float] = (4096, 1.15),
+) -> float:
+    """The shift e^mu of a flow model for images of a number of tokens, mu linear between two
+    (tokens, mu); the default is that of FLUX.1.
+    """
+    (m, mu), (n, nu) = low, high
+    return math.exp(mu + (tokens - m) * (nu - mu) / (n - m))
+
+
+def timesteps(
+    steps: int,
+    spacing: Literal["leading", "linspace", "trailing"] = "trailing",
+    *,
+    count: int = 1000,
+    offset: int = 0,
+) -> np.ndarray:
+    """Integer timesteps (steps,), decreasing, of a model trained on ``count`` of them (arXiv
+    2305.08891, table 2).
+
+    "trailing" starts at count - 1 and leaves out the end, "leading" ends at 0 and leaves out the
+    start, "linspace" has both. ``offset`` is added to all (1 for Stable Diffusion with "leading").
+    Everything from an equally spaced list of steps + 1 but its last entry, as multistep solvers of
+    published code have it, is ``timesteps(steps + 1, ...)[:-1]``.
+    """
+    knots(steps, zero=True)
+    if steps > count:
+        raise ValueError(f"{steps} steps do not fit into {count} timesteps")
+    i = np.arange(steps)
+    if spacing == "leading":
+        chosen = (i * (count // steps))[::-1]
+    elif spacing == "linspace":
+        chosen = np.round(np.linspace(0, count - 1, steps))[::-1]
+    elif spacing == "trailing":
+        chosen = np.round(count - i * (count / steps)) - 1
+    else:
+        raise ValueError(f"spacing is 'leading', 'linspace' or 'trailing', not {spacing!r}")
+    if not 0 <= offset <= count - 1 - chosen[0]:
+        raise ValueError(f"offset {offset} moves timestep {int(chosen[0])} beyond {count - 1}")
+    return chosen.astype(np.int64) + offset
+
+
+def of_timesteps(
+    process: Discrete,
+    timesteps: Sequence[float] | np.ndarray,
+    *,
+    largest: float | None = None,
+    zero: bool = True,
+) -> Grid:
+    """Levels of a discrete-time process at timesteps 0 to N - 1, usually from :func:`timesteps`.
+
+    With ``zero=True`` a step from the last timestep to 0 follows; otherwise the grid ends at the
+    last timestep (append timestep 0 for the samplers that end there).
+
+    Args:
+        largest: replaces a level above it, for a process whose last timestep has alpha = 0 (zero
+            terminal SNR) and whose level there is infinite.
+    """
+    count = process.log_alphas.shape[0]
+    chosen = np.asarray(timesteps, np.float64)
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() <= count - 1):
+        raise ValueError(f"timesteps run from 0 to {count - 1}; got {timesteps}")
+    levels = _levels(process, (chosen + 1) / count, largest)
+    return from_list(finish(levels, zero))
+
+
+def _levels(process: Any, times: np.ndarray, largest: float | None = None) -> np.ndarray:
+    """Levels in float64, where they are finite."""
+    padded = np.pad(times, (0, -len(times) % 64), mode="edge")  # lengths would compile one by one
+    with jax.enable_x64(True):
+        levels = np.asarray(level(process, padded), np.float64)[: len(times)]
+    if largest is not None:
+        levels = np.minimum(levels, largest)
+    if not np.isfinite(levels).all():
+        first = times[~np.isfinite(levels)][0]
+        raise ValueError(f"the level at t = {first} is not finite; start a little earlier")
+    return levels
