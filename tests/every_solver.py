@@ -3,7 +3,7 @@
 A new solver joins here, and in the list of test_orders or of the marginals in test_sampling.
 """
 
-from jaxdiff import solvers
+from jaxdiff import process, solvers
 
 DETERMINISTIC = [
     (solvers.euler, {}),
@@ -22,6 +22,26 @@ DETERMINISTIC = [
     (solvers.unipc, {"order": 2, "variant": "bh1"}),
     (solvers.unipc, {"order": 3}),
     (solvers.unipc, {"order": 3, "prediction": "noise"}),
+    (solvers.unipc, {"order": 3, "variant": "vary"}),
+    (solvers.unipc, {"order": 3, "variant": "vary", "reference": True}),
+    (solvers.dpmpp, {"order": 2, "second": "exact"}),
+    (solvers.heun, {"ratio": 2 / 3}),
+    (solvers.dpm_solver, {"order": 1}),
+    (solvers.dpm_solver, {"order": 2, "prediction": "data"}),
+    (solvers.dpm_solver, {}),
+    (solvers.dpm_solver, {"order": 3, "prediction": "data"}),
+    (solvers.dpm_solver, {"order": 3, "variant": "taylor", "ratios": (0.25, 2 / 3)}),
+    (solvers.dpm_solver, {"order": 3, "prediction": "data", "reference": True}),
+    (solvers.pndm, {"order": 4}),
+    (solvers.pndm, {"start": "heun"}),
+    (solvers.deis, {"order": 3, "variable": "log_level"}),
+    (solvers.flow_heun, {}),
+    (solvers.flow_midpoint, {}),
+    (solvers.flow_lms, {"order": 3}),
+    (solvers.probability_flow, {"process": process.VP()}),
+    (solvers.edict, {}),
+    (solvers.bdia, {}),
+    (solvers.bdia, {"gamma": 0.8, "frame": "ve"}),
 ]
 STOCHASTIC = [
     (solvers.ddim, {"eta": 1.0}),
@@ -36,6 +56,17 @@ STOCHASTIC = [
     (solvers.sde_dpmpp, {"order": 2}),
     (solvers.sde_dpmpp, {"order": 3, "eta": 0.5}),
     (solvers.sde_dpmpp_2s, {}),
+    (solvers.sde_dpm, {}),
+    (solvers.sa_solver, {"low": 0.0, "high": 100.0}),
+    (solvers.sa_solver, {"predictor": 2, "corrector": 2}),
+    (solvers.er_sde, {}),
+    (solvers.er_sde, {"order": 2, "scale": solvers.sde_scale}),
+    (solvers.er_sde, {"reference": True}),
+    (solvers.restart, {"intervals": [(0.3, 2.0, 2, 2)]}),
+    (solvers.predictor_corrector, {}),
+    (solvers.predictor_corrector, {"predictor": "none", "corrector_steps": 2}),
+    (solvers.analytic_dpm, {"moments": lambda s: s * s / (1.0 + s * s)}),
+    (solvers.tcd, {}),
 ]
 ALL = DETERMINISTIC + STOCHASTIC
 
@@ -43,5 +74,6 @@ ALL = DETERMINISTIC + STOCHASTIC
 def name(value):
     """A parameter of a test, as its identifier shows it."""
     if isinstance(value, dict):
-        return ",".join(str(getattr(v, "__name__", v)) for v in value.values())
+        shown = [str(getattr(v, "__name__", v)) for v in value.values()]
+        return ",".join(shown).replace("<lambda>", "function")
     return getattr(value, "__name__", None) or str(value)

@@ -22,8 +22,8 @@ from jaxdiff.distill.score_matching import score_matching, score_matching_loss
 from jaxdiff.exact import Gaussian
 from jaxdiff.prediction import denoiser, edm_weight, expand, snr_weight, uniform_weight
 from jaxdiff.sampling.sample import sample
-from jaxdiff.sampling.singlestep import heun_step
 from jaxdiff.sampling.trace import table
+from jaxdiff.solvers.singlestep import heun_step
 from jaxdiff.training.loop import fit
 
 CASES = load("losses_diffusion").cases

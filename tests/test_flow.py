@@ -7,13 +7,13 @@ import pytest
 
 from jaxdiff import grids
 from jaxdiff.exact import Gaussian
-from jaxdiff.sampling.exponential import dpmpp, unipc, unipc_weights
-from jaxdiff.sampling.flow import flow_heun, flow_lms, flow_midpoint, flow_time
-from jaxdiff.sampling.multistep import deis, ipndm, pndm
 from jaxdiff.sampling.sample import sample
-from jaxdiff.sampling.scalar import phi
-from jaxdiff.sampling.singlestep import euler
 from jaxdiff.sampling.trace import table
+from jaxdiff.solvers.exponential import dpmpp, unipc, unipc_weights
+from jaxdiff.solvers.flow import flow_heun, flow_lms, flow_midpoint, flow_time
+from jaxdiff.solvers.multistep import deis, ipndm, pndm
+from jaxdiff.solvers.quadrature import phi
+from jaxdiff.solvers.singlestep import euler
 
 VARIANCES = np.array([0.04, 0.25, 1.0, 2.5])
 NEW = [

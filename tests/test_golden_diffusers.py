@@ -18,10 +18,10 @@ from golden_numbers import Counted, load, teacher
 
 from jaxdiff import grids, solvers
 from jaxdiff.process import Discrete, linear_betas, scaled_linear_betas
-from jaxdiff.sampling.multistep import pndm
-from jaxdiff.sampling.plan import plan, plan_orders
-from jaxdiff.sampling.singlestep import dpm_solver
 from jaxdiff.sampling.trace import table
+from jaxdiff.solvers.multistep import pndm
+from jaxdiff.solvers.planning import plan, plan_orders
+from jaxdiff.solvers.singlestep import dpm_solver
 
 ELSEWHERE = {
     "LCMScheduler": 6,

@@ -19,12 +19,12 @@ from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.conditioning.threshold import dynamic
 from jaxdiff.exact import GaussianMixture
 from jaxdiff.process import VP, Discrete, level, pytree_dataclass
-from jaxdiff.sampling.own_time import probability_flow, probability_flow_step
-from jaxdiff.sampling.plan import plan, plan_orders
 from jaxdiff.sampling.sample import sample
-from jaxdiff.sampling.singlestep import dpm_solver, euler_step, heun_step
 from jaxdiff.sampling.table import pad
 from jaxdiff.sampling.trace import table
+from jaxdiff.solvers.own_time import probability_flow, probability_flow_step
+from jaxdiff.solvers.planning import plan, plan_orders
+from jaxdiff.solvers.singlestep import dpm_solver, euler_step, heun_step
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 # the peer's DEIS coefficients are sums of 10 000 points, wrong by up to 5e-5 of the largest

@@ -12,13 +12,13 @@ import pytest
 from jaxdiff import grids, process, solvers
 from jaxdiff.exact import Gaussian
 from jaxdiff.sampling.direct import direct
-from jaxdiff.sampling.flow import flow_heun, flow_midpoint
-from jaxdiff.sampling.own_time import probability_flow
-from jaxdiff.sampling.plan import plan, plan_orders
-from jaxdiff.sampling.singlestep import dpm_solver, dpm_step
 from jaxdiff.sampling.table import load_table
-from jaxdiff.sampling.taylor import genie
 from jaxdiff.sampling.trace import table
+from jaxdiff.solvers.flow import flow_heun, flow_midpoint
+from jaxdiff.solvers.own_time import probability_flow
+from jaxdiff.solvers.planning import plan, plan_orders
+from jaxdiff.solvers.singlestep import dpm_solver, dpm_step
+from jaxdiff.solvers.taylor import genie
 
 VARIANCES = np.array([0.04, 0.25, 1.0, 2.5])
 LEVELS = [float(s) for s in grids.karras(5, 0.05, 20.0, zero=False)]

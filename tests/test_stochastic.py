@@ -19,23 +19,23 @@ from jaxdiff import grids, solvers
 from jaxdiff.exact import Gaussian, GaussianMixture
 from jaxdiff.prediction import boundary_scalings
 from jaxdiff.process import VP, Discrete
-from jaxdiff.sampling import analytic, extended_sde
-from jaxdiff.sampling.analytic import (
+from jaxdiff.sampling.direct import direct
+from jaxdiff.sampling.sample import sample
+from jaxdiff.sampling.trace import table
+from jaxdiff.solvers import analytic, extended_sde
+from jaxdiff.solvers.analytic import (
     analytic_dpm,
     ddpm_learned,
     extended_analytic_dpm,
     second_moments,
 )
-from jaxdiff.sampling.churn import churn, knots, restart
-from jaxdiff.sampling.consistency import consistency, earlier_levels, latent_consistency, tcd
-from jaxdiff.sampling.direct import direct
-from jaxdiff.sampling.extended_sde import er_scale, er_sde, ode_scale, sde_scale
-from jaxdiff.sampling.langevin import langevin_step, predictor_corrector
-from jaxdiff.sampling.sample import sample
-from jaxdiff.sampling.scalar import lagrange_integrals
-from jaxdiff.sampling.sde import sde_dpm
-from jaxdiff.sampling.stochastic_adams import adams, sa_solver
-from jaxdiff.sampling.trace import table
+from jaxdiff.solvers.consistency_models import consistency, earlier_levels, latent_consistency, tcd
+from jaxdiff.solvers.excursions import churn, knots, restart
+from jaxdiff.solvers.extended_sde import er_scale, er_sde, ode_scale, sde_scale
+from jaxdiff.solvers.langevin import langevin_step, predictor_corrector
+from jaxdiff.solvers.quadrature import lagrange_integrals
+from jaxdiff.solvers.sde import sde_dpm
+from jaxdiff.solvers.stochastic_adams import adams, sa_solver
 
 LEVELS = [float(s) for s in grids.karras(8, 0.05, 20.0, zero=False)]
 LOOSE = [(0.3, 2.0, 2, 1)]  # an interval of restarts that fits any grid here

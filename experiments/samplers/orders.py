@@ -37,7 +37,7 @@ def state_error(solver: Any, options: dict[str, Any], levels: Any, history: int 
     exact = lambda s: flow(VARIANCES, start, levels[0], s)  # noqa: E731
     on_exact = lambda y, s: D(exact(s) if s >= levels[history] else y, s)  # noqa: E731
     y = start
-    for i, y in enumerate(solver(on_exact, start.copy(), levels, **options), 1):
+    for i, y in enumerate(solver(on_exact if history else D, start.copy(), levels, **options), 1):
         if i <= history:
             y[...] = exact(levels[i])
     return float(np.sqrt(np.mean((y - exact(levels[-1])) ** 2)))

@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff import grids, solvers
+from jaxdiff import grids, process, solvers
+
+
+def moment(s: float) -> float:
+    """E|eps_hat|^2/d for N(0, I) data, a stand-in for statistics of a model."""
+    return s * s / (1.0 + s * s)
 
 
 class Row(NamedTuple):
@@ -65,6 +70,21 @@ DETERMINISTIC = [
     ],
     Row(solvers.dpmpp, {"order": 3, "reference": True}, 2, 2, "log SNR"),
     *[Row(solvers.unipc, {"order": k}, k + 1, k, "log SNR") for k in (1, 2, 3)],
+    Row(solvers.unipc, {"order": 3, "variant": "vary"}, 4, 3, "log SNR"),
+    *[
+        Row(solvers.dpm_solver, {"order": k, "prediction": p}, k, grid="log SNR")
+        for p in ("noise", "data")
+        for k in (2, 3)
+    ],
+    Row(solvers.pndm, {}, 2, 3),
+    Row(solvers.pndm, {"start": "heun"}, 2, 3),
+    Row(solvers.flow_heun, {}, 2),
+    Row(solvers.flow_midpoint, {}, 3),  # on Gaussians; 2 elsewhere
+    *[Row(solvers.flow_lms, {"order": k}, k, k - 1) for k in (2, 3)],
+    Row(solvers.probability_flow, {"process": process.VP()}, 2),
+    Row(solvers.genie, {}, 2),
+    Row(solvers.edict, {}, 1),
+    Row(solvers.bdia, {}, 2),
 ]
 STOCHASTIC = [
     Row(solvers.ddim, {"eta": 1.0}, 1, stochastic=True),
@@ -76,6 +96,18 @@ STOCHASTIC = [
     Row(solvers.sde_dpmpp, {"order": 2}, 2, grid="log SNR", stochastic=True, finer=2),
     Row(solvers.sde_dpmpp, {"order": 3}, 2, grid="log SNR", stochastic=True, finer=2),
     Row(solvers.sde_dpmpp_2s, {}, 1, grid="log SNR", stochastic=True),
+    *[
+        Row(solvers.sde_dpm, {"order": k}, k, grid="log SNR", stochastic=True, finer=2)
+        for k in (1, 2)
+    ],
+    Row(solvers.sa_solver, {}, 2, grid="log SNR", stochastic=True, finer=2),
+    Row(solvers.sa_solver, {"low": 0.0, "high": 100.0}, 2, 0, "log SNR", True, 2),
+    Row(solvers.er_sde, {"order": 1}, 1, stochastic=True),
+    Row(solvers.er_sde, {"order": 2}, 2, stochastic=True),
+    Row(solvers.er_sde, {"order": 3}, 2, stochastic=True, finer=2),
+    Row(solvers.analytic_dpm, {"moments": moment}, 1, stochastic=True, finer=2),
     Row(solvers.churn, {"inflate": 1.0}, 2, stochastic=True, finer=4),
+    Row(solvers.restart, {"intervals": [(0.14, 0.3, 2, 32)]}, 2, stochastic=True),
+    Row(solvers.predictor_corrector, {"snr": 0.01}, 1, stochastic=True, finer=4),
 ]
 ROWS = DETERMINISTIC + STOCHASTIC

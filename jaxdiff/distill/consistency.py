@@ -37,8 +37,8 @@ from jaxdiff.distill.primitives import (
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
 from jaxdiff.prediction import as_partial, denoiser, expand
 from jaxdiff.sampling.sample import Sampler
-from jaxdiff.sampling.singlestep import heun_step
 from jaxdiff.sampling.trace import table
+from jaxdiff.solvers.singlestep import heun_step
 from jaxdiff.typing import Array, Denoiser, Key, Network, Params
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxdiff.prediction import as_partial
 from jaxdiff.sampling.sample import check_key, check_start, draw, sample_keys
-from jaxdiff.sampling.scalar import Scalar
-from jaxdiff.sampling.trace import check_levels, check_options, solver_name
+from jaxdiff.sampling.trace import check_options, solver_name
+from jaxdiff.solvers.scalar import Scalar, check_levels
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Solver
 
 _call = jax.jit(lambda denoiser, y, level, cond: denoiser(y, level, cond))

@@ -13,10 +13,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from jaxdiff.sampling.scalar import Scalar, is_traced, is_zero
 from jaxdiff.sampling.table import Label, Table
+from jaxdiff.solvers.scalar import Scalar, check_levels, is_traced, is_zero
 from jaxdiff.typing import Array, Solver
 
 
@@ -143,7 +142,7 @@ def table(
             sequence: ``table(solver, [*levels, 0.0])``.
         first: an analytic first step: ``first(y, level)`` answers the first call of D in closed
             form (linear in y) and costs no evaluation;
-            :func:`jaxdiff.sampling.singlestep.unit_first` is the usual one.
+            :func:`jaxdiff.solvers.singlestep.unit_first` is the usual one.
         denoise: return D at the last level, which must not be 0, instead of the state there: one
             more evaluation, and one more accepted state at level 0.
         name: what to call the table; the solver's own name by default.
@@ -172,7 +171,7 @@ def table(
         knots = [*knots, 0.0]
     final = Vector({tape.accepted[-1]: 1.0})
     tape.accepted[-1] = tape.settle(final, newest=True)
-    described = {k: getattr(v, "__name__", v) for k, v in options.items()}
+    described = {k: _plain(v) for k, v in options.items()}
     if first is not None:
         described["first"] = getattr(first, "__name__", str(first))
     if denoise:
@@ -237,28 +236,6 @@ def _array(numbers: list[Scalar], shape: tuple[int, ...]) -> Array | np.ndarray:
     return jnp.stack([jnp.asarray(x, traced[0].dtype) for x in numbers]).reshape(shape)
 
 
-def check_levels(levels: Sequence[Scalar] | np.ndarray | Array) -> list[Scalar]:
-    """The levels as Python floats or traced scalars, after checking what can be checked."""
-    if hasattr(levels, "ndim") and levels.ndim != 1:  # type: ignore[union-attr]
-        raise ValueError(f"levels must be one-dimensional; these have shape {levels.shape}")  # type: ignore[union-attr]
-    traced = isinstance(levels, Tracer)
-    knots = [x if isinstance(x, Tracer) else float(x) for x in (list(levels) if traced else levels)]
-    if len(knots) < 2:
-        raise ValueError(f"a grid needs at least two levels (one step); this one has {len(knots)}")
-    known = [(i, s) for i, s in enumerate(knots) if not is_traced(s)]
-    for i, s in known:
-        if not math.isfinite(s) or s < 0:
-            raise ValueError(f"levels must be finite and not negative; levels[{i}] is {s}")
-    for (i, s), (j, r) in zip(known, known[1:], strict=False):
-        if not r < s:
-            raise ValueError(
-                f"levels must strictly decrease; levels[{i}] = {s} comes before levels[{j}] = {r}"
-            )
-    if any(is_zero(s) for s in knots[:-1]):
-        raise ValueError("only the last level may be zero")
-    return knots
-
-
 def check_options(solver: Solver, options: dict[str, Any]) -> bool:
     """Whether the solver takes noise; complain about options it does not have."""
     known = inspect.signature(solver).parameters
@@ -271,6 +248,17 @@ def check_options(solver: Solver, options: dict[str, Any]) -> bool:
                 f"it has: {', '.join(own) or 'none'}"
             )
     return "noise" in known
+
+
+def _plain(option: Any) -> Any:
+    """An option as a file of the table can tell it: a number, a text, or lists of these."""
+    if isinstance(option, (list, tuple, np.ndarray)):
+        return [_plain(v) for v in option]
+    if option is None or isinstance(option, (bool, int, str)):
+        return option
+    if isinstance(option, (float, np.floating)) and math.isfinite(option):
+        return float(option)
+    return getattr(option, "__name__", None) or str(option)
 
 
 def solver_name(solver: Solver) -> str:

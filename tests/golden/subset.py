@@ -19,6 +19,8 @@ LEFT_OUT = (
     "sigma_hat",
 )  # intermediate states, to keep it small: 'final' is there
 # family: (fields that make a kind, prefixes of shared arrays kept whole, values a case must have)
+DIFFUSERS = """c0002 c0003 c0006 c0032 c0037 c0045 c0054 c0057 c0060 c0063 c0064 c0065 c0066 c0067
+c0069 c0071 c0074 c0077 c0080 c0243 c0248 c0262 c0265 c0270""".split()
 FAMILIES = {
     "teacher": ((), ("mix", "z", "labels"), {}),
     "solvers_diffsampler": (
@@ -31,9 +33,14 @@ FAMILIES = {
         (),
         {"sigmas": ("sigmas/karras7/4", "sigmas/vp/6")},
     ),
-    "solvers_edm": (("function", "solver", "stochastic"), (), {"num_steps": (4,)}),
+    "solvers_edm": (
+        ("function", "solver", "stochastic", "schedule", "alpha"),
+        (),
+        {"num_steps": (4,)},
+    ),
+    "solvers_diffusers": (("id",), ("alphas_cumprod/sd",), {"id": DIFFUSERS}),
     "solvers_vp_original": (
-        ("algorithm_type", "order", "method", "variant"),
+        ("algorithm_type", "order", "method", "variant", "solver_type", "noise_schedule"),
         ("grid_check/", "betas_discrete"),
         {"steps": (4,), "noise_schedule": ("linear",)},
     ),
@@ -52,6 +59,8 @@ def choose(full: pathlib.Path, family: str) -> None:
         case["stochastic"] = case.get("stochastic", "noise" in case["arrays"])
         kind = tuple(str(case.get(f)) for f in fields) or case["id"]
         fits = all(case[k] in values for k, values in wanted.items() if k in case)
+        fits |= case.get("method") == "adaptive" or case.get("solver_type") == "taylor"
+        case.pop("unpatched_float32_peer", None)
         if kind not in seen and fits:
             seen.add(kind)
             cases.append(case)

@@ -21,7 +21,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.sampling.scalar import D, Scalar, is_zero
+from jaxdiff.solvers.scalar import D, Scalar, is_zero
 from jaxdiff.typing import Array
 
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 
-from jaxdiff.sampling.scalar import D, Noise, Scalar, State, is_zero, sqrt
-from jaxdiff.sampling.singlestep import dpm2_step
+from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_zero, sqrt
+from jaxdiff.solvers.singlestep import dpm2_step
 
 
 def ancestral_levels(s: Scalar, r: Scalar, eta: Scalar) -> tuple[Scalar, Scalar]:

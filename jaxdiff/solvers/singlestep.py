@@ -23,8 +23,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxdiff.sampling.exponential import Prediction, check_order
-from jaxdiff.sampling.scalar import D, Scalar, State, expm1, is_traced, is_zero, log, phi, weighted
+from jaxdiff.solvers.exponential import Prediction, check_order
+from jaxdiff.solvers.quadrature import phi
+from jaxdiff.solvers.scalar import D, Scalar, State, expm1, is_traced, is_zero, log, weighted
 
 
 def unit_first(y: State, s: Scalar) -> State:
@@ -164,8 +165,9 @@ def dpm_solver(
     """Single-step DPM-Solver-1, 2, 3 (arXiv 2206.00927, algorithms 1, 4, 5) by noise prediction,
     and DPM-Solver++ 2S, 3S (arXiv 2211.01095) by data prediction.
 
-    A step of order k has k evaluations, a step to level 0 one. :mod:`jaxdiff.sampling.plan` spreads
-    a given number of evaluations over steps of several orders.
+    A step of order k has k evaluations, a step to level 0 one.
+    :mod:`jaxdiff.solvers.planning` spreads a given number of evaluations over steps of several
+    orders.
 
     Args:
         order: 1 to 3.

@@ -8,7 +8,7 @@ flow of a process x = alpha(t) y with level s(t), stepped in t as its authors wr
 the ODE of score SDEs (arXiv 2011.13456, eq. 13) and EDM's sampler with a general sigma(t) and s(t)
 (arXiv 2206.00364, algorithm 1). Euler steps of it are not DDIM: they also discretise what
 the level integrates exactly, and need more steps. For comparison with published numbers, and to see
-what the choice of a time costs. For rectified flow it is :mod:`jaxdiff.sampling.flow`.
+what the choice of a time costs. For rectified flow it is :mod:`jaxdiff.solvers.flow`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxdiff.process import Process, level, rates, time
-from jaxdiff.sampling.scalar import D, Scalar, State, is_traced, is_zero
+from jaxdiff.solvers.scalar import D, Scalar, State, is_traced, is_zero
 from jaxdiff.typing import Array
 
 _time = jax.jit(time)

@@ -3,26 +3,16 @@
 The solution between levels s > r, y_r = y_s + int_s^r eps ds', is discretised by interpolating
 eps(y, s) = (y - D(y, s))/s over the last few levels: in the level itself (Adams-Bashforth), in the
 knot's number (PNDM, iPNDM) or in the time of a VP process or the log level (DEIS). One evaluation
-per step. Generators as in :mod:`jaxdiff.sampling.singlestep`.
+per step. Generators as in :mod:`jaxdiff.solvers.singlestep`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from jaxdiff.sampling.exponential import step_order
-from jaxdiff.sampling.scalar import (
-    D,
-    Scalar,
-    State,
-    exp,
-    expm1,
-    is_zero,
-    lagrange_integrals,
-    log,
-    sqrt,
-    weighted,
-)
+from jaxdiff.solvers.exponential import step_order
+from jaxdiff.solvers.quadrature import lagrange_integrals
+from jaxdiff.solvers.scalar import D, Scalar, State, exp, expm1, is_zero, log, sqrt, weighted
 
 
 def lms(D: D, y: State, levels: Sequence[Scalar], order: int = 4) -> Iterator[State]:

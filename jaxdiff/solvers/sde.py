@@ -7,39 +7,21 @@ every call gives a new standard normal vector. Each documents how many it draws,
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import jax.numpy as jnp
-
-from jaxdiff.sampling.ancestral import ancestral_levels
-from jaxdiff.sampling.exponential import check_order, differences
-from jaxdiff.sampling.scalar import (
+from jaxdiff.solvers.ancestral import ancestral_levels
+from jaxdiff.solvers.exponential import check_order, differences
+from jaxdiff.solvers.quadrature import phi
+from jaxdiff.solvers.scalar import (
     D,
     Noise,
     Scalar,
     State,
     exp,
     expm1,
-    is_traced,
     is_zero,
     log,
-    phi,
     sqrt,
     weighted,
 )
-
-
-def root(x: Scalar) -> Scalar:
-    """The square root of a variance, 0 at and below 0; there its gradient is 0, not infinite."""
-    if not is_traced(x):
-        return sqrt(max(x, 0.0))
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
-
-
-def between(level: Scalar, low: float, high: float) -> Scalar:
-    """1.0 for a level within [low, high], 0.0 for another."""
-    if not is_traced(level):
-        return float(low <= level <= high)
-    return jnp.where((low <= level) & (level <= high), 1.0, 0.0).astype(level.dtype)
 
 
 def sde_dpmpp(

@@ -9,9 +9,8 @@ from itertools import pairwise
 
 import jax
 
-from jaxdiff.sampling.scalar import D, Noise, Scalar, State, is_traced, sqrt
-from jaxdiff.sampling.sde import between, root
-from jaxdiff.sampling.singlestep import heun_step
+from jaxdiff.solvers.scalar import D, Noise, Scalar, State, between, is_traced, root, sqrt
+from jaxdiff.solvers.singlestep import heun_step
 
 Step = Callable[[D, State, Scalar, Scalar], State]
 

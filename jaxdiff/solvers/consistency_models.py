@@ -17,8 +17,7 @@ import numpy as np
 
 from jaxdiff.prediction import as_partial, expand
 from jaxdiff.process import Process, level, time
-from jaxdiff.sampling.scalar import D, Noise, Scalar, State, is_traced
-from jaxdiff.sampling.sde import root
+from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_traced, is_zero, root
 from jaxdiff.typing import Array, Cond, Denoiser
 
 
@@ -33,8 +32,9 @@ def consistency(
     function of :func:`latent_consistency` it is the sampler of latent consistency models (arXiv
     2310.04378, algorithm 3).
     """
-    if not (0 <= smallest and (is_traced(levels[-1]) or smallest <= levels[-1])):
-        raise ValueError(f"levels end at {levels[-1]}, but a trajectory at smallest = {smallest}")
+    last = levels[-1]
+    if not (0 <= smallest and (is_traced(last) or is_zero(last) or smallest <= last)):
+        raise ValueError(f"levels end at {last}, but a trajectory at smallest = {smallest}")
     for s, r in pairwise(levels):
         y = D(y, s)
         if is_traced(r) or r > smallest:

@@ -3,13 +3,6 @@
 A solver's coefficients are functions of noise levels. Levels are Python floats while a table is
 built on the host (then everything here is float64), or traced JAX scalars when the table is to be
 differentiated with respect to its grid. Each function below takes either.
-
-The phi functions of exponential integrators,
-
-    phi_k(z) = int_0^1 exp((1 - theta) z) theta^(k-1) / (k-1)! dtheta,    phi_1(z) = (e^z - 1)/z,
-
-are evaluated by quadrature: the usual recursion phi_{k+1} = (phi_k - 1/k!)/z cancels for small z,
-and its gradient more so.
 """
 
 import math
@@ -19,15 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+
+from jaxdiff.typing import Array
 
 Scalar = Any
 State = Any
 D = Callable[[State, Scalar], State]
 Noise = Callable[[], State]
-_GAUSS = [
-    ((1.0 + float(n)) / 2, float(w) / 2)
-    for n, w in zip(*np.polynomial.legendre.leggauss(32), strict=True)
-]
 
 
 def is_traced(x: Scalar) -> bool:
@@ -52,38 +44,6 @@ def is_zero(level: Scalar) -> bool:
     return not is_traced(level) and level == 0
 
 
-def phi(k: int, z: Scalar) -> Scalar:
-    """phi_k(z) for k >= 1, relative accuracy near rounding for abs(z) up to about 40."""
-    return sum(
-        w * theta ** (k - 1) / math.factorial(k - 1) * exp((1.0 - theta) * z) for theta, w in _GAUSS
-    )
-
-
-def lagrange_integrals(
-    knots: Sequence[Scalar],
-    start: Scalar,
-    end: Scalar,
-    weight: Callable[[Scalar], Scalar] | None = None,
-) -> list[Scalar]:
-    """Integrals from ``start`` to ``end`` of the Lagrange polynomials through ``knots``.
-
-    Exact; with a smooth ``weight`` under the integral, by Gauss quadrature with 64 points.
-    """
-    points = (len(knots) + 1) // 2 + 1 if weight is None else 64
-    half, middle = (end - start) / 2, (end + start) / 2
-
-    def basis(j: int, t: Scalar) -> Scalar:
-        return math.prod((t - k) / (knots[j] - k) for i, k in enumerate(knots) if i != j)
-
-    nodes = [
-        (middle + half * float(n), half * float(w))
-        for n, w in zip(*np.polynomial.legendre.leggauss(points), strict=True)
-    ]
-    if weight is not None:
-        nodes = [(t, w * weight(t)) for t, w in nodes]
-    return [sum(w * basis(j, t) for t, w in nodes) for j in range(len(knots))]
-
-
 def solve(matrix: Sequence[Sequence[Scalar]], rhs: Sequence[Scalar]) -> list[Scalar]:
     """Solve a small linear system whose entries may be traced."""
     traced = [x for row in [*matrix, rhs] for x in row if is_traced(x)]
@@ -96,3 +56,40 @@ def solve(matrix: Sequence[Sequence[Scalar]], rhs: Sequence[Scalar]) -> list[Sca
 def weighted(weights: Sequence[Scalar], values: Sequence[State]) -> State:
     """The sum of weights times values."""
     return sum(w * v for w, v in zip(weights, values, strict=True))
+
+
+def root(x: Scalar) -> Scalar:
+    """The square root of a variance, 0 at and below 0; there its gradient is 0, not infinite."""
+    if not is_traced(x):
+        return sqrt(max(x, 0.0))
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def between(level: Scalar, low: float, high: float) -> Scalar:
+    """1.0 for a level within [low, high], 0.0 for another."""
+    if not is_traced(level):
+        return float(low <= level <= high)
+    return jnp.where((low <= level) & (level <= high), 1.0, 0.0).astype(level.dtype)
+
+
+def check_levels(levels: Sequence[Scalar] | np.ndarray | Array) -> list[Scalar]:
+    """The levels as Python floats or traced scalars, after checking what can be checked."""
+    if hasattr(levels, "ndim") and levels.ndim != 1:  # type: ignore[union-attr]
+        raise ValueError(f"levels must be one-dimensional; these have shape {levels.shape}")  # type: ignore[union-attr]
+    traced = isinstance(levels, Tracer)
+    knots = [x if isinstance(x, Tracer) else float(x) for x in (list(levels) if traced else levels)]
+    if len(knots) < 2:
+        raise ValueError(f"a grid needs at least two levels (one step); this one has {len(knots)}")
+    known = [(i, s) for i, s in enumerate(knots) if not is_traced(s)]
+    for i, s in known:
+        if not math.isfinite(s) or s < 0:
+            raise ValueError(f"levels must be finite and not negative; levels[{i}] is {s}")
+    for (i, s), (j, r) in zip(known, known[1:], strict=False):
+        if not r < s:
+            raise ValueError(
+                f"levels must strictly decrease; levels[{i}] = {s} comes before levels[{j}] = {r}"
+            )
+    if any(is_zero(s) for s in knots[:-1]):
+        raise ValueError("only the last level may be zero")
+    return knots

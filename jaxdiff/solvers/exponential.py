@@ -6,7 +6,7 @@ With lambda = -log s the solution of the probability-flow ODE between levels s >
     y_r = (r/s) y_s + r int_{-log s}^{-log r} e^lambda D dlambda      (data prediction),
 
 of which eps or D is interpolated in lambda and the exponential is integrated exactly. One
-evaluation per step. Generators as in :mod:`jaxdiff.sampling.singlestep`; a step to level 0 is
+evaluation per step. Generators as in :mod:`jaxdiff.solvers.singlestep`; a step to level 0 is
 y = D(y, s).
 """
 
@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from jaxdiff.sampling.scalar import D, Scalar, State, expm1, is_zero, log, phi, solve, weighted
+from jaxdiff.solvers.quadrature import phi
+from jaxdiff.solvers.scalar import D, Scalar, State, expm1, is_zero, log, solve, weighted
 
 Prediction = Literal["data", "noise"]
 

@@ -26,9 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.prediction import as_partial
-from jaxdiff.sampling.ancestral import ancestral_levels
-from jaxdiff.sampling.scalar import D, Noise, Scalar, State, is_traced, is_zero, sqrt
-from jaxdiff.sampling.sde import root
+from jaxdiff.solvers.ancestral import ancestral_levels
+from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_traced, is_zero, root, sqrt
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 HEADS = ("npr", "sn")
@@ -37,7 +36,7 @@ HEADS = ("npr", "sn")
 def ddpm_learned(D: Any, y: State, levels: Sequence[Scalar], noise: Noise) -> Iterator[State]:
     """DDPM with a learned variance, large^v small^(1 - v) (arXiv 2102.09672, eq. 15).
 
-    "small" and "large" are those of :func:`jaxdiff.sampling.ancestral.ddpm`. Run it by ``direct``.
+    "small" and "large" are those of :func:`jaxdiff.solvers.ancestral.ddpm`. Run it by ``direct``.
     One draw per step that does not end at level 0.
 
     Args:

@@ -20,7 +20,7 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 
-from jaxdiff.sampling.scalar import D, Noise, Scalar, State, is_zero, sqrt
+from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_zero, sqrt
 from jaxdiff.typing import Array
 
 PREDICTORS = ("reverse", "ancestral", "none")

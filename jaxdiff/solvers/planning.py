@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdiff.sampling.exponential import check_order
-from jaxdiff.sampling.scalar import Scalar, is_zero, log
-from jaxdiff.sampling.trace import check_levels
+from jaxdiff.solvers.exponential import check_order
+from jaxdiff.solvers.scalar import Scalar, check_levels, is_zero, log
 from jaxdiff.typing import Array
 
 

@@ -15,9 +15,9 @@ phi(x) = x is the probability-flow ODE, phi(x) = x^2 the reverse SDE.
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from jaxdiff.sampling.exponential import differences
-from jaxdiff.sampling.quadrature import RIEMANN, integral
-from jaxdiff.sampling.scalar import (
+from jaxdiff.solvers.exponential import differences
+from jaxdiff.solvers.quadrature import RIEMANN, integral
+from jaxdiff.solvers.scalar import (
     D,
     Noise,
     Scalar,
@@ -26,9 +26,9 @@ from jaxdiff.sampling.scalar import (
     is_traced,
     is_zero,
     log,
+    root,
     weighted,
 )
-from jaxdiff.sampling.sde import root
 
 Scale = Callable[[Scalar], Scalar]
 

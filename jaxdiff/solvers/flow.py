@@ -9,7 +9,7 @@ this library, s = tau/(1 - tau) and y = x/(1 - tau) = (1 + s) x, so that
     x_r = x + (tau_r - tau) u     <=>     y_r = ((1 + r) y + (r - s) u)/(1 + s).
 
 With u = eps - D that step gives y_r = D + r eps: flow-matching Euler is
-:func:`jaxdiff.sampling.singlestep.euler`, as DDIM is. Methods of higher order differ, because a
+:func:`jaxdiff.solvers.singlestep.euler`, as DDIM is. Methods of higher order differ, because a
 polynomial in tau is none in s, and are here. All other solvers run flow models too: only the grid
 (:func:`jaxdiff.grids.flow`) and the denoiser know about tau.
 
@@ -18,14 +18,15 @@ times the noise, where D is the mean of the data up to 1/s. 1e3 does in float32 
 thousandth of the noise), 1e8 is tau = 1 for all purposes in float64. A step to level 0 is
 y = D(y, s).
 
-Generators as in :mod:`jaxdiff.sampling.singlestep`.
+Generators as in :mod:`jaxdiff.solvers.singlestep`.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from jaxdiff.sampling.scalar import D, Scalar, State, is_zero, lagrange_integrals, weighted
-from jaxdiff.sampling.singlestep import euler_step
+from jaxdiff.solvers.quadrature import lagrange_integrals
+from jaxdiff.solvers.scalar import D, Scalar, State, is_zero, weighted
+from jaxdiff.solvers.singlestep import euler_step
 
 
 def flow_prediction(D: D, y: State, s: Scalar) -> State:

@@ -8,27 +8,28 @@ solution
         + r sqrt(1 - e^(-2 tau^2 h)) z,
 
 for tau constant on the step (its value at the lower level is taken). D is interpolated in lambda
-and the exponential integrated exactly. tau^2 is what :func:`jaxdiff.sampling.sde.sde_dpmpp` calls
+and the exponential integrated exactly. tau^2 is what :func:`jaxdiff.solvers.sde.sde_dpmpp` calls
 eta. A step to level 0 returns the denoised output.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from jaxdiff.sampling.quadrature import integral, lagrange
-from jaxdiff.sampling.scalar import (
+from jaxdiff.solvers.quadrature import integral, lagrange
+from jaxdiff.solvers.scalar import (
     D,
     Noise,
     Scalar,
     State,
+    between,
     exp,
     expm1,
     is_traced,
     is_zero,
     log,
+    root,
     weighted,
 )
-from jaxdiff.sampling.sde import between, root
 
 LOW, HIGH = 0.72, 25.1  # levels of the linear VP process at its times 0.2 and 0.8
 

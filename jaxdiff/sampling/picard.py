@@ -1,0 +1,209 @@
+r"""Parallel sampling by Picard iteration (ParaDiGMS): more evaluations, fewer one after another.
+
+A table is a recurrence: the state y_n of evaluation n is a weighted sum of earlier states, denoised
+outputs and noises. Given guesses of the states of a whole window of evaluations, all outputs of the
+window are computed in one call of the denoiser, and the recurrence, run with these outputs, gives
+better states:
+
+    R_n = D(y_n^old, s_n) - c_n y_n^old,                   n = b, b + 1, ..., b + window - 1,
+    D_n = R_n + c_n y_n^new,
+    y_{n+1}^new = the table's row over y_n^new, ..., D_n, D_{n-1}, ..., noises.
+
+The first state of the window is final, so the next one is final after one round: the result of the
+sequential sampler is the fixed point, and N evaluations are reached in at most N rounds. A state
+that changed by less than the tolerance counts as final, and the window slides over all of them.
+States that enter it are guessed with the last R.
+
+The gain c_n says what part of D is linear in the state and hence solved for, not iterated on:
+c = 1/(1 + (s/data_std)^2) is that of N(0, data_std^2). As data_std -> inf it is the paper's
+iteration on the increments y - D; as data_std -> 0 it iterates on D. Every gain has the same fixed
+point, but on a mixture of standard deviation 1, c with data_std 0.5 or 1 reached the same error in
+40 % (deterministic) to 70 % (1000 steps of DDPM) of the rounds of either extreme. Noise is drawn as
+in the sequential sampler, each evaluation's own, and stays fixed during the iteration.
+
+Source: Shih et al. 2023, arXiv 2305.16317, algorithm 1, where one window serves a batch; here every
+sample has its own, so that no sample depends on its neighbours.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiff.prediction import as_partial, expand
+from jaxdiff.process import check
+from jaxdiff.sampling.sample import _check, _make_rows, _Windows, draw, sample_keys
+from jaxdiff.sampling.table import Table
+from jaxdiff.typing import Array, Cond, Denoiser, Key
+
+
+class Picard(NamedTuple):
+    """Outcome of parallel sampling.
+
+    states: (batch, *shape), as :func:`jaxdiff.sampling.sample.sample` returns.
+    rounds: (batch,) int32, calls of the denoiser one after another; the batch takes the largest.
+    nfe: (batch,) int32, evaluations made in all; at least the table's.
+    """
+
+    states: Array
+    rounds: Array
+    nfe: Array
+
+
+class _Recurrence(NamedTuple):
+    """A table as arrays of the states' dtype: weights of rows 0 to N, and N levels, gains and
+    squared tolerances.
+    """
+
+    weights: _Windows
+    nodes: Array
+    gains: Array
+    bounds: Array
+
+
+class _At(NamedTuple):
+    """Where a sample stands: before an evaluation, with the state to evaluate and the windows of
+    the table's recurrence up to it.
+    """
+
+    state: Array
+    windows: _Windows
+
+
+def picard(
+    denoiser: Denoiser,
+    table: Table,
+    start: Array,
+    cond: Cond = None,
+    *,
+    key: Key | None = None,
+    index: Array | None = None,
+    noise: Array | None = None,
+    window: int = 32,
+    tolerance: float | Array = 0.01,
+    data_std: float | Array = 0.5,
+) -> Picard:
+    """Run a table in parallel windows.
+
+    Args:
+        denoiser, table, start, cond, key, index, noise: as for
+            :func:`jaxdiff.sampling.sample.sample`; the leaves of ``cond`` are batch first. Any
+            table does, deterministic or stochastic.
+        window: evaluations made at once; each call of the denoiser gets batch * window states.
+        tolerance: a state is final when its root mean square change in a round is at most this
+            times the standard deviation of DDPM's noise at that step, r sqrt(1 - (r/s)^2) for a
+            step from level s to r. 0 gives the sequential result to rounding.
+        data_std: sets the gain, see the module; of the order of the data's standard deviation.
+            The paper has ``inf``, and then a tolerance of 0.1.
+
+    Raises:
+        ValueError, TypeError: as ``sample``; for a padded table, a window below 1 or a negative
+            tolerance or data_std.
+    """
+    noise = _check(table, start, key, index, noise)
+    if table.count is not None:
+        raise ValueError("a padded table cannot be run in parallel: use the table it was made from")
+    if window < 1:
+        raise ValueError(f"the window must hold at least one evaluation, not {window}")
+    check(
+        "tolerance and data_std must not be negative", lambda *a: min(a) >= 0, tolerance, data_std
+    )
+    keys = None if key is None else sample_keys(key, start, index)
+    width = min(window, table.nodes.shape[0])
+    return _run(as_partial(denoiser), table, start, cond, keys, noise, tolerance, data_std, width)
+
+
+@functools.partial(jax.jit, static_argnames=("width",))
+def _run(
+    denoiser: Denoiser,
+    t: Table,
+    start: Array,
+    cond: Cond,
+    keys: Key | None,
+    noise: Array | None,
+    tolerance: Array,
+    data_std: Array,
+    width: int,
+) -> Picard:
+    dtype = start.dtype
+    nodes = jnp.asarray(t.nodes, dtype)
+    gains = 1.0 / (1.0 + (nodes / jnp.asarray(data_std, dtype)) ** 2)
+    bounds = jnp.asarray(tolerance, dtype) ** 2 * _noise_variances(nodes)
+    weights = _Windows(*(jnp.asarray(a, dtype) for a in (t.states, t.denoised, t.noises)))
+    table = _Recurrence(weights, nodes, gains, bounds)
+
+    def one(y: Array, c: Cond, key: Key | None, recorded: Array | None) -> Picard:
+        def noises(n: Array) -> list[Array]:
+            if recorded is not None:
+                return list(recorded[n])
+            return [draw(key[None], n, q, y.shape, dtype)[0] for q in range(t.slots)]  # type: ignore[index]
+
+        return _solve(denoiser, table, y, c, noises, width)
+
+    return jax.vmap(one, in_axes=(0, 0, 0, 2))(start, cond, keys, noise)
+
+
+def _noise_variances(nodes: Array) -> Array:
+    """r^2 (1 - (r/s)^2), s being the lowest earlier level above r (infinite for the first)."""
+    number = jnp.arange(nodes.shape[0], dtype=jnp.int32)
+    earlier = (number[None] < number[:, None]) & (nodes[None] > nodes[:, None])
+    above = jnp.min(jnp.where(earlier, nodes[None], jnp.inf), axis=1)
+    return nodes**2 * (1.0 - (nodes / above) ** 2)
+
+
+def _solve(
+    denoiser: Denoiser, table: _Recurrence, start: Array, cond: Cond, noises: Any, width: int
+) -> Picard:
+    """Slide one sample's window over the table."""
+    number = table.nodes.shape[0]
+    ahead = jnp.arange(width, dtype=jnp.int32)
+    conds = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (width, *a.shape)), cond)
+
+    def rows(n: Array, windows: _Windows) -> _At:
+        n = jnp.minimum(n, number)  # past the end: repeated, and never used
+        windows, made = _make_rows(windows, jax.tree.map(lambda w: w[n], table.weights), noises(n))
+        return _At(made[-1], windows)
+
+    def unroll(at: _At, first: Array, rests: Array, length: int) -> _At:
+        """Run the recurrence from evaluation ``first`` with R, the last of which is repeated."""
+
+        def step(at: _At, j: Array) -> tuple[_At, _At]:
+            gain = table.gains[jnp.minimum(first + j, number - 1)]
+            output = rests[jnp.minimum(j, rests.shape[0] - 1)] + gain * at.state
+            kept = (output, *at.windows.denoised)[: table.weights.denoised.shape[2]]
+            at = rows(first + j + 1, at.windows._replace(denoised=kept))
+            return at, at
+
+        return lax.scan(step, at, jnp.arange(length, dtype=jnp.int32))[1]
+
+    def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        at, guesses, first, rounds, nfe = carry
+        here = jnp.minimum(first + ahead, number - 1)
+        outputs = denoiser(guesses, table.nodes[here], conds).astype(start.dtype)
+        new = unroll(
+            at, first, outputs - expand(table.gains[here], guesses) * guesses, 2 * width - 1
+        )
+        change = (new.state[: width - 1] - guesses[1:]).reshape(width - 1, start.size)
+        final = jnp.mean(change**2, axis=1) <= table.bounds[here[1:]]
+        count = 1 + jnp.sum(jnp.cumprod(final.astype(jnp.int32)), dtype=jnp.int32)
+        count = jnp.minimum(count, number - first)
+        guesses = lax.dynamic_slice_in_dim(new.state, count - 1, width)
+        at = jax.tree.map(lambda a: a[count - 1], new)
+        nfe = nfe + jnp.minimum(number - first, width).astype(jnp.int32)
+        return at, guesses, first + count, rounds + 1, nfe
+
+    zero = jnp.zeros((), jnp.int32)
+    at = rows(zero, _empty(table.weights, start))
+    guesses = unroll(at, zero, jnp.zeros_like(start)[None], width - 1).state
+    carry = (at, jnp.concatenate([at.state[None], guesses]), zero, zero, zero)
+    at, _, _, rounds, nfe = lax.while_loop(lambda c: c[2] < number, advance, carry)
+    return Picard(at.state, rounds, nfe)
+
+
+def _empty(weights: _Windows, start: Array) -> _Windows:
+    """The windows before the first row: the start, and zeros."""
+    lengths, zero = [w.shape[2] for w in weights], jnp.zeros_like(start)
+    states = (start, *[zero] * lengths[0])[: lengths[0]]
+    return _Windows(states, (zero,) * lengths[1], (zero,) * lengths[2])
