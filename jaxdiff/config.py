@@ -20,7 +20,8 @@ SolverName = Literal[
     "ddim", "ddpm", "dpm2_ancestral", "dpmpp_2s_ancestral", "sde_dpm", "sde_dpmpp", "sde_dpmpp_2s",
     "sa_solver", "er_sde", "churn", "restart", "predictor_corrector",
 ]  # fmt: skip
-GridName = Literal["karras", "log_snr", "vp_time", "arctan"]
+GridName = Literal["karras", "log_snr", "vp_time", "arctan", "cosine"]
+EndName = Literal["zero", "lowest", "denoise"]
 MethodName = Literal["easy_consistency", "consistency_distillation", "consistency_training"]
 
 
@@ -152,6 +153,10 @@ class Sample:
     """Steps: 10 for a teacher and 1 for a student by default."""
     grid: GridName = "karras"
     """How noise levels are spaced."""
+    end: EndName = "zero"
+    """Where the grid ends: at 0, the last step denoising; at the lowest level, keeping its noise;
+    or there with one evaluation more that denoises.
+    """
     low: float = 0.002
     """Lowest noise level before 0."""
     high: float = 80.0

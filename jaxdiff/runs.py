@@ -34,6 +34,7 @@ GRIDS = {
     "log_snr": grids.log_snr,
     "vp_time": grids.vp_time,
     "arctan": grids.arctan,
+    "cosine": grids.cosine,
 }
 
 
@@ -255,11 +256,14 @@ def make_sampler(
     elif model.student:
         chosen = student_table(model, steps or 1)
     else:
-        grid = GRIDS[getattr(config, "grid", "karras")]
-        levels = grid(steps or 10, getattr(config, "low", 0.002), getattr(config, "high", 80.0))
+        grid, end = GRIDS[getattr(config, "grid", "karras")], getattr(config, "end", "zero")
+        low, high = getattr(config, "low", 0.002), getattr(config, "high", 80.0)
         order = getattr(config, "order", None)
         chosen = table(
-            SOLVERS[config.solver], levels, **({} if order is None else {"order": order})
+            SOLVERS[config.solver],
+            grid(steps or 10, low, high, zero=end == "zero"),
+            denoise=end == "denoise",
+            **({} if order is None else {"order": order}),
         )
     D = model.denoiser
     if config.guidance is not None:

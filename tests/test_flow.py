@@ -22,7 +22,7 @@ NEW = [
     (flow_lms, {"order": 1}),
     (flow_lms, {"order": 4}),
     *[(pndm, {"order": k}) for k in (1, 2, 3, 4)],
-    (pndm, {"start": "heun"}),
+    (pndm, {"warm_up": "heun"}),
     *[(deis, {"order": k, "variable": "log_level"}) for k in (1, 2, 3, 4)],
     (deis, {"order": 3, "variable": "log_level", "lower_final": True}),
     *[(unipc, {"order": k, "variant": "vary"}) for k in (1, 2, 3)],
@@ -173,10 +173,10 @@ def test_what_pndm_is_made_of():
     levels = grids.karras(10, zero=False)
     assert table(pndm, levels).nfe == 10 + 3 * 3
     assert table(pndm, levels, order=2).nfe == 10 + 3
-    assert table(pndm, levels, start="heun").nfe == 11
+    assert table(pndm, levels, warm_up="heun").nfe == 11
     assert table(pndm, grids.karras(2)).nfe == 2 + 3
     np.testing.assert_allclose(last(pndm, levels, order=1), last(euler, levels), rtol=1e-13)
-    heun = last(pndm, levels[:2], start="heun")
+    heun = last(pndm, levels[:2], warm_up="heun")
     assert np.abs(heun - last(ipndm, levels[:2])).max() > 1e-3
 
 

@@ -156,7 +156,7 @@ def deis(case):
 def plms(case):
     levels = in_timesteps(case, zero=False)
     if case["config"]["skip_prk_steps"]:
-        return pndm, {"start": "heun"}, levels
+        return pndm, {"warm_up": "heun"}, levels
     n = case["num_inference_steps"]
     starts = grids.timesteps(n, "leading")[:3]
     middles = grids.of_timesteps(PROCESSES[case["betas"]], starts - 1000 // n // 2)[:-1]

@@ -245,6 +245,20 @@ def test_solvers_that_are_one():
     same(run(solvers.ipndm, levels, order=1), euler)
     same(run(solvers.ipndm_v, levels, order=4), run(solvers.lms, levels, order=4))
     same(run(solvers.deis, levels, order=1), euler)
+    for variant in ("bh1", "bh2", "vary"):
+        same(run(solvers.unipc, levels, order=1, corrector=False, variant=variant), euler)
+    # the predictor UniP is DPM-Solver++, with the weight 1/2 of bh2 or the exact one
+    plain = {"order": 3, "lower_final": False}
+    two = run(solvers.unipc, levels, order=2, corrector=False)
+    same(two, run(solvers.dpmpp, levels, order=2))
+    three = run(solvers.unipc, levels, corrector=False, **plain)
+    same(three, run(solvers.dpmpp, levels, **plain))
+    exact = run(solvers.dpmpp, levels, second="exact", **plain)
+    same(run(solvers.unipc, levels, corrector=False, variant="vary", **plain), exact)
+    adams = {"predictor": 3, "corrector": 0, "tau": 0.0, "lower_final": False, "noise": None}
+    same(run(solvers.sa_solver, levels, **adams), exact)
+    noise = run(solvers.dpmpp, levels, second="exact", prediction="noise", **plain)
+    same(run(solvers.deis, levels, order=3, variable="log_level"), noise)
     no_noise = {"noise": None, "eta": 0.0}
     same(run(solvers.sde_dpmpp, levels, **no_noise), run(solvers.dpmpp, levels, lower_final=False))
     same(run(solvers.dpm2_ancestral, levels, **no_noise), run(solvers.dpm2, levels))

@@ -208,8 +208,12 @@ def test_sampler_is_a_denoiser_and_a_table(gaussian, key):
     np.testing.assert_allclose(sampler(key, 8, (3,))[jnp.array([7, 2])], some, rtol=1e-5)
 
 
-def test_samples_are_the_same_on_eight_devices():
-    script = pathlib.Path(__file__).with_name("multidevice_sampling.py")
+@pytest.mark.parametrize(
+    "name",
+    ["multidevice_sampling.py", pytest.param("multidevice_solves.py", marks=pytest.mark.slow)],
+)
+def test_samples_are_the_same_on_eight_devices(name):
+    script = pathlib.Path(__file__).with_name(name)
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, env=os.environ | flags

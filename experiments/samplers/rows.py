@@ -14,8 +14,8 @@ import numpy as np
 from jaxdiff import grids, process, solvers
 
 
-def moment(s: float) -> float:
-    """E|eps_hat|^2/d for N(0, I) data, a stand-in for statistics of a model."""
+def moments(s: float) -> float:
+    """E|eps_hat|^2/d for N(0, I) data; a model's own are measured from it."""
     return s * s / (1.0 + s * s)
 
 
@@ -71,13 +71,14 @@ DETERMINISTIC = [
     Row(solvers.dpmpp, {"order": 3, "reference": True}, 2, 2, "log SNR"),
     *[Row(solvers.unipc, {"order": k}, k + 1, k, "log SNR") for k in (1, 2, 3)],
     Row(solvers.unipc, {"order": 3, "variant": "vary"}, 4, 3, "log SNR"),
+    Row(solvers.unipc, {"order": 3, "corrector": False}, 3, 3, "log SNR"),
     *[
         Row(solvers.dpm_solver, {"order": k, "prediction": p}, k, grid="log SNR")
         for p in ("noise", "data")
         for k in (2, 3)
     ],
     Row(solvers.pndm, {}, 2, 3),
-    Row(solvers.pndm, {"start": "heun"}, 2, 3),
+    Row(solvers.pndm, {"warm_up": "heun"}, 2, 3),
     Row(solvers.flow_heun, {}, 2),
     Row(solvers.flow_midpoint, {}, 3),  # on Gaussians; 2 elsewhere
     *[Row(solvers.flow_lms, {"order": k}, k, k - 1) for k in (2, 3)],
@@ -105,7 +106,7 @@ STOCHASTIC = [
     Row(solvers.er_sde, {"order": 1}, 1, stochastic=True),
     Row(solvers.er_sde, {"order": 2}, 2, stochastic=True),
     Row(solvers.er_sde, {"order": 3}, 2, stochastic=True, finer=2),
-    Row(solvers.analytic_dpm, {"moments": moment}, 1, stochastic=True, finer=2),
+    Row(solvers.analytic_dpm, {"moments": moments}, 1, stochastic=True, finer=2),
     Row(solvers.churn, {"inflate": 1.0}, 2, stochastic=True, finer=4),
     Row(solvers.restart, {"intervals": [(0.14, 0.3, 2, 32)]}, 2, stochastic=True),
     Row(solvers.predictor_corrector, {"snr": 0.01}, 1, stochastic=True, finer=4),

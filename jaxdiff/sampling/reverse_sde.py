@@ -64,7 +64,9 @@ def reverse_sde(
     Every sample has its own steps and its own Brownian path, which depends on ``key``, its index,
     the two levels, the resolution and the kind of solver: the same in any batch, and for any number
     of steps. Refined steps therefore converge to one path (strongly), and rejected ones bias
-    nothing.
+    nothing. Error control on a rough path amplifies rounding: compiled differently, a sample whose
+    steps were chosen agrees with itself to the tolerance, one of a given number of steps to
+    rounding.
 
     Args:
         denoiser: ``D(y, level, cond)``.
@@ -80,8 +82,8 @@ def reverse_sde(
             Heun and others have one.
         controller: a diffrax step size controller, instead of rtol and atol.
         first_step: in log level; with ``diffrax.ConstantStepSize()`` that of every step.
-        resolution: of the Brownian path, in log level; 2^-14 of its range by default. Steps must be
-            longer; the default controller sees to that.
+        resolution: of the Brownian path, in log level; 3/2^16 of its range by default. Steps must
+            be longer; the default controller sees to that.
         denoise, levels, dense, adjoint, max_steps, throw: as for
             :func:`jaxdiff.sampling.adaptive.adaptive`. Between the ends of its steps a solution is
             interpolated linearly.
@@ -101,7 +103,9 @@ def reverse_sde(
     if steps is not None and (steps < 1 or controller is not None):
         raise ValueError(f"give either steps >= 1 or a controller; steps is {steps}")
     begin, end = (-jnp.log(jnp.asarray(level, start.dtype)) for level in (high, low))
-    finest = (end - begin) / 2**14 if resolution is None else jnp.asarray(resolution, start.dtype)
+    # not a power of two: on the edge between two depths of the tree rounding would choose the path
+    finest = (end - begin) * (3 / 2**16) if resolution is None else resolution
+    finest = jnp.asarray(finest, start.dtype)
     if steps is not None:
         controller = diffrax.StepTo(ts=jnp.linspace(begin, end, steps + 1, dtype=start.dtype))
     elif controller is None:

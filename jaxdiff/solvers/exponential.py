@@ -118,6 +118,7 @@ def unipc(
     variant: Literal["bh1", "bh2", "vary"] = "bh2",
     prediction: Prediction = "data",
     lower_final: bool = True,
+    corrector: bool = True,
     reference: bool = False,
 ) -> Iterator[State]:
     """UniPC: a predictor UniP-p and a corrector UniC-p that reuses the predictor's evaluation
@@ -134,6 +135,7 @@ def unipc(
             shortcut ("vary", the paper's UniPC_v): the interpolation integrated exactly throughout.
         prediction: what is interpolated, "data" or "noise".
         lower_final: lower the order in the last steps.
+        corrector: without it, the predictor UniP-p alone, of order p.
         reference: also correct the last step where the grid is shorter than the order, as published
             code does by its warm-up loop, which costs one more evaluation; with "vary", correct as
             published (see :func:`published_corrector`).
@@ -168,6 +170,10 @@ def unipc(
             yield predicted
             return
         history = [(r, model(predicted, r)), *history][:order]
+        if not corrector:
+            y = predicted
+            yield y
+            continue
         slopes = [*slopes, history[0][1] - newest]
         correct = published_corrector if reference and variant == "vary" else unipc_weights
         y = base - scale * weighted(correct([*ratios, 1.0], z, big), slopes)

@@ -59,7 +59,7 @@ def pndm(
     y: State,
     levels: Sequence[Scalar],
     order: int = 4,
-    start: Literal["runge-kutta", "heun"] = "runge-kutta",
+    warm_up: Literal["runge-kutta", "heun"] = "runge-kutta",
     middles: Sequence[Scalar] | None = None,
 ) -> Iterator[State]:
     """Pseudo numerical methods (arXiv 2202.09778): :func:`ipndm` that does not start with Euler.
@@ -73,8 +73,8 @@ def pndm(
 
     Args:
         order: 1 to 4.
-        start: "runge-kutta", the paper's F-PNDM; "heun", one step of Heun's method, after which the
-            order grows step by step: what is called PLMS and used by Stable Diffusion.
+        warm_up: "runge-kutta", the paper's F-PNDM; "heun", one step of Heun's method, after which
+            the order grows step by step: what is called PLMS and used by Stable Diffusion.
         middles: level of the two middle evaluations of each Runge-Kutta step, at least one for each
             of these steps. The middle of the levels by default, where the method is the classical
             one. The paper has the middle of the times, whose levels are those of the model's
@@ -82,9 +82,9 @@ def pndm(
     """
     if not 1 <= order <= 4:
         raise ValueError(f"pndm has orders 1 to 4, not {order}")
-    if start not in ("runge-kutta", "heun"):
-        raise ValueError(f"pndm starts with 'runge-kutta' or 'heun', not {start!r}")
-    starting = min(order - 1 if start == "runge-kutta" else 1, len(levels) - 1)
+    if warm_up not in ("runge-kutta", "heun"):
+        raise ValueError(f"pndm warms up with 'runge-kutta' or 'heun', not {warm_up!r}")
+    starting = min(order - 1 if warm_up == "runge-kutta" else 1, len(levels) - 1)
     if middles is not None and len(middles) < starting:
         raise ValueError(f"pndm needs {starting} middles, one per starting step; got {middles}")
     history: list[State] = []
@@ -92,7 +92,7 @@ def pndm(
         history = [(y - D(y, s)) / s, *history][:order]
         if i >= starting or order == 1 or is_zero(r):
             slope = weighted(ADAMS_BASHFORTH[len(history) - 1], history)
-        elif start == "heun":
+        elif warm_up == "heun":
             slope = 0.5 * (history[0] + _slope(D, y, s, r, history[0]))
         else:
             middle = (s + r) / 2 if middles is None else middles[i]

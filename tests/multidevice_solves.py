@@ -1,0 +1,49 @@
+"""Run by test_sampling in a process of its own with eight simulated devices: solves without a table
+give each sample the numbers it has on one device.
+"""
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+
+import jaxdiff as jd  # noqa: E402
+from jaxdiff import grids, solvers  # noqa: E402
+
+assert jax.device_count() == 8
+random = np.random.default_rng(1)
+D = jd.exact.GaussianMixture(
+    np.ones(3) / 3, random.normal(size=(3, 2)), random.uniform(0.05, 0.3, size=(3, 2))
+).denoiser
+key = jax.random.key(0)
+index = jnp.arange(16, dtype=jnp.int32)
+x = 80.0 * jd.start_noise(key, index, (2,), jnp.float64)
+mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+split = NamedSharding(mesh, PartitionSpec("data"))
+churned = jd.table(solvers.churn, grids.karras(6), amount=10.0)
+low, high = 0.05, 80.0
+SOLVES = {
+    "reverse SDE": lambda x, i: jd.reverse_sde(D, x, high, low, key=key, index=i, steps=30).states,
+    "DPM adaptive": lambda x, i: jd.dpm_adaptive(D, x, high, low).states,
+    "Gotta Go Fast": lambda x, i: jd.gotta_go_fast(D, x, high, low, key=key, index=i).states,
+    "Picard": lambda x, i: jd.picard(D, churned, x, key=key, index=i, window=4).states,
+    "likelihood": lambda x, i: jd.log_likelihood(D, x / high, low, high).log_density,
+    "Hutchinson": lambda x, i: (
+        jd.log_likelihood(D, x / high, low, high, probes=2, key=key, index=i, steps=20).log_density
+    ),
+    "inversion": lambda x, i: jd.invert(
+        D, solvers.heun, grids.karras(6, low, zero=False), x / high
+    ),
+}
+
+for name, solve in SOLVES.items():
+    single = np.asarray(solve(x, index))
+    sharded = jax.jit(solve, in_shardings=split)(
+        jax.device_put(x, split), jax.device_put(index, split)
+    )
+    mapped = jax.pmap(solve)(x.reshape(8, 2, 2), index.reshape(8, 2)).reshape(single.shape)
+    for how, other in (("jit", sharded), ("pmap", mapped)):
+        np.testing.assert_allclose(other, single, rtol=1e-9, atol=1e-9, err_msg=f"{name}, {how}")
+print("same everywhere")
