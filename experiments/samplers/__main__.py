@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
-from experiments.samplers import orders, problems
+from experiments.samplers import beyond, orders, problems
 from experiments.samplers.rows import GRIDS, ROWS, Row
 from jaxdiff import solvers
 
@@ -54,7 +54,7 @@ def _counted(row: Row, levels: list[float]) -> int:
 
 def grid_for(row: Row, nfe: int) -> np.ndarray | None:
     """The longest usual grid of a solver that costs at most ``nfe`` evaluations."""
-    for steps in range(nfe, 0, -1):
+    for steps in range(nfe, 1, -1):
         levels = GRIDS[row.grid](steps, problems.LOW, problems.HIGH, True)
         if evaluations(row, levels) <= nfe:
             return levels
@@ -181,6 +181,18 @@ def markdown(result: dict[str, Any], budgets: tuple[int, ...]) -> str:
             "",
             *spread,
             "",
+            "## Without a fixed grid",
+            "",
+            "On the mixture: mean evaluations per sample, calls of the denoiser one after another, "
+            "and the error of the state.",
+            "",
+            "| solve | evaluations | calls | error |",
+            "|---|---|---|---|",
+            *[
+                f"| {s['name']} | {s['nfe']:.0f} | {s['calls']} | {number(s['state'])} |"
+                for s in result["beyond"]
+            ],
+            "",
         ]
     )
 
@@ -221,8 +233,10 @@ def main() -> None:
         "device": str(jax.devices()[0]),
         "platform": platform.platform(),
     }
+    others = beyond.adaptive_lines(sampled[0]) + beyond.parallel_lines(sampled[0])
     result = {
         "machine": about | {"seconds": time.perf_counter() - began},
+        "beyond": [solve._asdict() for solve in others],
         "floors": {p.name: floor(p) for p in sampled},
         "rows": rows,
     }

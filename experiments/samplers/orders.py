@@ -75,7 +75,8 @@ def _draws(solver: Any, options: dict[str, Any], levels: list[float]) -> int:
 
 def observed(row: Row) -> tuple[float, list[float]]:
     """Slope of log error against log steps, and the errors."""
-    options, steps, errors = row.options, [row.finer * n for n in STEPS], []
+    options, steps = row.options | (row.refined or {}), [row.finer * n for n in STEPS]
+    errors = []
     if "lower_final" in inspect.signature(row.solver).parameters:  # or it would be what is seen
         options = options | {"lower_final": False}
     if row.grid == "VP time":  # the time in which it interpolates, over this range

@@ -2,8 +2,9 @@
 
 The order of a deterministic solver is that of its error in the state, of a stochastic one that of
 its error in the distribution (weak). ``history`` says how many steps need past outputs before the
-solver has its full order; ``finer`` multiplies the numbers of steps at which it is observed, where
-the asymptotic regime begins later.
+solver has its full order; ``refined`` are options for observing it, where the usual ones hold back
+something that does not shrink with the steps; ``finer`` multiplies the numbers of steps at which
+it is observed, where the asymptotic regime begins later.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class Row(NamedTuple):
     grid: str = "karras"
     stochastic: bool = False
     finer: int = 1
+    refined: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -108,7 +110,7 @@ STOCHASTIC = [
     Row(solvers.er_sde, {"order": 3}, 2, stochastic=True, finer=2),
     Row(solvers.analytic_dpm, {"moments": moments}, 1, stochastic=True, finer=2),
     Row(solvers.churn, {"inflate": 1.0}, 2, stochastic=True, finer=4),
-    Row(solvers.restart, {"intervals": [(0.14, 0.3, 2, 32)]}, 2, stochastic=True),
-    Row(solvers.predictor_corrector, {"snr": 0.01}, 1, stochastic=True, finer=4),
+    Row(solvers.restart, {}, 2, stochastic=True, refined={"intervals": [(0.14, 0.3, 2, 32)]}),
+    Row(solvers.predictor_corrector, {}, 1, stochastic=True, finer=4, refined={"snr": 0.01}),
 ]
 ROWS = DETERMINISTIC + STOCHASTIC
