@@ -10,16 +10,16 @@ README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    example = next(
-        code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "jd.table" in code
-    )
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    example = next(code for code in blocks if "jd.table" in code)
+    more = next(code for code in blocks if "jd.log_likelihood" in code)
     assert len(example.strip().splitlines()) <= 13
     with (
         jax.enable_x64(False),
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        exec(example, {})
+        exec(example + more, {})
     assert "Table(unipc(order=3), nfe=10" in capsys.readouterr().out
     assert (tmp_path / "unipc-10.json").exists()
 

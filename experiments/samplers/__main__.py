@@ -32,6 +32,17 @@ from experiments.samplers.rows import GRIDS, ROWS, Row
 from jaxdiff import solvers
 
 BUDGETS = (5, 10, 20, 50)
+PLOTTED = (
+    "euler",
+    "heun",
+    "ipndm order=3",
+    "deis order=4",
+    "dpmpp order=2 prediction=data",
+    "unipc order=3",
+    "dpm_solver order=3 prediction=data",
+    "sde_dpmpp order=2",
+    "er_sde order=3",
+)
 
 
 def evaluations(row: Row, levels: Any) -> int:
@@ -198,12 +209,13 @@ def markdown(result: dict[str, Any], budgets: tuple[int, ...]) -> str:
 
 
 def plot(result: dict[str, Any], path: str) -> None:
-    """Error of the distribution against evaluations, one panel per problem."""
+    """Error of the distribution against evaluations on the mixture, of some usual solvers."""
     from jaxdiff.report.curves import quality_against_nfe
 
     curves = {
-        r["solver"]: [(n, e["mixture"]["distribution"]) for n, e in r["errors"].items()]
+        r["solver"]: [(int(n), e["mixture"]["distribution"]) for n, e in r["errors"].items()]
         for r in result["rows"]
+        if r["solver"] in PLOTTED
     }
     figure = quality_against_nfe(
         curves, result["floors"]["mixture"], ylabel="sliced Wasserstein distance, mixture"
