@@ -17,7 +17,7 @@ C = TypeVar("C")
 SolverName = Literal[
     "euler", "heun", "dpm2", "dpm_solver", "lms", "ipndm", "ipndm_v", "pndm", "deis", "dpmpp",
     "unipc", "flow_heun", "flow_midpoint", "flow_lms", "edict", "bdia",
-    "ddim", "ddpm", "dpm2_ancestral", "dpmpp_2s_ancestral", "sde_dpm", "sde_dpmpp", "sde_dpmpp_2s",
+    "ddim", "ddpm", "dpm2_ancestral", "dpmpp_2s_ancestral", "sde_dpmpp", "sde_dpmpp_2s",
     "sa_solver", "er_sde", "churn", "restart", "predictor_corrector",
 ]  # fmt: skip
 GridName = Literal["karras", "log_snr", "vp_time", "arctan", "cosine"]

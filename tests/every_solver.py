@@ -57,7 +57,7 @@ STOCHASTIC = [
     (solvers.sde_dpmpp, {"order": 2}),
     (solvers.sde_dpmpp, {"order": 3, "eta": 0.5}),
     (solvers.sde_dpmpp_2s, {}),
-    (solvers.sde_dpm, {}),
+    (solvers.sde_dpmpp, {"prediction": "noise"}),
     (solvers.sa_solver, {"low": 0.0, "high": 100.0}),
     (solvers.sa_solver, {"predictor": 2, "corrector": 2}),
     (solvers.er_sde, {}),

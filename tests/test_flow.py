@@ -260,7 +260,7 @@ def test_errors():
     for solver, options, message in (
         (flow_lms, {"order": 0}, "orders 1, 2"),
         (pndm, {"order": 5}, "orders 1 to 4"),
-        (pndm, {"start": "euler"}, "starts with"),
+        (pndm, {"warm_up": "euler"}, "warms up with"),
         (pndm, {"middles": [1.0]}, "needs 3 middles"),
         (deis, {"variable": "level"}, "interpolates in"),
         (unipc, {"variant": "bh3"}, "variants"),

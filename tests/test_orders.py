@@ -30,7 +30,7 @@ ROWS = rows.ROWS + [
     *[Row(solvers.deis, {"order": k, "variable": "log_level"}, k, k - 1) for k in (1, 2, 3)],
     Row(solvers.flow_lms, {"order": 1}, 1),
     Row(solvers.bdia, {"gamma": 0.9}, 1),
-    Row(solvers.sde_dpm, {"order": 3}, 2, stochastic=True, finer=2),
+    Row(solvers.sde_dpmpp, {"order": 3, "prediction": "noise"}, 2, stochastic=True, finer=2),
 ]
 
 

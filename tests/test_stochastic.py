@@ -34,7 +34,7 @@ from jaxdiff.solvers.excursions import churn, knots, restart
 from jaxdiff.solvers.extended_sde import er_scale, er_sde, ode_scale, sde_scale
 from jaxdiff.solvers.langevin import langevin_step, predictor_corrector
 from jaxdiff.solvers.quadrature import lagrange_integrals
-from jaxdiff.solvers.sde import sde_dpm
+from jaxdiff.solvers.sde import sde_dpmpp
 from jaxdiff.solvers.stochastic_adams import adams, sa_solver
 
 LEVELS = [float(s) for s in grids.karras(8, 0.05, 20.0, zero=False)]
@@ -55,7 +55,7 @@ TABLES = [
     (tcd, {"gamma": 0.0}),
     (consistency, {}),
     (churn, {}),
-    *[(sde_dpm, {"order": k, "second": "exact"}) for k in (1, 2, 3)],
+    *[(sde_dpmpp, {"order": k, "second": "exact", "prediction": "noise"}) for k in (1, 2, 3)],
 ]
 
 
@@ -206,13 +206,16 @@ def test_noise_predicting_sde_solver():
     """Without noise it is the ODE solver; one step is the published one."""
     for order in (1, 2):
         options = {"order": order, "prediction": "noise", "lower_final": False}
-        same(run(sde_dpm, order=order, eta=0.0), run(deterministic(solvers.dpmpp), **options))
+        same(
+            run(sde_dpmpp, order=order, eta=0.0, prediction="noise"),
+            run(deterministic(solvers.dpmpp), **options),
+        )
     s, r = 2.0, 0.5
-    made = table(sde_dpm, [s, r])
+    made = table(sde_dpmpp, [s, r], prediction="noise")
     same(made.noises[-1, -1], [math.sqrt(s * s - r * r)])
     same(made.denoised[-1, -1], [2 * r * math.expm1(math.log(s / r)) / s])
     with pytest.raises(ValueError, match="midpoint"):
-        table(sde_dpm, LEVELS, second="heun")
+        table(sde_dpmpp, LEVELS, second="heun")
 
 
 # Extended reverse-time SDE
@@ -269,8 +272,8 @@ def test_er_sde_refuses_negative_variance():
         (er_sde, {}, 1e-3),
         (er_sde, {"scale": sde_scale}, 5e-3),
         (er_sde, {"reference": True}, 0.01),
-        (sde_dpm, {"order": 2}, 0.02),
-        (sde_dpm, {"order": 3, "eta": 0.5}, 0.02),
+        (sde_dpmpp, {"order": 2, "prediction": "noise"}, 0.02),
+        (sde_dpmpp, {"order": 3, "eta": 0.5, "prediction": "noise"}, 0.02),
         (restart, {}, 0.01),
         (predictor_corrector, {"snr": 0.05}, 0.1),
         (predictor_corrector, {"predictor": "ancestral", "snr": 0.05}, 0.1),

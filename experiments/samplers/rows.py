@@ -100,7 +100,7 @@ STOCHASTIC = [
     Row(solvers.sde_dpmpp, {"order": 3}, 2, grid="log SNR", stochastic=True, finer=2),
     Row(solvers.sde_dpmpp_2s, {}, 1, grid="log SNR", stochastic=True),
     *[
-        Row(solvers.sde_dpm, {"order": k}, k, grid="log SNR", stochastic=True, finer=2)
+        Row(solvers.sde_dpmpp, {"order": k, "prediction": "noise"}, k, 0, "log SNR", True, 2)
         for k in (1, 2)
     ],
     Row(solvers.sa_solver, {}, 2, grid="log SNR", stochastic=True, finer=2),

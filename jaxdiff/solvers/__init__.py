@@ -36,7 +36,6 @@ from jaxdiff.solvers.excursions import churn as churn
 from jaxdiff.solvers.excursions import restart as restart
 from jaxdiff.solvers.extended_sde import er_sde as er_sde
 from jaxdiff.solvers.langevin import predictor_corrector as predictor_corrector
-from jaxdiff.solvers.sde import sde_dpm as sde_dpm
 from jaxdiff.solvers.sde import sde_dpmpp as sde_dpmpp
 from jaxdiff.solvers.sde import sde_dpmpp_2s as sde_dpmpp_2s
 from jaxdiff.solvers.stochastic_adams import sa_solver as sa_solver

@@ -72,9 +72,9 @@ def dpmpp(
                 h, history[: step_order(i, steps, order, lower_final)], reference
             )
             if prediction == "data":
-                y = (r / s) * y - _adams(-h, derivatives, second)
+                y = (r / s) * y - adams(-h, derivatives, second)
             else:
-                y = y - r * _adams(h, derivatives, second)
+                y = y - r * adams(h, derivatives, second)
         yield y
 
 
@@ -92,9 +92,9 @@ def differences(h: Scalar, history: list[tuple[Scalar, State]], reference: bool)
     return [values[0], first + r0 * change, change if reference else 2.0 * change]
 
 
-def _adams(z: Scalar, derivatives: list[State], second: str) -> State:
-    """Z (phi_1 M + phi_2 (h M') + phi_3 (h^2 M'')), with phi_1/2 for phi_2 in a "midpoint" step of
-    order 2 (2211.01095, algorithm 2).
+def adams(z: Scalar, derivatives: Sequence[State], second: str = "exact") -> State:
+    """Z (phi_1 M + phi_2 (h M') + phi_3 (h^2 M'')) at z, the integrated exponential; a "midpoint"
+    step of order 2 has phi_1/2 for phi_2 (2211.01095, algorithm 2).
     """
     total = expm1(z) * derivatives[0]
     if len(derivatives) == 2 and second == "midpoint":

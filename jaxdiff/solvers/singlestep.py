@@ -23,9 +23,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxdiff.solvers.exponential import Prediction, check_order
-from jaxdiff.solvers.quadrature import phi
-from jaxdiff.solvers.scalar import D, Scalar, State, expm1, is_traced, is_zero, log, weighted
+from jaxdiff.solvers.exponential import Prediction, adams, check_order
+from jaxdiff.solvers.scalar import D, Scalar, State, is_traced, is_zero, log
 
 
 def unit_first(y: State, s: Scalar) -> State:
@@ -116,18 +115,17 @@ def dpm_step(
     for c in ratios:
         node = s ** (1 - c) * r**c
         derivatives = [first, *(c * slope for slope in slopes)]
-        between = exponential_step(
-            y, s, node, derivatives, prediction, reference and len(slopes) == 1
-        )
+        inner = "midpoint" if reference else "exact"
+        between = exponential_step(y, s, node, derivatives, prediction, inner)
         slopes.append((model(between, node) - first) / c)
-    half = variant == "dpm" and len(slopes) == 1
+    second = "midpoint" if variant == "dpm" and len(slopes) == 1 else "exact"
     if variant == "taylor" and len(slopes) == 2:
         c1, c2 = ratios
         change = (slopes[1] - slopes[0]) / (c2 - c1)
         slopes = [slopes[0] - c1 * change, 2.0 * change]
     else:
         slopes = slopes[-1:]
-    return exponential_step(y, s, r, [first, *slopes], prediction, half)
+    return exponential_step(y, s, r, [first, *slopes], prediction, second)
 
 
 def exponential_step(
@@ -136,19 +134,13 @@ def exponential_step(
     r: Scalar,
     derivatives: Sequence[State],
     prediction: Prediction,
-    half: bool = False,
+    second: str = "exact",
 ) -> State:
-    """The step from level s to r given M, h M', h^2 M'' of the predicted quantity at s.
-
-    ``half`` puts phi_1/2 in place of phi_2, as the papers do at order 2.
-    """
+    """The step from level s to r given M, h M', h^2 M'' of the predicted quantity at s."""
     h = log(s) - log(r)
-    z = -h if prediction == "data" else h
-    weights = [expm1(z), *(z * phi(k, z) for k in range(2, len(derivatives) + 1))]
-    if half:
-        weights[1] = expm1(z) / 2
-    change = weighted(weights, derivatives)
-    return (r / s) * y - change if prediction == "data" else y - r * change
+    if prediction == "data":
+        return (r / s) * y - adams(-h, derivatives, second)
+    return y - r * adams(h, derivatives, second)
 
 
 def dpm_solver(
