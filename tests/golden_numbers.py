@@ -18,6 +18,7 @@ class Family:
         self.name = name
         text = json.loads((folder / f"{name}.json").read_text())
         self.cases, self.extra = text["cases"], text.get("extra", {})
+        self.failed = text.get("failed_in_peer", [])  # calls on which the peer raised
         self.arrays = np.load(folder / f"{name}.npz", allow_pickle=False)
 
     def __getitem__(self, key):

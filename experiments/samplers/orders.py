@@ -52,16 +52,15 @@ def outcome(solver: Any, options: dict[str, Any], levels: Any, variances: np.nda
         made.append(0)
         return np.eye(1, size, len(made)).T * np.ones_like(variances)
 
-    size = 1 + _draws(solver, options, levels)
+    stochastic = "noise" in inspect.signature(solver).parameters
+    size = 1 + (_draws(solver, options, levels) if stochastic else 0)
     start = np.eye(1, size, 0).T * np.sqrt(variances + levels[0] ** 2)
-    extra = {"noise": unit} if size > 1 else {}
+    extra = {"noise": unit} if stochastic else {}
     *_, y = solver(denoiser(variances), start, levels, **extra, **options)
     return np.sum(y**2, axis=0)
 
 
 def _draws(solver: Any, options: dict[str, Any], levels: list[float]) -> int:
-    if "noise" not in inspect.signature(solver).parameters:
-        return 0
     drawn: list[float] = []
 
     def noise() -> float:
