@@ -1,4 +1,4 @@
-"""The table of every sampler: what it measures, on the problem without sampling, and how it reads."""
+"""The table of every sampler: what it measures where nothing is sampled, and how it reads."""
 
 import numpy as np
 import pytest
