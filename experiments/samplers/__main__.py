@@ -2,7 +2,7 @@
 
     python -m experiments.samplers [--json FILE] [--markdown FILE] [--plot FILE] [--nfe 5 10 20 50]
 
-For every solver: the order its paper gives and the one observed
+For every solver: the order it is known to have and the one observed
 (:mod:`experiments.samplers.orders`), evaluations, window of past states and outputs, and at each
 budget of network evaluations its errors on the problems of :mod:`experiments.samplers.problems`,
 all divided by the spread of the data:

@@ -1,4 +1,4 @@
-"""Every solver with its usual options, the order its paper gives it, and its usual grid.
+"""Every solver with its usual options, the order it is known to have, and its usual grid.
 
 The order of a deterministic solver is that of its error in the state, of a stochastic one that of
 its error in the distribution (weak). ``history`` says how many steps need past outputs before the

@@ -34,7 +34,7 @@ from jax import lax
 
 from jaxdiff.prediction import as_partial, expand
 from jaxdiff.process import check
-from jaxdiff.sampling.sample import _check, _make_rows, _Windows, draw, sample_keys
+from jaxdiff.sampling.sample import Windows, check_run, draw, make_rows, sample_keys
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -57,7 +57,7 @@ class _Recurrence(NamedTuple):
     squared tolerances.
     """
 
-    weights: _Windows
+    weights: Windows
     nodes: Array
     gains: Array
     bounds: Array
@@ -69,7 +69,7 @@ class _At(NamedTuple):
     """
 
     state: Array
-    windows: _Windows
+    windows: Windows
 
 
 def picard(
@@ -102,7 +102,7 @@ def picard(
         ValueError, TypeError: as ``sample``; for a padded table, a window below 1 or a negative
             tolerance or data_std.
     """
-    noise = _check(table, start, key, index, noise)
+    noise = check_run(table, start, key, index, noise)
     if table.count is not None:
         raise ValueError("a padded table cannot be run in parallel: use the table it was made from")
     if window < 1:
@@ -131,7 +131,7 @@ def _run(
     nodes = jnp.asarray(t.nodes, dtype)
     gains = 1.0 / (1.0 + (nodes / jnp.asarray(data_std, dtype)) ** 2)
     bounds = jnp.asarray(tolerance, dtype) ** 2 * _noise_variances(nodes)
-    weights = _Windows(*(jnp.asarray(a, dtype) for a in (t.states, t.denoised, t.noises)))
+    weights = Windows(*(jnp.asarray(a, dtype) for a in (t.states, t.denoised, t.noises)))
     table = _Recurrence(weights, nodes, gains, bounds)
 
     def one(y: Array, c: Cond, key: Key | None, recorded: Array | None) -> Picard:
@@ -161,9 +161,9 @@ def _solve(
     ahead = jnp.arange(width, dtype=jnp.int32)
     conds = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (width, *a.shape)), cond)
 
-    def rows(n: Array, windows: _Windows) -> _At:
+    def rows(n: Array, windows: Windows) -> _At:
         n = jnp.minimum(n, number)  # past the end: repeated, and never used
-        windows, made = _make_rows(windows, jax.tree.map(lambda w: w[n], table.weights), noises(n))
+        windows, made = make_rows(windows, jax.tree.map(lambda w: w[n], table.weights), noises(n))
         return _At(made[-1], windows)
 
     def unroll(at: _At, first: Array, rests: Array, length: int) -> _At:
@@ -202,8 +202,8 @@ def _solve(
     return Picard(at.state, rounds, nfe)
 
 
-def _empty(weights: _Windows, start: Array) -> _Windows:
+def _empty(weights: Windows, start: Array) -> Windows:
     """The windows before the first row: the start, and zeros."""
     lengths, zero = [w.shape[2] for w in weights], jnp.zeros_like(start)
     states = (start, *[zero] * lengths[0])[: lengths[0]]
-    return _Windows(states, (zero,) * lengths[1], (zero,) * lengths[2])
+    return Windows(states, (zero,) * lengths[1], (zero,) * lengths[2])

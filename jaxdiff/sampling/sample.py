@@ -106,7 +106,7 @@ def sample(
     Raises:
         ValueError, TypeError: before anything is compiled, if the arguments do not fit together.
     """
-    noise = _check(table, start, key, index, noise)
+    noise = check_run(table, start, key, index, noise)
     return _run(
         as_partial(denoiser),
         table,
@@ -136,7 +136,7 @@ def trajectory(
     """Sample and return the whole trajectory. Arguments as in :func:`sample`; a padded table has
     no trajectory.
     """
-    noise = _check(table, start, key, index, noise)
+    noise = check_run(table, start, key, index, noise)
     if table.count is not None:
         raise ValueError(
             "a padded table does not know its accepted states: use the table it was made from"
@@ -222,9 +222,12 @@ def check_key(name: str, key: Key | None, recorded: Array | None = None) -> None
         raise TypeError("key must be a typed key, as made by jax.random.key(seed)")
 
 
-def _check(
+def check_run(
     t: Table, start: Array, key: Key | None, index: Array | None, noise: Array | None
 ) -> Array | None:
+    """Complain about arguments that do not fit a table; recorded noise comes back by evaluation
+    and slot.
+    """
     if not isinstance(t, Table):
         raise TypeError(
             f"sample needs a table, as made by table(solver, levels); this is {type(t).__name__}"
@@ -246,7 +249,7 @@ def _check(
     return slots.reshape(t.states.shape[0], t.slots, *start.shape)
 
 
-class _Windows(NamedTuple):
+class Windows(NamedTuple):
     """The most recent states, denoised outputs and noises, newest first; or the weights of each."""
 
     states: Any
@@ -254,9 +257,9 @@ class _Windows(NamedTuple):
     noises: Any
 
 
-def _make_rows(
-    windows: _Windows, weights: _Windows, noises: list[Array]
-) -> tuple[_Windows, list[Array]]:
+def make_rows(
+    windows: Windows, weights: Windows, noises: list[Array]
+) -> tuple[Windows, list[Array]]:
     """Take in new noises, then make the states that precede one evaluation."""
     rows, lengths = weights.states.shape[0], [w.shape[1] for w in weights]
     recent = (*reversed(noises), *windows.noises)[: lengths[2]]
@@ -267,7 +270,7 @@ def _make_rows(
     return windows, made
 
 
-def _combine(windows: _Windows, weights: _Windows, row: int) -> Array:
+def _combine(windows: Windows, weights: Windows, row: int) -> Array:
     """One row: products and sums, not a matrix product, whose precision a GPU would lower."""
     blocks = zip(weights, windows, strict=True)
     terms = [w[row, k] * v for w, window in blocks for k, v in enumerate(window)]
@@ -275,10 +278,10 @@ def _combine(windows: _Windows, weights: _Windows, row: int) -> Array:
 
 
 def _evaluate(
-    denoiser: Denoiser, cond: Cond, windows: _Windows, weights: _Windows, level: Array, noises: Any
-) -> tuple[_Windows, tuple[list[Array], Array]]:
+    denoiser: Denoiser, cond: Cond, windows: Windows, weights: Windows, level: Array, noises: Any
+) -> tuple[Windows, tuple[list[Array], Array]]:
     """One evaluation: the rows before it, and its output taken into the window."""
-    windows, made = _make_rows(windows, weights, noises)
+    windows, made = make_rows(windows, weights, noises)
     output = denoiser(made[-1], level, cond).astype(made[-1].dtype)
     kept = (output, *windows.denoised)[: weights.denoised.shape[1]]
     return windows._replace(denoised=kept), (made, output)
@@ -298,7 +301,7 @@ def _run(
     whole: bool,
 ) -> Any:
     dtype, shape, number = start.dtype, start.shape, t.nodes.shape[0]
-    weights = _Windows(*(jnp.asarray(a, dtype) for a in (t.states, t.denoised, t.noises)))
+    weights = Windows(*(jnp.asarray(a, dtype) for a in (t.states, t.denoised, t.noises)))
     nodes = jnp.asarray(t.nodes, dtype)
     keys = None if key is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
@@ -307,19 +310,19 @@ def _run(
             return list(noise[n])
         return [draw(keys, n, q, shape[1:], dtype) for q in range(t.slots)]  # type: ignore[arg-type]
 
-    def step(windows: _Windows, inputs: Any) -> tuple[_Windows, Any]:
+    def step(windows: Windows, inputs: Any) -> tuple[Windows, Any]:
         n, own, level = inputs
         windows, out = _evaluate(denoiser, cond, windows, own, level, drawn(n))
         return windows, out if whole else None
 
-    def at(n: Array | int | slice) -> _Windows:
+    def at(n: Array | int | slice) -> Windows:
         return jax.tree.map(lambda w: w[n], weights)
 
     step = jax.checkpoint(step) if remat else step
     filling = [jnp.zeros_like(start)]
     lengths = [w.shape[2] for w in weights]
     blocks = [[start, *filling * lengths[0]], filling * lengths[1], filling * lengths[2]]
-    windows = _Windows(*(tuple(b[:length]) for b, length in zip(blocks, lengths, strict=True)))
+    windows = Windows(*(tuple(b[:length]) for b, length in zip(blocks, lengths, strict=True)))
     if t.count is None:
         last, order = number, jnp.arange(number, dtype=jnp.int32)
         windows, out = lax.scan(step, windows, (order, at(slice(number)), nodes), unroll=unroll)
@@ -327,7 +330,7 @@ def _run(
         last, out = t.count, None
         body = lambda n, windows: step(windows, (n, at(n), nodes[n]))[0]  # noqa: E731
         windows = lax.fori_loop(0, last, body, windows)
-    _, made = _make_rows(windows, at(last), drawn(last))
+    _, made = make_rows(windows, at(last), drawn(last))
     if not whole:
         return made[-1]
     rows, outputs = out  # type: ignore[misc]
