@@ -192,29 +192,56 @@ class _Denoise:
         y: Array,
         level: ArrayLike,
         cond: Cond = None,
+        *,
+        target: ArrayLike | None = None,
+        extra: ArrayLike | None = None,
         **options: Any,
-    ) -> Array:
+    ) -> Any:
         dtype = y.dtype if jnp.finfo(y.dtype).bits >= 32 else jnp.dtype(jnp.float32)
         state, level = y.astype(dtype), jnp.asarray(level, dtype)
         data = jnp.asarray(sigma_data, dtype), jnp.asarray(sigma_min, dtype)
         c_in, label, skip, out = self.weights(process, *data, level)
-        label = jnp.broadcast_to(jnp.asarray(label, dtype), y.shape[:1])
+        columns = [jnp.broadcast_to(jnp.asarray(label, dtype), y.shape[:1])]
+        if target is not None:
+            second = self.label_of(process, jnp.asarray(target, dtype))
+            columns.append(jnp.broadcast_to(jnp.asarray(second, dtype), y.shape[:1]))
+        label = _labels(columns, extra)
         inputs = (expand(c_in, state) * state).astype(self.compute_dtype or y.dtype)
-        value = self.apply(params, inputs, label, cond, **options).astype(dtype)
-        return (expand(skip, state) * state + expand(out, state) * value).astype(y.dtype)
+        answer: Any = self.apply(params, inputs, label, cond, **options)
+        value = (answer.value if options.get("full") else answer).astype(dtype)
+        value = (expand(skip, state) * state + expand(out, state) * value).astype(y.dtype)
+        return answer._replace(value=value) if options.get("full") else value
+
+    def label_of(self, process: Process, level: Array) -> Number:
+        """Return what the network is told of a level."""
+        if self.prediction == "edm":
+            c_noise = jnp.log(jnp.maximum(level, _SMALLEST)) / 4
+            return c_noise if self.label is None else self.label(level)
+        t = time(process, level)
+        return t if self.label is None else self.label(t)
 
     def weights(
         self, process: Process, sigma_data: Array, sigma_min: Array, level: Array
     ) -> tuple[Number, ...]:
         """Return c_in, label, c_skip and c_out of D = c_skip y + c_out network(c_in y, label)."""
         if self.prediction == "edm":
-            c_skip, c_out, c_in, c_noise = boundary_scalings(level, sigma_data, sigma_min)
-            return c_in, c_noise if self.label is None else self.label(level), c_skip, c_out
+            c_skip, c_out, c_in, _ = boundary_scalings(level, sigma_data, sigma_min)
+            return c_in, self.label_of(process, level), c_skip, c_out
         t = time(process, level)
         alpha = process.alpha(t)
         sigma = level * alpha  # sigma(t), with the exact level and its derivative at level 0
         p, q = mix(row(self.prediction, alpha, sigma, rates(process, t)), X0, alpha, sigma)
         return alpha, t if self.label is None else self.label(t), p * alpha, q
+
+
+def _labels(columns: list[Any], extra: ArrayLike | None) -> Array:
+    """One label (batch,), or several (batch, k): level, target, then the columns of ``extra``."""
+    batch, dtype = columns[0].shape[0], columns[0].dtype
+    if extra is not None:
+        numbers = jnp.asarray(extra, dtype)
+        rows = numbers if numbers.ndim == 2 else jnp.broadcast_to(numbers, (batch,))[:, None]
+        columns = [*columns, *rows.T]
+    return columns[0] if len(columns) == 1 else jnp.stack(columns, axis=1)
 
 
 def denoiser(
@@ -245,6 +272,10 @@ def denoiser(
 
     The result is a pytree whose leaves are those of params, process and the two sigmas; its static
     rest is equal for equal arguments. D takes y (batch, *shape) and a level, scalar or (batch,).
+    For networks that take several labels, ``D(y, level, cond, target=..., extra=...)``: the level
+    that a map between two levels jumps to, told as ``level`` is, and further numbers told as they
+    are, a scalar, (batch,) or (batch, k). With ``full=True`` it returns
+    :class:`jaxdiff.typing.Outputs`, the value being the denoised state.
 
     Raises ValueError for an unknown prediction or a sigma_data that is not positive, TypeError if
     ``apply`` is not callable.
@@ -255,6 +286,76 @@ def denoiser(
     check("sigma_data must be positive and finite", lambda x: 0 < x < float("inf"), sigma_data)
     static = _Denoise(apply, prediction, label, compute_dtype)
     return Partial(static, params, process, sigma_data, sigma_min)
+
+
+def predictor(D: Partial, process: Process, name: str) -> Callable[..., Array]:
+    """Return what a network says, in another process's coordinates: F(x, t, cond=None, **options).
+
+    D: made by :func:`denoiser` with prediction 'edm', 'eps' or 'x0', or with prediction ``name``
+        and this same process. sigma_min must be 0.
+    name: one of ``PREDICTIONS``, the row of ``process`` to return.
+
+    F takes x = alpha x0 + sigma eps (batch, *shape) and t (batch,); ``target`` and whatever else D
+    takes pass through, ``target`` being a time too. Nothing is divided that the formula does not
+    divide: F of a network's own row is the network itself, also at t = 0.
+
+    Raises TypeError for a D that :func:`denoiser` did not make, ValueError for another prediction.
+    """
+    static = getattr(D, "func", None)
+    if not isinstance(static, _Denoise):
+        raise TypeError("predictor needs a denoiser made by jaxdiff.prediction.denoiser")
+    params, own, sigma_data, _ = D.args
+    native = static.prediction == name != "edm" and type(own) is type(process)
+    if static.prediction not in ("edm", "eps", "x0") and not native:
+        raise ValueError(
+            f"a network predicting {static.prediction!r} of {type(own).__name__} cannot be read as "
+            f"{name!r} of {type(process).__name__}: use prediction 'edm', 'eps' or 'x0'"
+        )
+
+    def told(t: Array) -> Number:
+        if native:
+            return t if static.label is None else static.label(t)
+        return static.label_of(own, process.sigma(t) / process.alpha(t))
+
+    def F(
+        x: Array,
+        t: Array,
+        cond: Cond = None,
+        *,
+        target: Array | None = None,
+        extra: ArrayLike | None = None,
+        **options: Any,
+    ) -> Any:
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        rows = [
+            row(name, alpha, sigma, rates(process, t), sigma_data)
+            for name in {static.prediction: None, name: None}
+        ]
+        if native:
+            c_in = jnp.ones_like(t)
+        elif static.prediction == "edm":
+            c_in = 1 / jnp.sqrt(sigma**2 + (sigma_data * alpha) ** 2)
+        else:
+            c_in = own.alpha(time(own, sigma / alpha)) / alpha
+        label = _labels([told(t)] if target is None else [told(t), told(target)], extra)
+        answer: Any = static.apply(params, expand(c_in, x) * x, label, cond, **options)
+        p, q = mix(rows[0], rows[-1], alpha, sigma)
+        value = answer.value if options.get("full") else answer
+        value = expand(p, x) * x + expand(q, x) * value
+        return answer._replace(value=value) if options.get("full") else value
+
+    return F
+
+
+def conditioned(D: Denoiser, **numbers: Any) -> Partial:
+    """Return the denoiser with numbers bound: ``conditioned(D, extra=weight)``."""
+    return Partial(_conditioned, as_partial(D), numbers)
+
+
+def _conditioned(
+    D: Any, numbers: dict[str, Any], y: Array, level: Array, cond: Cond = None, **options: Any
+) -> Array:
+    return D(y, level, cond, **numbers, **options)
 
 
 def as_partial(denoiser: Denoiser) -> Partial:

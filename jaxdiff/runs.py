@@ -156,24 +156,18 @@ def _parameters_only(model: Model) -> _Params:
 
 def _student(config: configs.Distill, network: Network, teacher: Model) -> Method:
     from jaxdiff.distill import consistency
+    from jaxdiff.distill.student import Student
 
-    params = teacher.denoiser.args[0]
-    common: dict[str, Any] = {
-        "sigma_data": teacher.about["sigma_data"],
-        "classes": teacher.classes or None,
-        "optimiser": _optimiser(config, "radam"),
-        "ema": _ema(config),
-    }
+    student = Student(
+        network, teacher.denoiser.args[0], sigma_data=teacher.about["sigma_data"],
+        classes=teacher.classes or None, optimiser=_optimiser(config, "radam"), ema=_ema(config),
+    )  # fmt: skip
     if config.method == "easy_consistency":
         stage = max(1, config.steps // config.stages)
-        return consistency.easy_consistency(
-            network, params, stage_steps=stage, q=config.q, **common
-        )
+        return consistency.easy_consistency(student, stage_steps=stage, q=config.q)
     if config.method == "consistency_distillation":
-        return consistency.consistency_distillation(
-            teacher.denoiser, network, params, scales=config.scales, **common
-        )
-    return consistency.consistency_training(network, params, steps=config.steps, **common)
+        return consistency.consistency_distillation(teacher.denoiser, student, scales=config.scales)
+    return consistency.consistency_training(student, steps=config.steps)
 
 
 def _begin(config: configs.Train | configs.Distill) -> Path:

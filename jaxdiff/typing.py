@@ -6,7 +6,7 @@ the state in the one frame that samplers, losses and analysis work in, ``D`` the
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 
@@ -28,6 +28,19 @@ class Denoiser(Protocol):
         ...
 
 
+class Outputs(NamedTuple):
+    """All that a network may return, and a denoiser made of it.
+
+    value: (batch, *shape). log_variance: (batch,), a learned log of the loss's size at the label,
+    or None for a network without that head. features: hidden maps, batch first, in the order they
+    are computed.
+    """
+
+    value: Any
+    log_variance: Any
+    features: tuple[Any, ...]
+
+
 class Network(Protocol):
     """A network as a pure function of its parameters.
 
@@ -35,6 +48,9 @@ class Network(Protocol):
     (batch,) telling the noise level or time, ``cond`` whatever the network is conditioned on (class
     indices, usually), or None. With ``key=`` the network draws its dropout masks from that key;
     without it there is no dropout.
+
+    Optional: a network may take labels (batch, k), the further columns being a second time, a
+    guidance weight or a number of steps; and with ``full=True`` it returns :class:`Outputs`.
     """
 
     def __call__(

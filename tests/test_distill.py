@@ -15,10 +15,11 @@ from jaxdiff.distill.consistency import (
     ct_decay,
     ct_scales,
     ect_level,
-    karras_level,
 )
+from jaxdiff.distill.levels import karras_level
 from jaxdiff.distill.primitives import absolute, drop_labels, perturb, pseudo_huber, squared
 from jaxdiff.distill.score_matching import score_matching, score_matching_loss
+from jaxdiff.distill.student import Student
 from jaxdiff.exact import Gaussian
 from jaxdiff.prediction import denoiser, edm_weight, expand, snr_weight, uniform_weight
 from jaxdiff.sampling.sample import sample
@@ -294,19 +295,14 @@ def test_students_learn_the_flow_map(gaussian, teacher, name):
     far.
     """
     params = teacher[1].params["model"]
-    common = {"sigma_data": 0.55, "optimiser": optax.adam(optax.cosine_decay_schedule(2e-2, 1500))}
+    rate = optax.cosine_decay_schedule(2e-2, 1500)
+    student = Student(linear, params, sigma_data=0.55, high=20.0, optimiser=optax.adam(rate))
     if name == "easy_consistency":
-        method = consistency.easy_consistency(
-            linear, params, stage_steps=150, mean=-0.5, std=2.0, **common
-        )
+        method = consistency.easy_consistency(student, stage_steps=150, mean=-0.5, std=2.0)
     elif name == "consistency_distillation":
-        method = consistency.consistency_distillation(
-            gaussian.denoiser, linear, params, high=20.0, **common
-        )
+        method = consistency.consistency_distillation(gaussian.denoiser, student)
     else:
-        method = consistency.consistency_training(
-            linear, params, steps=1500, last=40, high=20.0, **common
-        )
+        method = consistency.consistency_training(student, steps=1500, last=40)
     state = fit(method, batches(gaussian), steps=1500, key=0, progress=False)
     sampler = method.sampler(state, levels=[20.0, 0.0])
     x = 20.0 * jax.random.normal(jax.random.key(3), (500, 2), jnp.float64)
@@ -321,14 +317,14 @@ def test_students_learn_the_flow_map(gaussian, teacher, name):
 def test_frozen_teacher_is_an_argument_and_gets_no_gradient(gaussian):
     """A teacher's parameters travel in the context, and the student's loss does not move them."""
     teacher = denoiser(linear, {"scale": jnp.ones((5, 2)), "shift": jnp.ones((5, 2))})
-    method = consistency.consistency_distillation(teacher, linear, start(None))
+    method = consistency.consistency_distillation(teacher, Student(linear, start(None)))
     state_params = method.init(jax.random.key(0))["student"]
     batch = {"image": jnp.asarray(batches(gaussian, 16)(0)["image"])}
 
     def loss(frozen):
         from jaxdiff.method import Context
 
-        context = Context(jnp.asarray(0), {}, {}, frozen)
+        context = Context(jnp.asarray(0), {}, {}, {"teacher": frozen})
         return method.players["student"].loss(state_params, context, batch, jax.random.key(0))[0]
 
     gradient = jax.grad(lambda p: loss(denoiser(linear, p)))(

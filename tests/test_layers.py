@@ -15,13 +15,23 @@ LAYERS = [
     {"networks", "pretrained", "data"},
     {"distill", "tuning"},
     {"training"},
-    {"config", "runs", "evaluation", "demo", "demo_report", "cli", "report", "experiments"},
+    {
+        "config",
+        "runs",
+        "recipes",
+        "evaluation",
+        "demo",
+        "demo_report",
+        "cli",
+        "report",
+        "experiments",
+    },
 ]
 OWNERS = {  # third-party packages and the only parts that may import them
     "flax": {"networks"},
     "diffrax": {"sampling"},
     "orbax": {"training"},
-    "optax": {"method", "metrics", "distill", "tuning", "training", "runs"},
+    "optax": {"method", "metrics", "distill", "tuning", "training", "runs", "recipes"},
     "matplotlib": {"report"},
     "tyro": {"cli"},
 }

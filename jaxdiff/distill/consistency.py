@@ -18,7 +18,7 @@ dropout key.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,20 +26,15 @@ import numpy as np
 import optax
 
 from jaxdiff import solvers
-from jaxdiff.distill.primitives import (
-    Distance,
-    drop_labels,
-    log_normal_levels,
-    perturb,
-    pseudo_huber,
-    squared,
-)
-from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
-from jaxdiff.prediction import as_partial, denoiser, expand
-from jaxdiff.sampling.sample import Sampler
+from jaxdiff.distill.levels import grid_index, karras_level, log_normal_levels
+from jaxdiff.distill.primitives import Distance, perturb, pseudo_huber, squared
+from jaxdiff.distill.student import Step, Student, regression
+from jaxdiff.distill.teacher import SolverStep, advance
+from jaxdiff.method import Decay, Method
+from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.singlestep import heun_step
-from jaxdiff.typing import Array, Denoiser, Key, Network, Params
+from jaxdiff.typing import Array, Denoiser
 
 
 class Pair(NamedTuple):
@@ -72,14 +67,6 @@ def ect_level(t: Array, stage: Array, q: float = 2.0, k: float = 8.0, b: float =
     return t * jnp.maximum(1.0 - ratio * (1.0 + k * jax.nn.sigmoid(-b * t)), 0.0)
 
 
-def karras_level(index: Array, scales: Array, low: float, high: float, rho: float) -> Array:
-    """Level number ``index`` (0 the highest) of the Karras grid of ``scales`` levels; both may be
-    traced.
-    """
-    u = index / (scales - 1.0)
-    return (high ** (1 / rho) + u * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-
-
 def ct_scales(step: Array, steps: int, first: int = 2, last: int = 150) -> Array:
     """N(k) = ceil(sqrt(k/K ((s1+1)^2 - s0^2) + s0^2) - 1) + 1 of consistency training (2303.01469,
     appendix C).
@@ -101,57 +88,16 @@ def ct_decay(
     )
 
 
-def _consistency(
-    network: Network,
-    params: Params | Callable[[Key], Params],
-    pair: Callable[[Context, Array, Any, Key], Pair],
-    *,
-    distance: Distance,
-    weight: Callable[[Array, Array], Array],
-    sigma_data: float,
-    sigma_min: float,
-    high: float,
-    middle: tuple[float, ...],
-    classes: int | None,
-    label_drop: float,
-    optimiser: optax.GradientTransformation,
-    ema: dict[str, Decay] | None,
-    target: Decay | None = None,
-    frozen: Any = None,
-) -> Method:
-    """What the three methods share: the loss, the target network and the sampler."""
+def consistency_tables(
+    student: Student, middle: tuple[float, ...], sigma_min: float = 0.0
+) -> Callable[..., Table]:
+    """``tables(steps, levels=None)``: multistep consistency sampling at the student's levels."""
 
-    def wrap(p: Params) -> jax.tree_util.Partial:
-        return denoiser(network, p, sigma_data=sigma_data, sigma_min=sigma_min)
+    def tables(steps: int, levels: list[float] | None = None) -> Table:
+        levels = student_levels(steps, student.high, middle) if levels is None else levels
+        return table(solvers.consistency, levels, smallest=sigma_min)
 
-    def loss(p: Params, context: Context, batch: Batch, key: Key) -> tuple[Array, Metrics]:
-        x0 = batch["image"]
-        key_pair, key_label, key_dropout = jax.random.split(key, 3)
-        labels = drop_labels(key_label, batch.get("label"), label_drop, classes)
-        points = pair(context, x0, labels, key_pair)
-        theirs = p if target is None else context.ema["student"]["target"]
-
-        def of(params: Params) -> Callable[[Array, Array], Array]:
-            D = wrap(params)
-            return lambda y, s: D(y, s, labels, key=key_dropout)
-
-        f, g = of(p), of(theirs)
-        value = jnp.mean(consistency_loss(f, g, points, distance, weight(points.t, points.r)))
-        return value, {"loss": value}
-
-    def sampler(state: Any, steps: int = 1, ema: str | None = None, levels: Any = None) -> Sampler:
-        chosen = state.params["student"] if ema is None else state.ema["student"][ema]
-        levels = student_levels(steps, high, middle) if levels is None else levels
-        return Sampler(wrap(chosen), table(solvers.consistency, levels, smallest=sigma_min))
-
-    averages = dict(ema or {}) | ({} if target is None else {"target": target})
-    start = params if callable(params) else lambda key: params
-    return Method(
-        init=lambda key: {"student": start(key)},
-        players={"student": Player(loss, optimiser, ema=averages)},
-        sampler=sampler,
-        frozen=frozen,
-    )
+    return tables
 
 
 def student_levels(steps: int, high: float, middle: tuple[float, ...]) -> list[float]:
@@ -170,8 +116,7 @@ def student_levels(steps: int, high: float, middle: tuple[float, ...]) -> list[f
 
 
 def easy_consistency(
-    network: Network,
-    params: Params,
+    student: Student,
     *,
     stage_steps: int = 20_000,
     q: float = 2.0,
@@ -180,153 +125,115 @@ def easy_consistency(
     c: float = 0.0,
     mean: float = -1.1,
     std: float = 2.0,
-    sigma_data: float = 0.5,
-    high: float = 80.0,
     middle: tuple[float, ...] = (0.821,),
-    classes: int | None = None,
-    label_drop: float = 0.0,
-    optimiser: optax.GradientTransformation | None = None,
-    ema: dict[str, Decay] | None = None,
 ) -> Method:
     """Easy consistency tuning (Geng et al., arXiv 2406.14548): fine-tune a diffusion model into a
     consistency model.
 
     Args:
-        network: the teacher's network.
-        params: the teacher's parameters, where the student starts.
+        student: starts as the teacher; RAdam with learning rate 1e-4 by default.
         stage_steps: after each so many steps the stage grows by one and r moves nearer to t by the
             factor q. (The paper's CIFAR-10 run has 250 kimg x 10 per stage at batch 128.)
         q, k, b: of the mapping r(t), see :func:`ect_level`. The paper's one-hour recipe has q = 256
             throughout.
         c: of the pseudo-Huber distance; 0 is the paper's unsquared norm.
         mean, std: of log t.
-        high: the level sampling starts from. middle: the intermediate level of two-step sampling
-            (0.821 for CIFAR-10).
-        optimiser: RAdam with learning rate 1e-4 by default.
+        middle: the intermediate level of two-step sampling (0.821 for CIFAR-10).
     """
+    distance = pseudo_huber(c)
 
-    def pair(context: Context, x0: Array, labels: Any, key: Key) -> Pair:
-        key_level, key_noise = jax.random.split(key)
-        t = log_normal_levels(key_level, x0, mean, std)
-        r = ect_level(t, context.step // stage_steps, q, k, b)
-        eps = jax.random.normal(key_noise, x0.shape, x0.dtype)
-        return Pair(perturb(x0, t, eps), t, perturb(x0, r, eps), r)
+    def each(now: Step) -> Array:
+        key_level, key_noise = jax.random.split(now.key)
+        t = log_normal_levels(key_level, now.x0, mean, std)
+        r = ect_level(t, now.context.step // stage_steps, q, k, b)
+        eps = jax.random.normal(key_noise, now.x0.shape, now.x0.dtype)
+        pair = Pair(perturb(now.x0, t, eps), t, perturb(now.x0, r, eps), r)
+        return consistency_loss(now.student, now.target, pair, distance, 1.0 / (t - r))
 
-    return _consistency(
-        network, params, pair,
-        distance=pseudo_huber(c), weight=lambda t, r: 1.0 / (t - r),
-        sigma_data=sigma_data, sigma_min=0.0,
-        high=high, middle=middle, classes=classes, label_drop=label_drop,
-        optimiser=optimiser or optax.radam(1e-4), ema=ema,
-    )  # fmt: skip
+    tables = consistency_tables(student, middle)
+    return regression(student, each, tables, optimiser=optax.radam(1e-4))
 
 
 def consistency_distillation(
     teacher: Denoiser,
-    network: Network,
-    params: Params,
+    student: Student,
     *,
     scales: int = 18,
-    step: Callable[..., Array] = heun_step,
+    step: SolverStep = heun_step,
     distance: Distance = squared,
     target: Decay | None = None,
-    low: float = 0.002,
-    high: float = 80.0,
     rho: float = 7.0,
-    sigma_data: float = 0.5,
     middle: tuple[float, ...] = (0.821,),
-    classes: int | None = None,
-    label_drop: float = 0.0,
-    optimiser: optax.GradientTransformation | None = None,
-    ema: dict[str, Decay] | None = None,
 ) -> Method:
     """Consistency distillation (Song et al., arXiv 2303.01469, algorithm 2).
 
     Args:
         teacher: ``D(y, level, cond)``; with parameters, as a ``jax.tree_util.Partial``. It is
             frozen.
-        network, params: the student's network and where it starts, usually the teacher's.
-        scales: number of levels on the Karras grid between ``low`` and ``high``.
-        step: the teacher's solver step ``step(D, y, t, r)``, one number per sample; Heun by
-            default.
+        student: usually starts as the teacher; its levels ``low`` and ``high`` end the grid. RAdam
+            with learning rate 4e-4 by default.
+        scales: number of levels on the Karras grid.
+        step: the teacher's solver step, Heun's by default.
         distance: per sample; the paper uses LPIPS, which needs a feature network, l2 or l1.
         target: decay of the target network; None, as in the released CIFAR-10 run, is the student
             itself.
-        optimiser: RAdam with learning rate 4e-4 by default.
     """
 
-    def pair(context: Context, x0: Array, labels: Any, key: Key) -> Pair:
-        key_level, key_noise = jax.random.split(key)
-        t, r = _neighbours(key_level, x0, scales, low, high, rho)
-        y_t = perturb(x0, t, jax.random.normal(key_noise, x0.shape, x0.dtype))
-        D = lambda y, s: context.frozen(y, s.reshape(-1), labels)  # noqa: E731
-        y_r = step(D, y_t, expand(t, x0), expand(r, x0))
-        return Pair(y_t, t, jax.lax.stop_gradient(y_r), r)
+    def each(now: Step) -> Array:
+        key_level, key_noise = jax.random.split(now.key)
+        t, r = _neighbours(key_level, now.x0, scales, student, rho)
+        y_t = perturb(now.x0, t, jax.random.normal(key_noise, now.x0.shape, now.x0.dtype))
+        pair = Pair(y_t, t, advance(now.teacher, y_t, t, r, step), r)  # type: ignore[arg-type]
+        return consistency_loss(now.student, now.target, pair, distance, jnp.ones_like(t))
 
-    return _consistency(
-        network, params, pair,
-        distance=distance, weight=lambda t, r: jnp.ones_like(t),
-        sigma_data=sigma_data, sigma_min=low,
-        high=high, middle=middle, classes=classes, label_drop=label_drop,
-        optimiser=optimiser or optax.radam(4e-4), ema=ema,
-        target=target, frozen=as_partial(teacher),
+    return regression(
+        student, each, consistency_tables(student, middle, student.low),
+        optimiser=optax.radam(4e-4), teacher=teacher, target=target, sigma_min=student.low,
     )  # fmt: skip
 
 
 def consistency_training(
-    network: Network,
-    params: Params | Callable[[Key], Params],
+    student: Student,
     *,
     steps: int,
     first: int = 2,
     last: int = 150,
     decay: float = 0.9,
     distance: Distance = squared,
-    low: float = 0.002,
-    high: float = 80.0,
     rho: float = 7.0,
-    sigma_data: float = 0.5,
     middle: tuple[float, ...] = (0.821,),
-    classes: int | None = None,
-    label_drop: float = 0.0,
-    optimiser: optax.GradientTransformation | None = None,
-    ema: dict[str, Decay] | None = None,
 ) -> Method:
     """Consistency training (Song et al., arXiv 2303.01469, algorithm 3): a consistency model
     without a teacher.
 
     Args:
-        network, params: the network, and parameters to start from or ``init(key) -> params``.
+        student: RAdam with learning rate 4e-4 by default.
         steps: length K of the training, which the schedules N(k) and mu(k) refer to.
         first, last: s0 and s1, the number of levels at the start and at the end. decay: mu0.
-        optimiser: RAdam with learning rate 4e-4 by default.
     """
 
-    def pair(context: Context, x0: Array, labels: Any, key: Key) -> Pair:
-        key_level, key_noise = jax.random.split(key)
-        t, r = _neighbours(
-            key_level, x0, ct_scales(context.step, steps, first, last), low, high, rho
-        )
-        eps = jax.random.normal(key_noise, x0.shape, x0.dtype)
-        return Pair(perturb(x0, t, eps), t, perturb(x0, r, eps), r)
+    def each(now: Step) -> Array:
+        key_level, key_noise = jax.random.split(now.key)
+        scales = ct_scales(now.context.step, steps, first, last)
+        t, r = _neighbours(key_level, now.x0, scales, student, rho)
+        eps = jax.random.normal(key_noise, now.x0.shape, now.x0.dtype)
+        pair = Pair(perturb(now.x0, t, eps), t, perturb(now.x0, r, eps), r)
+        return consistency_loss(now.student, now.target, pair, distance, jnp.ones_like(t))
 
-    return _consistency(
-        network, params, pair,
-        distance=distance, weight=lambda t, r: jnp.ones_like(t),
-        sigma_data=sigma_data, sigma_min=low,
-        high=high, middle=middle, classes=classes, label_drop=label_drop,
-        optimiser=optimiser or optax.radam(4e-4), ema=ema,
-        target=ct_decay(steps, decay, first, last),
+    return regression(
+        student, each, consistency_tables(student, middle, student.low),
+        optimiser=optax.radam(4e-4), target=ct_decay(steps, decay, first, last),
+        sigma_min=student.low,
     )  # fmt: skip
 
 
 def _neighbours(
-    key: Key, x0: Array, scales: Array | int, low: float, high: float, rho: float
+    key: Array, x0: Array, scales: Array | int, student: Student, rho: float
 ) -> tuple[Array, Array]:
     """Neighbouring levels t > r on the Karras grid of ``scales`` levels, one uniform pair per
     sample.
     """
     scales = jnp.asarray(scales).astype(x0.dtype)
-    index = jnp.floor(jax.random.uniform(key, x0.shape[:1], x0.dtype) * (scales - 1.0))
-    index = jnp.minimum(index, scales - 2.0)  # the product may round up to scales - 1
-    return tuple(karras_level(index + i, scales, low, high, rho) for i in (0.0, 1.0))  # type: ignore[return-value]
+    index = grid_index(key, x0, scales - 1.0)
+    ends = (student.low, student.high, rho)
+    return karras_level(index, scales, *ends), karras_level(index + 1.0, scales, *ends)

@@ -1,4 +1,4 @@
-"""What the losses are composed of: perturbed data, level distributions, distances, conditioning
+"""What the losses are composed of: perturbed data, jumps and their inverse, distances, conditioning
 drop-out.
 
 All work on batches; distances return one number per sample.
@@ -20,11 +20,25 @@ def perturb(x0: Array, level: Array, eps: Array) -> Array:
     return x0 + expand(level, x0) * eps
 
 
-def log_normal_levels(key: Key, x0: Array, mean: float, std: float) -> Array:
-    """One noise level per sample of ``x0``, its logarithm N(mean, std^2) (arXiv 2206.00364, table
-    1).
+def jump(y: Array, s: Array, r: Array, x: Array) -> Array:
+    """The state at level r of the straight line from y at level s to x at 0: one Euler, or DDIM,
+    step whose denoised output is x. Levels (batch,), s > 0.
     """
-    return jnp.exp(mean + std * jax.random.normal(key, x0.shape[:1], x0.dtype))
+    ratio = expand(r / s, y)
+    return ratio * y + (1.0 - ratio) * x
+
+
+def implied(y: Array, s: Array, z: Array, r: Array) -> Array:
+    """The denoised output whose Euler step from y at level s is z at level r < s; inverse of
+    :func:`jump`.
+
+        x = (z - (r/s) y)/(1 - r/s)
+
+    The regression target of progressive distillation (arXiv 2202.00512, appendix G), TRACT and
+    multistep consistency. Loses digits as r nears s.
+    """
+    ratio = expand(r / s, y)
+    return (z - ratio * y) / (1.0 - ratio)
 
 
 def drop_labels(
@@ -71,3 +85,10 @@ def pseudo_huber(c: float) -> Distance:
         return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1.0)), 0.0)
 
     return distance
+
+
+def of_features(features: Callable[[Array], Array], distance: Distance = squared) -> Distance:
+    """The distance of what any frozen network says of two samples; ``features`` maps (batch,
+    *shape) to (batch, ...). LPIPS is of this form.
+    """
+    return lambda a, b: distance(features(a), features(b))

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff import grids, solvers
-from jaxdiff.distill.primitives import drop_labels, log_normal_levels, perturb, squared
+from jaxdiff.distill.levels import log_normal_levels
+from jaxdiff.distill.primitives import drop_labels, perturb, squared
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
 from jaxdiff.prediction import denoiser, edm_weight
 from jaxdiff.process import EDM, Process

@@ -3,7 +3,14 @@
 Importing this package imports flax.
 """
 
-from jaxdiff.networks.adapters import count_parameters, from_equinox, from_linen, from_nnx, init
+from jaxdiff.networks.adapters import (
+    count_parameters,
+    from_equinox,
+    from_linen,
+    from_nnx,
+    graft,
+    init,
+)
 from jaxdiff.networks.embedding import Embedding, class_index, fourier, sinusoidal
 from jaxdiff.networks.mlp import MLP
 from jaxdiff.networks.unet import UNet
@@ -18,6 +25,7 @@ __all__ = [
     "from_equinox",
     "from_linen",
     "from_nnx",
+    "graft",
     "init",
     "sinusoidal",
 ]

@@ -19,7 +19,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 from jax.core import Tracer
 
 from jaxdiff.typing import Array, Cond, Key, Network, Params
@@ -54,6 +54,28 @@ def init(
     # compiler options are for the outermost jit only
     draw = _draw if isinstance(key, Tracer) else _draw_at_once
     return _only_params(draw(_hashable(module), key, tuple(shape), labels, cond))
+
+
+def graft(params: Params, onto: Params) -> Params:
+    """Return ``onto`` with a smaller network's parameters in it, so that it computes the same.
+
+    For a student that has more labels or heads than its teacher: a leaf that both have is copied;
+    where ``onto`` is longer along the first axis (the weights of the further labels), the rest is
+    zero; what only ``onto`` has stays as it is. Both are trees of dictionaries.
+
+    Raises ValueError naming a leaf that does not fit, or that only ``params`` has.
+    """
+    own: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+    grown: dict[str, Any] = traverse_util.flatten_dict(onto, sep="/")
+    if missing := sorted(set(own) - set(grown)):
+        raise ValueError(f"the larger network has no {missing[0]}")
+    for name, leaf in own.items():
+        there = grown[name].shape
+        if leaf.ndim != len(there) or leaf.shape[1:] != there[1:] or leaf.shape > there:
+            raise ValueError(f"{name} has shape {leaf.shape}; it does not go into {there}")
+        more = [(0, n - m) for m, n in zip(leaf.shape, there, strict=True)]
+        grown[name] = jnp.pad(leaf, more)
+    return traverse_util.unflatten_dict(grown, sep="/")
 
 
 def count_parameters(params: Params) -> int:

@@ -89,6 +89,24 @@ class Embedding(nn.Module):
         return e + nn.Embed(self.num_classes + 1, self.width, **dense, embedding_init=_unit)(index)
 
 
+class LogVariance(nn.Module):
+    """A learned log variance of the loss at a noise label (2312.02696, section 2.3; zero at the
+    start): a linear function of the first label's waves, 128 numbers.
+    """
+
+    scale: float = 100.0
+    features: Features = sinusoidal
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, label: Array) -> Array:
+        """Map labels (batch,) or (batch, k) to (batch,), in the dtype of embeddings."""
+        waves = self.features(_checked_label(label)[:, 0], 128, self.scale)
+        zero = nn.initializers.zeros
+        dense = nn.Dense(1, kernel_init=zero, dtype=waves.dtype, param_dtype=self.param_dtype)
+        return dense(waves)[:, 0]
+
+
 def class_index(cond: Cond, num_classes: int, batch: int) -> Array | None:
     """Return the rows to look up: ``cond``, or the null class for None; None without classes.
 

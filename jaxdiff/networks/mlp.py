@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.networks.embedding import Embedding, Features, sinusoidal, wide
-from jaxdiff.typing import Array, Cond
+from jaxdiff.networks.embedding import Embedding, Features, LogVariance, sinusoidal, wide
+from jaxdiff.typing import Array, Cond, Outputs
 
 
 class MLP(nn.Module):
@@ -24,8 +24,8 @@ class MLP(nn.Module):
     width: hidden units. depth: blocks (residual) or hidden layers (plain). residual: adaptive
     residual blocks, else layers on the concatenated [x, e]. embedding: length of e. num_classes,
     label_scale, features: see :class:`jaxdiff.networks.embedding.Embedding`. dropout: rate, within
-    the blocks. dtype: what it computes in; None means the input's dtype. param_dtype: what the
-    parameters are kept in.
+    the blocks. log_variance: whether it has that head. dtype: what it computes in; None means the
+    input's dtype. param_dtype: what the parameters are kept in.
     """
 
     width: int = 128
@@ -36,14 +36,23 @@ class MLP(nn.Module):
     dropout: float = 0.0
     label_scale: float = 100.0
     features: Features = sinusoidal
+    log_variance: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, x: Array, label: Array, cond: Cond = None, *, deterministic: bool = True
-    ) -> Array:
-        """Map ``x`` (batch, d) at ``label`` (batch,) to (batch, d), in the dtype of ``x``.
+        self,
+        x: Array,
+        label: Array,
+        cond: Cond = None,
+        *,
+        deterministic: bool = True,
+        full: bool = False,
+    ) -> Array | Outputs:
+        """Map ``x`` (batch, d) at ``label`` (batch,) or (batch, k) to (batch, d), in its dtype.
+
+        With ``full``, Outputs whose features are the hidden layers after each block.
 
         Raises ValueError if ``x`` is not (batch, d) or ``label`` has another batch.
         """
@@ -56,19 +65,24 @@ class MLP(nn.Module):
         embed = Embedding(
             self.embedding, self.num_classes, self.label_scale, self.features, self.param_dtype
         )
-        e, h = nn.silu(embed(label, cond)).astype(dtype), x.astype(dtype)
+        e, h, maps = nn.silu(embed(label, cond)).astype(dtype), x.astype(dtype), []
         if self.residual:
             h = nn.Dense(self.width, **dense)(h)
             for _ in range(self.depth):
                 h = Residual(self.width, self.dropout, **dense)(h, e, deterministic)
+                maps.append(h)
             h = _norm(h)
         else:
             h = jnp.concatenate([h, e], axis=-1)
             for _ in range(self.depth):
                 h = nn.silu(nn.Dense(self.width, **dense)(h))
                 h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
+                maps.append(h)
         zero = nn.initializers.zeros
-        return nn.Dense(x.shape[-1], kernel_init=zero, **dense)(h).astype(x.dtype)
+        out = nn.Dense(x.shape[-1], kernel_init=zero, **dense)(h).astype(x.dtype)
+        head = LogVariance(self.label_scale, self.features, self.param_dtype)
+        log_variance = head(label) if self.log_variance else None
+        return Outputs(out, log_variance, tuple(maps)) if full else out
 
 
 class Residual(nn.Module):

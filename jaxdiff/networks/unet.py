@@ -24,8 +24,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.networks.embedding import Embedding, Features, sinusoidal, wide
-from jaxdiff.typing import Array, Cond
+from jaxdiff.networks.embedding import Embedding, Features, LogVariance, sinusoidal, wide
+from jaxdiff.typing import Array, Cond, Outputs
 
 
 class UNet(nn.Module):
@@ -35,8 +35,9 @@ class UNet(nn.Module):
     blocks: residual blocks per level and direction. attention: map heights that get self-attention.
     heads: of the attention. dropout: rate. groups: of the group norms; where it does not divide the
     channels, their greatest common divisor is taken. embedding: length of e. num_classes,
-    label_scale, features: see :class:`jaxdiff.networks.embedding.Embedding`. dtype: what it
-    computes in; None means the input's dtype. param_dtype: what the parameters are kept in.
+    label_scale, features: see :class:`jaxdiff.networks.embedding.Embedding`. log_variance: whether
+    it has that head. dtype: what it computes in; None means the input's dtype. param_dtype: what
+    the parameters are kept in.
     """
 
     channels: int = 32
@@ -50,16 +51,26 @@ class UNet(nn.Module):
     num_classes: int = 0
     label_scale: float = 100.0
     features: Features = sinusoidal
+    log_variance: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, x: Array, label: Array, cond: Cond = None, *, deterministic: bool = True
-    ) -> Array:
+        self,
+        x: Array,
+        label: Array,
+        cond: Cond = None,
+        *,
+        deterministic: bool = True,
+        full: bool = False,
+    ) -> Array | Outputs:
         """Map ``x`` to an output of its shape and dtype.
 
-        x: (batch, height, width, channels). label: (batch,). cond: class indices (batch,) or None.
+        x: (batch, height, width, channels). label: (batch,) or (batch, k). cond: class indices
+        (batch,) or None. With ``full``, Outputs whose features are the maps after every stage: L
+        levels of ``blocks`` on the way down, the lowest map (number L * blocks), as many on the way
+        up.
         Raises ValueError for images that cannot be halved often enough, for attention at a map
         height that does not occur, and for heads that do not divide the channels.
         """
@@ -71,10 +82,13 @@ class UNet(nn.Module):
         )
         e = nn.silu(embed(label, cond)).astype(dtype)
 
+        maps: list[Array] = []
+
         def stage(h: Array, channels: int) -> Array:
             h = Block(channels, self.groups, self.dropout, **kinds)(h, e, deterministic)
             if h.shape[1] in self.attention:
                 h = Attention(self.heads, self.groups, **kinds)(h)
+            maps.append(h)
             return h
 
         widths = [self.channels * m for m in self.multipliers]
@@ -93,7 +107,10 @@ class UNet(nn.Module):
                 h = nn.Conv(widths[level - 1], (3, 3), **kinds)(_doubled(h))
         h = nn.silu(Norm(self.groups, self.param_dtype)(h))
         zero = nn.initializers.zeros
-        return nn.Conv(x.shape[-1], (3, 3), kernel_init=zero, **kinds)(h).astype(x.dtype)
+        out = nn.Conv(x.shape[-1], (3, 3), kernel_init=zero, **kinds)(h).astype(x.dtype)
+        head = LogVariance(self.label_scale, self.features, self.param_dtype)
+        log_variance = head(label) if self.log_variance else None
+        return Outputs(out, log_variance, tuple(maps)) if full else out
 
     def _check(self, x: Array, label: Array) -> None:
         if x.ndim != 4 or label.shape[0] != x.shape[0]:

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.prediction import as_partial
-from jaxdiff.sampling.sample import check_key, check_start, draw, sample_keys
+from jaxdiff.sampling.sample import call, check_key, check_start, draw, sample_keys
 from jaxdiff.sampling.trace import check_options, solver_name
 from jaxdiff.solvers.scalar import Scalar, check_levels
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Solver
 
-_call = jax.jit(lambda denoiser, y, level, cond: denoiser(y, level, cond))
+_call = jax.jit(call)
 
 
 def direct(
@@ -64,10 +64,11 @@ def direct(
     recorded = iter(() if noise is None else noise)
     keys = None if key is None else sample_keys(key, start, index)
 
-    def evaluate(y: Array, level: Scalar) -> Any:
+    def evaluate(y: Array, level: Scalar, target: Scalar = None) -> Any:
         nonlocal count, slot
         count, slot = count + 1, 0
-        return _call(D, y, jnp.asarray(level, start.dtype), cond)
+        r = None if target is None else jnp.asarray(target, start.dtype)
+        return _call(D, y, jnp.asarray(level, start.dtype), r, cond)
 
     def normal() -> Array:
         if keys is None:

@@ -105,6 +105,8 @@ def picard(
     noise = check_run(table, start, key, index, noise)
     if table.count is not None:
         raise ValueError("a padded table cannot be run in parallel: use the table it was made from")
+    if table.targets is not None:
+        raise ValueError("Picard iteration solves differential equations; a flow map needs none")
     if window < 1:
         raise ValueError(f"the window must hold at least one evaluation, not {window}")
     check(

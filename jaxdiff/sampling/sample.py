@@ -278,13 +278,21 @@ def _combine(windows: Windows, weights: Windows, row: int) -> Array:
 
 
 def _evaluate(
-    denoiser: Denoiser, cond: Cond, windows: Windows, weights: Windows, level: Array, noises: Any
+    denoiser: Any, cond: Cond, windows: Windows, weights: Windows, levels: Any, noises: Any
 ) -> tuple[Windows, tuple[list[Array], Array]]:
     """One evaluation: the rows before it, and its output taken into the window."""
     windows, made = make_rows(windows, weights, noises)
-    output = denoiser(made[-1], level, cond).astype(made[-1].dtype)
+    level, target = levels
+    output = call(denoiser, made[-1], level, target, cond).astype(made[-1].dtype)
     kept = (output, *windows.denoised)[: weights.denoised.shape[1]]
     return windows._replace(denoised=kept), (made, output)
+
+
+def call(denoiser: Any, y: Array, level: Array, target: Array | None, cond: Cond) -> Array:
+    """The denoised output, or for a map between two levels what its jump to ``target`` needs."""
+    if target is None:
+        return denoiser(y, level, cond)
+    return denoiser(y, level, cond, target=target)
 
 
 @functools.partial(jax.jit, static_argnames=("unroll", "remat", "whole"))
@@ -303,6 +311,7 @@ def _run(
     dtype, shape, number = start.dtype, start.shape, t.nodes.shape[0]
     weights = Windows(*(jnp.asarray(a, dtype) for a in (t.states, t.denoised, t.noises)))
     nodes = jnp.asarray(t.nodes, dtype)
+    targets = None if t.targets is None else jnp.asarray(t.targets, dtype)
     keys = None if key is None else jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
     def drawn(n: Array | int) -> list[Array]:
@@ -311,8 +320,8 @@ def _run(
         return [draw(keys, n, q, shape[1:], dtype) for q in range(t.slots)]  # type: ignore[arg-type]
 
     def step(windows: Windows, inputs: Any) -> tuple[Windows, Any]:
-        n, own, level = inputs
-        windows, out = _evaluate(denoiser, cond, windows, own, level, drawn(n))
+        n, own, levels = inputs
+        windows, out = _evaluate(denoiser, cond, windows, own, levels, drawn(n))
         return windows, out if whole else None
 
     def at(n: Array | int | slice) -> Windows:
@@ -325,10 +334,11 @@ def _run(
     windows = Windows(*(tuple(b[:length]) for b, length in zip(blocks, lengths, strict=True)))
     if t.count is None:
         last, order = number, jnp.arange(number, dtype=jnp.int32)
-        windows, out = lax.scan(step, windows, (order, at(slice(number)), nodes), unroll=unroll)
+        inputs = (order, at(slice(number)), (nodes, targets))
+        windows, out = lax.scan(step, windows, inputs, unroll=unroll)
     else:
         last, out = t.count, None
-        body = lambda n, windows: step(windows, (n, at(n), nodes[n]))[0]  # noqa: E731
+        body = lambda n, windows: step(windows, (n, at(n), (nodes[n], None)))[0]  # noqa: E731
         windows = lax.fori_loop(0, last, body, windows)
     _, made = make_rows(windows, at(last), drawn(last))
     if not whole:

@@ -73,6 +73,8 @@ class Table:
     accepted: which rows, counted through all evaluations, are accepted states.
     draws: which noise slots, counted through all evaluations, the solver asked for, in its order.
     slots: noise slots per evaluation.
+    targets: (N,) levels that a map between two levels jumps to in each evaluation, for the solvers
+        that call ``D(y, s, target)``; None for all others.
     """
 
     levels: Array | np.ndarray
@@ -81,6 +83,7 @@ class Table:
     denoised: Array | np.ndarray
     noises: Array | np.ndarray
     count: Array | None = None
+    targets: Array | np.ndarray | None = None
     accepted: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
     draws: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
     slots: int = dataclasses.field(default=0, metadata={"static": True})
@@ -105,20 +108,23 @@ class Table:
         shape = f"nfe={self.nodes.shape[0]}, window={self.states.shape[2]}+{self.denoised.shape[2]}"
         return f"Table({self.label!r}, {shape}{', stochastic' if self.stochastic else ''})"
 
-    def save(self, path: str | pathlib.Path) -> None:
-        """Write the table as JSON. The file states everything needed to run it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table as plain values, everything needed to run it. ValueError if padded."""
         if self.count is not None:
             raise ValueError(
                 "a padded table is a way to run a sampler, not a sampler: save the table it was "
                 "made from"
             )
-        numbers = {k: np.asarray(getattr(self, k), np.float64).tolist() for k in _NUMBERS}
-        shapes = {k: list(getattr(self, k).shape) for k in _NUMBERS}
+        names = _NUMBERS if self.targets is None else (*_NUMBERS, "targets")
+        numbers = {k: np.asarray(getattr(self, k), np.float64).tolist() for k in names}
+        shapes = {k: list(getattr(self, k).shape) for k in names}
         text = {"format": FORMAT, "name": self.name, "options": self.label.options, "nfe": self.nfe}
         text |= {"accepted": list(self.accepted), "draws": list(self.draws), "slots": self.slots}
-        pathlib.Path(path).write_text(
-            json.dumps(text | {"shapes": shapes} | numbers, indent=1, allow_nan=False)
-        )
+        return text | {"shapes": shapes} | numbers
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Write the table as JSON. The file states everything needed to run it."""
+        pathlib.Path(path).write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False))
 
 
 _NUMBERS = ("levels", "nodes", "states", "denoised", "noises")
@@ -134,18 +140,26 @@ def load_table(path: str | pathlib.Path) -> Table:
         text = json.loads(pathlib.Path(path).read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+    return table_of_dict(text, str(path))
+
+
+def table_of_dict(text: Any, where: str = "this") -> Table:
+    """Return the table that :meth:`Table.to_dict` described. ValueError, naming ``where``, if it
+    is none or its numbers do not fit together.
+    """
     if not isinstance(text, dict) or text.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a sampler table (its 'format' should be {FORMAT!r})")
+        raise ValueError(f"{where} is not a sampler table (its 'format' should be {FORMAT!r})")
+    names = (*_NUMBERS, "targets") if "targets" in text else _NUMBERS
     try:
         numbers: dict[str, Any] = {
-            k: np.array(text[k], np.float64).reshape(text["shapes"][k]) for k in _NUMBERS
+            k: np.array(text[k], np.float64).reshape(text["shapes"][k]) for k in names
         }
         label = Label(str(text["name"]), dict(text["options"]))
         ints: dict[str, Any] = {k: tuple(int(i) for i in text[k]) for k in ("accepted", "draws")}
         made = Table(**numbers, **ints, slots=int(text["slots"]), label=label)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is a damaged sampler table: {error!r}") from error
-    _check_table(made, str(path))
+        raise ValueError(f"{where} is a damaged sampler table: {error!r}") from error
+    _check_table(made, where)
     return made
 
 
@@ -160,6 +174,8 @@ def _check_table(t: Table, where: str) -> None:
         not 0 <= i < (n + 1) * t.slots for i in t.draws
     ):
         raise ValueError(f"{where}: 'accepted' or 'draws' point outside the table")
+    if t.targets is not None and t.targets.shape != t.nodes.shape:
+        raise ValueError(f"{where}: {t.targets.shape[0]} targets do not go with {n} nodes")
     if not all(np.isfinite(np.asarray(getattr(t, k))).all() for k in _NUMBERS):
         raise ValueError(f"{where}: the table holds numbers that are not finite")
 
@@ -174,6 +190,8 @@ def pad(tables: Sequence[Table]) -> list[Table]:
     """
     kinds: dict[tuple[int, int], list[Table]] = {}
     for t in tables:
+        if t.targets is not None:
+            raise ValueError(f"{t!r} samples a map between two levels; padding knows no targets")
         kinds.setdefault((t.states.shape[1], t.slots), []).append(t)
     sizes = {
         kind: {k: np.max([getattr(t, k).shape for t in group], axis=0) for k in _NUMBERS[1:]}

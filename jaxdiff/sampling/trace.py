@@ -71,6 +71,7 @@ class _Segment:
     noises: list[int]
     rows: list[tuple[int, dict[int, Scalar]]]
     level: Scalar = None
+    target: Scalar = None
 
 
 class _Tape:
@@ -102,13 +103,13 @@ class _Tape:
     def latest(self) -> int:
         return next((segment.rows[-1][0] for segment in reversed(self.segments) if segment.rows), 0)
 
-    def evaluate(self, y: Vector, level: Scalar) -> Vector:
+    def evaluate(self, y: Vector, level: Scalar, target: Scalar = None) -> Vector:
         if self.first is not None:
             first, self.first = self.first, None
             return first(y, level)
         if y.is_basis() != 0 or self.latest() != 0:
             self.settle(y, newest=True)
-        self.segments[-1].level = level
+        self.segments[-1].level, self.segments[-1].target = level, target
         self.segments.append(_Segment([], []))
         self.denoised.append(self.new())
         return Vector({self.denoised[-1]: 1.0})
@@ -212,6 +213,7 @@ def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
     return Table(
         levels=_array(knots, (len(knots),)),
         nodes=_array([segment.level for segment in segments[:-1]], (len(segments) - 1,)),
+        targets=_targets([segment.target for segment in segments[:-1]], label.name),
         states=_weights([line[0] for line in lines], shape),
         denoised=_weights([line[1] for line in lines], shape),
         noises=_weights([line[2] for line in lines], shape),
@@ -220,6 +222,14 @@ def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
         slots=slots,
         label=label,
     )
+
+
+def _targets(targets: list[Scalar], name: str) -> Array | np.ndarray | None:
+    if all(r is None for r in targets):
+        return None
+    if any(r is None for r in targets):
+        raise TypeError(f"{name} gives some evaluations a target and some none")
+    return _array(targets, (len(targets),))
 
 
 def _weights(lines: list[dict[int, Scalar]], shape: tuple[int, int]) -> Array | np.ndarray:

@@ -1,8 +1,8 @@
 """Every solver, as it stands in its paper: textbook functions that :func:`jaxdiff.table` traces.
 
 The modules are by kind: singlestep, multistep, exponential, flow, own_time, taylor, v3, reversible
-(deterministic); ancestral, analytic, sde, stochastic_adams, extended_sde, excursions, langevin,
-consistency_models (stochastic).
+(deterministic); ancestral, analytic, sde, stochastic_adams, extended_sde, excursions, langevin
+(stochastic); consistency_models, flow_maps (for networks that jump).
 """
 
 # deterministic
@@ -11,6 +11,7 @@ from jaxdiff.solvers.exponential import unipc as unipc
 from jaxdiff.solvers.flow import flow_heun as flow_heun
 from jaxdiff.solvers.flow import flow_lms as flow_lms
 from jaxdiff.solvers.flow import flow_midpoint as flow_midpoint
+from jaxdiff.solvers.flow_maps import jump as jump
 from jaxdiff.solvers.multistep import deis as deis
 from jaxdiff.solvers.multistep import ipndm as ipndm
 from jaxdiff.solvers.multistep import ipndm_v as ipndm_v
@@ -35,6 +36,7 @@ from jaxdiff.solvers.consistency_models import tcd as tcd
 from jaxdiff.solvers.excursions import churn as churn
 from jaxdiff.solvers.excursions import restart as restart
 from jaxdiff.solvers.extended_sde import er_sde as er_sde
+from jaxdiff.solvers.flow_maps import gamma_sampling as gamma_sampling
 from jaxdiff.solvers.langevin import predictor_corrector as predictor_corrector
 from jaxdiff.solvers.sde import sde_dpmpp as sde_dpmpp
 from jaxdiff.solvers.sde import sde_dpmpp_2s as sde_dpmpp_2s

@@ -18,7 +18,7 @@ from jaxdiff.typing import Array
 
 Scalar = Any
 State = Any
-D = Callable[[State, Scalar], State]
+D = Callable[..., State]  # D(y, s), or D(y, s, r) of a map that jumps from level s to r
 Noise = Callable[[], State]
 
 

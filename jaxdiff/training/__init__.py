@@ -2,11 +2,13 @@
 
 from jaxdiff.training.checkpoint import latest_step, load_params, restore, save, save_params
 from jaxdiff.training.loop import State, due, fit, init_state, read_history, update
+from jaxdiff.training.stages import fit_stages, split_steps
 
 __all__ = [
     "State",
     "due",
     "fit",
+    "fit_stages",
     "init_state",
     "latest_step",
     "load_params",
@@ -14,5 +16,6 @@ __all__ = [
     "restore",
     "save",
     "save_params",
+    "split_steps",
     "update",
 ]

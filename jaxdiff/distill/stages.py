@@ -1,0 +1,38 @@
+"""Methods in stages: halvings, phases, rounds. A stage makes a method of what the one before left.
+
+The loop over stages is :func:`jaxdiff.training.stages.fit_stages`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxdiff.method import Method
+from jaxdiff.sampling.sample import Sampler
+from jaxdiff.typing import Params
+
+Data = Callable[[int], Any]
+
+
+class Before(NamedTuple):
+    """What the stage before left: its method's sampler, with one option ``steps``, and the
+    student's parameters (their average, where one is kept).
+    """
+
+    sampler: Callable[..., Sampler]
+    params: Params
+
+
+class Stage(NamedTuple):
+    """One stage.
+
+    name: for progress bars and folders.
+    method: ``method(before) -> Method``; ``before`` is None in the first stage.
+    share: of the updates of the whole training, relative to the other stages'.
+    data: what the stage trains on, made of the data given and of what was before (stored pairs);
+        None for the data as they are.
+    """
+
+    name: str
+    method: Callable[[Before | None], Method]
+    share: float = 1.0
+    data: Callable[[Data, Before | None], Data] | None = None

@@ -1,0 +1,64 @@
+"""Training in stages: a plain loop over methods, each made of what the one before left."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxdiff.distill.stages import Before, Data, Stage
+from jaxdiff.method import Method
+from jaxdiff.training.loop import State, fit
+from jaxdiff.typing import Key
+
+
+def split_steps(stages: Sequence[Stage], steps: int) -> list[int]:
+    """Updates of each stage: ``steps`` in all, by share, at least one each. ValueError if there
+    are fewer steps than stages.
+    """
+    if steps < len(stages):
+        raise ValueError(f"{len(stages)} stages need at least as many steps, not {steps}")
+    whole = sum(stage.share for stage in stages)
+    ends, done = [], 0.0
+    for number, stage in enumerate(stages, 1):
+        done += stage.share
+        least = ends[-1] + 1 if ends else 1
+        most = steps - (len(stages) - number)
+        ends.append(min(max(round(steps * done / whole), least), most))
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def fit_stages(
+    stages: Sequence[Stage],
+    data: Data,
+    *,
+    steps: int,
+    key: Key | int = 0,
+    ema: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    log: Callable[[str, int, dict[str, Any]], None] | None = None,
+    **options: Any,
+) -> tuple[Method, State]:
+    """Train all stages in turn; return the last one's method and state.
+
+    steps: updates in all, divided by the stages' shares. ema: the average that a stage hands on and
+    that later stages use; None for the parameters themselves. checkpoint: a folder; each stage has
+    one of its own in it, and a run that was stopped goes on in the stage where it was. log: called
+    as ``log(stage, step, metrics)``. options: of :func:`jaxdiff.training.loop.fit`.
+    """
+    before, result = None, None
+    for number, (stage, count) in enumerate(zip(stages, split_steps(stages, steps), strict=True)):
+        method = stage.method(before)
+        source = data if stage.data is None else stage.data(data, before)
+        folder = None if checkpoint is None else Path(checkpoint) / f"{number}-{stage.name}"
+        note = None if log is None else lambda n, row, name=stage.name: log(name, n, row)
+        state = fit(
+            method, source, steps=count, key=key, checkpoint=folder, log=note, **options
+        )  # fmt: skip
+        result, before = (method, state), _left(method, state, ema)
+    assert result is not None
+    return result
+
+
+def _left(method: Method, state: State, ema: str | None) -> Before:
+    params = state.params["student"] if ema is None else state.ema["student"][ema]
+    return Before(lambda steps=1: method.sampler(state, steps=steps, ema=ema), params)
