@@ -101,9 +101,9 @@ def train(config: configs.Train) -> None:
 
 def distill(config: configs.Distill) -> None:
     """Distil a run."""
-    from jaxdiff import runs
+    from jaxdiff import students
 
-    runs.distill(config)
+    students.distill(config)
     print(f"distilled; the run is in {config.run}\nnext: jaxdiff sample --run {config.run}")
 
 

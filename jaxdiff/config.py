@@ -116,16 +116,12 @@ class Distill:
     """Images per update."""
     learning_rate: float = 1e-3
     """Rate of RAdam, after which it decays to zero by a cosine."""
-    stages: int = 4
-    """Stages of easy consistency tuning: r draws nearer to t by the factor q in each."""
-    q: float = 4.0
-    """That factor."""
-    scales: int = 18
-    """Levels of consistency distillation."""
+    choices: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What a method lets you choose, such as "q 2 stages 8" for easy_consistency (the functions of
+    jaxdiff.recipes list them).
+    """
     ema: float = 0.998
     """Decay of the averaged parameters that sampling uses."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
     seed: int = 0
     save_every: int = 500
     """Steps between checkpoints."""
@@ -191,7 +187,7 @@ class Evaluate:
     solver: SolverName = "dpmpp"
     """Solver of a teacher."""
     steps: tuple[int, ...] = ()
-    """Step counts to score: 5, 10 and 20 for a teacher, 1 and 2 for a student by default."""
+    """Step counts to score: 5, 10 and 20 for a teacher, 1, 2 and 4 for a student by default."""
     features: Literal["classifier", "pixels"] = "classifier"
     """What images are compared by: a small classifier trained on the reference labels, or the
     pixels.

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxdiff import config as configs
-from jaxdiff import grids, runs, solvers
+from jaxdiff import grids, runs, solvers, students
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
 from jaxdiff.evaluation import Judge, make_judge, measure
@@ -130,7 +130,7 @@ def demo(config: configs.Demo) -> str:
     clock.lap("every solver")
 
     print("distilling", flush=True)
-    student = runs.distill(
+    student = students.distill(
         configs.Distill(
             folders["teacher"], folders["student"], steps=config.distill_steps, seed=config.seed
         )
@@ -197,8 +197,8 @@ def compare(
     """Teacher at many evaluations and at one, student at one and two: samples and all scores."""
     samplers = {
         "teacher, NFE 35": Sampler(teacher.denoiser, table(solvers.heun, grids.karras(18))),
-        "student, NFE 2": Sampler(student.denoiser, runs.student_table(student, 2)),
-        "student, NFE 1": Sampler(student.denoiser, runs.student_table(student, 1)),
+        "student, NFE 2": students.student_sampler(student, 2),
+        "student, NFE 1": students.student_sampler(student, 1),
         "Euler, NFE 1": Sampler(teacher.denoiser, table(solvers.euler, grids.karras(1))),
     }
     samples = {
@@ -231,7 +231,6 @@ def pictures(
 ) -> Any:
     """What the report shows."""
     from jaxdiff.report.demo import Shown
-    from jaxdiff.training.loop import read_history
 
     made = table(solvers.euler, grids.karras(18))
     start = float(made.levels[0]) * start_noise(jax.random.key(7), 4, teacher.shape)
@@ -241,10 +240,7 @@ def pictures(
         [np.flatnonzero(train_set.labels == k)[:10] for k in range(10)], axis=1
     ).ravel()
     losses = {
-        name: [
-            (line["step"], line[f"{player}/loss"])
-            for line in read_history(Path(folders[name]) / "checkpoints")
-        ]
+        name: [(line["step"], line[f"{player}/loss"]) for line in students.history(folders[name])]
         for name, player in (("teacher", "model"), ("student", "student"))
     }
     best = samples["teacher, NFE 35"]

@@ -105,7 +105,8 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
             f"the run makes images of shape {model.shape}, the reference has {data.shape}"
         )
     judge = make_judge(*split(data, 0.5, config.seed), config.features, config.seed)
-    steps = config.steps or ((1, 2) if model.student else (5, 10, 20))
+    few = tuple(n for n in (1, 2, 4) if str(n) in model.about.get("samplers", {}))
+    steps = config.steps or (few if model.student else (5, 10, 20))
     labels = runs.class_labels(config.count, model.classes)
     rows, numbers, sections = [], {}, []
     for n in steps:

@@ -7,7 +7,7 @@ averaged parameters with everything needed to rebuild the denoiser.
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -42,16 +42,13 @@ class Model(NamedTuple):
     """A finished run's model.
 
     denoiser: with its parameters. shape: of an image. classes: number of classes, 0 without.
-        student: whether it is
-    distilled. levels: the levels a student samples at, by number of steps. about: everything saved
-    with it.
+    student: whether it is distilled. about: everything saved with it.
     """
 
     denoiser: Any
     shape: tuple[int, ...]
     classes: int
     student: bool
-    levels: dict[int, list[float]]
     about: dict[str, Any]
 
 
@@ -80,7 +77,7 @@ def train(config: configs.Train, progress: bool = True) -> Model:
     from jaxdiff.networks.adapters import init
 
     data = read_data(config.data, progress)
-    folder = _begin(config)
+    folder = begin(config)
     module, network = build_network(config.network, data.num_classes)
     about = {
         "kind": "teacher",
@@ -88,7 +85,6 @@ def train(config: configs.Train, progress: bool = True) -> Model:
         "shape": list(data.shape),
         "classes": data.num_classes,
         "sigma_data": config.sigma_data,
-        "sigma_min": 0.0,
         "data": dataclasses.asdict(config.data),
     }
     method = _teacher(config, network, lambda key: init(module, key, data.shape), about)
@@ -97,81 +93,26 @@ def train(config: configs.Train, progress: bool = True) -> Model:
 
 def _teacher(config: configs.Train, network: Network, init: Any, about: dict[str, Any]) -> Method:
     from jaxdiff.distill.score_matching import score_matching
+    from jaxdiff.training.ema import constant
 
     return score_matching(
         network, init, sigma_data=about["sigma_data"], mean=config.level_mean, std=config.level_std,
         classes=about["classes"] or None, label_drop=config.label_drop if about["classes"] else 0.0,
-        optimiser=_optimiser(config, "adam"), ema=_ema(config),
+        optimiser=_optimiser(config), ema={"average": constant(config.ema)},
     )  # fmt: skip
 
 
-def _optimiser(config: configs.Train | configs.Distill, name: str) -> Any:
-    """Clipping, then Adam with warm-up and cosine decay, or RAdam with cosine decay."""
+def _optimiser(config: configs.Train) -> Any:
+    """Clipping, then Adam with warm-up and cosine decay."""
     import optax
 
-    if name == "adam":
-        assert isinstance(config, configs.Train)
-        warmup = min(config.warmup, config.steps // 2)
-        rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.steps)
-        return optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate, b2=0.99))
-    rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.radam(rate, b2=0.99))
+    warmup = min(config.warmup, config.steps // 2)
+    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.steps)
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate, b2=0.99))
 
 
-def _ema(config: configs.Train | configs.Distill) -> dict[str, Any]:
-    from jaxdiff.training.ema import constant
-
-    return {"average": constant(config.ema)}
-
-
-def distill(config: configs.Distill, progress: bool = True) -> Model:
-    """Distil a finished teacher into a student, or resume; return the finished student."""
-    teacher = load_model(config.teacher)
-    if teacher.student:
-        raise ValueError(f"{config.teacher} is itself a student; distil its teacher")
-    data = read_data(configs.Data(**teacher.about["data"]), progress)
-    folder = _begin(config)
-    _, network = build_network(_network_config(teacher.about), teacher.classes)
-    method = _student(config, network, teacher)
-    options = {
-        "kind": "student",
-        "sigma_min": 0.0 if config.method == "easy_consistency" else 0.002,
-    }
-    levels = {
-        str(n): method.sampler(_parameters_only(teacher), steps=n).table.levels.tolist()
-        for n in (1, 2, 4)
-    }
-    return _fit(
-        method, data, config, folder, teacher.about | options | {"levels": levels}, progress
-    )
-
-
-class _Params(NamedTuple):
-    params: dict[str, Any]
-
-
-def _parameters_only(model: Model) -> _Params:
-    return _Params({"student": model.denoiser.args[0]})
-
-
-def _student(config: configs.Distill, network: Network, teacher: Model) -> Method:
-    from jaxdiff.distill import consistency
-    from jaxdiff.distill.student import Student
-
-    student = Student(
-        network, teacher.denoiser.args[0], sigma_data=teacher.about["sigma_data"],
-        classes=teacher.classes or None, optimiser=_optimiser(config, "radam"), ema=_ema(config),
-    )  # fmt: skip
-    if config.method == "easy_consistency":
-        stage = max(1, config.steps // config.stages)
-        return consistency.easy_consistency(student, stage_steps=stage, q=config.q)
-    if config.method == "consistency_distillation":
-        return consistency.consistency_distillation(teacher.denoiser, student, scales=config.scales)
-    return consistency.consistency_training(student, steps=config.steps)
-
-
-def _begin(config: configs.Train | configs.Distill) -> Path:
-    """Make the run's folder; refuse one that holds a run with another configuration."""
+def begin(config: configs.Train | configs.Distill) -> Path:
+    """Make a run's folder; refuse one that holds a run with another configuration."""
     folder = Path(config.run)
     free = ("save_every", "parallel", "run", "kind")
     if (folder / "config.json").exists():
@@ -190,10 +131,17 @@ def _begin(config: configs.Train | configs.Distill) -> Path:
     return folder
 
 
+def batches_of(
+    data: Dataset, config: configs.Train | configs.Distill, about: dict[str, Any]
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """``data(step)`` of a run."""
+    return batches(data, config.batch, config.seed, about["data"]["flip"])
+
+
 def _fit(
     method: Method,
     data: Dataset,
-    config: configs.Train | configs.Distill,
+    config: configs.Train,
     folder: Path,
     about: dict[str, Any],
     progress: bool,
@@ -201,15 +149,19 @@ def _fit(
     from jaxdiff.training.checkpoint import save_params
     from jaxdiff.training.loop import fit
 
-    flip = about["data"]["flip"]
     state = fit(
-        method, batches(data, config.batch, config.seed, flip), steps=config.steps, key=config.seed,
+        method, batches_of(data, config, about), steps=config.steps, key=config.seed,
         checkpoint=folder / "checkpoints", save_every=config.save_every, parallel=config.parallel,
         progress=progress,
     )  # fmt: skip
     (averages,) = state.ema.values()
     save_params(folder / "model.npz", averages["average"], about)
     return load_model(folder)
+
+
+def build_module(about: dict[str, Any]) -> Any:
+    """The linen module of a saved model."""
+    return build_network(_network_config(about), about["classes"])[0]
 
 
 def _network_config(about: dict[str, Any]) -> configs.UNet:
@@ -231,24 +183,29 @@ def load_model(run: str | os.PathLike[str]) -> Model:
             f"the run {run} is not finished (no model.npz): run its command again to resume it"
         )
     params, about = load_params(path)
-    _, network = build_network(_network_config(about), about["classes"])
-    D = denoiser(network, params, sigma_data=about["sigma_data"], sigma_min=about["sigma_min"])
-    levels = {int(k): v for k, v in about.get("levels", {}).items()}
-    return Model(
-        D, tuple(about["shape"]), about["classes"], about["kind"] == "student", levels, about
-    )
+    if about["kind"] == "student":
+        from jaxdiff.students import load_denoiser
+
+        D: Any = load_denoiser(about, params)
+    else:
+        _, network = build_network(_network_config(about), about["classes"])
+        D = denoiser(network, params, sigma_data=about["sigma_data"])
+    shape, student = tuple(about["shape"]), about["kind"] == "student"
+    return Model(D, shape, about["classes"], student, about)
 
 
 def make_sampler(
     model: Model, config: configs.Sample | configs.Evaluate, steps: int | None = None
 ) -> Sampler:
     """The sampler that a configuration describes."""
+    saved, D = getattr(config, "table", None), model.denoiser
     chosen: Table
-    saved = getattr(config, "table", None)
+    if model.student and saved is None:
+        from jaxdiff.students import student_sampler
+
+        return student_sampler(model, steps or 1, config.guidance)
     if saved is not None:
         chosen = load_table(saved)
-    elif model.student:
-        chosen = student_table(model, steps or 1)
     else:
         grid, end = GRIDS[getattr(config, "grid", "karras")], getattr(config, "end", "zero")
         low, high = getattr(config, "low", 0.002), getattr(config, "high", 80.0)
@@ -259,27 +216,14 @@ def make_sampler(
             denoise=end == "denoise",
             **({} if order is None else {"order": order}),
         )
-    D = model.denoiser
-    if config.guidance is not None:
-        if not model.classes:
-            raise ValueError("guidance needs a model with classes; this one has none")
-        D = classifier_free(D, config.guidance)
-    return Sampler(D, chosen)
+    return Sampler(D if config.guidance is None else guided(model, D, config.guidance), chosen)
 
 
-def student_levels(model: Model, steps: int) -> list[float]:
-    """The levels at which a student samples in ``steps`` evaluations."""
-    from jaxdiff.distill.consistency import student_levels as spread
-
-    known = model.levels.get(steps)
-    return known if known is not None else spread(steps, model.levels[2][0], (model.levels[2][1],))
-
-
-def student_table(model: Model, steps: int) -> Table:
-    """The sampler of a student in ``steps`` evaluations."""
-    return table(
-        solvers.consistency, student_levels(model, steps), smallest=model.about["sigma_min"]
-    )
+def guided(model: Model, D: Any, weight: float) -> Any:
+    """A run's denoiser with classifier-free guidance. ValueError for a model without classes."""
+    if not model.classes:
+        raise ValueError("guidance needs a model with classes; this one has none")
+    return classifier_free(D, weight)
 
 
 def generate(
