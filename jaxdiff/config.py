@@ -22,7 +22,18 @@ SolverName = Literal[
 ]  # fmt: skip
 GridName = Literal["karras", "log_snr", "vp_time", "arctan", "cosine"]
 EndName = Literal["zero", "lowest", "denoise"]
-MethodName = Literal["easy_consistency", "consistency_distillation", "consistency_training"]
+MethodName = Literal[
+    "knowledge_distillation", "path_distillation", "progressive_distillation",
+    "feature_distillation", "guided_distillation", "tract", "sfd", "sfd_v", "boot",
+    "rectified_flow", "reflow", "perflow", "consistency_distillation", "consistency_training",
+    "improved_consistency", "easy_consistency", "easy_consistency_distillation", "scd", "sct",
+    "continuous_distillation", "continuous_training", "truncated_consistency",
+    "latent_consistency", "multistep_consistency", "multistep_consistency_training",
+    "trajectory_consistency", "trajectory_consistency_adversarial", "shortcut",
+    "inductive_moments", "trajectory_operator", "mean_flow", "mean_flow_of_data",
+    "improved_mean_flow", "align_your_flow", "align_your_flow_lagrangian",
+    "flow_map_lagrangian", "flow_map_eulerian", "flow_map_semigroup",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +120,7 @@ class Distill:
     run: str
     """Folder of the student's run."""
     method: MethodName = "easy_consistency"
-    """How."""
+    """How: any recipe of jaxdiff.recipes, with choices for a few thousand updates."""
     steps: int = 2000
     """Updates."""
     batch: int = 32

@@ -349,12 +349,13 @@ def predictor(D: Partial, process: Process, name: str) -> Callable[..., Array]:
 
 def conditioned(D: Denoiser, **numbers: Any) -> Partial:
     """Return the denoiser with numbers bound: ``conditioned(D, extra=weight)``."""
-    return Partial(_conditioned, as_partial(D), numbers)
+    return Partial(conditioned_call, as_partial(D), numbers)
 
 
-def _conditioned(
+def conditioned_call(
     D: Any, numbers: dict[str, Any], y: Array, level: Array, cond: Cond = None, **options: Any
 ) -> Array:
+    """What :func:`conditioned` calls."""
     return D(y, level, cond, **numbers, **options)
 
 

@@ -41,11 +41,12 @@ GRIDS = {
 class Model(NamedTuple):
     """A finished run's model.
 
-    denoiser: with its parameters. shape: of an image. classes: number of classes, 0 without.
-    student: whether it is distilled. about: everything saved with it.
+    denoiser: with its parameters. params: these alone. shape: of an image. classes: number of
+    classes, 0 without. student: whether it is distilled. about: everything saved with it.
     """
 
     denoiser: Any
+    params: Any
     shape: tuple[int, ...]
     classes: int
     student: bool
@@ -191,7 +192,7 @@ def load_model(run: str | os.PathLike[str]) -> Model:
         _, network = build_network(_network_config(about), about["classes"])
         D = denoiser(network, params, sigma_data=about["sigma_data"])
     shape, student = tuple(about["shape"]), about["kind"] == "student"
-    return Model(D, shape, about["classes"], student, about)
+    return Model(D, params, shape, about["classes"], student, about)
 
 
 def make_sampler(

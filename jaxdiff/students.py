@@ -6,18 +6,23 @@ network is told (a guidance weight, a number of steps).
 """
 
 import dataclasses
+import functools
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff import config as configs
-from jaxdiff import process as processes
 from jaxdiff import runs
+from jaxdiff.distill.mean_flow import saturating
 from jaxdiff.distill.stages import Stage
-from jaxdiff.prediction import conditioned, denoiser
+from jaxdiff.distill.trajectory_operator import nearest
+from jaxdiff.prediction import conditioned_call, denoiser
+from jaxdiff.process import EDM, VP, RectifiedFlow, TrigFlow
 from jaxdiff.recipes import RECIPES, Goal
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import table_of_dict
@@ -27,6 +32,13 @@ from jaxdiff.training.stages import fit_stages
 from jaxdiff.typing import Denoiser, Network, Params
 
 STEPS = (1, 2, 3, 4, 5, 6, 8)
+# What a file may name; it can name nothing else.
+WRAPPERS: dict[str, Callable[..., Any]] = {
+    "conditioned": conditioned_call,
+    "flow map of trajectories": nearest,
+}
+LABELS: dict[str, Any] = {"default": None, "saturating": saturating}
+PROCESSES: dict[str, Any] = {p.__name__: p for p in (EDM, VP, RectifiedFlow, TrigFlow)}
 
 
 def distill(config: configs.Distill, progress: bool = True) -> runs.Model:
@@ -46,7 +58,7 @@ def distill(config: configs.Distill, progress: bool = True) -> runs.Model:
         parallel=config.parallel, progress=progress,
     )  # fmt: skip
     about = teacher.about | {"kind": "student", "method": config.method}
-    about |= described(lambda steps: method.sampler(state, steps=steps, ema="average"))
+    about |= {"samplers": described(functools.partial(method.sampler, state))}
     save_params(folder / "model.npz", state.ema["student"]["average"], about)
     return runs.load_model(folder)
 
@@ -68,7 +80,7 @@ def goal_of(config: configs.Distill, teacher: runs.Model) -> Goal:
     from jaxdiff.networks.adapters import from_linen, graft, init
 
     module = runs.build_module(teacher.about)
-    params = teacher.denoiser.args[0]
+    params = teacher.params
 
     def network(labels: int, log_variance: bool) -> tuple[Network, Params]:
         if labels == 1 and not log_variance:
@@ -84,58 +96,107 @@ def goal_of(config: configs.Distill, teacher: runs.Model) -> Goal:
     )  # fmt: skip
 
 
-def described(sampler: Any) -> dict[str, Any]:
-    """What ``sampler(steps)`` gives, as plain values: the denoiser's formula, and by steps the
-    tables and the numbers bound. Numbers of steps that the method refuses are left out.
+def described(sampler: Callable[..., Sampler]) -> dict[str, Any]:
+    """What ``sampler(steps=n)`` gives, as plain values, by steps. Numbers of steps that the method
+    refuses are left out; for a sampler with an option ``weight`` there is what weights 0 and 1
+    give, between and beyond which its numbers are linear.
     """
-    samplers, formula = {}, None
+    weighted = "weight" in inspect.signature(sampler).parameters
+    samplers: dict[str, Any] = {}
     for steps in STEPS:
         try:
-            made = sampler(steps)
+            made = sampler(steps=steps, ema="average")
         except ValueError:
             continue
-        formula, numbers = _formula(made.denoiser)
-        samplers[str(steps)] = {"table": made.table.to_dict(), "numbers": numbers}
-    if formula is None:
+        entry: dict[str, Any] = {
+            "table": made.table.to_dict(), "denoiser": encode(made.denoiser)
+        }  # fmt: skip
+        if weighted:
+            at = lambda w, n=steps: encode(sampler(steps=n, ema="average", weight=w).denoiser)  # noqa: E731
+            entry["weights"] = [at(0.0), at(1.0)]
+        samplers[str(steps)] = entry
+    if not samplers:
         raise ValueError(f"the method samples in none of {STEPS} steps")
-    return {"formula": formula, "samplers": samplers}
+    return samplers
 
 
-def _formula(D: Any) -> tuple[dict[str, Any], dict[str, float]]:
-    """How a denoiser is made of its network, and the numbers bound to it."""
-    numbers: dict[str, float] = {}
-    while len(D.args) == 2:  # conditioned(D, **numbers)
-        D, bound = D.args
-        numbers = {k: float(v) for k, v in bound.items()} | numbers
+def encode(D: Any) -> dict[str, Any]:
+    """How a denoiser is made of its network's parameters, as plain values. TypeError for one that
+    is made of anything unknown.
+    """
+    if (name := next((n for n, f in WRAPPERS.items() if f is D.func), None)) is not None:
+        first, *rest = D.args
+        plain = jax.tree.map(lambda x: np.asarray(x, np.float64).tolist(), rest)
+        return {"wrapper": name, "of": encode(first), "arguments": plain}
+    label = next((n for n, f in LABELS.items() if f is D.func.label), None)
+    network = type(D.func.apply).__name__
+    if label is None or network not in ("Linen", "Temporal"):
+        raise TypeError(f"a student of network {network} and label {D.func.label} cannot be saved")
     _, process, sigma_data, sigma_min = D.args
     fields = {f.name: float(getattr(process, f.name)) for f in dataclasses.fields(process)}
-    formula = {
+    return {
         "prediction": D.func.prediction,
         "process": [type(process).__name__, fields],
+        "label": label,
         "sigma_data": float(sigma_data),
         "sigma_min": float(sigma_min),
+        "network": network,
         "log_variance": D.func.apply.module.log_variance,
     }
-    return formula, numbers
 
 
-def load_denoiser(about: dict[str, Any], params: Params) -> Denoiser:
-    """The denoiser that :func:`described` described, without numbers bound."""
+def decode(text: dict[str, Any], module: Any, params: Params) -> Any:
+    """The denoiser that :func:`encode` described."""
     from jaxdiff.networks.adapters import from_linen
+    from jaxdiff.networks.temporal import Temporal
 
-    formula = about["formula"]
-    module = runs.build_module(about).clone(log_variance=formula["log_variance"])
-    name, fields = formula["process"]
+    if "wrapper" in text:
+        numbers = jax.tree.map(_array, text["arguments"], is_leaf=_is_number_or_list)
+        first = decode(text["of"], module, params)
+        return jax.tree_util.Partial(WRAPPERS[text["wrapper"]], first, *numbers)
+    module = module.clone(log_variance=text["log_variance"])
+    network: Any = Temporal(module) if text["network"] == "Temporal" else from_linen(module)
+    name, fields = text["process"]
     return denoiser(
-        from_linen(module), params, prediction=formula["prediction"],
-        process=getattr(processes, name)(**fields), sigma_data=formula["sigma_data"],
-        sigma_min=formula["sigma_min"],
+        network, params,
+        prediction=text["prediction"], process=PROCESSES[name](**fields),
+        sigma_data=text["sigma_data"], sigma_min=text["sigma_min"], label=LABELS[text["label"]],
     )  # fmt: skip
 
 
+def _is_number_or_list(x: Any) -> bool:
+    return isinstance(x, (int, float)) or (isinstance(x, list) and _is_numbers(x))
+
+
+def _is_numbers(x: list[Any]) -> bool:
+    return all(_is_number_or_list(v) for v in x)
+
+
+def _array(x: Any) -> Any:
+    return jnp.asarray(x, jnp.float32)
+
+
+def blend(a: Any, b: Any, w: float) -> Any:
+    """Return a + w (b - a) for every float in two trees of plain values that agree in the rest."""
+    if isinstance(a, dict):
+        return {k: blend(a[k], b[k], w) for k in a}
+    if isinstance(a, list):
+        return [blend(x, y, w) for x, y in zip(a, b, strict=True)]
+    return a + w * (b - a) if isinstance(a, float) else a
+
+
+def load_denoiser(about: dict[str, Any], params: Params) -> Denoiser:
+    """The denoiser of a saved student, as it samples in the fewest steps."""
+    first = next(iter(about["samplers"].values()))
+    return decode(first["denoiser"], runs.build_module(about), params)
+
+
 def student_sampler(model: runs.Model, steps: int, weight: float | None = None) -> Sampler:
-    """The sampler of a student in ``steps`` evaluations, with classifier-free guidance by
-    ``weight``. ValueError for steps that its method does not have, or guidance without classes.
+    """The sampler of a student in ``steps`` evaluations.
+
+    weight: guidance. A student that was trained for a range of weights is told it; another one is
+    guided as a teacher is (:mod:`jaxdiff.conditioning.guidance`). Raises ValueError for steps that
+    its method does not have, or guidance without classes.
     """
     samplers = model.about["samplers"]
     if str(steps) not in samplers:
@@ -144,9 +205,12 @@ def student_sampler(model: runs.Model, steps: int, weight: float | None = None) 
             f"not in {steps}"
         )
     entry = samplers[str(steps)]
-    bound = {k: jnp.asarray(v, jnp.float32) for k, v in entry["numbers"].items()}
-    D = conditioned(model.denoiser, **bound) if bound else model.denoiser
-    if weight is not None:
+    text = entry["denoiser"]
+    if weight is not None and "weights" in entry:
+        low, high = entry["weights"]
+        text = blend(low, high, weight)
+    D = decode(text, runs.build_module(model.about), model.params)
+    if weight is not None and "weights" not in entry:
         D = runs.guided(model, D, weight)
     return Sampler(D, table_of_dict(entry["table"]))
 

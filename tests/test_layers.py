@@ -18,6 +18,7 @@ LAYERS = [
     {
         "config",
         "runs",
+        "students",
         "recipes",
         "evaluation",
         "demo",

@@ -7,6 +7,7 @@ import pytest
 
 from jaxdiff.config import MethodName
 from jaxdiff.exact import Gaussian
+from jaxdiff.networks import MLP, from_linen, init
 from jaxdiff.recipes import RECIPES, Goal
 from jaxdiff.training.ema import constant
 from jaxdiff.training.stages import fit_stages
@@ -41,20 +42,27 @@ def make(labels, log_variance):
     }
 
 
-def goal(steps=STEPS):
+def make_linen(labels, log_variance):
+    """A network of blocks, for the method that puts layers between them."""
+    module = MLP(width=8, depth=1, embedding=8, log_variance=log_variance)
+    return from_linen(module), init(module, jax.random.key(labels), (2,), labels=labels)
+
+
+def goal(name):
+    network = make_linen if name == "trajectory_operator" else make
     return Goal(
-        TEACHER.denoiser, make, (2,), steps, rate=1e-3, sigma_data=0.55,
+        TEACHER.denoiser, network, (2,), STEPS, rate=1e-3, sigma_data=0.55,
         ema={"average": constant(0.9)},
     )  # fmt: skip
 
 
 def data(step):
-    normal = np.random.default_rng(step).normal(size=(8, 2))
+    normal = np.random.default_rng(step).normal(size=(32, 2))
     return {"image": (normal * [0.3, 0.7] + [0.2, -0.4]).astype(np.float32)}
 
 
 def train(name):
-    stages = RECIPES[name].stages(goal())
+    stages = RECIPES[name].stages(goal(name))
     return fit_stages(stages, data, steps=STEPS, key=0, ema="average", progress=False)
 
 

@@ -92,3 +92,14 @@ def of_features(features: Callable[[Array], Array], distance: Distance = squared
     *shape) to (batch, ...). LPIPS is of this form.
     """
     return lambda a, b: distance(features(a), features(b))
+
+
+def chamfer(a: Array, b: Array) -> Array:
+    """The Chamfer distance of two sets of points (batch, points, d): the mean squared distance of
+    a point to the nearest of the other set, both ways added (arXiv 2212.01747, for point clouds).
+    The numbers of points may differ.
+    """
+    if a.ndim != 3 or b.ndim != 3 or (a.shape[0], a.shape[2]) != (b.shape[0], b.shape[2]):
+        raise ValueError(f"chamfer compares sets (batch, points, d); got {a.shape} and {b.shape}")
+    apart = jnp.sum(jnp.square(a[:, :, None] - b[:, None, :]), axis=-1)
+    return jnp.mean(jnp.min(apart, axis=2), axis=1) + jnp.mean(jnp.min(apart, axis=1), axis=1)

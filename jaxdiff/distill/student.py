@@ -147,6 +147,19 @@ def regression(
     )
 
 
+def in_steps(number: int, method: Method) -> Method:
+    """The method with a sampler for ``number`` steps only: its student has seen the levels of that
+    grid alone, and with others is worse than with its own. ValueError for others.
+    """
+
+    def sampler(state: Any, steps: int = number, **options: Any) -> Sampler:
+        if steps != number:
+            raise ValueError(f"this student samples in {number} steps, not {steps}")
+        return method.sampler(state, steps=steps, **options)
+
+    return method._replace(sampler=sampler)
+
+
 def trained(
     student: Student, state: Any, ema: str | None = None, sigma_min: float = 0.0
 ) -> jax.tree_util.Partial:

@@ -3,8 +3,14 @@
 Used by the command line and by the gym; from Python, call the methods of :mod:`jaxdiff.distill`.
 """
 
-from jaxdiff.recipes import consistency
+from jaxdiff.recipes import consistency, flow_maps, grids, paths, two_time
 from jaxdiff.recipes.goal import Goal as Goal
 from jaxdiff.recipes.goal import Recipe as Recipe
 
-RECIPES: dict[str, Recipe] = {**consistency.RECIPES}
+RECIPES: dict[str, Recipe] = {
+    **grids.RECIPES,
+    **paths.RECIPES,
+    **consistency.RECIPES,
+    **two_time.RECIPES,
+    **flow_maps.RECIPES,
+}

@@ -1,8 +1,8 @@
 """Every solver, as it stands in its paper: textbook functions that :func:`jaxdiff.table` traces.
 
-The modules are by kind: singlestep, multistep, exponential, flow, own_time, taylor, v3, reversible
-(deterministic); ancestral, analytic, sde, stochastic_adams, extended_sde, excursions, langevin
-(stochastic); consistency_models, flow_maps (for networks that jump).
+The modules are by kind: singlestep, multistep, exponential, flow, own_time, taylor, v3, reversible,
+adjusted (deterministic); ancestral, analytic, sde, stochastic_adams, extended_sde, excursions,
+langevin (stochastic); consistency_models, flow_maps (for networks that jump).
 """
 
 # deterministic
@@ -43,6 +43,8 @@ from jaxdiff.solvers.sde import sde_dpmpp_2s as sde_dpmpp_2s
 from jaxdiff.solvers.stochastic_adams import sa_solver as sa_solver
 
 # not linear in their states: run by jaxdiff.direct
+from jaxdiff.solvers.adjusted import adjusted_ddim as adjusted_ddim
+from jaxdiff.solvers.adjusted import adjusted_ddim_step as adjusted_ddim_step
 from jaxdiff.solvers.analytic import ddpm_learned as ddpm_learned
 from jaxdiff.solvers.analytic import extended_analytic_dpm as extended_analytic_dpm
 from jaxdiff.solvers.taylor import genie as genie

@@ -1,0 +1,1 @@
+"""Every method of distillation on real images: scikit-learn's handwritten digits."""

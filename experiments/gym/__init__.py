@@ -1,0 +1,1 @@
+"""The gym: every method of distillation on problems whose answers are known exactly."""

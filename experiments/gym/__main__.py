@@ -1,0 +1,120 @@
+"""Distil exact denoisers by every method and measure the students against exact answers.
+
+    python -m experiments.gym --method easy_consistency --problem mixture-2d --seed 0 --json e.json
+    python -m experiments.gym --method all --problem all
+
+A small network learns from the exact denoiser of a distribution whose samples and flow are known:
+mixture-2d and mixture-8d (6 Gaussians of unequal weights), gaussian (16-D, its variances falling as
+1/k^2). The table is written as JSON, with a Markdown page and a figure beside it. Every row is kept
+in --out as soon as it is made; the same command uses it again, so a command that was stopped goes
+on. A method that fails is a row that says so.
+
+A method takes up to a minute on two CPU cores.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.gym import report, store, train
+from experiments.gym.problems import PROBLEMS, Problem, make_problem
+from jaxdiff.recipes import RECIPES
+
+Row = dict[str, Any]
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str], list[Problem]]:
+    """Options, methods and problems. Leaves with a message if something is wrong with them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.gym", description=__doc__,
+        epilog="What the numbers mean:\n\n" + report.LEGEND,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--method", required=True, metavar="NAMES",
+        help=f"all, or some of these with commas between: {', '.join(RECIPES)}")  # fmt: skip
+    add("--problem", default="mixture-2d", metavar="NAMES",
+        help=f"all, or some of these with commas between: {', '.join(PROBLEMS)}")  # fmt: skip
+    add("--seed", type=int, default=0, help="of training, of starting noise and exact samples (0)")
+    add("--steps", type=int, default=8000, help="updates of a method, all its stages (8000)")
+    add("--start-steps", type=int, default=3000, help="updates of the pretrained start (3000)")
+    add("--components", type=int, help="of the mixtures (6)")
+    add("--dimension", type=int, help="of the problems (2, 8 and 16)")
+    add("--problem-seed", type=int, default=0, help="another draw of means, weights, axes (0)")
+    add("--out", type=pathlib.Path, default=pathlib.Path("runs/gym"), metavar="FOLDER",
+        help="where rows are kept (runs/gym)")  # fmt: skip
+    add("--json", type=pathlib.Path, metavar="FILE",
+        help="the table; .md and .png beside it (table.json in --out)")  # fmt: skip
+    add("--fresh", action="store_true", help="make rows anew that were made before")
+    options = parser.parse_args(arguments)
+    try:
+        methods = store.chosen(options.method, list(RECIPES), "method")
+        names = store.chosen(options.problem, PROBLEMS, "problem")
+        made = [_problem(name, options) for name in names]
+        for name in ("steps", "start_steps"):
+            if getattr(options, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is at least 1")
+        if min(options.seed, options.problem_seed) < 0:
+            raise ValueError("seeds are not negative")
+        options.json = store.writable(options.json or options.out / "table.json")
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return options, methods, made
+
+
+def _problem(name: str, options: argparse.Namespace) -> Problem:
+    return make_problem(
+        name, dimension=options.dimension, components=options.components, seed=options.problem_seed
+    )
+
+
+def row_of(method: str, problem: Problem, options: argparse.Namespace, title: str) -> Row:
+    """A row of the table, made now or before."""
+    choices = {name: getattr(options, name) for name in ("seed", "steps", "start_steps")}
+    settings = {
+        "method": method, "problem": problem.name, "dimension": problem.dimension,
+        "components": len(problem.modes), "problem_seed": options.problem_seed, **choices,
+    }  # fmt: skip
+    make = functools.partial(train.run, method, problem, progress=sys.stderr.isatty(), **choices)
+    return store.obtain(options.out, settings, make, title, options.fresh)
+
+
+def write(rows: list[Row], options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Write the table of the rows made so far."""
+    about = store.about(shlex.join(["python", "-m", "experiments.gym", *arguments]))
+    store.write(options.json, json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    store.write(options.json.with_suffix(".md"), report.markdown(rows, about))
+    if any(not row["error"] for row in rows):
+        report.figure(rows).savefig(options.json.with_suffix(".png"), dpi=110)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make every row and write the table; return 1 if a method failed, 130 if stopped."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options, methods, made = parse(arguments)
+    jobs = [(method, problem) for problem in made for method in methods]
+    rows: list[Row] = []
+    try:
+        for number, (method, problem) in enumerate(jobs, 1):
+            title = f"[{number}/{len(jobs)}] {problem.name}, {method}"
+            rows.append(row_of(method, problem, options, title))
+            print("\n".join(report.lines(rows[-1])), flush=True)
+    except KeyboardInterrupt:
+        print(f"stopped: {len(rows)} of {len(jobs)} rows are in {options.out}; the same command "
+              "goes on", file=sys.stderr)  # fmt: skip
+        return 130
+    finally:
+        if rows:
+            write(rows, options, arguments)
+    print(f"table: {options.json}, and .md and .png beside it")
+    return int(any(row["error"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

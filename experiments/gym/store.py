@@ -1,0 +1,125 @@
+"""What tables that take long share: names on the command line, and rows on disk, which are kept
+and found again by their settings.
+"""
+
+import datetime
+import difflib
+import hashlib
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+import jaxdiff
+
+Row = dict[str, Any]
+PARTS = ("distill", "recipes", "training", "networks", "solvers", "sampling", "metrics")
+
+
+def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
+    """The names in a list "a,b", or all. ValueError for one that is not known."""
+    names = list(known) if text == "all" else text.split(",")
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"no {what} {name!r}{hint} There are: all, {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def writable(path: pathlib.Path) -> pathlib.Path:
+    """The path of a table, its folder made. ValueError or OSError if it cannot be one."""
+    if path.suffix != ".json" or path.is_dir():
+        raise ValueError(f"--json names a file that ends in .json, not {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def stamp() -> dict[str, str]:
+    """When, where and with what code a row is made."""
+    sources = [p for part in PARTS for p in (pathlib.Path(jaxdiff.__path__[0]) / part).glob("*.py")]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
+    return {
+        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].platform}",
+        "jax": jax.__version__,
+        "code": digest.hexdigest()[:12],
+    }
+
+
+def about(command: str) -> dict[str, str]:
+    """What a table says of where it comes from."""
+    return {
+        "command": command,
+        "jax": jax.__version__,
+        "device": str(jax.devices()[0]),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def place(folder: pathlib.Path, settings: Row) -> pathlib.Path:
+    """The file of the row with these settings."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    return folder / f"{settings['problem']}-{settings['method']}-{digest}.json"
+
+
+def keep(folder: pathlib.Path, settings: Row, row: Row) -> None:
+    """Store a row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(place(folder, settings), json.dumps({"settings": settings, "row": row}, indent=1))
+
+
+def kept(folder: pathlib.Path, settings: Row) -> Row | None:
+    """The row made with these settings before; None without one, if it failed or is damaged."""
+    path = place(folder, settings)
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        row = found["row"]
+        if found["settings"] != settings or row["error"]:
+            return None
+        for name in {"nfe", "euler"} & set(row):  # JSON's keys are strings
+            row[name] = {int(k): v for k, v in row[name].items()}
+    except (ValueError, KeyError, TypeError):
+        return None
+    return row
+
+
+def obtain(
+    folder: pathlib.Path, settings: Row, make: Callable[[], Row], title: str, fresh: bool = False
+) -> Row:
+    """The row with these settings: the one kept, or that of ``make()``, which is then kept.
+
+    A row that could not be made says why in "error", is None otherwise; it is tried again next
+    time. ``fresh``: do not use what is kept.
+    """
+    before, now = None if fresh else kept(folder, settings), stamp()
+    if before is not None:
+        other = "" if before["code"] == now["code"] else " by other code (--fresh makes it anew)"
+        print(f"{title}: made {before['made']}{other}", flush=True)
+        return before
+    print(title, flush=True)
+    try:
+        found = {"error": None, **make()}
+    except Exception as error:  # of any method, which must not take the others with it
+        found = {"error": f"{type(error).__name__}: {error}"}
+    row = settings | found | now
+    keep(folder, settings, row)
+    jax.clear_caches()  # the next row needs other programs
+    return row

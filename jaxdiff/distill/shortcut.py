@@ -1,0 +1,131 @@
+"""Shortcut models: one network for steps of every size, each learnt from two of half the size.
+
+In rectified-flow time, x_t = (1 - t) x0 + t eps, the average field u(x, t, d) over a step of size d
+takes a state to x_{t-d} = x - d u. The steps are d = 1, 1/2, ..., 1/N. The smallest is the flow
+itself, and every other one consists of two of half the size:
+
+    u(x, t, 1/N) = E[eps - x0 | x],
+    u(x, t, d)   = (u(x, t, d/2) + u(x - (d/2) u(x, t, d/2), t - d/2, d/2))/2.
+
+Both are regressions, the second on a target network's outputs. The network is told the level where
+a step ends, t - d, in place of its size; and its steps can be taken as jumps of a flow map
+(:mod:`jaxdiff.solvers.flow_maps`), of which u = (x - g)/t.
+
+Source: Frans et al. 2410.12557, section 3 and algorithm 1. Time runs from noise to data there; here
+t = 0 is data. A level 80 or so stands for infinity, so that time ends at T = high/(1 + high) and
+all times and step sizes are multiplied by T.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdiff import solvers
+from jaxdiff.distill.levels import grid_index
+from jaxdiff.distill.primitives import squared
+from jaxdiff.distill.student import Step, Student, regression
+from jaxdiff.method import Method
+from jaxdiff.prediction import expand, predictor
+from jaxdiff.process import RectifiedFlow
+from jaxdiff.sampling.table import Table
+from jaxdiff.sampling.trace import table
+from jaxdiff.typing import Array, Key
+
+FLOW: Any = RectifiedFlow()
+Field = Callable[..., Array]
+
+
+def two_halves(u: Field, x: Array, t: Array, d: Array, clip: float | None = None) -> Array:
+    """The average field of two steps of size d/2 from x at time t, each (batch,); no gradient.
+
+    u: ``u(x, t, target=r)``, the average field from time t to r. clip: the largest number in it.
+    """
+    first = u(x, t, target=t - d / 2)
+    second = u(x - expand(d / 2, x) * first, t - d / 2, target=t - d)
+    both = jax.lax.stop_gradient((first + second) / 2)
+    return both if clip is None else jnp.clip(both, -clip, clip)
+
+
+def draw_step(key: Key, x0: Array, count: int) -> tuple[Array, Array]:
+    """Draw a step of size d = 1, 1/2, ..., 2/count and where it starts, t, a multiple of d in
+    (0, 1]: (batch,) each.
+    """
+    key_d, key_t = jax.random.split(key)
+    sizes = jnp.asarray([2.0**i for i in range(count.bit_length() - 1)], x0.dtype)
+    size = sizes[grid_index(key_d, x0, len(sizes)).astype(jnp.int32)]
+    return (1.0 + grid_index(key_t, x0, size)) / size, 1.0 / size
+
+
+def flow_tables(student: Student) -> Callable[..., Table]:
+    """``tables(steps)``: jumps of equal size in rectified-flow time."""
+
+    def tables(steps: int) -> Table:
+        if steps < 1:
+            raise ValueError(f"a sampler has at least 1 step, not {steps}")
+        t = np.linspace(1.0, 0.0, steps + 1)[1:-1] * student.high / (1 + student.high)
+        return table(solvers.jump, [student.high, *(float(s) for s in t / (1 - t)), 0.0])
+
+    return tables
+
+
+def shortcut(
+    student: Student,
+    *,
+    count: int = 128,
+    share: float = 1 / 8,
+    clip: float | None = 4.0,
+    target: float = 0.999,
+) -> Method:
+    """Shortcut model (Frans et al., arXiv 2410.12557, algorithm 1), without a teacher.
+
+    Args:
+        student: of two labels, level and target; prediction "edm", "eps", "x0" or "flow". AdamW
+            with learning rate 1e-4 and weight decay 0.1 by default. Starts from anything; the paper
+            trains from scratch.
+        count: number N of the smallest steps, a power of 2. Sample with powers of 2 up to it.
+        share: of the batch, its first samples, that learns from two halves; the rest learns the
+            flow.
+        clip: the largest number in a target of two halves, for data within about [-1, 1]; None for
+            none.
+        target: decay of the target network.
+
+    Deviations: the network is told a step's end and not its size; time ends at the student's
+    highest level; no guidance inside the targets.
+    Fails: errors of small steps add up in the large ones, which learn them last; one step is much
+    worse than the flow. Samples do not get better than the flow's.
+    Cost: 1 + 2 share forward passes and one backward, hence 1.1 times score matching.
+
+    Raises ValueError for a count that is no power of 2 or a share outside (0, 1).
+    """
+    if count < 2 or count & (count - 1):
+        raise ValueError(f"count= must be a power of 2, at least 2; got {count}")
+    if not 0 < share < 1:
+        raise ValueError(f"share= of the batch lies between 0 and 1; got {share}")
+    whole = student.high / (1 + student.high)
+
+    def each(now: Step) -> Array:
+        key_step, key_time, key_noise = jax.random.split(now.key, 3)
+        first = min(max(1, round(share * len(now.x0))), len(now.x0) - 1)
+        t, d = draw_step(key_step, now.x0[:first], count)
+        t_flow = (1.0 + grid_index(key_time, now.x0[first:], count)) / count
+        t = whole * jnp.concatenate([t, t_flow])
+        d = whole * jnp.concatenate([d, jnp.full_like(t_flow, 1 / count)])
+        eps = jax.random.normal(key_noise, now.x0.shape, now.x0.dtype)
+        x = expand(1 - t, eps) * now.x0 + expand(t, eps) * eps
+        slow = predictor(student.denoiser(now.context.ema["student"]["target"]), FLOW, "flow")
+        cond = jax.tree.map(lambda c: c[:first], now.cond)
+        halves = two_halves(
+            lambda x, t, **told: slow(x, t, cond, **told), x[:first], t[:first], d[:first], clip
+        )
+        aim = jnp.concatenate([halves, (eps - now.x0)[first:]])
+        u = now.own(predictor(student.denoiser(now.params), FLOW, "flow"))
+        return squared(u(x, t, target=t - d), aim)
+
+    return regression(
+        student, each, flow_tables(student), optimiser=optax.adamw(1e-4, weight_decay=0.1),
+        target=lambda n: jnp.asarray(target, float),
+    )  # fmt: skip
