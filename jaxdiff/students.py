@@ -151,7 +151,7 @@ def decode(text: dict[str, Any], module: Any, params: Params) -> Any:
     from jaxdiff.networks.temporal import Temporal
 
     if "wrapper" in text:
-        numbers = jax.tree.map(_array, text["arguments"], is_leaf=_is_number_or_list)
+        numbers = [_arrays(given) for given in text["arguments"]]
         first = decode(text["of"], module, params)
         return jax.tree_util.Partial(WRAPPERS[text["wrapper"]], first, *numbers)
     module = module.clone(log_variance=text["log_variance"])
@@ -164,16 +164,11 @@ def decode(text: dict[str, Any], module: Any, params: Params) -> Any:
     )  # fmt: skip
 
 
-def _is_number_or_list(x: Any) -> bool:
-    return isinstance(x, (int, float)) or (isinstance(x, list) and _is_numbers(x))
-
-
-def _is_numbers(x: list[Any]) -> bool:
-    return all(_is_number_or_list(v) for v in x)
-
-
-def _array(x: Any) -> Any:
-    return jnp.asarray(x, jnp.float32)
+def _arrays(given: Any) -> Any:
+    """An argument of a wrapper: an array, or a dictionary of arrays."""
+    if isinstance(given, dict):
+        return {k: _arrays(v) for k, v in given.items()}
+    return jnp.asarray(given, jnp.float32)
 
 
 def blend(a: Any, b: Any, w: float) -> Any:
@@ -201,8 +196,8 @@ def student_sampler(model: runs.Model, steps: int, weight: float | None = None) 
     samplers = model.about["samplers"]
     if str(steps) not in samplers:
         raise ValueError(
-            f"a student by {model.about['method']} samples in {', '.join(samplers)} steps, "
-            f"not in {steps}"
+            f"a student by {model.about['method']} can sample with {' or '.join(samplers)} "
+            f"evaluations, not with {steps}"
         )
     entry = samplers[str(steps)]
     text = entry["denoiser"]

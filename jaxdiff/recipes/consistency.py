@@ -24,8 +24,9 @@ WIDE = 1.0
 MEAN, STD = 0.0, 2.0  # of log levels; narrower, few updates never reach the noise end
 
 
-def _distillation(goal: Goal) -> list[Stage]:
-    return one(consistency.consistency_distillation(goal.teacher, goal.student()))
+def _distillation(goal: Goal, scales: int = 18) -> list[Stage]:
+    method = consistency.consistency_distillation(goal.teacher, goal.student(), scales=scales)
+    return one(method)
 
 
 def _training(goal: Goal) -> list[Stage]:
@@ -38,10 +39,9 @@ def _improved(goal: Goal) -> list[Stage]:
     return one(improved_consistency(student, steps=goal.steps, last=160, c=WIDE))
 
 
-def _easy(goal: Goal) -> list[Stage]:
-    stage_steps = max(1, goal.steps // 4)
-    student = goal.student()
-    return one(consistency.easy_consistency(student, stage_steps=stage_steps, q=4.0, c=WIDE))
+def _easy(goal: Goal, stages: int = 4, q: float = 4.0, c: float = 0.06) -> list[Stage]:
+    stage_steps = max(1, goal.steps // stages)
+    return one(consistency.easy_consistency(goal.student(), stage_steps=stage_steps, q=q, c=c))
 
 
 def _easy_distillation(goal: Goal) -> list[Stage]:
