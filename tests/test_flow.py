@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from every_solver import name
 
 from jaxdiff import grids
 from jaxdiff.exact import Gaussian
@@ -29,14 +30,6 @@ NEW = [
     *[(unipc, {"order": k, "variant": "vary", "reference": True}) for k in (1, 2, 3)],
     (dpmpp, {"order": 2, "second": "exact"}),
 ]
-
-
-def label_or_str(value):
-    return getattr(value, "__name__", None) or str(value)
-
-
-def label(value):
-    return getattr(value, "__name__", None) or ",".join(map(str, value.values()))
 
 
 def gaussian(y, s):
@@ -84,7 +77,7 @@ def in_flow_time(D, x, times, method):
         (flow_midpoint, {}, "midpoint"),
         (flow_lms, {"order": 2}, "adams"),
     ],
-    ids=str,
+    ids=name,
 )
 def test_they_are_the_methods_in_flow_time(solver, options, method):
     """Flow-matching Euler is euler, exactly; so are the others those of the flow's own state."""
@@ -153,7 +146,7 @@ ORDERS = [
 ]
 
 
-@pytest.mark.parametrize(("solver", "options", "order", "steps", "maker"), ORDERS, ids=label_or_str)
+@pytest.mark.parametrize(("solver", "options", "order", "steps", "maker"), ORDERS, ids=name)
 def test_observed_orders_from_their_own_start(solver, options, order, steps, maker):
     """No exact history: PNDM's Runge-Kutta start keeps order 4 where Adams-Bashforth has it."""
     assert abs(observed_order(solver, options, steps, maker) - order) < 0.25
@@ -207,7 +200,7 @@ def test_unipc_v_has_no_shortcut():
     assert np.abs(published - others[2]).max() > 1e-6
 
 
-@pytest.mark.parametrize(("solver", "options"), NEW, ids=label)
+@pytest.mark.parametrize(("solver", "options"), NEW, ids=name)
 def test_finite_for_few_steps(solver, options):
     """Weights of the table and states, and a last step to 0 that is finite."""
     for steps in (1, 2, 3, 5):
@@ -221,7 +214,7 @@ def test_finite_for_few_steps(solver, options):
 GRADIENTS = [(flow_lms, {"order": 3}), (unipc, {"order": 3, "variant": "vary", "reference": True})]
 
 
-@pytest.mark.parametrize(("solver", "options"), GRADIENTS, ids=label)
+@pytest.mark.parametrize(("solver", "options"), GRADIENTS, ids=name)
 def test_gradients_with_respect_to_the_grid(solver, options):
     """Of the last state, against differences of the textbook execution."""
     levels = grids.karras(4, 0.1, 10.0, zero=False)

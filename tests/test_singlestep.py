@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from every_solver import name
 
 from jaxdiff import grids, process, solvers
 from jaxdiff.exact import Gaussian
@@ -45,7 +46,7 @@ def last(solver, levels, D=gaussian, start=20.0, **options):
         (2, {"order": 3, "variant": "taylor"}),
         (2, {"order": 3, "variant": "taylor", "ratios": (0.2, 0.9)}),
     ],
-    ids=str,
+    ids=name,
 )
 def test_exact_for_polynomials_in_log_level(prediction, degree, options):
     """The exponential is integrated exactly: nothing is left of a step but the expansion's error,
@@ -92,7 +93,7 @@ def slope(solver, options):
         ({"order": 3, "ratios": (0.3, 0.8)}, 2),  # the last node must be at 2/3
         ({"order": 3, "variant": "taylor", "ratios": (0.3, 0.8)}, 2),
     ],
-    ids=str,
+    ids=name,
 )
 def test_observed_order(options, order):
     assert abs(slope(dpm_solver, options) - order) < 0.2
@@ -107,7 +108,7 @@ def test_observed_order(options, order):
         (probability_flow, {"process": process.RectifiedFlow()}, 2),
         (probability_flow, {"process": process.VE(), "ratio": 0.5}, 2),
     ],
-    ids=str,
+    ids=name,
 )
 def test_observed_order_in_other_times(solver, options, order):
     assert abs(slope(solver, options) - order) < 0.2
@@ -241,7 +242,7 @@ def test_tables_of_plans_differentiate_and_keep(tmp_path):
         ({"ratios": (0.6, 0.3)}, "ascend"),
         ({"ratios": (0.0, 0.3)}, "positive"),
     ],
-    ids=str,
+    ids=name,
 )
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):

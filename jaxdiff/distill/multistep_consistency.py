@@ -20,7 +20,7 @@ Source: Heek, Hoogeboom and Salimans, arXiv 2403.06807, algorithm 1.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +31,10 @@ from jaxdiff import grids, solvers
 from jaxdiff.distill.consistency import easy_pair
 from jaxdiff.distill.levels import grid_index, karras_level
 from jaxdiff.distill.primitives import Distance, implied, jump, squared
-from jaxdiff.distill.student import Step, Student, regression
+from jaxdiff.distill.student import Step, Student, in_steps, regression
 from jaxdiff.distill.teacher import SolverStep
 from jaxdiff.method import Method
 from jaxdiff.prediction import edm_weight, expand
-from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.adjusted import adjusted_ddim_step
@@ -112,7 +111,7 @@ def multistep_consistency(
         teacher: ``D(y, level, cond)``, frozen; None for consistency training, whose targets
             scatter.
         student: starts as the teacher; Adam at 1e-4 by default.
-        segments: of the trajectory; also the evaluations that the student is made for.
+        segments: of the trajectory; also the evaluations that the student samples in.
         steps: updates within which the grid is refined. first, last: its intervals at the start and
             in the end, in all segments together.
         step: the teacher's solver step.
@@ -143,7 +142,4 @@ def multistep_consistency(
 
     method = regression(student, each, tables, optimiser=optax.adam(1e-4), teacher=teacher)
 
-    def sampler(state: Any, steps: int = segments, ema: str | None = None) -> Sampler:
-        return method.sampler(state, steps=steps, ema=ema)
-
-    return method._replace(sampler=sampler)
+    return in_steps(segments, method)

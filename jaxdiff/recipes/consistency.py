@@ -15,7 +15,7 @@ from jaxdiff.distill.continuous_consistency import (
 from jaxdiff.distill.improved_consistency import improved_consistency
 from jaxdiff.distill.latent_consistency import latent_consistency
 from jaxdiff.distill.multistep_consistency import multistep_consistency
-from jaxdiff.distill.stages import Stage
+from jaxdiff.distill.stages import Before, Stage
 from jaxdiff.distill.truncated_consistency import truncated_stages
 from jaxdiff.method import Method
 from jaxdiff.recipes.goal import Goal, Recipe, one
@@ -87,11 +87,20 @@ def _latent(goal: Goal) -> list[Stage]:
     return one(latent_consistency(goal.teacher, student, weights=(1.0, 3.0)))
 
 
-def _multistep(goal: Goal, teacher: bool = True) -> Method:
+def _multistep(goal: Goal, teacher: bool = True) -> list[Stage]:
+    """Four segments, then two, then one."""
     given = goal.teacher if teacher else None
-    return multistep_consistency(
-        given, goal.student(), segments=2, steps=goal.steps, first=16, last=128
-    )
+
+    def stage(segments: int) -> Stage:
+        def method(before: Before | None) -> Method:
+            student = goal.student(before=before, share=1 / 3)
+            return multistep_consistency(
+                given, student, segments=segments, steps=goal.steps // 3, first=16, last=128
+            )
+
+        return Stage(f"{segments}-segments", method)
+
+    return [stage(segments) for segments in (4, 2, 1)]
 
 
 RECIPES = {
@@ -106,6 +115,6 @@ RECIPES = {
     "continuous_training": Recipe(_continuous_training),
     "truncated_consistency": Recipe(_truncated),
     "latent_consistency": Recipe(_latent),
-    "multistep_consistency": Recipe(lambda goal: one(_multistep(goal))),
-    "multistep_consistency_training": Recipe(lambda goal: one(_multistep(goal, teacher=False))),
+    "multistep_consistency": Recipe(_multistep),
+    "multistep_consistency_training": Recipe(lambda goal: _multistep(goal, teacher=False)),
 }
