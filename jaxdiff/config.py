@@ -218,6 +218,8 @@ class Demo:
     """Folder for the report and the runs. Finished parts found there are not made again."""
     train_steps: int = 3000
     """Updates of the teacher."""
+    method: MethodName = "easy_consistency"
+    """How the student is distilled."""
     distill_steps: int = 1500
     """Updates of the student."""
     count: int = 360

@@ -132,7 +132,11 @@ def demo(config: configs.Demo) -> str:
     print("distilling", flush=True)
     student = students.distill(
         configs.Distill(
-            folders["teacher"], folders["student"], steps=config.distill_steps, seed=config.seed
+            folders["teacher"],
+            folders["student"],
+            config.method,
+            config.distill_steps,
+            seed=config.seed,
         )
     )
     clock.lap("student")
@@ -181,11 +185,12 @@ def gap(quality: dict[str, float]) -> dict[str, float]:
     evaluation.
     """
     teacher, euler = quality["teacher, NFE 35"], quality["Euler, NFE 1"]
-    one, two = quality["student, NFE 1"], quality["student, NFE 2"]
+    one = quality["student, NFE 1"]
+    two = "student, NFE 2"
     return {
         "teacher": teacher,
         "student at 1": one,
-        "student at 2": two,
+        **({"student at 2": quality[two]} if two in quality else {}),
         "Euler at 1": euler,
         "share of the gap closed at 1": (euler - one) / (euler - teacher),
     }
@@ -194,11 +199,13 @@ def gap(quality: dict[str, float]) -> dict[str, float]:
 def compare(
     teacher: runs.Model, student: runs.Model, config: configs.Demo, judge: Judge, labels: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Score]]]:
-    """Teacher at many evaluations and at one, student at one and two: samples and all scores."""
+    """Teacher at many evaluations and at one, student at one and, if its method can, at two:
+    samples and all scores.
+    """
+    few = [n for n in (2, 1) if str(n) in student.about["samplers"]]
     samplers = {
         "teacher, NFE 35": Sampler(teacher.denoiser, table(solvers.heun, grids.karras(18))),
-        "student, NFE 2": students.student_sampler(student, 2),
-        "student, NFE 1": students.student_sampler(student, 1),
+        **{f"student, NFE {n}": students.student_sampler(student, n) for n in few},
         "Euler, NFE 1": Sampler(teacher.denoiser, table(solvers.euler, grids.karras(1))),
     }
     samples = {

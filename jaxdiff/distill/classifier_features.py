@@ -97,7 +97,8 @@ def feature_distillation(
         updates: of a halving, at rate 5e-5, falling linearly to 0, and batch 128 in the paper.
 
     Sampled in ``steps`` Euler steps, no others. Each update costs ``substeps`` teacher calls, and
-    the classifier on two images, once with gradient. Fails: with a classifier that does not tell
+    the classifier on two images, once with gradient. Deviation: rounds may take other grids than
+    the paper's; no other is known. Fails: with a classifier that does not tell
     images apart; scores that are themselves of a classifier's features flatter it. Raises
     ValueError for a temperature that is not positive or gamma outside [0, 1].
     """

@@ -168,7 +168,7 @@ def easy_consistency(
     middle: tuple[float, ...] = (0.821,),
 ) -> Method:
     """Easy consistency tuning (Geng et al., arXiv 2406.14548): fine-tune a diffusion model into a
-    consistency model.
+    consistency model. No deviation known.
 
     Cost: two network calls per update, one of them with gradient; with a teacher one more. Failure
     modes: with c = 0 the gradient does not shrink with the error, so training settles only as the
@@ -232,6 +232,11 @@ def consistency_distillation(
 ) -> Method:
     """Consistency distillation (Song et al., arXiv 2303.01469, algorithm 2).
 
+    Recipe: CIFAR-10, 18 levels, batch 512, 800k updates, average 0.9999. Cost: two network calls
+    per update, one of them with gradient, and two of the teacher (Heun). Failure modes: few levels
+    leave the error of the teacher's steps, many make it slow; more than two steps of sampling gain
+    little. Deviation: the distance is l2 unless given.
+
     Args:
         teacher: ``D(y, level, cond)``; with parameters, as a ``jax.tree_util.Partial``. It is
             frozen.
@@ -270,6 +275,12 @@ def consistency_training(
 ) -> Method:
     """Consistency training (Song et al., arXiv 2303.01469, algorithm 3): a consistency model
     without a teacher.
+
+    Recipe: CIFAR-10, batch 512, 800k updates. Cost: two network calls per update, one of them with
+    gradient. Failure modes: coarse levels bias it, and a slow target network stops it, so that mu0
+    and the schedule must fit the length of training; :func:`easy_consistency` and
+    :mod:`jaxdiff.distill.improved_consistency` need less care. Deviation: the distance is l2 unless
+    given.
 
     Args:
         student: RAdam with learning rate 4e-4 by default.

@@ -92,6 +92,7 @@ def adaptive_weight(error: Array, weight: Array, log_variance: Array) -> Array:
 def sct(student: Student, **options: Any) -> Method:
     """Simplified continuous-time consistency training, sCT (Lu and Song, arXiv 2410.11081,
     algorithm 1): :func:`scd` without a teacher, dx/dt being that of the pair of datum and noise.
+    Cost and failure modes are those of :func:`scd`, less the teacher's call.
 
     The paper starts from a diffusion model, with log levels N(-1, 1.4^2), dropout 0.2, batches of
     512, a warm-up of 10,000 updates. Its tangents scatter: give it more updates, or larger batches,
@@ -118,7 +119,8 @@ def scd(
 
     Cost: one network call with gradient and one tangent of it per update, a third more than score
     matching, and the teacher's call. Failure modes: the tangent explodes with labels in fast waves,
-    in low precision, or without normalisation and warm-up; a start far from the teacher.
+    in low precision, or without normalisation and warm-up; a start far from the teacher. Deviation:
+    the learned weight is a linear function of the label's waves.
 
     Args:
         teacher: ``D(y, level, cond)``, frozen; None for :func:`sct`.
@@ -170,7 +172,8 @@ def _log_variance(head: Array | None) -> Array:
 
 def continuous_training(student: Student, **options: Any) -> Method:
     """Continuous-time consistency training (Song et al., arXiv 2303.01469, theorem 6):
-    :func:`continuous_distillation` without a teacher. Options are the same.
+    :func:`continuous_distillation` without a teacher. Options, failure modes and cost (less the
+    teacher's call) are the same; the scattered targets make it the least accurate of the family.
     """
     return continuous_distillation(None, student, **options)
 

@@ -98,7 +98,8 @@ def guidance_distillation(
 
     The sampler's option ``weight`` is the guidance weight (the first of the range by default), one
     network call per evaluation instead of two. Cost: two teacher calls per update. Fails outside
-    the range of weights. Raises ValueError unless the range rises.
+    the range of weights. Deviation: the weight is told as its place in the range, by the network's
+    own embedding. Raises ValueError unless the range rises.
     """
     _check(weights)
 
@@ -143,7 +144,8 @@ def guided_progressive_distillation(
             :func:`jaxdiff.distill.progressive.progressive_distillation`.
 
     The sampler, in ``steps`` steps and no others, has the option ``weight``. Cost and failures are
-    those of progressive distillation. Raises ValueError unless the range of weights rises.
+    those of progressive distillation; deviations those of stage 1. Raises ValueError unless the
+    range of weights rises.
     """
     _check(weights)
     span = 2 if stochastic else 1

@@ -95,7 +95,8 @@ def rectified_flow(
         distance: of the fields, per sample.
 
     Failure mode: none of its own; its flow is as curved as a diffusion model's, so that it needs
-    many evaluations: it is where reflow starts. Cost: that of score matching.
+    many evaluations: it is where reflow starts. Cost: that of score matching. Deviation: time ends
+    at the student's highest level instead of 1.
     """
 
     def each(now: Step) -> Array:
@@ -166,7 +167,7 @@ def reflow_distillation(
 
     Failure mode: with L2, blur where neighbouring noises lead to different data; the straighter
     the flow, the less. The student knows the highest level only and samples in one step. Cost:
-    that of score matching, and the pairs.
+    that of score matching, and the pairs. Deviation: the distance is L2 unless given.
 
     Raises:
         ValueError: as :func:`reflow`.

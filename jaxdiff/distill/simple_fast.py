@@ -161,7 +161,9 @@ def sfd_v(
     Deviations: the paper draws one number of steps per update; here every update has all of them,
     each on its share of the batch, so that nothing is compiled twice and no control flow surrounds
     a gradient. The sampler tells the student the number of intervals nearest to its own that was
-    trained for. Otherwise as :func:`sfd`.
+    trained for. Otherwise, with its failure modes, as :func:`sfd`. Cost: per update one
+    roll-out of the teacher for each number of steps on its share of the batch, and as many student
+    calls with gradient as that has intervals.
 
     Raises:
         ValueError: as :func:`sfd`; or, at the first batch, one that has fewer samples than there

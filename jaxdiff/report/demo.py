@@ -113,7 +113,9 @@ def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Se
     solvers = list(dict.fromkeys(row["solver"] for row in sweep))
     of = lambda key: {s: [(r["nfe"], r[key]) for r in sweep if r["solver"] == s] for s in solvers}  # noqa: E731
     student = numbers["student"]
-    points = {"student": (1, student["student at 1"]), "student, 2": (2, student["student at 2"])}
+    points = {"student": (1, student["student at 1"])}
+    if "student at 2" in student:
+        points["student, 2"] = (2, student["student at 2"])
     floor = score["floor"]
     protocol = (
         f"Frechet distance between the features of {score['samples']} samples and of "
