@@ -188,3 +188,32 @@ def test_presets_build_their_networks():
         module, _ = runs.build_network(preset.network, 10)
         shapes = jax.eval_shape(lambda m=module, s=sizes[name]: init(m, jax.random.key(0), s))
         assert count_parameters(shapes) > 1e5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    ["mean_flow", "sfd_v", "trajectory_operator", "knowledge_distillation", "guided_distillation"],
+)
+def test_students_of_every_kind_are_saved_and_sampled(folder, tmp_path, method):
+    """Two labels, numbers told, layers between blocks, stored pairs with labels, stages: what was
+    trained is what is sampled, whatever it is made of.
+    """
+    run, out = str(tmp_path / "student"), tmp_path / "samples"
+    steps = ["--steps", "12", "--batch", "8", "--ema", "0.5"]
+    distil = ["distill", "--teacher", str(folder / "teacher"), "--run", run, "--method", method]
+    assert cli.main([*distil, *steps]) == 0
+    sample = ["sample", "--run", run, "--out", str(out), "--count", "4", "--steps", "1"]
+    assert cli.main(sample) == 0
+    images = np.load(out / "samples.npz")["images"]
+    assert images.shape == (4, 8, 8, 1) and np.isfinite(images).all()
+    assert cli.main([*sample, "--guidance", "2.0"]) == 0
+    guided = np.load(out / "samples.npz")["images"]
+    assert np.abs(guided - images).max() > 1e-6
+
+
+def test_choices_are_those_of_the_recipe(folder, tmp_path, capsys):
+    distil = ["distill", "--teacher", str(folder / "teacher"), "--run", str(tmp_path / "student")]
+    assert cli.main([*distil, "--choices", "stagess", "8"]) == 2
+    assert "has no choice 'stagess'; it has: stages, q, c" in capsys.readouterr().err
+    assert not (tmp_path / "student").exists()

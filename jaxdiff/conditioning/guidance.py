@@ -5,6 +5,8 @@ The weight convention is one throughout: weight 1 is the plain conditional model
 unconditional one.
 """
 
+from typing import Any
+
 import jax
 
 from jaxdiff.prediction import as_partial, expand
@@ -25,7 +27,7 @@ def classifier_free(denoiser: Denoiser, weight: float | Array) -> jax.tree_util.
 
 
 def _classifier_free(
-    denoiser: Denoiser, weight: Array, y: Array, level: Array, cond: Cond = None
+    denoiser: Any, weight: Array, y: Array, level: Array, cond: Cond = None, **options: Any
 ) -> Array:
-    conditional, plain = denoiser(y, level, cond), denoiser(y, level, None)
+    conditional, plain = denoiser(y, level, cond, **options), denoiser(y, level, None, **options)
     return plain + expand(weight, y) * (conditional - plain)

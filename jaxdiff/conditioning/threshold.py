@@ -16,6 +16,7 @@ Gaussian start) is not thresholded there.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,16 +65,28 @@ def dynamic(
 
 
 def _static(
-    denoiser: Denoiser, low: Array, high: Array, y: Array, level: Array, cond: Cond = None
+    denoiser: Any,
+    low: Array,
+    high: Array,
+    y: Array,
+    level: Array,
+    cond: Cond = None,
+    **options: Any,
 ) -> Array:
-    output = denoiser(y, level, cond)
+    output = denoiser(y, level, cond, **options)
     return jnp.clip(output, jnp.asarray(low, output.dtype), jnp.asarray(high, output.dtype))
 
 
 def _dynamic(
-    denoiser: Denoiser, quantile: Array, bound: Array, y: Array, level: Array, cond: Cond = None
+    denoiser: Any,
+    quantile: Array,
+    bound: Array,
+    y: Array,
+    level: Array,
+    cond: Cond = None,
+    **options: Any,
 ) -> Array:
-    output = denoiser(y, level, cond)
+    output = denoiser(y, level, cond, **options)
     dtype = output.dtype if jnp.finfo(output.dtype).bits >= 32 else jnp.dtype(jnp.float32)
     flat = output.reshape(output.shape[0], -1).astype(dtype)
     q, bound = jnp.asarray(quantile, dtype), jnp.asarray(bound, dtype)

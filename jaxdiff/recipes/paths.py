@@ -28,7 +28,7 @@ def _tract(goal: Goal) -> list[Stage]:
 def _sfd(goal: Goal) -> list[Stage]:
     options = {"extra": 5, "analytic": False, "low": goal.low}
     return simple_fast.sfd_stages(
-        goal.teacher, _staged(goal), steps=(4, 1), shares=(0.5, 0.5), **options
+        goal.teacher, _staged(goal), steps=(4, 1), shares=(0.3, 0.7), **options
     )
 
 
