@@ -32,16 +32,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff import solvers
 from jaxdiff.distill.levels import logit_normal_times
-from jaxdiff.distill.student import Step, Student, regression
+from jaxdiff.distill.student import Step, Student, flow_levels, jump_table, regression
 from jaxdiff.distill.tangents import adaptive, along, norm, warmup
 from jaxdiff.method import Method
 from jaxdiff.prediction import expand, predictor
 from jaxdiff.process import Process, RectifiedFlow
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Table
-from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 Field: TypeAlias = Callable[[Array, Array], Array]
@@ -220,15 +218,8 @@ def flow_map_tables(student: Student) -> Callable[..., Table]:
     """
 
     def tables(steps: int, levels: list[float] | None = None, gamma: float = 0.0) -> Table:
-        if steps < 1:
-            raise ValueError(f"a sampler has at least 1 step, not {steps}")
-        last = student.high / (1.0 + student.high)
-        times = [last * (steps - i) / steps for i in range(steps)]
-        known = [*(t / (1.0 - t) for t in times), student.low]
-        grid = known if levels is None else levels
-        if gamma:
-            return table(solvers.gamma_sampling, grid, gamma=gamma)
-        return table(solvers.jump, grid)
+        known = flow_levels(student, steps, student.low) if levels is None else levels
+        return jump_table(known, gamma)
 
     return tables
 

@@ -27,10 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdiff import grids, solvers
+from jaxdiff import solvers
 from jaxdiff.distill.primitives import Distance, squared
 from jaxdiff.distill.stages import Before, Data, Stage
-from jaxdiff.distill.student import Step, Student, in_steps, regression
+from jaxdiff.distill.student import Step, Student, flow_levels, in_steps, regression
 from jaxdiff.distill.teacher import make_pairs, pair_batches
 from jaxdiff.method import Method
 from jaxdiff.prediction import expand, predictor
@@ -256,8 +256,7 @@ def flow_tables(student: Student) -> Callable[[int], Table]:
     """``tables(steps)``: Euler steps, even in the time of rectified flow, from the student's
     highest level to 0.
     """
-    last = student.high / (1.0 + student.high)
-    return lambda steps: table(solvers.euler, grids.flow(steps, start=last))
+    return lambda steps: table(solvers.euler, flow_levels(student, steps))
 
 
 def ends(now: Step, teacher: Sampler | None, student: Student, key: Key) -> tuple[Array, Array]:

@@ -21,18 +21,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from jaxdiff import solvers
 from jaxdiff.distill.levels import grid_index
 from jaxdiff.distill.primitives import squared
-from jaxdiff.distill.student import Step, Student, regression
+from jaxdiff.distill.student import Step, Student, flow_levels, jump_table, regression
 from jaxdiff.method import Method
 from jaxdiff.prediction import expand, predictor
 from jaxdiff.process import RectifiedFlow
 from jaxdiff.sampling.table import Table
-from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Key
 
 FLOW: Any = RectifiedFlow()
@@ -62,14 +59,7 @@ def draw_step(key: Key, x0: Array, count: int) -> tuple[Array, Array]:
 
 def flow_tables(student: Student) -> Callable[..., Table]:
     """``tables(steps)``: jumps of equal size in rectified-flow time."""
-
-    def tables(steps: int) -> Table:
-        if steps < 1:
-            raise ValueError(f"a sampler has at least 1 step, not {steps}")
-        t = np.linspace(1.0, 0.0, steps + 1)[1:-1] * student.high / (1 + student.high)
-        return table(solvers.jump, [student.high, *(float(s) for s in t / (1 - t)), 0.0])
-
-    return tables
+    return lambda steps: jump_table(flow_levels(student, steps))
 
 
 def shortcut(

@@ -6,19 +6,21 @@ step, a target network is the student itself or its moving average, the teacher 
 travels as an argument.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff import grids, solvers
 from jaxdiff.distill.primitives import drop_labels
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
 from jaxdiff.prediction import as_partial, denoiser
 from jaxdiff.process import EDM, Number, Process
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Table
+from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Network, Params
 
 _KARRAS = EDM()
@@ -145,6 +147,21 @@ def regression(
         sampler=sampler,
         frozen=held,
     )
+
+
+def flow_levels(student: Student, steps: int, last: float = 0.0) -> list[float]:
+    """The student's levels from its highest to ``last``, in equal steps of rectified-flow time."""
+    even = grids.flow(steps, start=student.high / (1.0 + student.high))
+    return [student.high, *even[1:-1].tolist(), last]
+
+
+def jump_table(levels: Sequence[float], gamma: float = 0.0) -> Table:
+    """Jumps of a flow map from level to level, with ``gamma`` noise added after each
+    (:func:`jaxdiff.solvers.gamma_sampling`).
+    """
+    if gamma:
+        return table(solvers.gamma_sampling, levels, gamma=gamma)
+    return table(solvers.jump, levels)
 
 
 def in_steps(number: int, method: Method) -> Method:

@@ -25,18 +25,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff import solvers
 from jaxdiff.distill.adversarial import Critic, balanced, with_critic
 from jaxdiff.distill.consistency import student_levels
 from jaxdiff.distill.levels import grid_index, karras_level, log_normal_levels
 from jaxdiff.distill.primitives import Distance, jump, perturb, squared
 from jaxdiff.distill.score_matching import score_matching_loss
-from jaxdiff.distill.student import Step, Student, regression
+from jaxdiff.distill.student import Step, Student, jump_table, regression
 from jaxdiff.distill.teacher import SolverStep, rollout
 from jaxdiff.method import Batch, Context, Method, Metrics
 from jaxdiff.prediction import edm_weight, expand
 from jaxdiff.sampling.table import Table
-from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.singlestep import heun_step
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Params
 
@@ -101,9 +99,7 @@ def jump_tables(student: Student, middle: tuple[float, ...] = (0.821,)) -> Calla
 
     def tables(steps: int, levels: list[float] | None = None, gamma: float = 0.0) -> Table:
         levels = student_levels(steps, student.high, middle) if levels is None else levels
-        if gamma:
-            return table(solvers.gamma_sampling, levels, gamma=gamma)
-        return table(solvers.jump, levels)
+        return jump_table(levels, gamma)
 
     return tables
 
