@@ -231,7 +231,10 @@ class _Denoise:
         alpha = process.alpha(t)
         sigma = level * alpha  # sigma(t), with the exact level and its derivative at level 0
         p, q = mix(row(self.prediction, alpha, sigma, rates(process, t)), X0, alpha, sigma)
-        return alpha, t if self.label is None else self.label(t), p * alpha, q
+        # an Euler step to level sigma_min: the identity there, and D where that is 0
+        stay = sigma_min / jnp.maximum(level, jnp.maximum(sigma_min, _SMALLEST))
+        skip, out = stay + (1.0 - stay) * p * alpha, (1.0 - stay) * q
+        return alpha, t if self.label is None else self.label(t), skip, out
 
 
 def _labels(columns: list[Any], extra: ArrayLike | None) -> Array:
@@ -262,8 +265,10 @@ def denoiser(
         x = alpha(t) y at t = time(process, level).
     process: not used for 'edm'; levels above its last are taken for the last, so stay within
         ``max_level``.
-    sigma_data, sigma_min: standard deviation of the data, and the level at which D(y) = y exactly
-        (0 for a diffusion model, the lowest level for some consistency models); of 'edm' only.
+    sigma_data: standard deviation of the data, of 'edm' only.
+    sigma_min: the level at which D(y) = y exactly (0 for a diffusion model, the lowest level for
+        some consistency models): for 'edm' by :func:`boundary_scalings`, for the others by an Euler
+        step to that level in place of one to 0.
     label: what the network is told, a function of the level for 'edm' (log(level)/4 if None) and
         of t for the others (t itself if None); ``lambda t: 1000 * t - 1`` gives the step of a
         table of 1000.

@@ -3,6 +3,7 @@ multistep, on closed forms and against golden values.
 """
 
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,11 @@ from jaxdiff import grids, solvers
 from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.distill import continuous_consistency as continuous
 from jaxdiff.distill.consistency import (
+    consistency_distillation,
     consistency_loss,
     easy_consistency,
     easy_pair,
+    ect_level,
     inverse_gap,
     inverse_level,
     inverse_output,
@@ -217,6 +220,18 @@ def to_data(gaussian, end=0.0):
     return lambda y, s, label: gaussian.flow(y, s, end)
 
 
+def to_level(gaussian, end):
+    """The denoised output whose Euler step to ``end``, as students with that boundary take, ends
+    where the flow does.
+    """
+
+    def answer(y, s, label):
+        above = jnp.maximum(s, 1.001 * end)
+        return implied(y, above, gaussian.flow(y, above, end), jnp.full_like(s, end))
+
+    return answer
+
+
 def batch(gaussian, count=16):
     return {"image": gaussian.sample(jax.random.key(3), count)}
 
@@ -258,7 +273,7 @@ def test_exact_students_have_no_loss(gaussian):
     gradient. With solver steps in place of the flow the loss is of the order of their error.
     """
     D, plain, step = gaussian.denoiser, exact_student(to_data(gaussian)), exact_step(gaussian)
-    low = exact_student(to_data(gaussian, LOW))
+    low = exact_student(to_level(gaussian, LOW))
     ends = grids.karras(4, LOW, HIGH, zero=False)[:-1]
     borders = jnp.asarray([*ends[1:], 0.0])
 
@@ -570,11 +585,51 @@ def test_wrong_arguments_are_told(gaussian):
         value(method, batch(gaussian, 2))
     with pytest.raises(ValueError, match="border"):
         truncated_consistency(D, student, border=100.0)
-    with pytest.raises(ValueError, match="no levels below"):
-        truncated_consistency(D, student, border=1.0, middle=(0.5,))
     with pytest.raises(ValueError, match="skip"):
         latent_consistency(D, student, levels=[3.0, 1.0], skip=2)
     with pytest.raises(ValueError, match="segments"):
         multistep_consistency(D, student, segments=8, first=4)
     with pytest.raises(ValueError, match="first <= last"):
         improved_consistency(student, steps=10, first=20, last=10)
+
+
+def test_levels_of_easy_tuning_never_meet():
+    """Late stages in 32-bit floats: the gap stops shrinking before rounding closes it."""
+    t = jnp.asarray(np.geomspace(1e-3, 80.0, 50), jnp.float32)
+    for stage in (0, 5, 40, 400):
+        r = ect_level(t, jnp.asarray(stage), least=1e-4)
+        assert r.dtype == jnp.float32 and (r < t).all()
+    assert (ect_level(t, jnp.asarray(40)) == t).any()  # what the least gap prevents
+
+
+def test_a_truncated_student_leaves_low_levels_to_the_first_stage(gaussian):
+    first = lambda y, s, cond=None, **_: 0.0 * y  # noqa: E731
+    student = exact_student(lambda y, s, label: jnp.ones_like(y))
+    method = truncated_consistency(first, student, border=1.0, middle=(0.5,))
+    state = SimpleNamespace(params={"student": student.params})
+    D = method.sampler(state, steps=2).denoiser
+    y = jnp.ones((2, 2))
+    np.testing.assert_allclose(D(y, jnp.asarray(2.0)), 1.0)
+    np.testing.assert_allclose(D(y, jnp.asarray([0.5, 1.0])), [[0.0, 0.0], [1.0, 1.0]])
+    above = truncated_consistency(first, student, border=1.0)  # evaluates it above alone
+    np.testing.assert_allclose(above.sampler(state).denoiser(y, jnp.asarray(0.5)), 1.0)
+
+
+def test_a_constant_is_no_consistency_model(gaussian):
+    """Students end trajectories at their lowest level whatever they predict: the constant, which
+    agrees with itself everywhere, is not the map that is the identity there.
+    """
+    for prediction in ("x0", "v", "eps"):
+        constant = lambda params, x, label, cond=None, **_: jnp.zeros_like(x)  # noqa: E731
+        student = exact_student(None)._replace(network=constant, prediction=prediction)
+        D = student.denoiser(student.params, LOW)
+        y = jnp.asarray([[0.3, -2.0]])
+        np.testing.assert_allclose(D(y, jnp.asarray(LOW)), y, rtol=1e-12)
+        np.testing.assert_allclose(
+            student.denoiser(student.params)(y, jnp.asarray(3.0)), D(y, jnp.asarray(3.0)),
+            atol=2 * LOW,
+        )  # fmt: skip
+    method = consistency_distillation(
+        gaussian.denoiser, exact_student(lambda y, s, label: jnp.zeros_like(y))
+    )
+    assert value(method, batch(gaussian)) > 1e-6

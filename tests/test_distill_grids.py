@@ -1,6 +1,7 @@
 """Distillation from pairs and on grids: golden losses, exact students, stages."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -472,17 +473,43 @@ def test_exact_student_of_features(beta):
     """
     f, F = two_step_student(2, cosine_levels), classifier_features.random_features((2,), width=32)
     method = classifier_features.feature_distillation(
-        tied(), student(shifted(f)), F, steps=2, beta=beta
+        tied(), student(shifted(f)), F, steps=2, beta=beta, logits=F if beta else None
     )
     if beta:
         asked = jax.grad(lambda a: loss_at(method, batch(), a))(0.0)
         assert 1e-8 < abs(asked) < 1e-2
     else:
         check_optimum(method, batch(), loss=1e-15)
-    assert set(method.frozen) == {"features", "teacher"}
-    for wrong in ({"temperature": 0.0}, {"gamma": 1.5}):
-        with pytest.raises(ValueError, match="must be positive"):
+    assert set(method.frozen) == {"features", "teacher"} | ({"logits"} if beta else set())
+    for wrong in ({"temperature": 0.0}, {"gamma": 1.5}, {"beta": 1.0}):
+        with pytest.raises(ValueError, match="must be positive|give logits="):
             classifier_features.feature_distillation(tied(), student(f), F, **wrong)
+
+
+def test_the_published_feature_divergence_sharpens_one_side():
+    F = lambda x: x  # noqa: E731
+    a, b = jnp.array([[0.3, -0.2, 0.5]]), jnp.array([[0.1, 0.4, -0.6]])
+    wanted, log_student = jax.nn.softmax(b / 0.7), jax.nn.log_softmax(a)
+    expected = jnp.sum(wanted * (jnp.log(wanted) - log_student), axis=1)
+    found = classifier_features.feature_divergence(F, 0.7, reference=True)(a, b)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found != classifier_features.feature_divergence(F, 0.7)(a, b)
+
+
+def test_stages_of_features_take_the_options_of_both():
+    """Those of one method alone, and those that both have, in rounds of either kind."""
+    f, F = (lambda y, s, cond: 0.3 * y), classifier_features.random_features((2,), width=8)
+    stages = classifier_features.feature_stages(
+        tied(), student(shifted(f)), F, first=4, begin=4, last=2, clip=0.2,
+        features_only={"temperature": 0.5},
+    )  # fmt: skip
+    first = stages[0].method(None)
+    state = SimpleNamespace(params={"student": {"shift": jnp.ones(2)}})
+    before = Before(lambda steps: first.sampler(state, steps=steps), {"shift": jnp.ones(2)})
+    for stage, made in zip(stages, (first, stages[1].method(before)), strict=True):
+        sampler = made.sampler(state, steps=int(stage.name[0]))
+        x = sampler.denoiser(jnp.ones((3, 2)), jnp.asarray(1.0))
+        np.testing.assert_allclose(x, 0.2)
 
 
 def test_random_features_determine_a_sample():
@@ -620,7 +647,9 @@ def test_float32_stays(make):
     F = classifier_features.random_features((2,), width=8)
     method = {
         "guided": lambda: guided.guided_progressive_distillation(teach, own, steps=2),
-        "features": lambda: classifier_features.feature_distillation(teach, own, F, beta=0.1),
+        "features": lambda: classifier_features.feature_distillation(
+            teach, own, F, beta=0.1, logits=F
+        ),
         "path": lambda: knowledge.path_distillation(own, [HIGH, 1.0, 0.0]),
     }[make]()
     context = Context(jnp.asarray(0), {}, {}, method.frozen)
@@ -636,3 +665,21 @@ def test_recipes_are_listed_with_their_choices():
         "feature_distillation",
         "guided_distillation",
     }
+
+
+def test_stored_paths_must_have_the_states_of_the_levels():
+    own, levels = student(lambda y, s: 0.3 * y), [HIGH, 1.0, 0.0]
+    data = {"image": jnp.ones((4, 2)), "path": jnp.ones((4, 9, 2))}
+    for method in (
+        knowledge.knowledge_distillation(own, levels=levels),
+        knowledge.path_distillation(own, levels),
+    ):
+        context = Context(jnp.asarray(0), {}, {}, method.frozen)
+        with pytest.raises(ValueError, match="paths have 9 states, but levels= 3 levels"):
+            method.players["student"].loss(own.params, context, data, jax.random.key(0))
+
+
+def test_progressive_students_do_not_predict_noise():
+    with pytest.raises(ValueError, match="not eps"):
+        own = student(lambda y, s: y, prediction="eps")
+        progressive.progressive_distillation(tied(), own, steps=2)

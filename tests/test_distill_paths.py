@@ -25,8 +25,8 @@ from jaxdiff.distill.rectified_flow import (
 )
 from jaxdiff.distill.stages import Before
 from jaxdiff.distill.student import Student
-from jaxdiff.distill.teacher import make_pairs
-from jaxdiff.distill.tract import to_level, tract, tract_stages, tract_table, tract_target
+from jaxdiff.distill.teacher import advance, make_pairs
+from jaxdiff.distill.tract import tract, tract_stages, tract_table, tract_target
 from jaxdiff.exact import Gaussian
 from jaxdiff.method import Context
 from jaxdiff.prediction import as_partial, denoiser, expand, predictor
@@ -131,10 +131,10 @@ def test_tract_target_is_one_euler_step_to_the_end():
         np.testing.assert_allclose(euler_step(lambda *_, x=x: x, y, 2.0, 0.3), z, rtol=1e-12)
 
 
-def test_tract_steps_to_level_zero_have_no_nan():
+def test_steps_to_level_zero_have_no_nan():
     """A teacher's second-order step has no second evaluation at level 0."""
     s = jnp.asarray([0.5, 0.01])
-    out = to_level(GAUSSIAN.denoiser, X0[:2], s, jnp.asarray([0.0, 0.0]), heun_step)
+    out = advance(GAUSSIAN.denoiser, X0[:2], s, jnp.asarray([0.0, 0.0]), heun_step)
     np.testing.assert_allclose(out, GAUSSIAN.denoise(X0[:2], s))
 
 

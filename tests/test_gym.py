@@ -247,7 +247,7 @@ def made_up(method, problem="gaussian", best=2.0):
     found = {"sliced": 0.1, "mmd2": 1e-4, "modes": 0.1, "to_flow": 0.2}
     found |= {f"{k}/floor": best for k in found} | {f"euler/{k}": 6.0 for k in list(found)}
     return {
-        "method": method, "problem": problem, "dimension": 3, "seed": 0, "steps": 30,
+        "method": method, "problem": problem, "dimension": 3, "seed": 0, "steps": 30, "updates": 30,
         "seconds": 3.0, "compile_seconds": 1.0, "pair_seconds": 0.0, "start_seconds": 1.0,
         "parameters": 10, "cost": 1.0, "floor": {"sliced": 0.05, "mmd2": 1e-5},
         "floor_spread": 0.01, "euler": {n: {"sliced": 0.5} for n in (1, 2, 4)}, "nfe": {1: found},

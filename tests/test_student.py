@@ -10,7 +10,7 @@ import pytest
 
 from jaxdiff import grids, solvers
 from jaxdiff.conditioning.guidance import classifier_free
-from jaxdiff.distill import tangents
+from jaxdiff.distill import primitives, tangents
 from jaxdiff.distill.primitives import implied, jump, of_features, squared
 from jaxdiff.distill.score_matching import score_matching
 from jaxdiff.distill.stages import Stage
@@ -226,8 +226,8 @@ def test_tangents(gaussian):
     np.testing.assert_allclose(rate, 0.0, atol=1e-12)
     assert not jax.grad(lambda y: tangents.along(f, (y, s), (slope, s))[1].sum())(y).any()
     g = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_allclose(tangents.norm(g), [5.0, 0.0])
-    assert np.isfinite(jax.grad(lambda g: tangents.norm(g).sum())(g)).all()
+    np.testing.assert_allclose(primitives.norm(g), [5.0, 0.0])
+    assert np.isfinite(jax.grad(lambda g: primitives.norm(g).sum())(g)).all()
     np.testing.assert_allclose(tangents.normalised(g, 0.1)[0], g[0] / 5.1)
     np.testing.assert_allclose(tangents.normalised(g, 0.1, True)[0], g[0] / (5 / 2**0.5 + 0.1))
     np.testing.assert_allclose(tangents.warmup(jnp.asarray(30), 120), 0.25)
@@ -313,3 +313,36 @@ def test_a_target_network_lags_behind(gaussian):
 def test_score_matching_still_hands_over_a_denoiser(gaussian):
     method = score_matching(network, lambda key: {"scale": jnp.zeros(())})
     assert set(method.players) == {"model"}
+
+
+def test_a_name_of_an_average_is_not_taken_twice():
+    student = Student(network, {"scale": jnp.ones(())}, ema={"target": lambda step: 0.9})
+    options = {"optimiser": optax.sgd(1.0), "target": lambda step: 0.5}
+    with pytest.raises(ValueError, match="target network"):
+        regression(student, lambda now: 0.0, lambda steps: None, **options)
+
+
+def test_a_distance_of_what_is_not_a_number_is_none():
+    """The distances that guard their root at 0 do not hide a NaN there."""
+    nan, zero = jnp.full((1, 2), jnp.nan), jnp.zeros((1, 2))
+    for distance in (primitives.pseudo_huber(0.0), primitives.pseudo_huber(0.1), squared):
+        assert np.isnan(distance(nan, zero)).all()
+    assert np.isnan(primitives.norm(nan)).all() and primitives.norm(zero) == 0.0
+
+
+def test_every_stage_draws_numbers_of_its_own():
+    keys = []
+
+    def make(before):
+        student = Student(network, {"scale": jnp.ones(())}, prediction="x0")
+
+        def each(now):
+            jax.debug.callback(lambda k: keys.append(int(k)), jax.random.key_data(now.key)[0])
+            return now.student(now.x0, 1.0)[:, 0]
+
+        return regression(student, each, lambda steps: None, optimiser=optax.sgd(0.0))
+
+    stages = [Stage("one", make), Stage("two", make)]
+    fit_stages(stages, lambda step: {"image": np.ones((2, 2))}, steps=2, progress=False)
+    jax.effects_barrier()
+    assert len(set(keys)) == 2

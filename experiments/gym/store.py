@@ -55,10 +55,17 @@ def stamp() -> dict[str, str]:
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
     return {
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].platform}",
+        "machine": f"{platform.machine()}, {_cores()} of {os.cpu_count()} cores, "
+        f"{jax.devices()[0].platform}",
         "jax": jax.__version__,
         "code": digest.hexdigest()[:12],
     }
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    own = getattr(os, "sched_getaffinity", None)
+    return os.cpu_count() or 1 if own is None else len(own(0))
 
 
 def about(command: str) -> dict[str, str]:

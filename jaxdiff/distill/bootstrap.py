@@ -97,7 +97,8 @@ def boot(
 
     Deviations: the student is told the levels of start and target (the paper's is told the target
     only); beta, the learning rate and the even spread of times are choices made here. The batch's
-    data are used for their shape and labels only.
+    data are used for their shape and labels only. As in the paper, the levels within delta of the
+    highest are told by the boundary and by how smooth the network is.
     Failure mode: errors travel from noise to data and grow on the way, so that details are the last
     to be learnt. The student starts from noise and only there: more than one evaluation (jumps on
     through levels it was not trained at) is offered by the sampler and is of no use.

@@ -5,10 +5,11 @@ student's denoised output a and the one asked for, b, is a divergence of the cla
 features F,
 
     p(a) = softmax(F(a)/tau),    E KL( p(b) || p(a) ) + beta ( gamma H + (1 - gamma) Div ),
-    H = -E sum_k p_k log p_k,    Div = sum_k q_k log q_k,  q = E p(a),
+    H = -E sum_k c_k log c_k,    Div = sum_k q_k log q_k,  c = softmax(logits(a)), q = E c,
 
-where H asks for decided outputs and Div for varied ones. Both are of the softmax of ``logits``,
-when the classifier knows the data's classes.
+where H asks for decided outputs and Div for varied ones, of the classes that the classifier knows.
+Published code sharpens p(b) alone, which even the student that agrees with its teacher does not
+minimise; here both are sharpened, and ``reference=True`` is the published form.
 
 Softmax does not see what is added to all features, and KL vanishes to second order: features that
 do not determine an image leave it undetermined.
@@ -16,7 +17,7 @@ do not determine an image leave it undetermined.
 Source: Sun et al., arXiv 2211.12039 (RCFD).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from jaxdiff.distill.progressive import (
     Levels,
     annealed,
     ask,
+    clipped,
     cosine_levels,
     euler_tables,
     progressive_distillation,
@@ -38,19 +40,22 @@ from jaxdiff.distill.progressive import (
 from jaxdiff.distill.stages import Stage
 from jaxdiff.distill.student import Step, Student, in_steps, regression
 from jaxdiff.method import Method, Metrics
-from jaxdiff.prediction import uniform_weight
+from jaxdiff.prediction import as_partial, uniform_weight
 from jaxdiff.typing import Array, Denoiser
 
 Features = Callable[[Array], Array]
 
 
-def feature_divergence(features: Features, temperature: float = 0.9) -> Distance:
+def feature_divergence(
+    features: Features, temperature: float = 0.9, reference: bool = False
+) -> Distance:
     """KL( softmax(F(b)/temperature) || softmax(F(a)/temperature) ) per sample, a distance of
-    ``features`` (batch, *shape) to (batch, k).
+    ``features`` (batch, *shape) to (batch, k). With ``reference`` F(a) is not divided.
     """
 
     def distance(a: Array, b: Array) -> Array:
-        student, wanted = (_log_softmax(features, x, temperature) for x in (a, b))
+        student = _log_softmax(features, a, 1.0 if reference else temperature)
+        wanted = _log_softmax(features, b, temperature)
         return jnp.sum(jnp.exp(wanted) * (wanted - student), axis=1)
 
     return distance
@@ -75,33 +80,40 @@ def feature_distillation(
     temperature: float = 0.9,
     beta: float = 0.0,
     gamma: float = 0.75,
+    logits: Features | None = None,
+    reference: bool = False,
     levels: Levels = cosine_levels,
     weight: Callable[..., Array] = uniform_weight,
     substeps: int = 2,
+    clip: float | None = None,
     updates: int = 10_000,
 ) -> Method:
     """One halving by classifier-based feature distillation (Sun et al., arXiv 2211.12039).
 
     Args:
-        teacher, student, levels, substeps: as of
+        teacher, student, levels, substeps, clip: as of
             :func:`jaxdiff.distill.progressive.progressive_distillation`.
         features: images (batch, *shape) to (batch, k): a classifier's last features; with
             parameters, as a ``jax.tree_util.Partial``. Frozen.
         steps: N, of the student. The paper starts from the 8-step model of progressive
             distillation: 4, 2, 1.
         temperature: tau; 0.9 with DenseNet-201, 0.95 with ResNet-18.
-        beta, gamma: of the term for data of known classes, 0.003 and 0.75 with ResNet-18, whose
-            softmax is taken of the same ``features``. Its Div is of the whole batch, and under pmap
-            of each device's.
+        beta, gamma: of the term for data of known classes, 0.003 and 0.75 with ResNet-18. Its Div
+            is of the whole batch, and under pmap of each device's.
+        logits: images to (batch, classes), the classifier's answers, for that term; with
+            parameters, as a ``jax.tree_util.Partial``. Frozen.
+        reference: the published form (see the module).
         weight: ``weight(level, sigma_data)``; none in the paper.
         updates: of a halving, at rate 5e-5, falling linearly to 0, and batch 128 in the paper.
 
     Sampled in ``steps`` Euler steps, no others. Each update costs ``substeps`` teacher calls, and
-    the classifier on two images, once with gradient. Deviation: rounds may take other grids than
-    the paper's; no other is known. Fails: with a classifier that does not tell
-    images apart; scores that are themselves of a classifier's features flatter it. Raises
-    ValueError for a temperature that is not positive or gamma outside [0, 1].
+    the classifier on two images, once with gradient. Deviations: both sides are sharpened (see the
+    module); rounds may take other grids than the paper's. Fails: with a classifier that does not
+    tell images apart; scores that are themselves of a classifier's features flatter it. Raises
+    ValueError for a temperature that is not positive, gamma outside [0, 1], or beta without logits.
     """
+    if beta and logits is None:
+        raise ValueError("the term of beta is of the classifier's answers: give logits=")
     if not temperature > 0 or not 0 <= gamma <= 1:
         raise ValueError(
             f"temperature must be positive and gamma in [0, 1]; got {temperature}, {gamma}"
@@ -109,23 +121,24 @@ def feature_distillation(
 
     def each(now: Step) -> tuple[Array, Metrics]:
         F = jax.tree.map(jax.lax.stop_gradient, now.context.frozen["features"])
-        asked = ask(now, student, steps, levels, substeps=substeps)
+        asked = ask(now, student, steps, levels, substeps=substeps, clip=clip)
         out = now.student(asked.y, asked.s)
         loss = progressive_loss(
             lambda y, s: out, asked, weight(asked.s, student.sigma_data),
-            feature_divergence(F, temperature),
+            feature_divergence(F, temperature, reference),
         )  # fmt: skip
         if not beta:
             return loss, {}
-        term = decided_and_varied(_log_softmax(F, out, temperature), gamma)
+        term = decided_and_varied(_log_softmax(now.context.frozen["logits"], out, 1.0), gamma)
         return loss + beta * term, {"decided_and_varied": term}
 
-    held = {"features": features if isinstance(features, Partial) else Partial(features)}
+    held = {"features": as_partial(features)}
+    held |= {} if logits is None else {"logits": as_partial(logits)}
     method = regression(
         student, each, euler_tables(student, levels), optimiser=annealed(updates), teacher=teacher,
         frozen=held,
     )  # fmt: skip
-    return in_steps(steps, method)
+    return clipped(in_steps(steps, method), clip)
 
 
 def feature_stages(
@@ -136,20 +149,23 @@ def feature_stages(
     first: int = 512,
     begin: int = 8,
     last: int = 1,
-    temperature: float = 0.9,
-    beta: float = 0.0,
-    gamma: float = 0.75,
+    feature_updates: int = 10_000,
+    features_only: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> list[Stage]:
     """Progressive distillation from ``first`` to ``begin`` steps, then halvings to ``last`` by
-    classifier-based feature distillation. ``options`` are those of
-    :func:`jaxdiff.distill.progressive.progressive_stages` and of both methods.
+    classifier-based feature distillation.
+
+    Args:
+        feature_updates: of the latter's default optimiser, per halving.
+        features_only: options of :func:`feature_distillation` alone (temperature, beta, ...).
+        options: of :func:`jaxdiff.distill.progressive.progressive_stages` and of both methods.
     """
 
     def make(teacher: Denoiser, student: Student, **here: Any) -> Method:
         if here["steps"] >= begin:
             return progressive_distillation(teacher, student, **here)
-        here |= {"temperature": temperature, "beta": beta, "gamma": gamma}
+        here |= {"updates": feature_updates, **(features_only or {})}
         return feature_distillation(teacher, student, features, **here)
 
     return progressive_stages(teacher, student, first=first, last=last, make=make, **options)

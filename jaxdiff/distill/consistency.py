@@ -64,13 +64,17 @@ def consistency_loss(
     return weight * distance(f(pair.y_t, pair.t), jax.lax.stop_gradient(target(pair.y_r, pair.r)))
 
 
-def ect_level(t: Array, stage: Array, q: float = 2.0, k: float = 8.0, b: float = 1.0) -> Array:
+def ect_level(
+    t: Array, stage: Array, q: float = 2.0, k: float = 8.0, b: float = 1.0, least: float = 0.0
+) -> Array:
     """The lower level r = t (1 - q^-(stage+1) (1 + k sigmoid(-b t))), not below 0 (2406.14548, eq.
     13 and appendix).
 
-    ``k = 0`` is the constant mapping. ``stage`` may be traced.
+    ``k = 0`` is the constant mapping. ``stage`` may be traced. ``least``: the smallest q^-(stage+1)
+    there is, since in 32-bit floats r meets t where it nears 1e-7.
     """
-    return mapped_level(t, jnp.power(q, -(jnp.asarray(stage, t.dtype) + 1.0)), k, b)
+    gap = jnp.power(q, -(jnp.asarray(stage, t.dtype) + 1.0))
+    return mapped_level(t, jnp.maximum(gap, least), k, b)
 
 
 def mapped_level(t: Array, gap: Array | float, k: float = 8.0, b: float = 1.0) -> Array:
@@ -108,7 +112,7 @@ def ct_scales(step: Array, steps: int, first: int = 2, last: int = 150) -> Array
     """N(k) = ceil(sqrt(k/K ((s1+1)^2 - s0^2) + s0^2) - 1) + 1 of consistency training (2303.01469,
     appendix C).
     """
-    done = step.astype(float) / steps
+    done = jnp.minimum(step.astype(float) / steps, 1.0)
     return jnp.ceil(jnp.sqrt(done * ((last + 1.0) ** 2 - first**2) + first**2) - 1.0) + 1.0
 
 
@@ -163,12 +167,13 @@ def easy_consistency(
     c: float = 0.0,
     mean: float = -1.1,
     std: float = 2.0,
+    least_gap: float = 1e-4,
     weight: Weight = inverse_gap,
     step: SolverStep = euler_step,
     middle: tuple[float, ...] = (0.821,),
 ) -> Method:
     """Easy consistency tuning (Geng et al., arXiv 2406.14548): fine-tune a diffusion model into a
-    consistency model. No deviation known.
+    consistency model. Deviation: r stops nearing t at ``least_gap``, before rounding ends it.
 
     Cost: two network calls per update, one of them with gradient; with a teacher one more. Failure
     modes: with c = 0 the gradient does not shrink with the error, so training settles only as the
@@ -184,11 +189,12 @@ def easy_consistency(
             factor q. (The paper's CIFAR-10 run has 250 kimg x 10 per stage at batch 128.)
         q, k, b: of the mapping r(t), see :func:`ect_level`. The paper's one-hour recipe has q = 256
             throughout.
+        least_gap: the smallest of the gaps q^-(stage+1).
         c: of the pseudo-Huber distance; 0 is the paper's unsquared norm.
         mean, std: of log t.
         weight: of the levels t > r; see also :func:`inverse_root_gap`, :func:`inverse_level` and
             :func:`inverse_output`.
-        step: the teacher's solver step; it must be able to end at level 0, as Euler's is.
+        step: the teacher's solver step.
         middle: the intermediate level of two-step sampling (0.821 for CIFAR-10).
     """
     distance = pseudo_huber(c)
@@ -196,7 +202,7 @@ def easy_consistency(
     def each(now: Step) -> Array:
         key_level, key_noise = jax.random.split(now.key)
         t = log_normal_levels(key_level, now.x0, mean, std)
-        r = ect_level(t, now.context.step // stage_steps, q, k, b)
+        r = ect_level(t, now.context.step // stage_steps, q, k, b, least_gap)
         eps = jax.random.normal(key_noise, now.x0.shape, now.x0.dtype)
         pair = easy_pair(now.teacher, now.x0, t, r, eps, step)
         return consistency_loss(now.student, now.target, pair, distance, weight(t, r))
@@ -284,7 +290,9 @@ def consistency_training(
 
     Args:
         student: RAdam with learning rate 4e-4 by default.
-        steps: length K of the training, which the schedules N(k) and mu(k) refer to.
+        steps: length K of the training, which the schedules N(k) and mu(k) refer to. The target
+            network is the student's average with decay mu(k), one of its own beside those of
+            ``student.ema`` (the paper samples with 0.9999).
         first, last: s0 and s1, the number of levels at the start and at the end. decay: mu0.
     """
 

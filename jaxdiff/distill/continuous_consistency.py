@@ -95,8 +95,10 @@ def sct(student: Student, **options: Any) -> Method:
     Cost and failure modes are those of :func:`scd`, less the teacher's call.
 
     The paper starts from a diffusion model, with log levels N(-1, 1.4^2), dropout 0.2, batches of
-    512, a warm-up of 10,000 updates. Its tangents scatter: give it more updates, or larger batches,
-    than :func:`scd`, and in few dimensions a large c. Options are those of :func:`scd`.
+    512, a warm-up of 10,000 updates; published code that starts from EDM's has std 1.8, trains up
+    to level 800 and samples from 80. Deviation: as of :func:`scd`. Its tangents scatter: give it
+    more updates, or larger batches, than :func:`scd`, and in few dimensions a large c. Options are
+    those of :func:`scd`.
     """
     return scd(None, student, **options)
 
@@ -172,8 +174,9 @@ def _log_variance(head: Array | None) -> Array:
 
 def continuous_training(student: Student, **options: Any) -> Method:
     """Continuous-time consistency training (Song et al., arXiv 2303.01469, theorem 6):
-    :func:`continuous_distillation` without a teacher. Options, failure modes and cost (less the
-    teacher's call) are the same; the scattered targets make it the least accurate of the family.
+    :func:`continuous_distillation` without a teacher. Options, recipe, deviation, failure modes and
+    cost (less the teacher's call) are the same; the scattered targets make it the least accurate of
+    the family.
     """
     return continuous_distillation(None, student, **options)
 
@@ -188,6 +191,8 @@ def continuous_distillation(
 ) -> Method:
     """Continuous-time consistency distillation (Song et al., arXiv 2303.01469, theorems 3 and 5).
 
+    Recipe: RAdam at 5e-6 with the target held, at 1e-3 with dropout 0.3 without. Deviation: the
+    distance is squared L2.
     Cost: one network call with gradient and one tangent of it per update, and the teacher's call;
     without ``held`` twice that. Failure mode: gradients of very different size among levels, no
     normalisation: :func:`scd` is the stable form.

@@ -97,7 +97,8 @@ def guidance_distillation(
         steps: of Euler's method, the sampler's default. updates: for the default optimiser.
 
     The sampler's option ``weight`` is the guidance weight (the first of the range by default), one
-    network call per evaluation instead of two. Cost: two teacher calls per update. Fails outside
+    network call per evaluation instead of two. Recipe: w in [0, 4] (here 1 to 5), optimiser and
+    batches of progressive distillation. Cost: two teacher calls per update. Fails outside
     the range of weights. Deviation: the weight is told as its place in the range, by the network's
     own embedding. Raises ValueError unless the range rises.
     """
@@ -143,7 +144,8 @@ def guided_progressive_distillation(
         others: as of :func:`guidance_distillation` and
             :func:`jaxdiff.distill.progressive.progressive_distillation`.
 
-    The sampler, in ``steps`` steps and no others, has the option ``weight``. Cost and failures are
+    The sampler, in ``steps`` steps and no others, has the option ``weight``. Recipe: that of
+    progressive distillation. Cost and failures are
     those of progressive distillation; deviations those of stage 1. Raises ValueError unless the
     range of weights rises.
     """

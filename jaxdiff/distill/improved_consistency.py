@@ -73,6 +73,8 @@ def improved_consistency(
     Failure modes: needs large batches and long training, and one dropout mask for both calls (as
     here). In few dimensions the default c makes the distance nearly the norm, whose minimiser is a
     median of the targets where their mean is wanted: take c well above their spread there.
+    Deviation: levels are drawn within the grid's ends, where the paper's weights of the outermost
+    intervals leave out the tails beyond; the same law.
 
     Args:
         student: the paper starts it anew, with RAdam at 1e-4, dropout 0.3, batches of 1024 and an

@@ -99,6 +99,7 @@ def knowledge_distillation(
     sampling, for more steps than levels were learnt.
     """
     known = _known(student, levels, teacher)
+    paths = _paths(teacher, len(known))
 
     def each(now: Step) -> Array:
         if levels is None:
@@ -106,7 +107,7 @@ def knowledge_distillation(
             high = jnp.full_like(now.x0, known[0], shape=now.x0.shape[:1])
             return endpoint_loss(now.student, batch["start"], high, batch["image"], distance)
         key_index, key_half, key_pairs = jax.random.split(now.key, 3)
-        path = (stored(now, "path") if teacher is None else solved(now, key_pairs))["path"]
+        path = paths(now, key_pairs)
         index = grid_index(key_index, path, len(known) - 1)
         index = jnp.where(jax.random.bernoulli(key_half, 0.5, index.shape), 0.0, index)
         s = jnp.asarray(known, path.dtype)[index.astype(jnp.int32)]
@@ -139,11 +140,11 @@ def path_distillation(
     can be compared with the teacher's. Raises ValueError likewise.
     """
     known = _known(student, levels, teacher)
-    count, last = len(known), len(known) - 1
+    count, last, paths = len(known), len(known) - 1, _paths(teacher, len(known))
 
     def each(now: Step) -> Array:
         key_first, key_second, key_half, key_pairs = jax.random.split(now.key, 4)
-        path = (stored(now, "path") if teacher is None else solved(now, key_pairs))["path"]
+        path = paths(now, key_pairs)
         one, two = (grid_index(k, path, n) for k, n in ((key_first, count), (key_second, last)))
         two = jnp.where(two < one, two, two + 1.0)  # any two different states
         whole = jax.random.bernoulli(key_half, 0.5, one.shape)
@@ -158,14 +159,25 @@ def path_distillation(
     return regression(student, each, tables, optimiser=warm_adam(), **_frozen(teacher))
 
 
-def stored(now: Step, name: str) -> Mapping[str, Array]:
-    """The batch, if it has stored pairs. ValueError otherwise."""
+def stored(now: Step, name: str, states: int | None = None) -> Mapping[str, Array]:
+    """The batch, if it has stored pairs, paths of so many states. ValueError otherwise."""
     if name not in now.batch:
         raise ValueError(
             f"the batch has no {name!r}: train on stored pairs (stored_pairs, make_pairs), or give "
             "teacher= to solve them in every update"
         )
+    if states is not None and now.batch[name].shape[1] != states:
+        raise ValueError(
+            f"paths have {now.batch[name].shape[1]} states, but levels= {states} levels"
+        )
     return now.batch
+
+
+def _paths(teacher: Sampler | None, states: int) -> Callable[[Step, Key], Array]:
+    """Paths of a step (batch, states, *shape): the batch's, or solved now."""
+    if teacher is None:
+        return lambda now, key: stored(now, "path", states)["path"]
+    return lambda now, key: solved(now, key)["path"]
 
 
 def solved(now: Step, key: Key) -> Mapping[str, Array]:

@@ -69,7 +69,10 @@ def latent_consistency(
     The sampler takes ``weight``, by default the middle of the range, and steps through the grid at
     equal distances. Cost: two network calls per update, one of them with gradient, and two of the
     teacher. Failure modes: samples are too smooth, more so with a large skip, whose Euler step is
-    the accuracy that is distilled; weights outside the range that was trained.
+    the accuracy that is distilled; weights outside the range that was trained. Recipe: AdamW at
+    1e-4, batches of 16 per GPU, a target network at 0.95. Deviations: the grid is
+    Karras's unless given (the paper: every twentieth of a thousand DDIM steps); the network is told
+    w by its own embedding.
 
     Args:
         teacher: ``D(y, level, cond)`` that answers cond=None unconditionally, frozen. Without

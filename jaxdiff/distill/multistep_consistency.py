@@ -105,7 +105,9 @@ def multistep_consistency(
 
     Cost: two network calls per update, one of them with gradient, and one of the teacher. Failure
     modes: near a segment's end the target is a difference divided by a small number, so its errors
-    are large there; the number of steps is fixed by the training.
+    are large there; the number of steps is fixed by the training. Deviations: those of the module:
+    a Karras grid in place of the cosine schedule's time, the weight of data of any scale.
+    Recipe: the grid of all segments grows from 64 to 1280 intervals within 100,000 updates.
 
     Args:
         teacher: ``D(y, level, cond)``, frozen; None for consistency training, whose targets

@@ -76,15 +76,20 @@ def pseudo_huber(c: float) -> Distance:
     """
 
     def distance(a: Array, b: Array) -> Array:
+        if c == 0:
+            return norm(a - b)
         total = jnp.sum(jnp.square(_flat(a - b)), axis=1)
-        if c > 0:
-            return total / (
-                jnp.sqrt(total + c * c) + c
-            )  # the difference of roots without its cancellation
-        positive = total > 0
-        return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1.0)), 0.0)
+        # the difference of roots without its cancellation
+        return total / (jnp.sqrt(total + c * c) + c)
 
     return distance
+
+
+def norm(a: Array) -> Array:
+    """The Euclidean norm of each sample, (batch,), with gradient 0 at 0."""
+    total = jnp.sum(jnp.square(_flat(a)), axis=1)
+    zero = total == 0  # false for NaN, which is to be seen
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, total)))
 
 
 def of_features(features: Callable[[Array], Array], distance: Distance = squared) -> Distance:

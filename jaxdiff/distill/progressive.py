@@ -168,7 +168,7 @@ def progressive_distillation(
         substeps: the teacher's steps in one of the student's; 2 in the paper.
         clip: bound on the denoised outputs of teacher and sampler, for data within [-clip, clip];
             the paper clips images at 1.
-        updates: of this round, for the default optimiser.
+        updates: of this round, for the default optimiser, whose rate reaches 0 with the last.
 
     The sampler is Euler's method (DDIM) in ``steps`` steps and no others (a round makes the student
     forget the levels of the round before: for several numbers of steps keep each round's). No
@@ -176,8 +176,11 @@ def progressive_distillation(
     ``substeps`` teacher calls: with 2, and a gradient worth two calls, 5/3 of score matching.
     Fails: errors add up over the rounds, and below four steps quality falls quickly. Deviation:
     published code for EDM models ends its grid at the lowest level, here (as in the paper) its last
-    step goes to 0. Raises ValueError for fewer than one step or two substeps.
+    step goes to 0. Raises ValueError for fewer than one step or two substeps, and for a student
+    that predicts eps, which says nothing at the highest level.
     """
+    if student.prediction == "eps":
+        raise ValueError("a progressive student predicts x0, v, flow or edm, not eps")
     if steps < 1 or substeps < 2:
         raise ValueError(f"steps must be at least 1 and substeps 2; got {steps} and {substeps}")
 
@@ -192,14 +195,19 @@ def progressive_distillation(
             teacher=teacher,
         ),
     )  # fmt: skip
+    return clipped(method, clip)
+
+
+def clipped(method: Method, clip: float | None) -> Method:
+    """The method with a sampler whose denoised outputs are kept within [-clip, clip]."""
     if clip is None:
         return method
 
-    def clipped(state: Any, **options: Any) -> Sampler:
+    def sampler(state: Any, **options: Any) -> Sampler:
         made = method.sampler(state, **options)
         return made._replace(denoiser=threshold.static(made.denoiser, -clip, clip))
 
-    return method._replace(sampler=clipped)
+    return method._replace(sampler=sampler)
 
 
 def halvings(first: int, last: int) -> list[int]:

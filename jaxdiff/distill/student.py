@@ -138,6 +138,8 @@ def regression(
     def sampler(state: Any, steps: int = 1, ema: str | None = None, **options: Any) -> Sampler:
         return Sampler(trained(student, state, ema, sigma_min), tables(steps, **options))
 
+    if target is not None and "target" in student.ema:
+        raise ValueError('"target" is the name of the target network\'s average; choose another')
     averages = dict(student.ema) | ({} if target is None else {"target": target})
     params = student.params
     held = dict(frozen or {}) | ({} if teacher is None else {"teacher": as_partial(teacher)})

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.distill.primitives import norm
 from jaxdiff.prediction import expand
 from jaxdiff.typing import Array
 
@@ -33,13 +34,6 @@ def warmup(step: Array, steps: int) -> Array:
     if steps <= 0:
         return jnp.ones((), jnp.float32)
     return jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
-
-
-def norm(g: Array) -> Array:
-    """The Euclidean norm of each sample, (batch,), with gradient 0 at 0."""
-    total = jnp.sum(jnp.square(g.reshape(g.shape[0], -1)), axis=1)
-    positive = total > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1.0)), 0.0)
 
 
 def normalised(g: Array, c: float = 0.1, per_number: bool = False) -> Array:

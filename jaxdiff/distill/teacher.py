@@ -16,7 +16,7 @@ from jaxdiff.sampling.sample import Sampler, start_noise, trajectory
 from jaxdiff.solvers.singlestep import heun_step
 from jaxdiff.typing import Array, Key
 
-SolverStep = Callable[..., Array]
+SolverStep = Callable[..., Array]  # step(D, y, s, r), which evaluates D first at (y, s)
 
 
 def advance(
@@ -26,8 +26,22 @@ def advance(
     r: Array,
     step: SolverStep = heun_step,
 ) -> Array:
-    """One solver step of a denoiser from levels s to r, (batch,) each; no gradient."""
-    out = step(lambda y, s: D(y, s.reshape(-1)), y, expand(s, y), expand(r, y))
+    """One solver step of a denoiser from levels s to r, (batch,) each; no gradient. To level 0 it
+    is D(y, s) for every solver: those that evaluate the end, too, cannot do so there.
+    """
+    outputs = []
+
+    def told(y: Array, s: Array) -> Array:
+        outputs.append(D(y, s.reshape(-1)))
+        return outputs[-1]
+
+    inner = r > 0
+    lower = jnp.where(inner, r, 0.5 * s)  # any lower level: the result is not used
+    out = step(told, y, expand(s, y), expand(lower, y))
+    if outputs:
+        out = jnp.where(expand(inner, y).astype(bool), out, outputs[0])
+    else:  # a step that needs no denoiser, the exact flow, can end at 0
+        out = step(told, y, expand(s, y), expand(r, y))
     return jax.lax.stop_gradient(out)
 
 

@@ -52,21 +52,12 @@ def tract_target(
 
     Levels (batch,), s > middle >= end >= 0. No gradient.
     """
-    z = to_level(teacher, y, s, middle, step)
+    z = advance(teacher, y, s, middle, step)
     arrived = middle == end
     start = jnp.where(arrived, s, middle)  # where it has arrived, the jump is not used
     far = jump(z, start, end, own(z, start))
     z = jnp.where(expand(arrived, y).astype(bool), z, far)
     return jax.lax.stop_gradient(implied(y, s, z, end))
-
-
-def to_level(
-    D: Callable[[Array, Array], Array], y: Array, s: Array, r: Array, step: SolverStep
-) -> Array:
-    """A solver step from s to r, which to level 0 is y = D(y, s) for every solver."""
-    inner = r > 0
-    stepped = advance(D, y, s, jnp.where(inner, r, 0.5 * s), step)
-    return jnp.where(expand(inner, y).astype(bool), stepped, D(y, s))
 
 
 def tract(
@@ -83,9 +74,11 @@ def tract(
     a grid become ``last`` steps of the student.
 
     The defaults are the paper's EDM variant (40 Heun steps to 1, Adam with learning rate 1e-3,
-    gradients clipped at norm 1). Its VP variant is ``levels=grids.of_process(VP(), 1024)``,
-    ``step=euler_step`` (DDIM), ``weight=truncated_snr_weight``, Adam with learning rate 2e-4, in
-    two phases 1024 to 32 to 1 (:func:`tract_stages`).
+    batches of 512, gradients clipped at norm 1, 96 million images in all; samples are taken with an
+    average whose decay is 1e-3 to the power of one over the updates of a phase). Its VP variant is
+    ``levels=grids.of_process(VP(), 1024)``, ``step=euler_step`` (DDIM),
+    ``weight=truncated_snr_weight``, Adam with learning rate 2e-4, in two phases 1024 to 32 to 1
+    (:func:`tract_stages`).
 
     Args:
         teacher: ``D(y, level, cond)``, frozen.
@@ -99,9 +92,10 @@ def tract(
             decisive: with large decays news of a group's end travels slowly, one step of the
             teacher per averaging time.
 
-    Deviations: none known in the algorithm. Sampling with other numbers of steps than ``last``:
-    with one group, multistep consistency sampling on the grid; else Euler steps over the grid's
-    nodes, for which the student is not trained.
+    Deviations: published code clips the self-teacher's denoised images to [-1, 1] and turns its
+    dropout off; here nothing is clipped, and targets have the student's dropout masks. Sampling
+    with other numbers of steps than ``last``: with one group, multistep consistency sampling on the
+    grid; else Euler steps over the grid's nodes, for which the student is not trained.
     Failure mode: errors of the self-teacher add up along a group; long groups need a second phase.
     Cost: per update 1 teacher step (2 calls with Heun's), 1 call of the average and 1 student call
     with gradient: about 2 times score matching.

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxdiff.distill.stages import Before, Data, Stage
 from jaxdiff.method import Method
 from jaxdiff.training.loop import State, fit
@@ -45,6 +47,7 @@ def fit_stages(
     one of its own in it, and a run that was stopped goes on in the stage where it was. log: called
     as ``log(stage, step, metrics)``. options: of :func:`jaxdiff.training.loop.fit`.
     """
+    base = jax.random.key(key) if isinstance(key, int) else key
     before, result = None, None
     for number, (stage, count) in enumerate(zip(stages, split_steps(stages, steps), strict=True)):
         method = stage.method(before)
@@ -52,7 +55,8 @@ def fit_stages(
         folder = None if checkpoint is None else Path(checkpoint) / f"{number}-{stage.name}"
         note = None if log is None else lambda n, row, name=stage.name: log(name, n, row)
         state = fit(
-            method, source, steps=count, key=key, checkpoint=folder, log=note, **options
+            method, source, steps=count, key=jax.random.fold_in(base, number), checkpoint=folder,
+            log=note, **options,
         )  # fmt: skip
         result, before = (method, state), _left(method, state, ema)
     assert result is not None
