@@ -11,9 +11,9 @@ y, with r eps taken off. The student f(eps, s) learns each point of it from the 
     L = |f(eps, r) - sg[step(f(eps, t) + t eps, t -> r) - r eps]|^2 / delta^2
         + beta |f(eps, S) - D(S eps, S)|^2,
 
-r being the level a time delta after t. Here f(eps, s) is the denoiser of a network that is told two
-levels, D_theta(S eps, S, target=s), so that a jump from S to s, (s/S) y + (1 - s/S) f, is the state
-there up to a part s/S of the signal.
+r being the level a time delta after t, or less after S. Here f(eps, s) is the denoiser of a network
+that is told two levels, D_theta(S eps, S, target=s), so that a jump from S to s,
+(s/S) y + (1 - s/S) f, is the state there up to a part s/S of the signal.
 
 Source: Gu et al., arXiv 2306.05544.
 """
@@ -97,8 +97,9 @@ def boot(
 
     Deviations: the student is told the levels of start and target (the paper's is told the target
     only); beta, the learning rate and the even spread of times are choices made here. The batch's
-    data are used for their shape and labels only. As in the paper, the levels within delta of the
-    highest are told by the boundary and by how smooth the network is.
+    data are used for their shape and labels only. The first step may be shorter than delta, so that
+    every level is learnt: the paper's even start from the top skips those within delta of it, which
+    are few in its time but many in the logarithm of the level that networks here are told.
     Failure mode: errors travel from noise to data and grow on the way, so that details are the last
     to be learnt. The student starts from noise and only there: more than one evaluation (jumps on
     through levels it was not trained at) is offered by the sampler and is of no use.
@@ -115,11 +116,10 @@ def boot(
     def each(now: Step) -> Array:
         key_time, key_noise = jax.random.split(now.key)
         eps = jax.random.normal(key_noise, now.x0.shape, now.x0.dtype)
-        ends = time(clock, jnp.asarray([student.low, student.high], eps.dtype))
-        start = ends[0] + (ends[1] - ends[0]) * jax.random.uniform(
-            key_time, eps.shape[:1], eps.dtype, minval=1e-3
-        )
-        after = jnp.maximum(start - delta * (ends[1] - ends[0]), ends[0])
+        low, high = time(clock, jnp.asarray([student.low, student.high], eps.dtype))
+        share = jax.random.uniform(key_time, eps.shape[:1], eps.dtype, maxval=1.0 - 1e-3)
+        after = low + (high - low) * share
+        start = jnp.minimum(after + delta * (high - low), high)
         t, r = level(clock, start), level(clock, after)
         f, target = (_signal(D, student.high) for D in (now.student, now.target))
         value = bootstrap_loss(f, target, now.teacher, eps, t, r, step) / delta**2  # type: ignore[arg-type]

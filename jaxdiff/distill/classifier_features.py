@@ -40,7 +40,7 @@ from jaxdiff.distill.progressive import (
 from jaxdiff.distill.stages import Stage
 from jaxdiff.distill.student import Step, Student, in_steps, regression
 from jaxdiff.method import Method, Metrics
-from jaxdiff.prediction import as_partial, uniform_weight
+from jaxdiff.prediction import uniform_weight
 from jaxdiff.typing import Array, Denoiser
 
 Features = Callable[[Array], Array]
@@ -132,8 +132,8 @@ def feature_distillation(
         term = decided_and_varied(_log_softmax(now.context.frozen["logits"], out, 1.0), gamma)
         return loss + beta * term, {"decided_and_varied": term}
 
-    held = {"features": as_partial(features)}
-    held |= {} if logits is None else {"logits": as_partial(logits)}
+    frozen = {"features": features} | ({} if logits is None else {"logits": logits})
+    held = {name: f if isinstance(f, Partial) else Partial(f) for name, f in frozen.items()}
     method = regression(
         student, each, euler_tables(student, levels), optimiser=annealed(updates), teacher=teacher,
         frozen=held,
