@@ -54,9 +54,9 @@ def fit_stages(
         source = data if stage.data is None else stage.data(data, before)
         folder = None if checkpoint is None else Path(checkpoint) / f"{number}-{stage.name}"
         note = None if log is None else lambda n, row, name=stage.name: log(name, n, row)
+        own = jax.random.fold_in(base, number) if number else base  # one stage is what fit does
         state = fit(
-            method, source, steps=count, key=jax.random.fold_in(base, number), checkpoint=folder,
-            log=note, **options,
+            method, source, steps=count, key=own, checkpoint=folder, log=note, **options
         )  # fmt: skip
         result, before = (method, state), _left(method, state, ema)
     assert result is not None
