@@ -92,7 +92,7 @@ def goal_of(config: configs.Distill, teacher: runs.Model) -> Goal:
     return Goal(
         teacher.denoiser, network, teacher.shape, config.steps, config.learning_rate,
         classes=teacher.classes or None, sigma_data=teacher.about["sigma_data"],
-        ema={"average": constant(config.ema)},
+        seed=config.seed, ema={"average": constant(config.ema)},
     )  # fmt: skip
 
 

@@ -314,7 +314,7 @@ def test_guidance_is_for_labelled_samples_only():
     """The student that says the guided field is at rest; where the label is dropped, the field is
     the plain one.
     """
-    student = exact(classed, 2, classes=2)
+    student = exact(classed, 2, classes=2)._replace(label_drop=1e-12)
     labels = jnp.arange(COUNT, dtype=jnp.int32) % 3
     method = mean_flow(student, teacher=half, kappa=0.5, power=0.0)
     at = {"shift": jnp.zeros(2)}
@@ -344,6 +344,7 @@ def test_guidance_as_an_input(key):
     assert 0.3 < inside.mean() < 0.95
 
     student, still = exact(told, 2, classes=2), logit_normal_pairs(apart=0.0)
+    student = student._replace(label_drop=1e-12)
     method = improved_mean_flow(student, teacher=half, pairs=still, largest=4.0)
     labels = jnp.arange(COUNT, dtype=jnp.int32) % 3
     loss = loss_of(method, label=labels)
@@ -358,6 +359,8 @@ def test_guidance_as_an_input(key):
         made = method.sampler(state, steps=1, weight=weight, interval=interval)
         x = made(key, 3, (2,), cond=jnp.array([0, 1, 2], jnp.int32))
         np.testing.assert_allclose(x[:, 0], size * np.array([0.5, 1.0, 0.0]), atol=0.05)
+    with pytest.raises(ValueError, match="weights from 1 to 4"):
+        method.sampler(state, weight=0.0)
 
 
 # times, tables, arguments ---------------------------------------------------------------------
@@ -418,7 +421,9 @@ def test_wrong_arguments_say_what_is_right():
     with pytest.raises(ValueError, match="classes"):
         mean_flow(student, omega=2.0)
     with pytest.raises(ValueError, match="kappa"):
-        mean_flow(student._replace(classes=3), kappa=1.0)
+        mean_flow(student._replace(classes=3, label_drop=0.1), kappa=1.0)
+    with pytest.raises(ValueError, match="never learnt"):
+        mean_flow(student._replace(classes=3), kappa=0.5)
     with pytest.raises(ValueError, match="classes"):
         improved_mean_flow(student, largest=8.0)
 

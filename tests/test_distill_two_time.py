@@ -315,8 +315,19 @@ def test_what_shortcut_models_refuse():
     for wrong in ({"count": 12}, {"share": 1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             shortcut(point(), **wrong)
-    with pytest.raises(ValueError, match="at least 1"):
-        flow_tables(point())(0)
+    for steps in (0, 3, 16):
+        with pytest.raises(ValueError, match="a power of 2"):
+            flow_tables(point(), 8)(steps)
+    assert flow_tables(point(), 8)(8).nfe == 8
+
+
+def test_the_kernel_of_inductive_moments_is_of_the_data():
+    """The paper's scaling puts 1 in the place of the data's deviation, which the kernel needs."""
+    scaled = simple_edm(point())
+    assert scaled.sigma_data == 1.0
+    with pytest.raises(ValueError, match="give sigma_data="):
+        inductive_moments(scaled)
+    inductive_moments(scaled, sigma_data=0.5)
 
 
 def test_the_interpolant_is_consistent_with_itself():

@@ -252,7 +252,7 @@ def made_up(method, problem="gaussian", best=2.0):
         "parameters": 10, "cost": 1.0, "floor": {"sliced": 0.05, "mmd2": 1e-5},
         "floor_spread": 0.01, "euler": {n: {"sliced": 0.5} for n in (1, 2, 4)}, "nfe": {1: found},
         "best": 1, "earlier": [], "nearer_than_euler": True, "near_floor": best <= 3, "error": None,
-        "machine": "here", "code": "0", "made": "now",
+        "weakness": "", "machine": "here", "code": "0", "made": "now",
     }  # fmt: skip
 
 
@@ -284,7 +284,8 @@ def test_the_page_and_the_figure_say_who_misses_an_aim():
     page = report.markdown(rows, {"command": "c", "jax": "0", "device": "cpu"})
     far, near, _ = (line for line in page.split("\n") if line.startswith("| `"))
     assert "**9.00**" in far and far.endswith("misses floor |") and near.endswith("both |")
-    assert "3 rows, of which 3 finished and 2 reach both aims" in page
+    assert "3 finished, 2 reach both aims and 3 took at most a minute" in page
+    assert "- `far`: reason not known." in page and "- `near`" not in page
     labels = [label.get_text() for label in report.figure(rows).axes[0].get_yticklabels()]
     assert labels == ["Euler's method", "near", "far"]
     with pytest.raises(ValueError, match="no finished row"):

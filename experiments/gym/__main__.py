@@ -41,7 +41,12 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     add("--problem", default="mixture-2d", metavar="NAMES",
         help=f"all, or some of these with commas between: {', '.join(PROBLEMS)}")  # fmt: skip
     add("--seed", type=int, default=0, help="of training, of starting noise and exact samples (0)")
-    add("--steps", type=int, default=8000, help="updates of a method, all its stages (8000)")
+    add(
+        "--steps",
+        type=int,
+        default=8000,
+        help="updates of a method, all its stages; those of dear updates get a part of them (8000)",
+    )
     add("--start-steps", type=int, default=3000, help="updates of the pretrained start (3000)")
     add("--components", type=int, help="of the mixtures (6)")
     add("--dimension", type=int, help="of the problems (2, 8 and 16)")
@@ -56,6 +61,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         methods = store.chosen(options.method, list(RECIPES), "method")
         names = store.chosen(options.problem, PROBLEMS, "problem")
         made = [_problem(name, options) for name in names]
+        if options.dimension and {"mixture-2d", "mixture-8d"} <= set(names):
+            raise ValueError("of one dimension mixture-2d and mixture-8d are the same: choose one")
         for name in ("steps", "start_steps"):
             if getattr(options, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} is at least 1")
@@ -69,8 +76,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 
 
 def _problem(name: str, options: argparse.Namespace) -> Problem:
+    """One of several problems has what of the options it can; a single one must fit them all."""
+    several = options.problem == "all" or "," in options.problem
+    components = None if several and name == "gaussian" else options.components
     return make_problem(
-        name, dimension=options.dimension, components=options.components, seed=options.problem_seed
+        name, dimension=options.dimension, components=components, seed=options.problem_seed
     )
 
 
@@ -80,6 +90,7 @@ def row_of(method: str, problem: Problem, options: argparse.Namespace, title: st
     settings = {
         "method": method, "problem": problem.name, "dimension": problem.dimension,
         "components": len(problem.modes), "problem_seed": options.problem_seed, **choices,
+        "updates": train.updates_of(method, options.steps),
     }  # fmt: skip
     make = functools.partial(train.run, method, problem, progress=sys.stderr.isatty(), **choices)
     return store.obtain(options.out, settings, make, title, options.fresh)

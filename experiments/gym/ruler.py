@@ -4,7 +4,8 @@ Samples are taken in DRAWS sets of COUNT, each compared with an exact set of as 
 means over the sets. (A single set of 4096 would not do: its distance to another varies threefold
 with the numbers that happen to fall into each mode.) The floor is the same for exact samples: the
 mean sliced Wasserstein distance, and, as the unbiased squared MMD is 0 in the mean, its root mean
-square.
+square. Euler's method, the measure of all others, has at each NFE the best of a few grids: on the
+usual one, which comes down to level 0.002, the last evaluation of a few is wasted.
 """
 
 import jax
@@ -18,6 +19,7 @@ from jaxdiff.sampling.sample import Sampler, start_noise
 from jaxdiff.sampling.trace import table
 
 COUNT, DRAWS, FLOORS, FEWER = 4096, 4, 12, 2048
+LOWEST = (LOW, 0.05, 0.2, 0.5, 1.0)  # levels that Euler's grids come down to before 0
 NFES = (1, 2, 4)
 
 
@@ -48,12 +50,16 @@ class Ruler:
         self.spread = float(np.std(sets["sliced"]))
         start = HIGH * start_noise(self.key, DRAWS * COUNT, self.shape)
         self.end = np.asarray(problem.flow(start))
-        self.euler = {
-            nfe: self.measure(
-                Sampler(problem.model.denoiser, table(solvers.euler, grids.karras(nfe, LOW, HIGH)))
-            )
-            for nfe in NFES
-        }
+        self.euler = {nfe: self._best_euler(nfe) for nfe in NFES}
+
+    def _best_euler(self, nfe: int) -> dict[str, float]:
+        """The numbers of Euler's method on the best of a few Karras grids."""
+        D = self.problem.model.denoiser
+        found = [
+            self.measure(Sampler(D, table(solvers.euler, grids.karras(nfe, low, HIGH))))
+            for low in (LOWEST if nfe > 1 else LOWEST[:1])
+        ]
+        return min(found, key=lambda numbers: numbers["sliced"])
 
     def measure(self, sampler: Sampler) -> dict[str, float]:
         """Distances of a sampler's samples to exact ones; if it draws no noise, "to_flow" too: the

@@ -17,16 +17,15 @@ import jax
 import jaxdiff
 
 Row = dict[str, Any]
-PARTS = ("distill", "recipes", "training", "networks", "solvers", "sampling", "metrics")
 
 
 def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
     """The names in a list "a,b", or all. ValueError for one that is not known."""
-    names = list(known) if text == "all" else text.split(",")
+    names = list(known) if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ValueError(f"no {what} {name!r}{hint} There are: all, {', '.join(known)}")
     return list(dict.fromkeys(names))
 
@@ -51,8 +50,9 @@ def write(path: pathlib.Path, text: str) -> None:
 
 def stamp() -> dict[str, str]:
     """When, where and with what code a row is made."""
-    sources = [p for part in PARTS for p in (pathlib.Path(jaxdiff.__path__[0]) / part).glob("*.py")]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
+    folders = pathlib.Path(jaxdiff.__path__[0]), pathlib.Path(__file__).parent
+    sources = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     return {
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "machine": f"{platform.machine()}, {_cores()} of {os.cpu_count()} cores, "

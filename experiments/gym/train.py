@@ -93,7 +93,7 @@ def goal(problem: Problem, params: Params, steps: int, seed: int) -> Goal:
 
     return Goal(
         problem.model.denoiser, network, shape, steps, rate=RATE / 2, sigma_data=SIGMA_DATA,
-        low=LOW, high=HIGH, ema={"average": constant(0.998)},
+        low=LOW, high=HIGH, seed=seed, ema={"average": constant(0.998)},
     )  # fmt: skip
 
 
@@ -143,6 +143,11 @@ def _note(event: str, duration_secs: float, **_: str | int) -> None:
 jax.monitoring.register_event_duration_secs_listener(_note)
 
 
+def updates_of(method: str, steps: int) -> int:
+    """The updates that a method makes of ``steps``."""
+    return max(1, round(steps * FEWER.get(method, 1.0)))
+
+
 def run(
     method: str,
     problem: Problem,
@@ -160,7 +165,7 @@ def run(
     "cost" is that of an update relative to plain score matching (:mod:`experiments.gym.cost`).
     "earlier" are the NFEs that only students of earlier stages have (progressive distillation).
     """
-    recipe, updates = RECIPES[method], max(1, round(steps * FEWER.get(method, 1.0)))
+    recipe, updates = RECIPES[method], updates_of(method, steps)
     params, start_seconds = pretrained(problem, seed, start_steps)
     ruler, batches, watch = _ruler(ByName(problem), seed), data(problem, BATCH, seed + 1), Watch()
     began, compiled = time.perf_counter(), _compiled["seconds"]
@@ -183,8 +188,9 @@ def run(
         "seconds": seconds, "compile_seconds": compiled, "pair_seconds": watch.making,
         "start_seconds": start_seconds,
         "cost": watch.cost(split_steps(stages, updates)) / plain,
-        "follows_flow": recipe.follows_flow, "floor": ruler.floor, "floor_spread": ruler.spread,
-        "euler": ruler.euler, **scored(samplers, ruler, recipe.follows_flow),
+        "follows_flow": recipe.follows_flow, "weakness": recipe.weakness,
+        "floor": ruler.floor, "floor_spread": ruler.spread, "euler": ruler.euler,
+        **scored(samplers, ruler, recipe.follows_flow),
     }  # fmt: skip
 
 

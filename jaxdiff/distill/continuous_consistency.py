@@ -119,6 +119,8 @@ def scd(
     """Simplified continuous-time consistency distillation, sCD (Lu and Song, arXiv 2410.11081,
     algorithm 1).
 
+    Recipe: CIFAR-10, batches of 512, no dropout (0.2 without a teacher): FID 3.66 at 1 evaluation,
+    2.52 at 2 (2.85 and 2.06 without a teacher).
     Cost: one network call with gradient and one tangent of it per update, a third more than score
     matching, and the teacher's call. Failure modes: the tangent explodes with labels in fast waves,
     in low precision, or without normalisation and warm-up; a start far from the teacher. Deviation:

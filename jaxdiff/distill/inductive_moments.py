@@ -22,6 +22,7 @@ Source: Zhou et al. 2503.07565, section 4 and appendix. The diagonal terms y_j, 
 come from one x0 and eps: they are no unbiased estimate of anything, and vanish as r nears t.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ from jaxdiff.distill.trajectory_consistency import jump_tables
 from jaxdiff.method import Method
 from jaxdiff.prediction import expand
 from jaxdiff.sampling.table import Table
-from jaxdiff.typing import Array, Cond, Key, Params
+from jaxdiff.typing import Array, Cond, Key, Network, Params
 
 
 class Times(NamedTuple):
@@ -135,14 +136,23 @@ def simple_edm(student: Student) -> Student:
     network -sigma_data F(x/sigma_data). A network that was trained with EDM's own scaling does not
     start as what it was.
     """
-    network, sigma_data = student.network, student.sigma_data
+    network = SimpleEDM(student.network, float(student.sigma_data))
+    return student._replace(network=network, prediction="edm", sigma_data=1.0)
 
-    def scaled(
-        params: Params, x: Array, label: Array, cond: Cond = None, /, **options: Any
+
+@dataclasses.dataclass(frozen=True)
+class SimpleEDM:
+    """The network -sigma_data F(x/sigma_data) of :func:`simple_edm`."""
+
+    network: Network
+    sigma_data: float
+
+    def __call__(
+        self, params: Params, x: Array, label: Array, cond: Cond = None, /, **options: Any
     ) -> Array:
-        return -sigma_data * network(params, x / sigma_data, label, cond, **options)
-
-    return student._replace(network=scaled, prediction="edm", sigma_data=1.0)
+        """Call F."""
+        F = self.network(params, x / self.sigma_data, label, cond, **options)
+        return -self.sigma_data * F
 
 
 def inductive_moments(
@@ -167,7 +177,8 @@ def inductive_moments(
         k: of the distance from t to r. Too large, and r = t to rounding teaches nothing; too small,
             and samples are blurred as a consistency model's are.
         a, b: of the weight w(t).
-        sigma_data: of the kernel's bandwidth; that of the student by default.
+        sigma_data: of the kernel's bandwidth, the data's own; that of the student by default, which
+            for one of :func:`simple_edm`, whose scaling is that of another, must be given.
         ends: share of the groups that jump to the lowest level, where sampling ends; 0 is the
             paper's. s is uniform in time, so that a network that is told the logarithm of the
             level sees few of the low ones otherwise.
@@ -177,10 +188,18 @@ def inductive_moments(
     Fails: small groups and small batches make it noisy, since few pairs estimate a discrepancy.
     Cost: two forward passes and one backward, hence 1.3 times score matching.
 
-    Raises ValueError for fewer than 1 sample per group, and when a batch is not a multiple of it.
+    Recipe: CIFAR-10, groups of 4, batches of 4096, 400k updates: FID 3.20 at 1 evaluation, 1.98 at
+    2.
+
+    Raises ValueError for fewer than 1 sample per group, when a batch is not a multiple of it, and
+    without the data's sigma_data.
     """
     if group < 1:
         raise ValueError(f"a group has at least 1 sample; got group={group}")
+    if sigma_data is None and isinstance(student.network, SimpleEDM):
+        raise ValueError(
+            "give sigma_data=, the data's: simple_edm has put 1 in the student's place"
+        )
     width = float(student.sigma_data) if sigma_data is None else sigma_data
 
     def each(now: Step) -> Array:

@@ -178,7 +178,8 @@ def saturating(level: Array) -> Array:
 
     It is EDM's log(s)/4 where a denoiser changes with the level, so that a student starts as its
     teacher, and levels off above 5. What it adds to the target, (t - r) d label/dt, is at most
-    1.25; with log(s)/4 it is 1/(4 (1 - t)), 20 at level 80.
+    1.25; with log(s)/4 it is 1/(4 (1 - t)), 20 at level 80. The derivative in r, which Lagrangian
+    forms take, is up to 1/(4 r) in both.
     """
     return jnp.log((level + 1e-3) / (1.0 + level / 5.0)) / 4.0
 
@@ -233,6 +234,7 @@ def noisy(student: Student, pairs: Pairs, now: Step) -> tuple[Array, Array, Arra
 
 
 CIFAR_PAIRS = logit_normal_pairs()
+# of improved mean flow; the first paper's ImageNet runs have a quarter apart
 IMAGENET_PAIRS = logit_normal_pairs((-0.4, 1.0), (-0.4, 1.0), apart=0.5)
 
 
@@ -332,6 +334,10 @@ def improved_mean_flow(
     def sampler(
         state: Any, weight: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), **options: Any
     ) -> Sampler:
+        if weight < 1:
+            raise ValueError(
+                f"the network knows guidance weights from 1 to {largest}, not {weight}"
+            )
         plain = method.sampler(state, **options)
         numbers = jnp.asarray([1.0 - 1.0 / weight, *interval], jnp.float32)
         D = jax.tree_util.Partial(_with_guidance, plain.denoiser, numbers)
@@ -341,7 +347,10 @@ def improved_mean_flow(
 
 
 def _check_guidance(student: Student, kappa: float) -> None:
-    if student.classes is None:
-        raise ValueError("guidance needs a student with classes=, the number of the null class")
+    if student.classes is None or not student.label_drop:
+        raise ValueError(
+            "guidance needs a student with classes=, the number of the null class, and label_drop= "
+            "above 0, without which that class is never learnt"
+        )
     if not 0.0 <= kappa < 1.0:
         raise ValueError(f"kappa must be in [0, 1), not {kappa}: the weight is omega/(1 - kappa)")

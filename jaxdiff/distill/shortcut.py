@@ -57,9 +57,19 @@ def draw_step(key: Key, x0: Array, count: int) -> tuple[Array, Array]:
     return (1.0 + grid_index(key_t, x0, size)) / size, 1.0 / size
 
 
-def flow_tables(student: Student) -> Callable[..., Table]:
-    """``tables(steps)``: jumps of equal size in rectified-flow time."""
-    return lambda steps: jump_table(flow_levels(student, steps))
+def flow_tables(student: Student, count: int) -> Callable[..., Table]:
+    """``tables(steps)``: jumps of equal size in rectified-flow time, a power of 2 up to
+    ``count``.
+    """
+
+    def tables(steps: int) -> Table:
+        if steps < 1 or steps & (steps - 1) or steps > count:
+            raise ValueError(
+                f"a shortcut model samples in a power of 2 of steps, up to {count}; not in {steps}"
+            )
+        return jump_table(flow_levels(student, steps))
+
+    return tables
 
 
 def shortcut(
@@ -83,8 +93,10 @@ def shortcut(
             none.
         target: decay of the target network.
 
+    Recipe: ImageNet 256 latents, 128 steps, an eighth of the batch bootstrapped: FID 10.6 at 1
+    evaluation, 7.8 at 4, 3.8 at 128.
     Deviations: the network is told a step's end and not its size; time ends at the student's
-    highest level; no guidance inside the targets.
+    highest level; no guidance inside the targets; the state between two halves is not clipped.
     Fails: errors of small steps add up in the large ones, which learn them last; one step is much
     worse than the flow. Samples do not get better than the flow's.
     Cost: 1 + 2 share forward passes and one backward, hence 1.1 times score matching.
@@ -116,6 +128,6 @@ def shortcut(
         return squared(u(x, t, target=t - d), aim)
 
     return regression(
-        student, each, flow_tables(student), optimiser=optax.adamw(1e-4, weight_decay=0.1),
+        student, each, flow_tables(student, count), optimiser=optax.adamw(1e-4, weight_decay=0.1),
         target=lambda n: jnp.asarray(target, float),
     )  # fmt: skip

@@ -3,10 +3,9 @@
     G(y, t -> s) = (s/t) y + (1 - s/t) g(y, t, s),        g(y, t, t) = D(y, t)
 
 A jump t -> s from y_t = x0 + t eps is compared with a jump u -> s from where the teacher's solver
-takes y_t at a level s <= u < t, both carried on to the data by a target network G', which also
-makes the second jump:
+takes y_t at a level s <= u < t, both carried on to the data by a target network G':
 
-    L_CTM = E d( G'(G(y_t, t -> s), s -> 0), sg G'(G'(Solver(y_t, t -> u), u -> s), s -> 0) )
+    L_CTM = E d( G'(G(y_t, t -> s), s -> 0), sg G'(G(Solver(y_t, t -> u), u -> s), s -> 0) )
 
 u = s is learning whole trajectories, u next to t and s = 0 is consistency distillation. Score
 matching of g(y, t, t) = D, and a critic that sees the left argument of d, are added with weights
@@ -88,7 +87,7 @@ def trajectory_loss(
     (batch, *shape). levels: t > u >= s, u positive.
     """
     t, u, s = levels
-    aim = jax.lax.stop_gradient(estimate(target, target, y_u, u, s))
+    aim = jax.lax.stop_gradient(estimate(f, target, y_u, u, s))
     return distance(estimate(f, target, y_t, t, s), aim)
 
 
@@ -147,12 +146,16 @@ def trajectory_consistency(
             critic by default.
         middle: levels of the sampler in more than one step.
 
+    Recipe: CIFAR-10, batches of 256 for 50,000 updates without a critic, then 528 for 30,000 and
+    more with one: FID 1.98 at 1 evaluation, 1.87 at 2.
     Deviations: no LPIPS; the balance is over all parameters (free here); trajectories end at level
-    0 and not at ``low``; critics get their input as it is, without augmentation.
+    0 and not at ``low``; critics get their input as it is, without augmentation; score matching has
+    log-normal levels in every sample (published code: half log-normal ones in seven of ten).
     Fails: without a critic one-step samples are those of consistency distillation, somewhat soft;
     a critic needs care. The target network makes early training slow.
-    Cost: three networks forward and two backward in L_CTM, one and one in score matching, hence 2.5
-    times plain score matching, and up to 2 ``most`` teacher calls, in sequence.
+    Cost: four networks forward and two backward in L_CTM, one and one in score matching, hence 3.2
+    times plain score matching, and up to 2 ``most`` teacher calls, in sequence; with a critic of
+    the student's size about 8 times.
 
     Raises ValueError for ``most`` outside 1 .. scales - 1 or a decay outside [0, 1).
     """

@@ -103,6 +103,10 @@ def _multistep(goal: Goal, teacher: bool = True) -> list[Stage]:
     return [stage(segments) for segments in (4, 2, 1)]
 
 
+_SCATTER = (
+    "without a teacher the targets scatter as widely as the data, and few updates average them"
+)
+
 RECIPES = {
     "consistency_distillation": Recipe(_distillation),
     "consistency_training": Recipe(_training),
@@ -110,11 +114,15 @@ RECIPES = {
     "easy_consistency": Recipe(_easy),
     "easy_consistency_distillation": Recipe(_easy_distillation),
     "scd": Recipe(_scd),
-    "sct": Recipe(_sct),
+    "sct": Recipe(_sct, weakness=_SCATTER),
     "continuous_distillation": Recipe(_continuous_distillation),
-    "continuous_training": Recipe(_continuous_training),
+    "continuous_training": Recipe(
+        _continuous_training, weakness=_SCATTER + ", here unnormalised and at every level"
+    ),
     "truncated_consistency": Recipe(_truncated),
     "latent_consistency": Recipe(_latent),
     "multistep_consistency": Recipe(_multistep),
-    "multistep_consistency_training": Recipe(lambda goal: _multistep(goal, teacher=False)),
+    "multistep_consistency_training": Recipe(
+        lambda goal: _multistep(goal, teacher=False), weakness=_SCATTER
+    ),
 }

@@ -50,6 +50,9 @@ RECIPES = {
     "align_your_flow": Recipe(lambda goal: _align(goal, "eulerian")),
     "align_your_flow_lagrangian": Recipe(lambda goal: _align(goal, "lagrangian")),
     "flow_map_lagrangian": Recipe(lambda goal: _self_distilled(goal, flow_map.lagrangian)),
-    "flow_map_eulerian": Recipe(lambda goal: _self_distilled(goal, flow_map.eulerian)),
+    "flow_map_eulerian": Recipe(
+        lambda goal: _self_distilled(goal, flow_map.eulerian),
+        weakness="unstable, as its paper finds: the gradient passes through one of two derivatives",
+    ),
     "flow_map_semigroup": Recipe(lambda goal: _self_distilled(goal, flow_map.semigroup())),
 }

@@ -25,6 +25,7 @@ class Goal(NamedTuple):
     shape: of one sample. classes: number of classes, or None.
     steps: updates in all.
     rate: the learning rate that the teacher's kind of network likes.
+    seed: of stored pairs.
     """
 
     teacher: Denoiser
@@ -36,6 +37,7 @@ class Goal(NamedTuple):
     sigma_data: float = 0.5
     low: float = 0.002
     high: float = 80.0
+    seed: int = 0
     ema: Mapping[str, Decay] = {}
 
     def student(
@@ -67,10 +69,12 @@ class Recipe(NamedTuple):
     stages: ``stages(goal)`` are its stages.
     follows_flow: whether one evaluation is meant to end where the teacher's flow ends (a method
         that matches distributions, or follows another flow, does not).
+    weakness: why it may fall short of others, if it does.
     """
 
     stages: Callable[[Goal], list[Stage]]
     follows_flow: bool = True
+    weakness: str = ""
 
 
 def one(method: Method) -> list[Stage]:

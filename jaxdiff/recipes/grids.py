@@ -22,7 +22,7 @@ def _teacher(goal: Goal) -> Sampler:
 
 
 def _pairs(goal: Goal) -> Callable[[Data, Before | None], Data]:
-    count, key = min(50_000, 8 * goal.steps), jax.random.key(0)
+    count, key = min(50_000, 8 * goal.steps), jax.random.key(goal.seed)
     return knowledge.stored_pairs(
         _teacher(goal), count, goal.shape, key, states=_STATES, progress=False
     )
