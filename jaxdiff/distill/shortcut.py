@@ -119,10 +119,7 @@ def shortcut(
         eps = jax.random.normal(key_noise, now.x0.shape, now.x0.dtype)
         x = expand(1 - t, eps) * now.x0 + expand(t, eps) * eps
         slow = predictor(student.denoiser(now.context.ema["student"]["target"]), FLOW, "flow")
-        cond = jax.tree.map(lambda c: c[:first], now.cond)
-        halves = two_halves(
-            lambda x, t, **told: slow(x, t, cond, **told), x[:first], t[:first], d[:first], clip
-        )
+        halves = two_halves(now.own(slow, slice(first)), x[:first], t[:first], d[:first], clip)
         aim = jnp.concatenate([halves, (eps - now.x0)[first:]])
         u = now.own(predictor(student.denoiser(now.params), FLOW, "flow"))
         return squared(u(x, t, target=t - d), aim)

@@ -72,7 +72,8 @@ class Step(NamedTuple):
     x0: the batch's data (batch, *shape). cond: their labels, some dropped; or None.
     batch: the batch itself. context: see :class:`jaxdiff.method.Context`. key: for this step's
         draws. params: the student's parameters.
-    own: ``own(denoiser)`` binds condition and masks to another denoiser.
+    own: ``own(denoiser)`` binds condition and masks to another denoiser; with ``rows=``, a slice,
+    those of a part of the batch.
     """
 
     student: Callable[..., Any]
@@ -84,7 +85,7 @@ class Step(NamedTuple):
     context: Context
     key: Key
     params: Params
-    own: Callable[[Any], Callable[..., Any]]
+    own: Callable[..., Callable[..., Any]]
 
 
 Each = Callable[[Step], Array | tuple[Array, Metrics]]
@@ -117,8 +118,9 @@ def regression(
         key_label, key_dropout, key = jax.random.split(key, 3)
         cond = drop_labels(key_label, batch.get("label"), student.label_drop, student.classes)
 
-        def own(D: Any) -> Callable[..., Any]:
-            return lambda y, s, **options: D(y, s, cond, key=key_dropout, **options)
+        def own(D: Any, rows: slice = slice(None)) -> Callable[..., Any]:
+            told = jax.tree.map(lambda a: a[rows], cond)
+            return lambda y, s, **options: D(y, s, told, key=key_dropout, **options)
 
         slow = params if target is None else context.ema["student"]["target"]
         fixed = jax.tree.map(jax.lax.stop_gradient, slow)
