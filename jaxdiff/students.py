@@ -109,7 +109,7 @@ def described(sampler: Callable[..., Sampler]) -> dict[str, Any]:
         except ValueError:
             continue
         entry: dict[str, Any] = {
-            "table": made.table.to_dict(), "denoiser": encode(made.denoiser)
+            "table": made.table.to_dict(), "denoiser": encode(made.denoiser), "latent": made.latent
         }  # fmt: skip
         if weighted:
             at = lambda w, n=steps: encode(sampler(steps=n, ema="average", weight=w).denoiser)  # noqa: E731
@@ -207,7 +207,7 @@ def student_sampler(model: runs.Model, steps: int, weight: float | None = None) 
     D = decode(text, runs.build_module(model.about), model.params)
     if weight is not None and "weights" not in entry:
         D = runs.guided(model, D, weight)
-    return Sampler(D, table_of_dict(entry["table"]))
+    return Sampler(D, table_of_dict(entry["table"]), entry.get("latent", 0))
 
 
 def history(run: str | Path) -> list[dict[str, Any]]:

@@ -11,6 +11,13 @@ The modules by kind, each opening with its formula:
     consistency             consistency, improved_consistency, continuous_consistency,
                             truncated_consistency, latent_consistency, multistep_consistency
     maps of two levels      trajectory_consistency, shortcut, inductive_moments, mean_flow, flow_map
+
+    what two players share  two_players, generator, lora
+    score differences       diff_instruct, score_distillation, distribution_matching, f_distill,
+                            moment_matching
+    score losses            score_identity, score_implicit
+    adversarial             adversarial_distillation, denoising_gan, truncated_diffusion,
+                            discriminator
 """
 
 # teachers
@@ -69,8 +76,34 @@ from jaxdiff.distill.mean_flow import mean_flow as mean_flow
 from jaxdiff.distill.shortcut import shortcut as shortcut
 from jaxdiff.distill.trajectory_consistency import trajectory_consistency as trajectory_consistency
 
+# score differences and score losses
+from jaxdiff.distill.diff_instruct import diff_instruct as diff_instruct
+from jaxdiff.distill.diff_instruct import swiftbrush as swiftbrush
+from jaxdiff.distill.distribution_matching import decoupled_dmd as decoupled_dmd
+from jaxdiff.distill.distribution_matching import dmd as dmd
+from jaxdiff.distill.distribution_matching import dmd2 as dmd2
+from jaxdiff.distill.f_distill import f_distill as f_distill
+from jaxdiff.distill.moment_matching import moment_matching as moment_matching
+from jaxdiff.distill.score_distillation import score_distillation as score_distillation
+from jaxdiff.distill.score_distillation import (
+    variational_score_distillation as variational_score_distillation,
+)
+from jaxdiff.distill.score_identity import sid as sid
+from jaxdiff.distill.score_implicit import sim as sim
+
+# adversarial
+from jaxdiff.distill.adversarial_distillation import add as add
+from jaxdiff.distill.adversarial_distillation import ladd as ladd
+from jaxdiff.distill.denoising_gan import ddgan as ddgan
+from jaxdiff.distill.denoising_gan import ufogen as ufogen
+from jaxdiff.distill.discriminator import discriminator as discriminator
+from jaxdiff.distill.truncated_diffusion import truncated_diffusion as truncated_diffusion
+
 # what they are made of
+from jaxdiff.distill.adversarial import Critic as Critic
+from jaxdiff.distill.adversarial import Head as Head
 from jaxdiff.distill.stages import Stage as Stage
 from jaxdiff.distill.student import Student as Student
+from jaxdiff.distill.two_players import Opponent as Opponent
 from jaxdiff.distill.teacher import make_pairs as make_pairs
 from jaxdiff.distill.teacher import pair_batches as pair_batches

@@ -57,15 +57,49 @@ class Critic(NamedTuple):
     optimiser: optax.GradientTransformation | None = None
 
 
+class Head(NamedTuple):
+    """A critic on the features of a denoiser's network, at any noise level.
+
+    logits: ``logits(params, features, cond) -> logits`` of any shape, batch first; ``features`` is
+    the tuple that the network returns (:class:`jaxdiff.typing.Outputs`).
+    params: where it starts; or ``init(key) -> params``. game: the two losses.
+    """
+
+    logits: Logits
+    params: Params | Callable[[Key], Params]
+    game: Game = SOFTPLUS
+
+
+def gradient_penalty(logits: Callable[[Array], Array], y: Array) -> Array:
+    """R1: the squared norm of the gradient of the logits (summed) in y, per sample, (batch,)
+    (Mescheder et al., arXiv 1801.04406, eq. 9).
+    """
+    slope = jax.grad(lambda y: jnp.sum(logits(y)))(y)
+    return jnp.sum(jnp.square(slope.reshape(len(y), -1)), axis=1)
+
+
+def approximate_penalty(
+    logits: Callable[[Array], Array], y: Array, key: Key, size: float = 0.1
+) -> Array:
+    """R1 without a second derivative: the mean squared change of the logits when y is moved by
+    ``size`` times noise, per sample, (batch,) (Lin et al., arXiv 2501.08316, section 3.3). To first
+    order ``size``^2 times the gradient's squared norm.
+    """
+    moved = y + size * jax.random.normal(key, y.shape, y.dtype)
+    change = (logits(moved) - logits(y)).reshape(len(y), -1)
+    return jnp.mean(jnp.square(change), axis=1)
+
+
 def critic_player(
     critic: Critic,
     samples: Callable[[Context, Batch, Key], tuple[Array, Array, Cond]],
     optimiser: optax.GradientTransformation,
+    penalty: float = 0.0,
 ) -> Player:
     """Make the player that trains a critic.
 
     samples: ``samples(context, batch, key) -> (real, fake, cond)``; gets no gradient.
-    optimiser: unless the critic brings its own.
+    optimiser: unless the critic brings its own. penalty: factor of R1 (:func:`gradient_penalty`).
     """
 
     def loss(params: Params, context: Context, batch: Batch, key: Key) -> tuple[Array, Metrics]:
@@ -73,6 +107,9 @@ def critic_player(
         real, fake = jax.lax.stop_gradient((real, fake))
         told_real, told_fake = (critic.logits(params, x, cond) for x in (real, fake))
         value = critic.game.critic(told_real, told_fake)
+        if penalty:
+            slope = gradient_penalty(lambda x: critic.logits(params, x, cond), real)
+            value = value + penalty * jnp.mean(slope)
         return value, {"real": jnp.mean(told_real), "fake": jnp.mean(told_fake)}
 
     return Player(loss, critic.optimiser or optimiser)
@@ -83,6 +120,7 @@ def with_critic(
     critic: Critic,
     samples: Callable[[Context, Batch, Key], tuple[Array, Array, Cond]],
     optimiser: optax.GradientTransformation,
+    penalty: float = 0.0,
 ) -> Method:
     """Return the method with one more player, "critic" (:func:`critic_player`)."""
 
@@ -90,7 +128,7 @@ def with_critic(
         start = critic.params(jax.random.fold_in(key, 1)) if callable(critic.params) else None
         return {**method.init(key), "critic": critic.params if start is None else start}
 
-    player = critic_player(critic, samples, optimiser)
+    player = critic_player(critic, samples, optimiser, penalty)
     return method._replace(init=init, players={**method.players, "critic": player})
 
 

@@ -33,6 +33,16 @@ def karras_level(index: Array, scales: Array, low: float, high: float, rho: floa
     return (high ** (1 / rho) + u * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
+def karras_between(
+    key: Key, x0: Array, low: float, high: float, first: float, last: float, rho: float = 7.0
+) -> Array:
+    """One level per sample of ``x0``, uniform on the Karras grid of infinitely many levels, from
+    its fraction ``first`` (0 is ``high``) to ``last`` (1 is ``low``).
+    """
+    u = jax.random.uniform(key, x0.shape[:1], x0.dtype, minval=first, maxval=last)
+    return karras_level(u, jnp.full_like(u, 2.0), low, high, rho)
+
+
 def grid_index(key: Key, x0: Array, count: Array | int) -> Array:
     """One of 0 .. count - 1 per sample of ``x0``, uniformly, as a number of its dtype; ``count``
     may be traced.

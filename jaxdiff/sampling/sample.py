@@ -38,10 +38,15 @@ class Trajectory(NamedTuple):
 class Sampler(NamedTuple):
     """A denoiser with the table that samples it: what every trained student, tuned solver and
     teacher comes as.
+
+    latent: how many standard normal numbers, drawn anew for every sample and evaluation, the
+    denoiser is told as ``extra``: of a generator whose steps are random in themselves (arXiv
+    2112.07804).
     """
 
     denoiser: Denoiser
     table: Table
+    latent: int = 0
 
     def __call__(
         self,
@@ -61,11 +66,20 @@ class Sampler(NamedTuple):
             if isinstance(index, int)
             else jnp.asarray(index, jnp.int32)
         )
-        start = jnp.asarray(self.table.levels[0], jnp.float32) * start_noise(key, numbers, shape)
+        levels, D = jnp.asarray(self.table.levels, jnp.float32), self.denoiser
+        start = levels[0] * start_noise(key, numbers, shape)
+        if self.latent:
+            size = (len(levels), self.latent)
+            cond = (start_noise(jax.random.fold_in(key, 1), numbers, size), cond)
+            D = jax.tree_util.Partial(_told_latent, as_partial(D), levels)
         key_or_none = key if self.table.stochastic else None
-        return sample(
-            self.denoiser, self.table, start, cond, key=key_or_none, index=numbers, **options
-        )
+        return sample(D, self.table, start, cond, key=key_or_none, index=numbers, **options)
+
+
+def _told_latent(D: Any, levels: Array, y: Array, s: Array, cond: Cond = None) -> Array:
+    """The denoiser with the latent of the evaluation at level s."""
+    latents, label = cond
+    return D(y, s, label, extra=latents[:, jnp.argmin(jnp.abs(levels - s))])
 
 
 def sample(
