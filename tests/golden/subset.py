@@ -21,8 +21,8 @@ LEFT_OUT = (
 # family: (fields that make a kind, prefixes of shared arrays kept whole, values a case must have)
 DIFFUSERS = """c0002 c0003 c0006 c0032 c0037 c0045 c0054 c0057 c0060 c0063 c0064 c0065 c0066 c0067
 c0069 c0071 c0074 c0077 c0080 c0243 c0248 c0262 c0265 c0270""".split()
-FASTGEN = """c0004 c0006 c0007 c0008 c0009 c0010 c0011 c0012 c0013 c0015 c0018 c0024 c0030 c0037 c0041 c0046 c0049 c0054
-c0057 c0059 c0060 c0064""".split()
+FASTGEN = """c0004 c0006 c0007 c0008 c0009 c0010 c0011 c0012 c0013 c0015 c0018 c0024 c0030 c0037
+c0041 c0046 c0049 c0054 c0057 c0059 c0060 c0064""".split()
 FAMILIES = {
     "teacher": ((), ("mix", "z", "labels"), {}),
     "solvers_diffsampler": (
