@@ -25,7 +25,7 @@ import optax
 
 from jaxdiff import solvers
 from jaxdiff.distill.adversarial import SOFTPLUS, Critic, with_critic
-from jaxdiff.distill.generator import denoise, generator_tables
+from jaxdiff.distill.generator import generator_tables
 from jaxdiff.distill.levels import grid_index
 from jaxdiff.distill.moment_matching import ancestral_step
 from jaxdiff.distill.primitives import drop_labels, perturb, squared
@@ -165,13 +165,10 @@ def ufogen(
     """
     if opponent.head is None or opponent.trunk != "fake":
         raise ValueError("UFOGen's critic is a head on its own network: Opponent(head=...)")
-    lower = [float(s) for s in levels[1:]]
 
-    def generate(now: Play, key: Key) -> tuple[Array, Array]:
-        x, _, t = denoise(now.student, levels[:-1], now.x0, key)
-        grid = jnp.asarray(list(levels[:-1]), x.dtype)
-        which = jnp.argmin(jnp.abs(grid[None] - t[:, None]), axis=1)
-        return x, jnp.asarray(lower, x.dtype)[which]
+    def make(now: Play, key: Key) -> tuple[Array, Array]:
+        pair = neighbours(key, now.x0, levels)
+        return now.student(pair.y_t, pair.t), pair.s
 
     def each(now: Play) -> Any:
         x, s = now.x
@@ -187,6 +184,6 @@ def ufogen(
 
     adam = optax.adam(1e-5)
     return two_players(
-        student, opponent, generate, each, other, generator_tables(list(levels[:-1])),
+        student, opponent, make, each, other, generator_tables(levels[:-1]),
         teacher=None, optimisers=(adam, adam), every=every,
     )  # fmt: skip

@@ -21,14 +21,13 @@ import optax
 from jaxdiff.distill.generator import (
     Levels,
     Weight,
-    generate,
     generator_tables,
     log_normal,
     push,
     renoise,
 )
 from jaxdiff.distill.student import Student
-from jaxdiff.distill.two_players import SCORE, Opponent, Play, denoising, two_players
+from jaxdiff.distill.two_players import SCORE, Opponent, Play, denoising, generating, two_players
 from jaxdiff.method import Method, Metrics
 from jaxdiff.prediction import expand, uniform_weight
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -103,26 +102,25 @@ def diff_instruct(
         return rewarded(push(now.x, difference), now, reward, reward_factor)
 
     return two_players(
-        student, opponent,
-        lambda now, key: generate(now.student, [start], now.x0, key), each,
+        student, opponent, generating([start]), each,
         lambda now: denoising(now, fake_levels, student.sigma_data), generator_tables([start]),
         teacher=teacher, optimisers=(optax.adam(1e-5), optax.adam(1e-5)), every=every,
     )  # fmt: skip
 
 
-def swiftbrush(teacher: Denoiser, student: Student, fake: Student, *, rank: int = 64) -> Method:
+def swiftbrush(
+    teacher: Denoiser, student: Student, fake: Student, *, rank: int = 64, **options: Any
+) -> Method:
     """SwiftBrush (Nguyen and Tran, arXiv 2312.05239): :func:`diff_instruct` whose fake score is the
     teacher's network with adapters of a ``rank``, as in variational score distillation.
 
-    fake: the teacher's own network and parameters, which stay as they are. Other arguments and
-    failure modes are those of :func:`diff_instruct`; the fake score's memory is that of the
-    adapters.
+    fake: the teacher's own network and parameters, which stay as they are. options: of
+    :func:`diff_instruct`, whose failure modes it has; the input's level is the student's highest.
+    The fake score's memory is that of the adapters.
 
     The paper has levels uniform in time, weight 1 - alpha^2 of the difference of eps, AdamW at 1e-6
     for the student and 1e-3 for the adapters (rank 64, factor 108/64).
     """
-    return diff_instruct(
-        teacher, student,
-        opponent=Opponent(fake._replace(optimiser=fake.optimiser or optax.adam(1e-3)), rank=rank),
-        start=student.high,
-    )  # fmt: skip
+    fake = fake._replace(optimiser=fake.optimiser or optax.adam(1e-3))
+    options = {"start": student.high} | options
+    return diff_instruct(teacher, student, opponent=Opponent(fake, rank=rank), **options)

@@ -31,7 +31,6 @@ import optax
 from jaxdiff.distill.diff_instruct import Reward, rewarded, score_difference
 from jaxdiff.distill.generator import (
     Levels,
-    generate,
     generator_tables,
     karras,
     normaliser,
@@ -48,6 +47,7 @@ from jaxdiff.distill.two_players import (
     Play,
     denoising,
     fooling,
+    generating,
     opposing,
     two_players,
 )
@@ -111,9 +111,9 @@ def dmd(
         return values + regression * error, {"regression": jnp.mean(error)}
 
     return two_players(
-        student, opponent, lambda now, key: generate(now.student, [top], now.x0, key), each,
+        student, opponent, generating([top]), each,
         lambda now: denoising(now, fake_levels, student.sigma_data), generator_tables([top]),
-        teacher=teacher, optimisers=(_adam(), _adam()), every=every,
+        teacher=teacher, optimisers=(slow_adam(), slow_adam()), every=every,
     )  # fmt: skip
 
 
@@ -170,8 +170,8 @@ def dmd2(
         return opposing(now, opponent, levels, student.sigma_data, critic, penalty)
 
     return two_players(
-        student, opponent, lambda now, key: generate(now.student, noises, now.x0, key), each, other,
-        generator_tables(noises), teacher=teacher, optimisers=(_adam(), _adam()), every=every,
+        student, opponent, generating(noises), each, other, generator_tables(noises),
+        teacher=teacher, optimisers=(slow_adam(), slow_adam()), every=every,
     )  # fmt: skip
 
 
@@ -214,9 +214,9 @@ def decoupled_dmd(
         return push(now.x, direction + score_difference(now.teacher, plain, y, s, size))
 
     return two_players(
-        student, opponent, lambda now, key: generate(now.student, noises, now.x0, key), each,
+        student, opponent, generating(noises), each,
         lambda now: denoising(now, levels, student.sigma_data), generator_tables(noises),
-        teacher=teacher, optimisers=(_adam(), _adam()), every=every,
+        teacher=teacher, optimisers=(slow_adam(), slow_adam()), every=every,
     )  # fmt: skip
 
 
@@ -224,7 +224,8 @@ def _middle(student: Student, levels: Levels | None) -> Levels:
     return karras(student.low, student.high, 0.02, 0.98) if levels is None else levels
 
 
-def _adam() -> optax.GradientTransformation:
+def slow_adam() -> optax.GradientTransformation:
+    """The papers' optimiser of networks that are good already."""
     return optax.adamw(2e-6, weight_decay=0.01)
 
 

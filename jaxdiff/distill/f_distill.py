@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.distill.distribution_matching import matching_direction
-from jaxdiff.distill.generator import Levels, generate, generator_tables, karras, push, renoise
+from jaxdiff.distill.distribution_matching import matching_direction, slow_adam
+from jaxdiff.distill.generator import Levels, generator_tables, karras, push, renoise
 from jaxdiff.distill.student import Student
 from jaxdiff.distill.two_players import (
     NO_PENALTY,
@@ -31,6 +31,7 @@ from jaxdiff.distill.two_players import (
     Penalty,
     Play,
     fooling,
+    generating,
     opposing,
     two_players,
 )
@@ -138,11 +139,7 @@ def f_distill(
 
     running = Observer(jnp.ones(bins, jnp.float32), drift, optax.sgd(rate), every)
     return two_players(
-        student, opponent, lambda now, key: generate(now.student, noises, now.x0, key), each, other,
-        generator_tables(noises), teacher=teacher, optimisers=(_adam(), _adam()), every=every,
+        student, opponent, generating(noises), each, other, generator_tables(noises),
+        teacher=teacher, optimisers=(slow_adam(), slow_adam()), every=every,
         observers={"ratio": running} if bins else {},
     )  # fmt: skip
-
-
-def _adam() -> optax.GradientTransformation:
-    return optax.adamw(2e-6, weight_decay=0.01)

@@ -81,7 +81,7 @@ def moment_matching(
     def level(u: Array) -> Array:
         return cosine_levels(u, student.low, student.high)  # u = 0 is the highest
 
-    def generate(now: Play, key: Key) -> Stepped:
+    def make(now: Play, key: Key) -> Stepped:
         keys = jax.random.split(key, 4)
         x0 = now.x0
         u = jax.random.uniform(keys[0], x0.shape[:1], x0.dtype) * (1.0 - 1e-3)
@@ -110,6 +110,6 @@ def moment_matching(
 
     adam = optax.adam(3e-5)
     return two_players(
-        student, opponent, generate, each, other, tables, teacher=teacher,
+        student, opponent, make, each, other, tables, teacher=teacher,
         optimisers=(adam, adam), every=every,
     )  # fmt: skip

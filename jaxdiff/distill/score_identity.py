@@ -22,7 +22,6 @@ import optax
 
 from jaxdiff.distill.generator import (
     Levels,
-    generate,
     generator_tables,
     karras,
     log_normal,
@@ -30,7 +29,15 @@ from jaxdiff.distill.generator import (
     renoise,
 )
 from jaxdiff.distill.student import Student
-from jaxdiff.distill.two_players import SCORE, Opponent, Play, fooling, opposing, two_players
+from jaxdiff.distill.two_players import (
+    SCORE,
+    Opponent,
+    Play,
+    fooling,
+    generating,
+    opposing,
+    two_players,
+)
 from jaxdiff.method import Method
 from jaxdiff.typing import Array, Denoiser
 
@@ -103,6 +110,6 @@ def sid(
 
     adam = optax.adam(1e-5, b1=0.0)
     return two_players(
-        student, opponent, lambda now, key: generate(now.student, [start], now.x0, key), each,
-        other, generator_tables([start]), teacher=teacher, optimisers=(adam, adam), every=every,
+        student, opponent, generating([start]), each, other, generator_tables([start]),
+        teacher=teacher, optimisers=(adam, adam), every=every,
     )  # fmt: skip

@@ -26,13 +26,12 @@ from jaxdiff.distill.diff_instruct import Reward, rewarded
 from jaxdiff.distill.generator import (
     Levels,
     Weight,
-    generate,
     generator_tables,
     log_normal,
     renoise,
 )
 from jaxdiff.distill.student import Student
-from jaxdiff.distill.two_players import SCORE, Opponent, Play, denoising, two_players
+from jaxdiff.distill.two_players import SCORE, Opponent, Play, denoising, generating, two_players
 from jaxdiff.method import Method
 from jaxdiff.prediction import expand, uniform_weight
 from jaxdiff.typing import Array, Denoiser
@@ -104,7 +103,7 @@ def sim(
 
     adam = optax.adam(1e-5, b1=0.0)
     return two_players(
-        student, opponent, lambda now, key: generate(now.student, [start], now.x0, key), each,
+        student, opponent, generating([start]), each,
         lambda now: denoising(now, fake_levels, student.sigma_data), generator_tables([start]),
         teacher=teacher, optimisers=(adam, adam), every=every,
     )  # fmt: skip

@@ -184,9 +184,8 @@ def sfd_v(
         start = student.high * eps[rows]
         states = trajectory(now.context.frozen["teacher"], paths[n], start, cond).states
         targets = jax.lax.stop_gradient(states[:: every[n]])
-        D = student.denoiser(now.params)
-        key = jax.random.fold_in(now.key, 1)
-        told = lambda y, s: D(y, s, cond, extra=steps_label(n), key=key)  # noqa: E731
+        D = now.own(student.denoiser(now.params), rows)
+        told = lambda y, s: D(y, s, extra=steps_label(n))  # noqa: E731
         return roll_out_loss(told, targets, fine[n][:: every[n]], distance, analytic)
 
     def each(now: Step) -> Array:

@@ -77,7 +77,7 @@ def truncated_diffusion(
     def at(value: float, like: Array) -> Array:
         return jnp.full(like.shape[:1], value, like.dtype)
 
-    def generate(now: Play, key: Key) -> Array:
+    def make(now: Play, key: Key) -> Array:
         S, T = at(student.high, now.x0), at(cut, now.x0)
         y = student.high * jax.random.normal(key, now.x0.shape, now.x0.dtype)
         return jump(y, S, T, now.student(y, S))
@@ -105,6 +105,6 @@ def truncated_diffusion(
         return table(solver, [student.high, *rest], **(options or {}))
 
     return two_players(
-        student, opponent, generate, each, other, tables, teacher=None,
+        student, opponent, make, each, other, tables, teacher=None,
         optimisers=(optax.adam(2e-4), optax.adam(1e-3)), every=every,
     )  # fmt: skip

@@ -9,7 +9,7 @@ own and sees the other's parameters behind a stop-gradient, so that a method is 
     opponent   other(now):  now.x is held fixed; now.fake and now.logits carry gradients
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.distill.adversarial import Head, approximate_penalty, gradient_penalty
-from jaxdiff.distill.generator import Levels, renoise
+from jaxdiff.distill.generator import Levels, generate, renoise
 from jaxdiff.distill.lora import adapted, adapters
 from jaxdiff.distill.primitives import drop_labels, perturb, squared
 from jaxdiff.distill.student import Student, trained
@@ -32,7 +32,7 @@ from jaxdiff.typing import Array, Cond, Denoiser, Key, Params
 class Play(NamedTuple):
     """What the two losses are made of in one step.
 
-    x: what ``generate`` made with the student. student, fake: denoisers ``D(y, level)`` of the two
+    x: what the student made. student, fake: denoisers ``D(y, level)`` of the two
     players, condition and dropout masks bound. teacher: the frozen one, or None. logits:
     ``logits(y, level)`` of the opponent's head. game: that head's losses. x0: the batch's data.
     cond: their labels, some dropped, or None. key: for this step's draws. params: the student's.
@@ -104,7 +104,7 @@ class Observer(NamedTuple):
 def two_players(
     student: Student,
     opponent: Opponent,
-    generate: Generate,
+    make: Generate,
     each: Each,
     other: Each,
     tables: Callable[..., Table],
@@ -118,7 +118,7 @@ def two_players(
     """Make the method of the players "fake", updated first, and "student".
 
     Args:
-        generate: ``generate(now, key)`` makes ``now.x``.
+        make: ``make(now, key)`` is ``now.x``; of a generator, :func:`generating`.
         each, other: losses per sample of student and opponent, or these and metrics.
         tables: ``tables(steps, **options)`` is the table that the student samples with.
         teacher: ``D(y, level, cond)``, frozen; with parameters, as a ``jax.tree_util.Partial``.
@@ -162,7 +162,7 @@ def two_players(
             x=None, student=D, fake=fake, teacher=None if T is None else told, logits=logits,
             x0=batch.get("image"), cond=cond, batch=batch, context=context, key=key, params=own,
         )  # fmt: skip
-        return now._replace(x=generate(now, key_make))
+        return now._replace(x=make(now, key_make))
 
     def student_loss(params: Params, context: Context, batch: Batch, key: Key) -> Any:
         return _mean(each(play(params, context.params["fake"], context, batch, key)))
@@ -205,6 +205,13 @@ def two_players(
         sampler=sampler,
         frozen=held,
     )
+
+
+def generating(levels: Sequence[float]) -> Generate:
+    """Samples of the student's evaluations at ``levels``, as many as the batch has data
+    (:func:`jaxdiff.distill.generator.generate`).
+    """
+    return lambda now, key: generate(now.student, levels, now.x0, key)
 
 
 def denoising(now: Play, levels: Levels, sigma_data: Number = 0.5) -> Array:
