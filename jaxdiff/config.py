@@ -33,6 +33,9 @@ MethodName = Literal[
     "inductive_moments", "trajectory_operator", "mean_flow", "mean_flow_of_data",
     "improved_mean_flow", "align_your_flow", "align_your_flow_lagrangian",
     "flow_map_lagrangian", "flow_map_eulerian", "flow_map_semigroup",
+    "diff_instruct", "diff_instruct_low_rank", "dmd", "dmd2", "dmd2_two_steps", "decoupled_dmd",
+    "f_distill", "sid", "sida", "sim", "moment_matching", "add", "ladd", "ufogen", "ddgan",
+    "truncated_diffusion",
 ]  # fmt: skip
 
 

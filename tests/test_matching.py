@@ -499,7 +499,7 @@ def test_backward_simulation_differentiates_the_last_evaluation_alone():
         return lambda y, s: scale * y / (1 + s[:, None])
 
     like = jnp.zeros((3000, 1))
-    x, slope = jax.jvp(lambda a: generate(D(a), levels, like, KEY), (2.0,), (1.0,))
+    x, slope = jax.jvp(lambda a: generate(D(a), levels, like, KEY)[0], (2.0,), (1.0,))
     np.testing.assert_allclose(slope, x / 2.0, rtol=1e-9)  # linear in the last call's scale alone
     # the three steps' variances: y_0 = 4 z; y_k = D(y_(k-1)) + s_k z
     variances, y = [], 16.0

@@ -73,17 +73,21 @@ def check(name):
     start = jax.tree.leaves(method.init(state.key)["student"])
     moved = [not np.array_equal(a, b) for a, b in zip(start, student, strict=True)]
     assert any(moved), "nothing was trained"
+    numbers = []
     for steps in (1, 2, 4):
         try:
             sampler = method.sampler(state, steps=steps, ema="average")
         except ValueError as error:
-            assert str(steps) in str(error) and steps > 1, error
+            assert str(steps) in str(error) and steps > (0 if name in SEVERAL else 1), error
             continue
         assert sampler.table.nfe == steps
         x = sampler(jax.random.key(1), 3, (2,))
         assert x.shape == (3, 2) and np.isfinite(x).all()
+        numbers.append(steps)
+    assert numbers, "it samples in none of these"
 
 
+SEVERAL = ("moment_matching", "ddgan", "truncated_diffusion")  # not in one evaluation
 QUICK = ("easy_consistency",)
 
 

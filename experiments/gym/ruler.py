@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.gym.problems import HIGH, LOW, Problem
 from jaxdiff import grids, solvers
+from jaxdiff.exact import Gaussian
 from jaxdiff.metrics.kernel import median_bandwidth, mmd2, rbf
 from jaxdiff.metrics.sliced import sliced_wasserstein
 from jaxdiff.sampling.sample import Sampler, start_noise
@@ -26,9 +27,9 @@ NFES = (1, 2, 4)
 class Ruler:
     """Exact samples of a problem and what is known of distances to them.
 
-    floor: "sliced", "mmd2" and, of a mixture, "modes", of exact samples. spread: the standard
-    deviation of the floor's sets. euler: the numbers of Euler's method and the exact denoiser, by
-    NFE.
+    floor: "sliced", "mmd2" and, of a mixture, "modes", of a Gaussian "mean" and "std", of exact
+    samples. spread: the standard deviation of the floor's sets. euler: the numbers of Euler's
+    method and the exact denoiser, by NFE.
     """
 
     def __init__(self, problem: Problem, seed: int) -> None:
@@ -44,9 +45,9 @@ class Ruler:
             "sliced": float(np.mean(sets["sliced"])),
             "mmd2": float(np.sqrt(np.mean(np.square(sets["mmd2"])))),
         }
-        if len(problem.modes) > 1:
-            parts = other.reshape(-1, DRAWS * COUNT, problem.dimension)
-            self.floor["modes"] = float(np.mean([self._modes(x) for x in parts]))
+        whole = other.reshape(-1, DRAWS * COUNT, problem.dimension)
+        parts = [errors(part, problem, self.shares) for part in whole]
+        self.floor |= {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
         self.spread = float(np.std(sets["sliced"]))
         start = HIGH * start_noise(self.key, DRAWS * COUNT, self.shape)
         self.end = np.asarray(problem.flow(start))
@@ -62,8 +63,9 @@ class Ruler:
         return min(found, key=lambda numbers: numbers["sliced"])
 
     def measure(self, sampler: Sampler) -> dict[str, float]:
-        """Distances of a sampler's samples to exact ones; if it draws no noise, "to_flow" too: the
-        root mean square distance of each to where the exact flow ends.
+        """Distances of a sampler's samples to exact ones, and errors of what is known of these
+        (:func:`errors`); if it draws no noise, "to_flow" too: the root mean square distance of each
+        to where the exact flow ends.
 
         Raises FloatingPointError for samples that are not finite.
         """
@@ -73,8 +75,7 @@ class Ruler:
                 f"{lost} of {len(x)} samples in {sampler.table.nfe} evaluations are not finite"
             )
         found = {name: float(np.mean(values)) for name, values in self._sets(x).items()}
-        if len(self.problem.modes) > 1:
-            found["modes"] = self._modes(x)
+        found |= errors(x, self.problem, self.shares)
         if not sampler.table.stochastic:
             found["to_flow"] = float(np.sqrt(np.mean(np.sum((x - self.end) ** 2, axis=1))))
         return found
@@ -89,8 +90,25 @@ class Ruler:
             "mmd2": [mmd2(a[:FEWER], b[:FEWER], self.kernel) for a, b in pairs],
         }
 
-    def _modes(self, x: np.ndarray) -> float:
-        return float(np.max(np.abs(_shares(x, self.problem.modes) / self.shares - 1.0)))
+
+def errors(x: np.ndarray, problem: Problem, shares: np.ndarray) -> dict[str, float]:
+    """Of a mixture "modes", the largest relative error of a mode's share, ``shares`` being exact.
+
+    Of a Gaussian "mean", the error's length relative to the whole standard deviation, and "std",
+    the root mean square over the principal axes of a standard deviation's relative error.
+    """
+    model = problem.model
+    if len(problem.modes) > 1:
+        return {"modes": float(np.max(np.abs(_shares(x, problem.modes) / shares - 1.0)))}
+    if not isinstance(model, Gaussian):
+        return {}
+    apart = x - np.asarray(model.mean)
+    along = apart if model.axes is None else apart @ np.asarray(model.axes)
+    deviations = np.sqrt(np.asarray(model.variances))
+    return {
+        "mean": float(np.linalg.norm(apart.mean(axis=0)) / np.linalg.norm(deviations)),
+        "std": float(np.sqrt(np.mean((along.std(axis=0) / deviations - 1.0) ** 2))),
+    }
 
 
 def _shares(x: np.ndarray, modes: np.ndarray) -> np.ndarray:

@@ -8,9 +8,10 @@ diffusion GAN (Xiao et al. 2112.07804) a critic sees the pair,
 
 so that every conditional distribution, of many modes, is matched where a Gaussian could not be; no
 teacher is needed. In UFOGen (Xu et al. 2311.09257) the critic sees y_s = x + s eps alone, and how
-y_t depends on it is matched by reconstruction,
+y_t depends on it is matched by the divergence of two Gaussians of variance t^2 - s^2, that is by
+reconstruction,
 
-    softplus(-l(x + s eps, s)) + gamma |x - x0|^2,
+    softplus(-l(x + s eps, s)) + gamma |x - x0|^2/(2 (t^2 - s^2)),
 
 so that G can be sampled in one step; both networks start as a diffusion model.
 """
@@ -38,6 +39,14 @@ from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Cond, Key
 
 _PENALTY = Penalty(0.01)
+
+
+class Stepped(NamedTuple):
+    """A sample x of a step from level t to s (batch,)."""
+
+    x: Array
+    t: Array
+    s: Array
 
 
 class Pair(NamedTuple):
@@ -150,7 +159,7 @@ def ufogen(
         opponent: with a head on its own network's features, that starts as the same model.
         levels: of the steps, the last 0: the student denoises from one and the critic compares at
             the next.
-        reconstruction: gamma.
+        reconstruction: gamma, 1 being the divergence of the two per number of x.
         penalty: R1 on noisy data.
         every: updates of the critic for one of the student.
 
@@ -166,19 +175,19 @@ def ufogen(
     if opponent.head is None or opponent.trunk != "fake":
         raise ValueError("UFOGen's critic is a head on its own network: Opponent(head=...)")
 
-    def make(now: Play, key: Key) -> tuple[Array, Array]:
+    def make(now: Play, key: Key) -> Stepped:
         pair = neighbours(key, now.x0, levels)
-        return now.student(pair.y_t, pair.t), pair.s
+        return Stepped(now.student(pair.y_t, pair.t), pair.t, pair.s)
 
     def each(now: Play) -> Any:
-        x, s = now.x
+        x, t, s = now.x
         y = perturb(x, s, jax.random.normal(now.key, x.shape, x.dtype))
-        error = squared(x, now.x0)
+        error = squared(x, now.x0) / (2.0 * (t - s) * (t + s))
         told = fooling(now, opponent, y, jnp.maximum(s, student.low))
         return told + reconstruction * error, {"reconstruction": jnp.mean(error)}
 
     def other(now: Play) -> tuple[Array, Metrics]:
-        x, s = now.x
+        x, _, s = now.x
         eps = jax.random.normal(now.key, x.shape, x.dtype)
         return judging(now._replace(x=x), opponent, jnp.maximum(s, student.low), eps, penalty)
 

@@ -22,6 +22,7 @@ matching the distribution, at all levels s, and augmentation by guidance, at lev
 helps.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ import optax
 from jaxdiff.distill.diff_instruct import Reward, rewarded, score_difference
 from jaxdiff.distill.generator import (
     Levels,
+    generate,
     generator_tables,
     karras,
     normaliser,
@@ -52,7 +54,7 @@ from jaxdiff.distill.two_players import (
     two_players,
 )
 from jaxdiff.method import Method
-from jaxdiff.typing import Array, Denoiser
+from jaxdiff.typing import Array, Denoiser, Key
 
 
 def matching_direction(
@@ -123,6 +125,7 @@ def dmd2(
     *,
     opponent: Opponent = SCORE,
     steps: tuple[float, ...] | None = None,
+    apart: bool = False,
     levels: Levels | None = None,
     adversarial: float = 3e-3,
     critic: float = 1e-2,
@@ -141,6 +144,9 @@ def dmd2(
             code of others). Without a head it is DMD without pairs, on two time scales.
         steps: noise levels that the student is evaluated at, decreasing; by default its highest,
             for one evaluation. With more, the inputs of the later ones are its own samples.
+        apart: of several evaluations, tell the opponent by a second label which one made a sample.
+            In the paper it is not told, so that the samples of all evaluations together have the
+            data's distribution, and those of each by itself need not.
         levels: what noise levels are drawn from: a Karras grid without 2 % at each end.
         adversarial, critic: factors a and b of the critic's terms.
         penalty: R1 on noisy data, none by default.
@@ -159,7 +165,17 @@ def dmd2(
     noises = (student.high,) if steps is None else steps
     levels = _middle(student, levels)
 
+    def make(now: Play, key: Key) -> tuple[Array, Array]:
+        return generate(now.student, noises, now.x0, key)
+
+    def told(now: Play) -> Play:
+        x, at = now.x
+        label = {"extra": jnp.log(at)[:, None] / 4.0} if apart else {}
+        fake, logits = (functools.partial(f, **label) for f in (now.fake, now.logits))
+        return now._replace(x=x, fake=fake, logits=logits)
+
     def each(now: Play) -> Any:
+        now = told(now)
         y, s = renoise(now.key, now.x, levels)
         values = push(now.x, matching_direction(now, y, s)[0])
         if opponent.head is not None:
@@ -167,10 +183,10 @@ def dmd2(
         return rewarded(values, now, reward, reward_factor)
 
     def other(now: Play) -> Any:
-        return opposing(now, opponent, levels, student.sigma_data, critic, penalty)
+        return opposing(told(now), opponent, levels, student.sigma_data, critic, penalty)
 
     return two_players(
-        student, opponent, generating(noises), each, other, generator_tables(noises),
+        student, opponent, make, each, other, generator_tables(noises),
         teacher=teacher, optimisers=(slow_adam(), slow_adam()), every=every,
     )  # fmt: skip
 

@@ -29,9 +29,10 @@ Levels = Callable[[Key, Array], Array]  # of a key and a batch: one level per sa
 Weight = Callable[[Array], Array]  # of levels
 
 
-def generate(D: Map, levels: Sequence[float], like: Array, key: Key) -> Array:
+def generate(D: Map, levels: Sequence[float], like: Array, key: Key) -> tuple[Array, Array]:
     """Samples (batch, *shape) of one evaluation of sampling at ``levels``, drawn per sample, its
-    input made by the student without gradient. With one level, samples in one evaluation.
+    input made by the student without gradient; and the level (batch,) of that evaluation. With one
+    level, samples in one evaluation.
     """
     key_step, *keys = jax.random.split(key, len(levels) + 1)
     y = levels[0] * jax.random.normal(keys[0], like.shape, like.dtype)
@@ -44,7 +45,7 @@ def generate(D: Map, levels: Sequence[float], like: Array, key: Key) -> Array:
         here = which == k
         chosen = jnp.where(expand(here, y) > 0, y, chosen)
         at = jnp.where(here, levels[k], at)
-    return D(chosen, at)
+    return D(chosen, at), at
 
 
 def denoise(D: Map, levels: Sequence[float], x0: Array, key: Key) -> tuple[Array, Array, Array]:

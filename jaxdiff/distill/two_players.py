@@ -32,9 +32,9 @@ from jaxdiff.typing import Array, Cond, Denoiser, Key, Params
 class Play(NamedTuple):
     """What the two losses are made of in one step.
 
-    x: what the student made. student, fake: denoisers ``D(y, level)`` of the two
-    players, condition and dropout masks bound. teacher: the frozen one, or None. logits:
-    ``logits(y, level)`` of the opponent's head. game: that head's losses. x0: the batch's data.
+    x: what the student made. student, fake: denoisers ``D(y, level)`` of the two players, condition
+    and dropout masks bound. teacher: the frozen one, or None. logits: ``logits(y, level,
+    **options)`` of the opponent's head, options of its trunk's denoiser. x0: the batch's data.
     cond: their labels, some dropped, or None. key: for this step's draws. params: the student's.
     """
 
@@ -42,7 +42,7 @@ class Play(NamedTuple):
     student: Callable[..., Any]
     fake: Callable[..., Any]
     teacher: Any
-    logits: Callable[[Array, Array], Array]
+    logits: Callable[..., Array]
     x0: Any
     cond: Cond
     batch: Batch
@@ -152,11 +152,11 @@ def two_players(
         def told(y: Array, s: Array, **options: Any) -> Any:
             return T(y, s, cond, **options)
 
-        def logits(y: Array, s: Array) -> Array:
+        def logits(y: Array, s: Array, **options: Any) -> Array:
             if head is None:
                 raise ValueError("this loss needs a critic: give opponent=Opponent(head=...)")
             trunk = told if opponent.trunk == "teacher" else fake
-            return head.logits(other["head"], trunk(y, s, full=True).features, cond)
+            return head.logits(other["head"], trunk(y, s, full=True, **options).features, cond)
 
         now = Play(
             x=None, student=D, fake=fake, teacher=None if T is None else told, logits=logits,
@@ -211,7 +211,7 @@ def generating(levels: Sequence[float]) -> Generate:
     """Samples of the student's evaluations at ``levels``, as many as the batch has data
     (:func:`jaxdiff.distill.generator.generate`).
     """
-    return lambda now, key: generate(now.student, levels, now.x0, key)
+    return lambda now, key: generate(now.student, levels, now.x0, key)[0]
 
 
 def denoising(now: Play, levels: Levels, sigma_data: Number = 0.5) -> Array:

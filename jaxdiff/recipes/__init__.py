@@ -3,7 +3,7 @@
 Used by the command line and by the gym; from Python, call the methods of :mod:`jaxdiff.distill`.
 """
 
-from jaxdiff.recipes import consistency, flow_maps, grids, paths, two_time
+from jaxdiff.recipes import consistency, flow_maps, generators, grids, paths, two_time
 from jaxdiff.recipes.goal import Goal as Goal
 from jaxdiff.recipes.goal import Recipe as Recipe
 
@@ -13,4 +13,5 @@ RECIPES: dict[str, Recipe] = {
     **consistency.RECIPES,
     **two_time.RECIPES,
     **flow_maps.RECIPES,
+    **generators.RECIPES,
 }

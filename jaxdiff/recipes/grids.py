@@ -15,8 +15,8 @@ from jaxdiff.sampling.trace import table
 _STATES = (0, 5, 10, 15, 20)  # of the teacher's path, what is kept
 
 
-def _teacher(goal: Goal) -> Sampler:
-    """Twenty evaluations."""
+def accurate(goal: Goal) -> Sampler:
+    """The teacher's sampler in twenty evaluations."""
     levels = progressive.cosine_levels(np.arange(20) / 20, goal.low, goal.high)
     return Sampler(goal.teacher, table(solvers.dpmpp, np.append(levels, 0.0), order=3))
 
@@ -24,18 +24,18 @@ def _teacher(goal: Goal) -> Sampler:
 def _pairs(goal: Goal) -> Callable[[Data, Before | None], Data]:
     count, key = min(50_000, 8 * goal.steps), jax.random.key(goal.seed)
     return knowledge.stored_pairs(
-        _teacher(goal), count, goal.shape, key, states=_STATES, progress=False
+        accurate(goal), count, goal.shape, key, states=_STATES, progress=False
     )
 
 
 def _knowledge(goal: Goal) -> list[Stage]:
-    levels = _teacher(goal).table.levels[list(_STATES)]
+    levels = accurate(goal).table.levels[list(_STATES)]
     method = knowledge.knowledge_distillation(goal.student(), levels=levels)
     return [Stage("distil", lambda before: method, data=_pairs(goal))]
 
 
 def _paths(goal: Goal) -> list[Stage]:
-    levels = _teacher(goal).table.levels[list(_STATES)]
+    levels = accurate(goal).table.levels[list(_STATES)]
     method = knowledge.path_distillation(goal.student(labels=2), levels)
     return [Stage("distil", lambda before: method, data=_pairs(goal))]
 
