@@ -30,6 +30,10 @@ NEARER, FLOORS = 5.0, 3.0  # the aims: times nearer than Euler in 1 NFE, times t
 FEWER = {
     "sfd": 0.75, "sfd_v": 0.85, "trajectory_operator": 0.7, "trajectory_consistency": 0.75,
     "trajectory_consistency_adversarial": 0.4, "flow_map_eulerian": 0.8, "flow_map_semigroup": 0.8,
+    "diff_instruct": 0.6, "diff_instruct_low_rank": 0.6, "dmd": 0.5, "dmd2": 0.4,
+    "dmd2_two_steps": 0.4, "decoupled_dmd": 0.6, "f_distill": 0.4, "sid": 0.6, "sida": 0.4,
+    "sim": 0.6, "moment_matching": 0.6, "add": 0.4, "ladd": 0.6, "ufogen": 0.5, "ddgan": 0.6,
+    "truncated_diffusion": 0.4,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Recipes of distribution matching: students against a fake score, a critic, or both.
 
 Generators start from level 2.5, where a diffusion model's output still varies with its input; at
-the highest it is the mean of the data. The fake score learns at twice the student's rate, without
+the highest it is the mean of the data. The opponents learn faster than the student, without
 momentum.
 """
 
@@ -30,6 +30,7 @@ from jaxdiff.distill.truncated_diffusion import truncated_diffusion
 from jaxdiff.distill.two_players import Opponent, Penalty
 from jaxdiff.networks.critic import pair_critic
 from jaxdiff.networks.heads import feature_head
+from jaxdiff.prediction import uniform_weight
 from jaxdiff.recipes.goal import Goal, Recipe, one
 from jaxdiff.recipes.grids import accurate
 from jaxdiff.typing import Array, Cond, Key, Params
@@ -39,18 +40,25 @@ STEPS = (START, 0.8)  # of students in two evaluations
 LEVELS = (START, 1.2, 0.6, 0.3)  # of those against a critic, in up to four
 
 
-def _optimiser(goal: Goal, rate: float, b1: float = 0.0) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(rate * goal.rate, max(1, goal.steps), alpha=0.02)
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule, b1=b1, b2=0.99))
+def _optimiser(goal: Goal, rate: float, every: int = 1) -> optax.GradientTransformation:
+    """Of a player that is updated in one of ``every`` steps."""
+    updates = max(1, goal.steps // every)
+    schedule = optax.cosine_decay_schedule(rate * goal.rate, updates, alpha=0.02)
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule, b1=0.0, b2=0.99))
 
 
-def _student(goal: Goal, high: float = START, rate: float = 0.5) -> Student:
-    return goal.student()._replace(high=high, optimiser=_optimiser(goal, rate))
+def _student(goal: Goal, every: int = 1, high: float = START, rate: float = 0.5) -> Student:
+    return goal.student()._replace(high=high, optimiser=_optimiser(goal, rate, every))
 
 
-def _opponent(goal: Goal, head: bool = False, rate: float = 1.0) -> Opponent:
-    made = Opponent(optimiser=_optimiser(goal, rate))
-    return made._replace(head=_head(goal)) if head else made
+def _fake(goal: Goal) -> Opponent:
+    """A fake score, which learns at four times the student's rate."""
+    return Opponent(optimiser=_optimiser(goal, 2.0))
+
+
+def _critic(goal: Goal) -> Opponent:
+    """One with a critic's head."""
+    return Opponent(optimiser=_optimiser(goal, 1.0), head=_head(goal))
 
 
 def _head(goal: Goal) -> Head:
@@ -58,7 +66,7 @@ def _head(goal: Goal) -> Head:
 
 
 def _diff_instruct(goal: Goal) -> list[Stage]:
-    return one(diff_instruct(goal.teacher, _student(goal), opponent=_opponent(goal), start=START))
+    return one(diff_instruct(goal.teacher, _student(goal), opponent=_fake(goal), start=START))
 
 
 def _low_rank(goal: Goal, rank: int = 16) -> list[Stage]:
@@ -70,24 +78,23 @@ def _low_rank(goal: Goal, rank: int = 16) -> list[Stage]:
 
 def _dmd(goal: Goal) -> list[Stage]:
     """From the highest level, where its pairs start."""
-    pairs = stored_pairs(
-        accurate(goal), min(50_000, 8 * goal.steps), goal.shape, jax.random.key(0), progress=False
-    )
-    method = matching.dmd(goal.teacher, _student(goal, goal.high), opponent=_opponent(goal))
+    count, key = min(50_000, 8 * goal.steps), jax.random.key(goal.seed)
+    pairs = stored_pairs(accurate(goal), count, goal.shape, key, progress=False)
+    method = matching.dmd(goal.teacher, _student(goal, high=goal.high), opponent=_fake(goal))
     return [Stage("distil", lambda before: method, data=pairs)]
 
 
 def _dmd2(goal: Goal, steps: int = 1, every: int = 2) -> list[Stage]:
     """In two evaluations the fake score is told which one made a sample."""
-    opponent, steps = _opponent(goal, head=True), int(steps)
+    opponent, steps = _critic(goal), int(steps)
     if steps > 1:
         network, params = goal.network(2, False)
         told = goal.student()._replace(network=network, params=params, optimiser=None)
         opponent = opponent._replace(model=told)
     return one(
         matching.dmd2(
-            goal.teacher, _student(goal), opponent=opponent, steps=STEPS[:steps], apart=steps > 1,
-            every=every,
+            goal.teacher, _student(goal, every), opponent=opponent, steps=STEPS[:steps],
+            apart=steps > 1, every=every,
         )
     )  # fmt: skip
 
@@ -95,49 +102,45 @@ def _dmd2(goal: Goal, steps: int = 1, every: int = 2) -> list[Stage]:
 def _decoupled(goal: Goal, weight: float = 1.5, every: int = 2) -> list[Stage]:
     return one(
         matching.decoupled_dmd(
-            goal.teacher, _student(goal), weight=weight, opponent=_opponent(goal), every=every
+            goal.teacher, _student(goal, every), weight=weight, opponent=_fake(goal), every=every
         )
     )
 
 
 def _f_distill(goal: Goal, every: int = 2) -> list[Stage]:
-    return one(
-        f_distill(
-            goal.teacher, _student(goal), _opponent(goal, head=True), divergence="jensen-shannon",
-            every=every,
-        )
-    )  # fmt: skip
+    return one(f_distill(goal.teacher, _student(goal, every), _critic(goal), every=every))
 
 
 def _sid(goal: Goal, alpha: float = 1.0, every: int = 1) -> list[Stage]:
+    return _identity(goal, _fake(goal), alpha, every)
+
+
+def _sida(goal: Goal, alpha: float = 1.0, every: int = 1) -> list[Stage]:
+    return _identity(goal, _critic(goal), alpha, every)
+
+
+def _identity(goal: Goal, opponent: Opponent, alpha: float, every: int) -> list[Stage]:
     return one(
         sid(
-            goal.teacher, _student(goal), opponent=_opponent(goal), alpha=alpha, start=START,
+            goal.teacher, _student(goal, every), opponent=opponent, alpha=alpha, start=START,
             levels=karras(goal.low, goal.high, 0.2), scale=1.0, every=every,
         )
     )  # fmt: skip
 
 
-def _sida(goal: Goal, every: int = 1) -> list[Stage]:
-    return one(
-        sid(
-            goal.teacher, _student(goal), opponent=_opponent(goal, head=True), start=START,
-            scale=1.0, every=every,
-        )
-    )  # fmt: skip
-
-
 def _sim(goal: Goal, every: int = 1) -> list[Stage]:
-    return one(
-        sim(goal.teacher, _student(goal), opponent=_opponent(goal), start=START, every=every)
-    )
+    student = _student(goal, every)
+    return one(sim(goal.teacher, student, opponent=_fake(goal), start=START, every=every))
 
 
-def _moments(goal: Goal, steps: int = 4, every: int = 1) -> list[Stage]:
+def _moments(goal: Goal, steps: int = 4, every: int = 2) -> list[Stage]:
+    """Its loss is that of x: by the paper's weight the errors of two networks at low noise, large
+    next to what they tell, would drown the rest.
+    """
     return one(
         moment_matching(
-            goal.teacher, _student(goal, goal.high), opponent=_opponent(goal), steps=int(steps),
-            every=every,
+            goal.teacher, _student(goal, every, goal.high), opponent=_fake(goal), steps=int(steps),
+            weight=uniform_weight, every=every,
         )
     )  # fmt: skip
 
@@ -178,8 +181,8 @@ def _ladd(goal: Goal, steps: int = 1) -> list[Stage]:
 def _ufogen(goal: Goal) -> list[Stage]:
     return one(
         ufogen(
-            _student(goal, rate=0.2), _opponent(goal, head=True), levels=(*LEVELS, 0.0),
-            reconstruction=0.01, penalty=Penalty(0.02, 0.1),
+            _student(goal, rate=0.2), _critic(goal), levels=(*LEVELS, 0.0),
+            reconstruction=0.01,
         )
     )  # fmt: skip
 
@@ -188,7 +191,7 @@ def _ddgan(goal: Goal, latent: int = 4) -> list[Stage]:
     """With a perceptron for a critic."""
     latent = int(latent)
     network, params = goal.network(1 + latent, False)
-    student = _student(goal, goal.high, rate=0.2)._replace(network=network, params=params)
+    student = _student(goal, high=goal.high, rate=0.2)._replace(network=network, params=params)
     logits, init = pair_critic(
         goal.shape, sigma_data=goal.sigma_data, num_classes=goal.classes or 0
     )
@@ -200,7 +203,7 @@ def _truncated(goal: Goal, cut: float = 0.3) -> list[Stage]:
     """From the cut, where few steps are left, it goes on by DPM-Solver++."""
     return one(
         truncated_diffusion(
-            _student(goal, goal.high, rate=0.2), _opponent(goal, head=True), cut=cut,
+            _student(goal, high=goal.high, rate=0.2), _critic(goal), cut=cut,
             solver=solvers.dpmpp, options={"order": 2},
         )
     )  # fmt: skip
