@@ -93,7 +93,8 @@ def row_of(method: str, problem: Problem, options: argparse.Namespace, title: st
         "updates": train.updates_of(method, options.steps),
     }  # fmt: skip
     make = functools.partial(train.run, method, problem, progress=sys.stderr.isatty(), **choices)
-    return store.obtain(options.out, settings, make, title, options.fresh)
+    row = store.obtain(options.out, settings, make, title, options.fresh)
+    return row | {"weakness": RECIPES[method].weakness}  # as is known now
 
 
 def write(rows: list[Row], options: argparse.Namespace, arguments: Sequence[str]) -> None:
