@@ -112,7 +112,7 @@ def _table(rows: list[Row]) -> list[str]:
     head += ["MMD", "flow", known, "updates", "seconds", "cost", "aims"]
     text = []
     if whole:
-        one = whole[0]
+        one = max(whole, key=lambda row: len(row["floor"]))  # rows of earlier versions know less
         floor, euler = one["floor"], one["euler"]
         numbers = ", ".join(f"{euler[n]['sliced']:.3f} at NFE {n}" for n in euler)
         text += [

@@ -214,8 +214,7 @@ def _recipe(stages: Callable[..., list[Stage]], weakness: str = "") -> Recipe:
     return Recipe(stages, follows_flow=False, weakness=weakness)
 
 
-FEW = "after so few updates the narrow axes of the Gaussian are still off by some percent"
-CRITIC = "what its critic tells apart last, the widths of narrow axes, is matched last"
+FEW = "few updates: a narrow axis's width or a mode's weight, told apart last, is still off"
 
 RECIPES = {
     "diff_instruct": _recipe(_diff_instruct, FEW),
@@ -230,8 +229,8 @@ RECIPES = {
     "sim": _recipe(_sim),
     "moment_matching": _recipe(_moments, FEW),
     "add": _recipe(_add, "the teacher's term pulls each sample to a mean"),
-    "ladd": _recipe(_ladd, CRITIC),
-    "ufogen": _recipe(_ufogen, CRITIC),
-    "ddgan": _recipe(_ddgan, CRITIC),
-    "truncated_diffusion": _recipe(_truncated, CRITIC),
+    "ladd": _recipe(_ladd, FEW),
+    "ufogen": _recipe(_ufogen, FEW),
+    "ddgan": _recipe(_ddgan, FEW),
+    "truncated_diffusion": _recipe(_truncated, FEW),
 }
