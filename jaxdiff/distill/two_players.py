@@ -238,7 +238,7 @@ def judging(
     value = opponent.head.game.critic(seen, made)
     own = lambda y: now.logits(y, s)  # noqa: E731
     if penalty.factor:
-        key = jax.random.fold_in(now.key, 1)
+        key = jax.random.fold_in(now.key, 2)  # 0 and 1 are those of split, which drew s and eps
         exact = penalty.size is None
         size = (
             gradient_penalty(own, real)
