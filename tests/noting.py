@@ -71,7 +71,9 @@ class Noting:
             numbers = None if key is None else jax.random.key_data(key)
             jax.debug.callback(note, x, level, told, cond, numbers)
         value = self.network(params, x, level, *told, cond=cond)
-        return Outputs(value, params["log_variance"] + 0.0 * level, ()) if full else value
+        if not full:
+            return value
+        return Outputs(value, params["log_variance"] + 0.0 * level, (value,))
 
 
 def squared(a, b):
