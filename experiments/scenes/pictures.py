@@ -1,0 +1,219 @@
+"""Scenes of blobs against a class-conditional network of handwritten digits.
+
+All scenes, as many of each class, are one tree of parameters (:mod:`experiments.scenes.render`);
+scene i is of class i mod classes. A batch has the classes in turn, 0 1 .. 9 0 1 .., and in each
+place a random scene of its class, so that a rendering's condition is known before it is drawn.
+"""
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.scenes import render
+from jaxdiff import grids, runs, solvers
+from jaxdiff.data.dataset import Dataset, to_float
+from jaxdiff.distill.generator import in_time
+from jaxdiff.distill.score_distillation import (
+    score_distillation,
+    variational_score_distillation,
+)
+from jaxdiff.distill.student import Student
+from jaxdiff.evaluation import Judge, measure
+from jaxdiff.method import Method
+from jaxdiff.networks import from_linen
+from jaxdiff.process import VP
+from jaxdiff.sampling.sample import Sampler
+from jaxdiff.sampling.trace import table
+from jaxdiff.training import fit
+from jaxdiff.typing import Array, Key, Params
+
+Row = dict[str, Any]
+RATE, FAKE_RATE = 0.05, 2e-3
+BATCH = 4  # renderings of a class per update
+
+
+class Choice(NamedTuple):
+    """What is done with the scenes.
+
+    method: "sds" or "vsd". weight: of the teacher's guidance, 1 for none. alone: one scene of a
+    class, not several. annealed: the second half of the updates has levels from 2 to 50 % of the
+    time only, not to 98 %.
+    """
+
+    method: str
+    weight: float = 1.0
+    alone: bool = False
+    annealed: bool = False
+
+
+class Plan(NamedTuple):
+    """What all choices have in common. rank: of the fake score's adapters; 0 for all parameters."""
+
+    scenes: int = 16
+    blobs: int = 16
+    steps: int = 600
+    rank: int = 16
+    seed: int = 0
+
+
+def scattered(key: Key, count: int, blobs: int) -> Params:
+    """``count`` scenes to start from."""
+    return jax.vmap(lambda own: render.blobs(own, blobs))(jax.random.split(key, count))
+
+
+def in_turn(classes: int, scene: Params, key: Key) -> Array:
+    """The rendering: a random scene of class 0, 1, ... in turn, BATCH times."""
+    places = jnp.arange(BATCH * classes)
+    own = scene["angle"].shape[0] // classes
+    chosen = jax.random.randint(key, places.shape, 0, own) * classes + places % classes
+    return render.pictures(jax.tree.map(lambda leaf: leaf[chosen], scene))
+
+
+def teacher(model: runs.Model, weight: float) -> Any:
+    """The teacher with guidance; without, at half the cost, for a weight of 1."""
+    return model.denoiser if weight == 1 else runs.guided(model, model.denoiser, weight)
+
+
+def method_of(
+    choice: Choice, plan: Plan, model: runs.Model, scene: Params, last: float, rate: Any
+) -> Method:
+    """The method, its levels uniform in time from 2 % to ``last``."""
+    common = {"levels": in_time(VP(), 0.02, last), "optimiser": optax.adam(rate, b2=0.99)}
+    draw = functools.partial(in_turn, model.classes)
+    told = teacher(model, choice.weight)
+    if choice.method == "sds":
+        return score_distillation(told, draw, scene, **common)
+    fake = Student(
+        from_linen(runs.build_module(model.about)), model.params,
+        sigma_data=model.about["sigma_data"], classes=model.classes,
+        optimiser=optax.adam(FAKE_RATE),
+    )  # fmt: skip
+    return variational_score_distillation(told, draw, scene, fake, rank=plan.rank, **common)
+
+
+def distilled(choice: Choice, plan: Plan, model: runs.Model) -> Params:
+    """The scenes at the end."""
+    count = model.classes * (1 if choice.alone else plan.scenes)
+    scene = scattered(jax.random.key(plan.seed), count, plan.blobs)
+    rate = optax.cosine_decay_schedule(RATE, plan.steps, 0.05)
+    batch = {"label": np.arange(BATCH * model.classes, dtype=np.int32) % model.classes}
+    half = plan.steps // 2
+    parts = [(half, 0.98), (plan.steps - half, 0.5)] if choice.annealed else [(plan.steps, 0.98)]
+    players, made = None, 0
+    for steps, last in parts:
+        later = functools.partial(_later, rate, made)
+        method = method_of(choice, plan, model, scene, last, later)
+        if players is not None:
+            method = method._replace(init=lambda key, players=players: players)
+        state = fit(
+            method, lambda step: batch, steps=steps, key=plan.seed + made,
+            progress=sys.stderr.isatty(),
+        )  # fmt: skip
+        players, made = state.params, made + steps
+    assert players is not None
+    return players["student"]
+
+
+def _later(rate: Callable[[Array], Array], made: int, step: Array) -> Array:
+    return rate(step + made)
+
+
+def traced(plan: Plan, images: np.ndarray) -> Params:
+    """Scenes fitted to images by least squares: what blobs can draw at all."""
+    scene = scattered(jax.random.key(plan.seed), len(images), plan.blobs)
+    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, plan.steps, 0.05), b2=0.99)
+
+    @jax.jit
+    def step(scene: Params, own: Any) -> tuple[Params, Any]:
+        error = lambda scene: jnp.mean((render.pictures(scene) - images) ** 2)  # noqa: E731
+        updates, own = optimiser.update(jax.grad(error)(scene), own)
+        return optax.apply_updates(scene, updates), own
+
+    own = optimiser.init(scene)
+    for _ in range(plan.steps):
+        scene, own = step(scene, own)
+    return scene
+
+
+class Measures(NamedTuple):
+    """What pictures are measured with. real: digits, for their diversity."""
+
+    judge: Judge
+    real: Dataset
+    classes: int
+
+    def numbers(self, images: np.ndarray) -> Row:
+        """Of pictures whose classes come in turn: "class", how often the judge sees it; "frechet"
+        and "floor", that of as many real digits; "diversity" and "contrast", relative to
+        real digits.
+        """
+        labels = np.arange(len(images)) % self.classes
+        scores = measure(self.judge, np.clip(images, -1, 1), labels, ("Frechet distance",))
+        distance, floor = scores["Frechet distance"], scores["Frechet distance"].floor
+        real = diversity(to_float(self.real.images), np.asarray(self.real.labels), self.classes)
+        return {
+            "count": len(images),
+            "class": scores["agreement"].value,
+            "frechet": distance.value,
+            "floor": floor.value if floor else None,
+            "diversity": diversity(images, labels, self.classes) / real,
+            "contrast": float(images.std() / to_float(self.real.images).std()),
+        }
+
+
+def diversity(images: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """Root mean square distance between two pictures of one class, the mean over classes; 0 for
+    classes of one picture.
+    """
+    squares = []
+    for k in range(classes):
+        x = images[labels == k].reshape(-1, images[0].size).astype(np.float64)
+        squares.append(2 * x.var(axis=0, ddof=1).sum() if len(x) > 1 else 0.0)
+    return float(np.mean(np.sqrt(squares)))
+
+
+def run(choice: Choice, plan: Plan, model: runs.Model, measures: Measures) -> Row:
+    """Numbers of one choice, and the scenes."""
+    began = time.perf_counter()
+    scene = jax.block_until_ready(distilled(choice, plan, model))
+    return scored(scene, time.perf_counter() - began, measures)
+
+
+def run_traced(plan: Plan, measures: Measures) -> Row:
+    """The same of scenes fitted to real digits, the classes in turn."""
+    began = time.perf_counter()
+    labels = np.asarray(measures.real.labels)
+    own = [np.flatnonzero(labels == k)[: plan.scenes] for k in range(measures.classes)]
+    images = to_float(measures.real.images)[np.stack(own, axis=1).ravel()]
+    scene = jax.block_until_ready(traced(plan, images))
+    return scored(scene, time.perf_counter() - began, measures)
+
+
+def scored(scene: Params, seconds: float, measures: Measures) -> Row:
+    """A row: numbers of scenes and the scenes themselves."""
+    found = measures.numbers(np.asarray(render.pictures(scene)))
+    kept = {name: np.asarray(leaf, np.float64).round(4).tolist() for name, leaf in scene.items()}
+    return {"seconds": seconds, **found, "scene": kept}
+
+
+def run_teacher(weight: float, plan: Plan, model: runs.Model, measures: Measures) -> Row:
+    """Numbers of the teacher's own samples: Heun's method, 19 evaluations, with guidance twice as
+    many.
+    """
+    began = time.perf_counter()
+    count = plan.scenes * model.classes
+    sampler = Sampler(teacher(model, weight), table(solvers.heun, grids.karras(10)))
+    labels = runs.class_labels(count, model.classes)
+    images = runs.generate(
+        sampler, count, model.shape, labels, batch=count, seed=plan.seed, progress=False
+    )
+    seconds = time.perf_counter() - began
+    kept = np.asarray(images[: 4 * model.classes], np.float64).round(3).tolist()
+    return {"seconds": seconds, **measures.numbers(images), "images": kept}
