@@ -1,12 +1,14 @@
 """Scenes: what blobs draw, what particles are measured with, what the command says."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.scenes import __main__ as scenes
-from experiments.scenes import pictures, points, render
+from experiments.scenes import pictures, points, render, report
 from jaxdiff.distill.score_distillation import variance
 
 
@@ -162,3 +164,94 @@ def test_help_says_what_the_numbers_mean(capsys):
         scenes.main(["--help"])
     text = capsys.readouterr().out
     assert "python -m experiments.scenes --part points" in text and "in floors" in text
+
+
+COMMON = {"error": None, "machine": "here", "seconds": 3.0, "seed": 0}
+
+
+def points_row(name):
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    found = {"sliced": 0.3, "floor": 0.1, "shares": [0.5, 1.5], "spread": [0.0, 1.2], "ends": 3}
+    given = points.CHOICES[name]._asdict()
+    return COMMON | given | found | {
+        "problem": "points", "name": name, "count": 20, "steps": 9, "particles": x.tolist(),
+    }  # fmt: skip
+
+
+def digits_row(method, **choice):
+    found = {"count": 160, "class": 0.9, "frechet": 2.5, "floor": 2.0, "diversity": 0.4}
+    plan = pictures.Plan()._asdict()
+    row = COMMON | plan | found | {"problem": "digits", "method": method, "contrast": 0.8}
+    row |= choice | {"name": report.named(method, **choice)}
+    if method == "teacher":
+        return row | {"diversity": 0.8, "weight": 1.0, "images": np.zeros((40, 8, 8, 1)).tolist()}
+    scene = pictures.scattered(jax.random.key(0), 40, 3)
+    return row | {"scene": {name: leaf.tolist() for name, leaf in scene.items()}}
+
+
+@pytest.fixture
+def bowl(monkeypatch):
+    """A landscape that costs nothing."""
+    monkeypatch.setattr(points, "landscape", lambda x, model, choice: (x**2).sum(axis=1))
+
+
+def test_the_page_and_the_figure(bowl):
+    rows = [points_row("SDS"), points_row("VSD"), digits_row("teacher")]
+    rows += [digits_row("vsd", weight=1.0), digits_row("sds", weight=7.5)]
+    rows += [digits_row("vsd", weight=1.0, alone=True) | {"count": 10, "diversity": 0.0}]
+    rows += [COMMON | {"error": "ValueError: no", "problem": "digits", "name": "lost"}]
+    page = report.markdown(rows, {"command": "c", "jax": "0", "device": "cpu"})
+    assert "| SDS | 3.00 | 0.50 to 1.50 | 0.00 to 1.20 | 3 | 3 |" in page
+    assert "| VSD | 3.00 | 0.50 to 1.50 | 0.00 to 1.20 | - | 3 |" in page
+    assert "| VSD | 0.90 | 2.50 | 2.00 | 0.40 | 0.50 | 0.80 | 3 |" in page
+    assert "| SDS, guidance 7.5 | 0.90 | 2.50 | 2.00 | 0.40 | - | 0.80 | 3 |" in page
+    assert "| VSD, one scene of a class | 0.90 | - | - | - | - | 0.80 | 3 |" in page
+    assert "- digits, lost failed: ValueError: no" in page
+    titles = [axes.get_title(loc="left") for axes in report.figure(rows).axes]
+    assert titles[:3] == ["exact samples", "SDS", "VSD"]
+    assert "VSD:  class 0.90, diversity 0.40, Frechet 2.5" in titles
+    assert [report.line(row)[:8] for row in rows[-2:]] == ["  class ", "  failed"]
+    with pytest.raises(ValueError, match="no finished row"):
+        report.figure(rows[-1:])
+
+
+def small(folder, *more):
+    given = "--scenes 2 --blobs 3 --rank 2 --steps 4 --teacher-steps 3 --sds 2 --vsd 1"
+    given += " --particles 40 --point-steps 3 --start-steps 3"
+    return [*given.split(), "--out", str(folder), "--json", str(folder / "t.json"), *more]
+
+
+def test_stopping_keeps_what_was_made(tmp_path, monkeypatch, capsys, bowl):
+    made = points_row("SDS")
+
+    def run(choice, **settings):
+        if choice.method == "vsd":
+            raise KeyboardInterrupt
+        return {name: made[name] for name in ("sliced", "floor", "shares", "spread", "ends",
+                                              "particles", "seconds", "count")}  # fmt: skip
+
+    monkeypatch.setattr(points, "run", run)
+    assert scenes.main(small(tmp_path, "--part", "points")) == 130
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["SDS", "SDS, low levels"]
+    assert "particles" not in rows[0] and (tmp_path / "t.png").exists()
+    assert "2 rows" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_from_the_command_line_to_the_table(tmp_path, capsys):
+    assert scenes.main(small(tmp_path)) == 0
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert all(row["error"] is None for row in rows)
+    names = [row["name"] for row in rows]
+    assert names[:5] == list(points.CHOICES)
+    assert names[5:] == [
+        "teacher", "blobs fitted to digits", "SDS, guidance 2", "VSD", "VSD, levels annealed",
+        "VSD, one scene of a class",
+    ]  # fmt: skip
+    assert rows[-1]["count"] == 10 and rows[-1]["diversity"] == 0.0
+    assert rows[-2]["count"] == 20 and 0 <= rows[-2]["class"] <= 1
+    assert (tmp_path / "t.md").exists() and (tmp_path / "t.png").exists()
+    capsys.readouterr()
+    assert scenes.main(small(tmp_path)) == 0  # nothing is made again
+    assert capsys.readouterr().out.count(": made ") == len(rows)

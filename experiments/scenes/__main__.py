@@ -53,7 +53,7 @@ def of_points(options: argparse.Namespace) -> list[Job]:
     }  # fmt: skip
     return [
         Job(
-            {**choice._asdict(), **common, "problem": "points", "method": name},
+            {**choice._asdict(), **common, "problem": "points", "name": name},
             functools.partial(points.run, choice, **common),
         )
         for name, choice in points.CHOICES.items()
@@ -69,17 +69,19 @@ def of_digits(options: argparse.Namespace) -> list[Job]:
     common = {"problem": "digits", **plan._asdict(), "teacher": fingerprint(model)}
     jobs = []
     for weight in sorted({1.0, *options.vsd}):
-        settings = {**common, "method": report.named("teacher", weight), "weight": weight}
+        settings = {**common, "method": "teacher", "weight": weight}
+        settings["name"] = report.named("teacher", weight)
         make = functools.partial(pictures.run_teacher, weight, plan, model, measures)
         jobs.append(Job(settings, make))
     make = functools.partial(pictures.run_traced, plan, measures)
-    jobs.append(Job({**common, "method": report.TRACED}, make))
+    jobs.append(Job({**common, "method": "traced", "name": report.TRACED}, make))
     choices = [pictures.Choice("sds", weight) for weight in options.sds]
     choices += [pictures.Choice("vsd", weight) for weight in options.vsd]
     choices += [pictures.Choice("vsd", options.vsd[0], annealed=True)] if options.vsd else []
     choices += [pictures.Choice("vsd", options.vsd[0], alone=True)] if options.vsd else []
     for choice in choices:
-        settings = {**common, **choice._asdict(), "method": report.named(**choice._asdict())}
+        told = choice._asdict()
+        settings = {**common, **told, "name": report.named(**told)}
         make = functools.partial(pictures.run, choice, plan, model, measures)
         jobs.append(Job(settings, make))
     return jobs
@@ -162,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part in dict.fromkeys(options.part):
             jobs = of_points(options) if part == "points" else of_digits(options)
             for number, job in enumerate(jobs, 1):
-                title = f"[{number}/{len(jobs)}] {part}, {job.settings['method']}"
+                title = f"[{number}/{len(jobs)}] {part}, {job.settings['name']}"
                 row = store.obtain(options.out, job.settings, job.make, title, options.fresh)
                 rows.append(row)
                 print(report.line(row), flush=True)

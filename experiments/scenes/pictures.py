@@ -187,10 +187,11 @@ def run(choice: Choice, plan: Plan, model: runs.Model, measures: Measures) -> Ro
 
 
 def run_traced(plan: Plan, measures: Measures) -> Row:
-    """The same of scenes fitted to real digits, the classes in turn."""
+    """The same of scenes fitted to real digits drawn at random, the classes in turn."""
     began = time.perf_counter()
-    labels = np.asarray(measures.real.labels)
-    own = [np.flatnonzero(labels == k)[: plan.scenes] for k in range(measures.classes)]
+    mixed = np.random.default_rng(plan.seed).permutation(len(measures.real))
+    labels = np.asarray(measures.real.labels)[mixed]
+    own = [mixed[labels == k][: plan.scenes] for k in range(measures.classes)]
     images = to_float(measures.real.images)[np.stack(own, axis=1).ravel()]
     scene = jax.block_until_ready(traced(plan, images))
     return scored(scene, time.perf_counter() - began, measures)
@@ -204,12 +205,12 @@ def scored(scene: Params, seconds: float, measures: Measures) -> Row:
 
 
 def run_teacher(weight: float, plan: Plan, model: runs.Model, measures: Measures) -> Row:
-    """Numbers of the teacher's own samples: Heun's method, 19 evaluations, with guidance twice as
+    """Numbers of the teacher's own samples: Heun's method, 35 evaluations, with guidance twice as
     many.
     """
     began = time.perf_counter()
     count = plan.scenes * model.classes
-    sampler = Sampler(teacher(model, weight), table(solvers.heun, grids.karras(10)))
+    sampler = Sampler(teacher(model, weight), table(solvers.heun, grids.karras(18)))
     labels = runs.class_labels(count, model.classes)
     images = runs.generate(
         sampler, count, model.shape, labels, batch=count, seed=plan.seed, progress=False

@@ -18,7 +18,8 @@ Row = dict[str, Any]
 DRAWN = ("particles", "scene", "images")  # kept for the figure, not told in the table
 TRACED = "blobs fitted to digits"
 ENOUGH = 60  # pictures that a Frechet distance is given of
-FINE = 96  # pixels that a scene is drawn with for the eye
+PAPER = "#f1f2f0"
+FINE = 64  # pixels that a scene is drawn with for the eye
 
 LEGEND = """\
 Points. **distance**: sliced Wasserstein distance to exact samples in floors, a floor being that of
@@ -57,7 +58,7 @@ def _points(row: Row) -> dict[str, str]:
         "distance": f"{row['sliced'] / row['floor']:.2f}",
         "shares": span(row["shares"]),
         "spread": span(row["spread"]),
-        "ends": f"{row['ends']}" if row["method"].startswith("SDS") else "",
+        "ends": f"{row['ends']}" if row["method"] == "sds" else "",
         "seconds": f"{row['seconds']:.0f}",
     }
 
@@ -93,12 +94,12 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
         text += [
             "## Points", "",
             f"{one['count']} particles, {one['steps']} updates, seed {one['seed']}.", "",
-            *_table([(r["method"], _points(r)) for r in at]), "",
+            *_table([(r["name"], _points(r)) for r in at]), "",
         ]  # fmt: skip
     if at := [row for row in whole if row["problem"] == "digits"]:
         one = at[0]
-        own = {r["weight"]: r["diversity"] for r in at if r["method"].startswith("teacher")}
-        cells = [(r["method"], _digits(r, own.get(r.get("weight", 1.0)))) for r in at]
+        own = {r["weight"]: r["diversity"] for r in at if r["method"] == "teacher"}
+        cells = [(r["name"], _digits(r, own.get(r.get("weight", 1.0)))) for r in at]
         text += [
             "## Digits", "",
             f"{one['scenes']} scenes of a class, {one['blobs']} blobs each, {one['steps']} "
@@ -106,7 +107,7 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
             *_table(cells), "",
         ]  # fmt: skip
     for row in (r for r in rows if r["error"]):
-        text.append(f"- {row['problem']}, {row['method']} failed: {' '.join(row['error'].split())}")
+        text.append(f"- {row['problem']}, {row['name']} failed: {' '.join(row['error'].split())}")
     return "\n".join(text).rstrip() + "\n"
 
 
@@ -120,48 +121,55 @@ def _table(rows: list[tuple[str, dict[str, str]]]) -> list[str]:
 
 @styled
 def figure(rows: Sequence[Row]) -> Figure:
-    """Panels of points above rows of pictures, of the rows there are.
+    """Panels of points above pictures: the teacher's and those of SDS to the left, of VSD to the
+    right.
 
     Raises ValueError if no row has anything to draw.
     """
     from matplotlib.figure import Figure
 
     done = [row for row in rows if not row["error"]]
-    at = [row for row in done if row["problem"] == "points"]
-    strips = _strips([row for row in done if row["problem"] == "digits"])
-    if not at and not strips:
+    clouds = [row for row in done if row["problem"] == "points" and not row["few"]]
+    sides = _sides([row for row in done if row["problem"] == "digits"])
+    if not clouds and not any(sides):
         raise ValueError("there is no finished row to draw")
-    shown = at[:4]
-    panel, tile = WIDTH / (len(shown) + 1), (WIDTH - LEFT) / 10
-    top = panel + 0.35 if at else 0.05
-    heights = [tile * len(tiles) + BETWEEN for _, _, tiles in strips]
-    made = Figure(figsize=(WIDTH, top + sum(heights) + 0.05))
-    down = made.get_figheight()
-    place = lambda x, y, w, h: (x / WIDTH, (down - y - h) / down, w / WIDTH, h / down)  # noqa: E731
-    if at:
-        given = points.problem()
-        exact = {"method": "exact samples", "particles": _exact(given, at[0])}
-        for n, row in enumerate([exact, *shown]):
-            axes = made.add_axes(place(n * panel + 0.04, 0.3, panel - 0.08, panel - 0.08))
-            _panel(axes, row, given)
-    y = top
-    for (name, note, tiles), height in zip(strips, heights, strict=True):
-        axes = made.add_axes(place(LEFT, y, WIDTH - LEFT, height - BETWEEN))
-        _sheet(axes, tiles)
-        middle = (down - y - (height - BETWEEN) / 2) / down
-        made.text(0.004, middle + 0.004, name, va="bottom", size=9.5, weight="bold", color=INK)
-        made.text(0.004, middle - 0.002, note, va="top", size=8, color=SOFT, linespacing=1.4)
-        y += height
+    panel = min(WIDTH / (len(clouds) + 1), 2.2)
+    top = panel + 0.3 if clouds else 0.0
+    down = top + max(sum(_height(tiles) for _, tiles in side) for side in sides)
+    made = Figure(figsize=(WIDTH, down))
+
+    def place(x: float, y: float, width: float, height: float) -> Axes:
+        """Axes whose upper left corner is at (x, y) inches."""
+        where = (x / WIDTH, 1 - (y + height) / down, width / WIDTH, height / down)
+        return made.add_axes(where)
+
+    given = points.problem()
+    exact = [_exact(given, clouds[0])] if clouds else []
+    for n, row in enumerate([*exact, *clouds]):
+        axes = place(n * panel + 0.03, 0.28, panel - 0.06, panel - 0.06)
+        _panel(axes, row, given)
+    for side, x in zip(sides, (0.03, WIDTH / 2 + 0.06), strict=True):
+        y = top
+        for title, tiles in side:
+            axes = place(x, y + HEAD, SIDE, len(tiles) * SIDE / 10)
+            _sheet(axes, tiles)
+            axes.set_title(title, fontsize=8.5, pad=3)
+            y += _height(tiles)
     return made
 
 
-LEFT, BETWEEN = 1.72, 0.1  # inches
+HEAD, SIDE = 0.27, WIDTH / 2 - 0.09  # inches
 
 
-def _exact(given: points.Problem, row: Row) -> np.ndarray:
+def _height(tiles: np.ndarray) -> float:
+    return HEAD + len(tiles) * SIDE / 10
+
+
+def _exact(given: points.Problem, row: Row) -> Row:
     import jax
 
-    return np.asarray(given.samples(jax.random.key(row["seed"] + 7), row["count"]))
+    x = np.asarray(given.samples(jax.random.key(row["seed"] + 7), row["count"]))
+    return {"method": "", "name": "exact samples", "particles": x}
 
 
 def _panel(axes: Axes, row: Row, given: points.Problem) -> None:
@@ -172,8 +180,9 @@ def _panel(axes: Axes, row: Row, given: points.Problem) -> None:
     at = np.linspace(-reach, reach, 72)
     x, y = np.meshgrid(at, at)
     flat = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    if row.get("method", "").startswith("SDS"):
-        choice = points.CHOICES[row["method"]]
+    sds = row["method"] == "sds"
+    if sds:
+        choice = points.CHOICES[row["name"]]
         height = np.asarray(points.landscape(flat, given.model, choice))
         edges = height.min() + (np.quantile(height, 0.9) - height.min()) * np.geomspace(0.003, 1, 9)
     else:
@@ -181,30 +190,31 @@ def _panel(axes: Axes, row: Row, given: points.Problem) -> None:
         edges = height.min() * np.array([0.9, 0.7, 0.5, 0.3, 0.15, 0.05])
     axes.contour(x, y, height.reshape(x.shape), edges, colors=SOFT, linewidths=0.5, alpha=0.6)
     z = np.asarray(row["particles"])
-    sds = row["method"].startswith("SDS")
-    colour = COLOURS[3] if sds else COLOURS[0] if row["method"].startswith("VSD") else INK
+    colour = {"sds": COLOURS[3], "vsd": COLOURS[0]}.get(row["method"], INK)
     axes.scatter(*z.T, s=14 if sds else 1.6, c=colour, alpha=0.8 if sds else 0.5, lw=0, zorder=3)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
-    axes.set_title(row["method"])
+    axes.set_title(row["name"])
     axes.spines[:].set_visible(True)
 
 
-def _strips(rows: Sequence[Row]) -> list[tuple[str, str, np.ndarray]]:
-    """Names, notes and tiles (rows, 10, h, w) of what is shown of digits."""
-    made = []
+def _sides(rows: Sequence[Row]) -> tuple[list[tuple[str, np.ndarray]], ...]:
+    """Titles and tiles (rows, 10, h, w) to the left and to the right."""
+    left, right = [], []
     for row in rows:
-        count = 1 if row.get("alone") else SHOWN.get(row["method"].split(",")[0], 2)
-        images = _pictures(row)[: 10 * count, :, :, 0]
-        several = f", diversity {row['diversity']:.2f}" if row["diversity"] else ""
-        note = f"class {row['class']:.2f}{several}"
-        if row["count"] >= ENOUGH:
-            note += f"\nFrechet {row['frechet']:.2f}"
-        name = row["method"].replace(", ", "\n")
-        made.append((name, note, images.reshape(-1, 10, *images.shape[1:])))
-    return made
+        first = row.get("weight", 1.0) == 1
+        count = {"teacher": 2 * first, "sds": 2 if first else 1, "vsd": 4 if first else 1}
+        shown = 1 if row.get("alone") or row.get("annealed") else count.get(row["method"], 0)
+        if shown:
+            images = _pictures(row)[: 10 * shown, :, :, 0]
+            tiles = images.reshape(shown, 10, *images.shape[1:])
+            (right if row["method"] == "vsd" else left).append((_title(row), tiles))
+    return left, right
 
 
-SHOWN = {"teacher": 2, "VSD": 3}
+def _title(row: Row) -> str:
+    told = [f"diversity {row['diversity']:.2f}"] if row["diversity"] else []
+    told += [f"Frechet {row['frechet']:.1f}"] if row["count"] >= ENOUGH else []
+    return f"{row['name']}:  class {row['class']:.2f}, " + ", ".join(told)
 
 
 def _pictures(row: Row) -> np.ndarray:
@@ -215,16 +225,14 @@ def _pictures(row: Row) -> np.ndarray:
 
 
 def _sheet(axes: Axes, tiles: np.ndarray) -> None:
-    """Pictures in rows as one, dark ink on white, with white lines between them."""
+    """Pictures in rows, dark ink on pale paper, with white lines between them."""
     from matplotlib.colors import LinearSegmentedColormap
 
     rows, columns, size, _ = tiles.shape
     scale = FINE // size
     big = tiles.repeat(scale, axis=2).repeat(scale, axis=3)
-    edge = ((0, 0), (0, 0), (3, 3), (3, 3))
-    big = np.pad(big, edge, constant_values=np.nan)
+    big = np.pad(big, ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=np.nan)
     whole = big.transpose(0, 2, 1, 3).reshape(rows * big.shape[2], -1)
-    shades = LinearSegmentedColormap.from_list("ink", ["#f1f2f0", INK])
-    shades.set_bad("white")
+    shades = LinearSegmentedColormap.from_list("ink", [PAPER, INK]).with_extremes(bad="white")
     axes.imshow(whole, cmap=shades, vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
