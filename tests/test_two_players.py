@@ -28,7 +28,12 @@ from matching import (
 from playing import apart
 
 from jaxdiff import distill, solvers
-from jaxdiff.distill.adversarial import approximate_penalty, gradient_penalty
+from jaxdiff.distill.adversarial import (
+    Critic,
+    approximate_penalty,
+    critic_player,
+    gradient_penalty,
+)
 from jaxdiff.distill.generator import generate, generator_tables
 from jaxdiff.distill.lora import adapted, adapters
 from jaxdiff.distill.student import Student
@@ -485,3 +490,10 @@ def test_a_critic_that_is_not_there_is_told():
     data = {"image": jnp.zeros((4, 2), jnp.float32)}
     with pytest.raises(ValueError, match="this loss needs a critic"):
         method.players["student"].loss(tiny_params(), context, data, KEY)
+
+
+def test_a_critic_brings_its_optimiser_or_has_the_methods():
+    own, usual = optax.sgd(1.0), optax.sgd(2.0)
+    critic = Critic(lambda params, x, cond: x, {})
+    assert critic_player(critic, None, usual).optimiser is usual
+    assert critic_player(critic._replace(optimiser=own), None, usual).optimiser is own

@@ -8,8 +8,7 @@ place a random scene of its class, so that a rendering's condition is known befo
 import functools
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +84,10 @@ def method_of(
     choice: Choice, plan: Plan, model: runs.Model, scene: Params, last: float, rate: Any
 ) -> Method:
     """The method, its levels uniform in time from 2 % to ``last``."""
-    common = {"levels": in_time(VP(), 0.02, last), "optimiser": optax.adam(rate, b2=0.99)}
+    common = {
+        "levels": in_time(cast(Any, VP()), 0.02, last),
+        "optimiser": optax.adam(rate, b2=0.99),
+    }
     draw = functools.partial(in_turn, model.classes)
     told = teacher(model, choice.weight)
     if choice.method == "sds":
@@ -121,7 +123,7 @@ def distilled(choice: Choice, plan: Plan, model: runs.Model) -> Params:
     return players["student"]
 
 
-def _later(rate: Callable[[Array], Array], made: int, step: Array) -> Array:
+def _later(rate: optax.Schedule, made: int, step: Any) -> Any:
     return rate(step + made)
 
 

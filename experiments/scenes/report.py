@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.scenes import points, render
@@ -135,7 +136,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         raise ValueError("there is no finished row to draw")
     panel = min(WIDTH / (len(clouds) + 1), 2.2)
     top = panel + 0.3 if clouds else 0.0
-    down = top + max(sum(_height(tiles) for _, tiles in side) for side in sides)
+    down = top + max(sum(_height(tiles) for _, tiles in side) for side in sides) + 0.06
     made = Figure(figsize=(WIDTH, down))
 
     def place(x: float, y: float, width: float, height: float) -> Axes:
@@ -186,7 +187,7 @@ def _panel(axes: Axes, row: Row, given: points.Problem) -> None:
         height = np.asarray(points.landscape(flat, given.model, choice))
         edges = height.min() + (np.quantile(height, 0.9) - height.min()) * np.geomspace(0.003, 1, 9)
     else:
-        height = -np.exp(np.asarray(given.model.log_density(flat, 0.0)))
+        height = -np.exp(np.asarray(given.model.log_density(jnp.asarray(flat), 0.0)))
         edges = height.min() * np.array([0.9, 0.7, 0.5, 0.3, 0.15, 0.05])
     axes.contour(x, y, height.reshape(x.shape), edges, colors=SOFT, linewidths=0.5, alpha=0.6)
     z = np.asarray(row["particles"])
@@ -212,9 +213,10 @@ def _sides(rows: Sequence[Row]) -> tuple[list[tuple[str, np.ndarray]], ...]:
 
 
 def _title(row: Row) -> str:
-    told = [f"diversity {row['diversity']:.2f}"] if row["diversity"] else []
+    told = [f"class {row['class']:.2f}"]
+    told += [f"diversity {row['diversity']:.2f}"] if row["diversity"] else []
     told += [f"Frechet {row['frechet']:.1f}"] if row["count"] >= ENOUGH else []
-    return f"{row['name']}:  class {row['class']:.2f}, " + ", ".join(told)
+    return f"{row['name']}:  " + ", ".join(told)
 
 
 def _pictures(row: Row) -> np.ndarray:
