@@ -175,7 +175,7 @@ def karras_law(first, last):
 
 def log_normal_law(mean, std):
     def law(s):
-        assert abs(np.log(s).mean() - mean) < 0.15 * std
+        assert abs(np.log(s).mean() - mean) < 0.1 * std
         np.testing.assert_allclose(np.log(s).std(), std, rtol=0.1)
 
     return law

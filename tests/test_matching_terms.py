@@ -290,7 +290,7 @@ def rendered(method, **options):
     draws = []
 
     def render(scene, key):
-        z = jax.random.normal(key, (COUNT, 2))
+        z = jax.random.normal(jax.random.split(key)[1], (COUNT, 2))
         draws.append(np.asarray(z))
         return scene["scale"][None] * z + scene["shift"][None]
 
