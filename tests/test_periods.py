@@ -98,7 +98,7 @@ def test_all_periods_of_three_players_resume_to_the_same_numbers(
 @pytest.mark.parametrize(
     "name, periods",
     [
-        ("f_distill", (2, 1, 3)),
+        pytest.param("f_distill", (2, 1, 3), marks=pytest.mark.slow),
         pytest.param("f_distill", (1, 2, 3), marks=pytest.mark.slow),
         pytest.param("dmd2", (3, 2), marks=pytest.mark.slow),
         pytest.param("ddgan", (2, 3), marks=pytest.mark.slow),
