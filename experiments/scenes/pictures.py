@@ -130,11 +130,12 @@ def _later(rate: optax.Schedule, made: int, step: Any) -> Any:
 def traced(plan: Plan, images: np.ndarray) -> Params:
     """Scenes fitted to images by least squares: what blobs can draw at all."""
     scene = scattered(jax.random.key(plan.seed), len(images), plan.blobs)
+    target = jnp.asarray(images, scene["angle"].dtype)
     optimiser = optax.adam(optax.cosine_decay_schedule(RATE, plan.steps, 0.05), b2=0.99)
 
     @jax.jit
     def step(scene: Params, own: Any) -> tuple[Params, Any]:
-        error = lambda scene: jnp.mean((render.pictures(scene) - images) ** 2)  # noqa: E731
+        error = lambda scene: jnp.mean((render.pictures(scene) - target) ** 2)  # noqa: E731
         updates, own = optimiser.update(jax.grad(error)(scene), own)
         return optax.apply_updates(scene, updates), own
 

@@ -206,8 +206,8 @@ def _sides(rows: Sequence[Row]) -> tuple[list[tuple[str, np.ndarray]], ...]:
         count = {"teacher": 2 * first, "sds": 2 if first else 1, "vsd": 4 if first else 1}
         shown = 1 if row.get("alone") or row.get("annealed") else count.get(row["method"], 0)
         if shown:
-            images = _pictures(row)[: 10 * shown, :, :, 0]
-            tiles = images.reshape(shown, 10, *images.shape[1:])
+            images = _pictures(row)[: 10 * shown, :, :, 0]  # fewer, if there are fewer scenes
+            tiles = images.reshape(-1, 10, *images.shape[1:])
             (right if row["method"] == "vsd" else left).append((_title(row), tiles))
     return left, right
 
