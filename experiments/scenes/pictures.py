@@ -25,7 +25,7 @@ from jaxdiff.distill.score_distillation import (
 )
 from jaxdiff.distill.student import Student
 from jaxdiff.evaluation import Judge, measure
-from jaxdiff.method import Method
+from jaxdiff.method import Batch, Context, Method, Metrics, Player
 from jaxdiff.networks import from_linen
 from jaxdiff.process import VP
 from jaxdiff.sampling.sample import Sampler
@@ -130,19 +130,19 @@ def _later(rate: optax.Schedule, made: int, step: Any) -> Any:
 def traced(plan: Plan, images: np.ndarray) -> Params:
     """Scenes fitted to images by least squares: what blobs can draw at all."""
     scene = scattered(jax.random.key(plan.seed), len(images), plan.blobs)
-    target = jnp.asarray(images, scene["angle"].dtype)
+
+    def loss(params: Params, context: Context, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+        value = jnp.mean((render.pictures(params) - batch["image"]) ** 2)
+        return value, {"loss": value}
+
     optimiser = optax.adam(optax.cosine_decay_schedule(RATE, plan.steps, 0.05), b2=0.99)
-
-    @jax.jit
-    def step(scene: Params, own: Any) -> tuple[Params, Any]:
-        error = lambda scene: jnp.mean((render.pictures(scene) - target) ** 2)  # noqa: E731
-        updates, own = optimiser.update(jax.grad(error)(scene), own)
-        return optax.apply_updates(scene, updates), own
-
-    own = optimiser.init(scene)
-    for _ in range(plan.steps):
-        scene, own = step(scene, own)
-    return scene
+    method = Method(
+        init=lambda key: {"student": scene}, players={"student": Player(loss, optimiser)},
+        sampler=lambda state: None,
+    )  # fmt: skip
+    batch = {"image": images.astype(scene["angle"].dtype)}
+    state = fit(method, lambda step: batch, steps=plan.steps, progress=sys.stderr.isatty())
+    return state.params["student"]
 
 
 class Measures(NamedTuple):
