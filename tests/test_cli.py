@@ -86,6 +86,7 @@ def test_runs_hold_what_they_need(folder):
         assert [row["step"] for row in students.history(folder / name)][-1] == 30
 
 
+@pytest.mark.slow
 def test_sampling_is_independent_of_the_batch(folder, capsys):
     def sample(*more):
         out = folder / "samples"

@@ -221,6 +221,7 @@ def failing(goal):
     raise FloatingPointError("student/loss is nan after 7 steps")
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_the_table(tmp_path, capsys, monkeypatch, small):
     monkeypatch.setitem(RECIPES, "broken", Recipe(failing))
     monkeypatch.setattr(train, "pretrained", lambda problem, seed, steps: (fresh(problem), 0.0))

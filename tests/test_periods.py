@@ -19,7 +19,7 @@ from jaxdiff.training.ema import constant, power
 
 NAMES, STEPS = ("fake", "ratio", "student"), 6
 PRODUCT = list(itertools.product((1, 2, 3), repeat=3))
-QUICK = [(1, 1, 1), (1, 2, 3), (2, 1, 3), (3, 2, 1), (2, 3, 2)]
+QUICK = [(1, 2, 3), (3, 2, 1)]
 
 
 def with_periods(method, periods):

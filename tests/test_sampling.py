@@ -161,6 +161,7 @@ def test_adaptive_solves_the_flow(gaussian, per_sample):
     assert (loose.nfe < out.nfe).all()
 
 
+@pytest.mark.slow
 def test_adaptive_is_independent_of_the_batch(mixture):
     x = 20.0 * start_noise(jax.random.key(0), 4, (2,), jnp.float64)
     labels = jnp.arange(4.0)

@@ -91,6 +91,7 @@ def test_a_batch_has_the_classes_in_turn(key):
 # Points
 
 
+@pytest.mark.slow
 def test_score_distillation_descends_its_landscape():
     """The gradient of L is E w (eps_teacher - eps), for the same levels and noises."""
     given, choice, draws = points.problem(), points.CHOICES["SDS, low levels"], 64
@@ -106,6 +107,7 @@ def test_score_distillation_descends_its_landscape():
     np.testing.assert_allclose(jax.grad(L)(x)[0], expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_numbers_of_exact_and_of_collapsed_particles():
     given = points.problem()
     exact = points.numbers(np.asarray(given.samples(jax.random.key(3), 1000)), given, 0)
@@ -221,6 +223,7 @@ def small(folder, *more):
     return [*given.split(), "--out", str(folder), "--json", str(folder / "t.json"), *more]
 
 
+@pytest.mark.slow
 def test_stopping_keeps_what_was_made(tmp_path, monkeypatch, capsys, bowl):
     made = points_row("SDS")
 

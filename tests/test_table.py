@@ -200,9 +200,9 @@ def test_helpful_errors(mixture, start, key):
     [
         (solvers.euler, {}),
         (solvers.heun, {}),
-        (solvers.lms, {"order": 3}),
+        pytest.param(solvers.lms, {"order": 3}, marks=pytest.mark.slow),
         (solvers.dpmpp, {"order": 3}),
-        (solvers.unipc, {"order": 3}),
+        pytest.param(solvers.unipc, {"order": 3}, marks=pytest.mark.slow),
     ],
     ids=name,
 )
@@ -348,6 +348,7 @@ def test_any_few_steps_are_finite_with_finite_gradients(solver, options, steps, 
     check_few_steps(solver, options, steps, end)
 
 
+@pytest.mark.slow
 def test_values_are_finite_for_every_end(mixture, start):
     """Samples, on the host: every solver, 2 to 5 steps, every terminal policy."""
     D = lambda y, s: np.asarray(mixture.denoiser(y, s))  # noqa: E731

@@ -48,7 +48,12 @@ T = flat_teacher
 ON_TEACHER = {"head": HEAD, "trunk": "teacher", "scores": False}
 
 
-@pytest.mark.parametrize("name", FRAMES)
+QUICK = ("dmd2", "sida", "ddgan")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in FRAMES]
+)
 def test_a_player_moves_itself_alone(name):
     with jax.enable_x64(False):
         moves_itself_alone(FRAMES[name](), tiny_batch())
@@ -339,6 +344,7 @@ def test_a_scene_is_sampled_by_rendering_it():
         np.testing.assert_array_equal(method.sampler(state, ema="slow")(KEY), render(other, KEY))
 
 
+@pytest.mark.slow
 def test_latents_are_of_the_sample_and_the_evaluation():
     """Sample 3 is the same in any batch; its steps are random in themselves."""
     with jax.enable_x64(False):
