@@ -8,6 +8,7 @@ import pytest
 from golden_numbers import load
 
 from jaxdiff import grids, solvers
+from jaxdiff.distance import absolute, pseudo_huber, squared
 from jaxdiff.distill import consistency
 from jaxdiff.distill.consistency import (
     Pair,
@@ -17,7 +18,7 @@ from jaxdiff.distill.consistency import (
     ect_level,
 )
 from jaxdiff.distill.levels import karras_level
-from jaxdiff.distill.primitives import absolute, drop_labels, perturb, pseudo_huber, squared
+from jaxdiff.distill.primitives import drop_labels, perturb
 from jaxdiff.distill.score_matching import score_matching, score_matching_loss
 from jaxdiff.distill.student import Student
 from jaxdiff.exact import Gaussian

@@ -14,6 +14,7 @@ from golden_numbers import load
 
 from jaxdiff import grids, solvers
 from jaxdiff.conditioning.guidance import classifier_free
+from jaxdiff.distance import pseudo_huber, squared
 from jaxdiff.distill import continuous_consistency as continuous
 from jaxdiff.distill.consistency import (
     consistency_distillation,
@@ -41,7 +42,7 @@ from jaxdiff.distill.multistep_consistency import (
     segment_levels,
     segment_target,
 )
-from jaxdiff.distill.primitives import implied, jump, perturb, pseudo_huber, squared
+from jaxdiff.distill.primitives import implied, jump, perturb
 from jaxdiff.distill.student import Student
 from jaxdiff.distill.tangents import warmup
 from jaxdiff.distill.teacher import rollout

@@ -11,10 +11,11 @@ from golden_numbers import load
 
 from jaxdiff import solvers
 from jaxdiff.conditioning.guidance import classifier_free
+from jaxdiff.distance import absolute, squared
 from jaxdiff.distill import classifier_features, guided, knowledge, progressive
 from jaxdiff.distill.consistency import ct_scales
 from jaxdiff.distill.levels import karras_level
-from jaxdiff.distill.primitives import absolute, implied, perturb, squared
+from jaxdiff.distill.primitives import implied, perturb
 from jaxdiff.distill.progressive import Question, cosine_levels, karras_levels, nested_levels
 from jaxdiff.distill.score_matching import score_matching_loss
 from jaxdiff.distill.stages import Before

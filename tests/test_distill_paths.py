@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from jaxdiff import grids, solvers
+from jaxdiff.distance import chamfer, pseudo_huber, squared
 from jaxdiff.distill import bootstrap, piecewise_flow, simple_fast
-from jaxdiff.distill.primitives import chamfer, implied, perturb, pseudo_huber, squared
+from jaxdiff.distill.primitives import implied, perturb
 from jaxdiff.distill.rectified_flow import (
     flow_loss,
     pairs_like,
@@ -25,12 +26,13 @@ from jaxdiff.distill.rectified_flow import (
 )
 from jaxdiff.distill.stages import Before
 from jaxdiff.distill.student import Student
-from jaxdiff.distill.teacher import advance, make_pairs
+from jaxdiff.distill.teacher import advance
 from jaxdiff.distill.tract import tract, tract_stages, tract_table, tract_target
 from jaxdiff.exact import Gaussian
 from jaxdiff.method import Context
 from jaxdiff.prediction import as_partial, denoiser, expand, predictor
 from jaxdiff.process import VP, RectifiedFlow
+from jaxdiff.sampling.pairs import make_pairs
 from jaxdiff.sampling.sample import Sampler, sample, start_noise, trajectory
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.singlestep import euler_step, heun_step, unit_first

@@ -39,8 +39,8 @@ from noting import f as plain
 from scipy.stats import norm
 
 from jaxdiff import distill, solvers
+from jaxdiff.distance import absolute
 from jaxdiff.distill import adversarial, flow_map
-from jaxdiff.distill.primitives import absolute
 from jaxdiff.distill.rectified_flow import reflow_distillation, u_shaped_times
 from jaxdiff.distill.student import Student
 from jaxdiff.process import EDM

@@ -12,6 +12,7 @@ import pytest
 from golden_numbers import load
 
 from jaxdiff import grids
+from jaxdiff.distance import squared
 from jaxdiff.distill.adversarial import HINGE, SOFTPLUS, Critic, balanced
 from jaxdiff.distill.inductive_moments import (
     Times,
@@ -23,7 +24,7 @@ from jaxdiff.distill.inductive_moments import (
     simple_edm,
     time_weight,
 )
-from jaxdiff.distill.primitives import implied, jump, perturb, squared
+from jaxdiff.distill.primitives import implied, jump, perturb
 from jaxdiff.distill.shortcut import draw_step, flow_tables, shortcut, two_halves
 from jaxdiff.distill.student import Student
 from jaxdiff.distill.trajectory_consistency import (

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1] / "jaxdiff"
 LAYERS = [
     {"typing"},
     {"method", "process"},
-    {"prediction", "exact", "grids"},
+    {"prediction", "exact", "grids", "distance"},
     {"solvers"},
     {"sampling", "conditioning", "analysis", "metrics"},
     {"networks", "pretrained", "data"},

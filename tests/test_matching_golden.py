@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from golden_numbers import load
 
+from jaxdiff.distance import squared
 from jaxdiff.distill.adversarial import SOFTPLUS
 from jaxdiff.distill.diff_instruct import score_difference
 from jaxdiff.distill.f_distill import bin_means, divergence_weight, ratio
 from jaxdiff.distill.generator import normaliser, push
 from jaxdiff.distill.levels import karras_level
-from jaxdiff.distill.primitives import perturb, squared
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.distill.score_identity import identity_loss
 from jaxdiff.prediction import expand
 from jaxdiff.typing import Outputs

@@ -8,19 +8,22 @@ import numpy as np
 import optax
 import pytest
 
+from jaxdiff import distance as distances
 from jaxdiff import grids, solvers
 from jaxdiff.conditioning.guidance import classifier_free
-from jaxdiff.distill import primitives, tangents
-from jaxdiff.distill.primitives import implied, jump, of_features, squared
+from jaxdiff.distance import of_features, squared
+from jaxdiff.distill import tangents
+from jaxdiff.distill.primitives import implied, jump
 from jaxdiff.distill.score_matching import score_matching
 from jaxdiff.distill.stages import Stage
 from jaxdiff.distill.student import Student, regression
-from jaxdiff.distill.teacher import make_pairs, pair_batches, rollout
+from jaxdiff.distill.teacher import rollout
 from jaxdiff.exact import Gaussian
 from jaxdiff.networks import MLP, UNet, from_linen, graft, init
 from jaxdiff.prediction import conditioned, denoiser, predictor
 from jaxdiff.process import EDM, VP, RectifiedFlow, TrigFlow
 from jaxdiff.sampling.direct import direct
+from jaxdiff.sampling.pairs import make_pairs, pair_batches
 from jaxdiff.sampling.picard import picard
 from jaxdiff.sampling.sample import Sampler, sample
 from jaxdiff.sampling.table import load_table, pad
@@ -226,8 +229,8 @@ def test_tangents(gaussian):
     np.testing.assert_allclose(rate, 0.0, atol=1e-12)
     assert not jax.grad(lambda y: tangents.along(f, (y, s), (slope, s))[1].sum())(y).any()
     g = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_allclose(primitives.norm(g), [5.0, 0.0])
-    assert np.isfinite(jax.grad(lambda g: primitives.norm(g).sum())(g)).all()
+    np.testing.assert_allclose(distances.norm(g), [5.0, 0.0])
+    assert np.isfinite(jax.grad(lambda g: distances.norm(g).sum())(g)).all()
     np.testing.assert_allclose(tangents.normalised(g, 0.1)[0], g[0] / 5.1)
     np.testing.assert_allclose(tangents.normalised(g, 0.1, True)[0], g[0] / (5 / 2**0.5 + 0.1))
     np.testing.assert_allclose(tangents.warmup(jnp.asarray(30), 120), 0.25)
@@ -325,9 +328,9 @@ def test_a_name_of_an_average_is_not_taken_twice():
 def test_a_distance_of_what_is_not_a_number_is_none():
     """The distances that guard their root at 0 do not hide a NaN there."""
     nan, zero = jnp.full((1, 2), jnp.nan), jnp.zeros((1, 2))
-    for distance in (primitives.pseudo_huber(0.0), primitives.pseudo_huber(0.1), squared):
+    for distance in (distances.pseudo_huber(0.0), distances.pseudo_huber(0.1), squared):
         assert np.isnan(distance(nan, zero)).all()
-    assert np.isnan(primitives.norm(nan)).all() and primitives.norm(zero) == 0.0
+    assert np.isnan(distances.norm(nan)).all() and distances.norm(zero) == 0.0
 
 
 def test_every_stage_draws_numbers_of_its_own():

@@ -105,5 +105,5 @@ from jaxdiff.distill.adversarial import Head as Head
 from jaxdiff.distill.stages import Stage as Stage
 from jaxdiff.distill.student import Student as Student
 from jaxdiff.distill.two_players import Opponent as Opponent
-from jaxdiff.distill.teacher import make_pairs as make_pairs
-from jaxdiff.distill.teacher import pair_batches as pair_batches
+from jaxdiff.sampling.pairs import make_pairs as make_pairs
+from jaxdiff.sampling.pairs import pair_batches as pair_batches

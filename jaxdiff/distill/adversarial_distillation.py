@@ -18,6 +18,7 @@ from typing import Any, cast
 import jax
 import optax
 
+from jaxdiff.distance import squared
 from jaxdiff.distill.adversarial import Critic, with_critic
 from jaxdiff.distill.generator import (
     Levels,
@@ -28,7 +29,7 @@ from jaxdiff.distill.generator import (
     renoise,
 )
 from jaxdiff.distill.levels import logit_normal_times
-from jaxdiff.distill.primitives import drop_labels, squared
+from jaxdiff.distill.primitives import drop_labels
 from jaxdiff.distill.progressive import cosine_levels
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.distill.two_players import (

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff import solvers
-from jaxdiff.distill.primitives import perturb, squared
+from jaxdiff.distance import squared
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.distill.student import Step, Student, in_steps, regression
 from jaxdiff.distill.teacher import SolverStep, advance
 from jaxdiff.method import Method

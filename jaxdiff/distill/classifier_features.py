@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxdiff.distill.primitives import Distance
+from jaxdiff.distance import Distance
 from jaxdiff.distill.progressive import (
     Levels,
     annealed,

@@ -29,8 +29,9 @@ import numpy as np
 import optax
 
 from jaxdiff import solvers
+from jaxdiff.distance import Distance, pseudo_huber, squared
 from jaxdiff.distill.levels import grid_index, karras_level, log_normal_levels
-from jaxdiff.distill.primitives import Distance, perturb, pseudo_huber, squared
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.distill.teacher import SolverStep, advance
 from jaxdiff.method import Decay, Method

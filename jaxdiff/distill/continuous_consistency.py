@@ -31,9 +31,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.distance import squared
 from jaxdiff.distill.consistency import consistency_tables
 from jaxdiff.distill.levels import karras_level, log_normal_levels
-from jaxdiff.distill.primitives import perturb, squared
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.distill.tangents import along, normalised, warmup
 from jaxdiff.method import Method, Metrics

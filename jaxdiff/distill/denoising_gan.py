@@ -25,11 +25,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff import solvers
+from jaxdiff.distance import squared
 from jaxdiff.distill.adversarial import SOFTPLUS, Critic, with_critic
 from jaxdiff.distill.generator import generator_tables
 from jaxdiff.distill.levels import grid_index
 from jaxdiff.distill.moment_matching import ancestral_step
-from jaxdiff.distill.primitives import drop_labels, perturb, squared
+from jaxdiff.distill.primitives import drop_labels, perturb
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.distill.two_players import Opponent, Penalty, Play, fooling, judging, two_players
 from jaxdiff.method import Batch, Context, Method, Metrics

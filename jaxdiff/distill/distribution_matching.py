@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.diff_instruct import Reward, rewarded, score_difference
 from jaxdiff.distill.generator import (
     Levels,
@@ -39,7 +40,6 @@ from jaxdiff.distill.generator import (
     push,
     renoise,
 )
-from jaxdiff.distill.primitives import Distance, squared
 from jaxdiff.distill.student import Student
 from jaxdiff.distill.two_players import (
     NO_PENALTY,
@@ -88,9 +88,9 @@ def dmd(
         opponent: the fake score, by default the student's network as it starts.
         regression: factor of the distance to pairs; 0 leaves it out, and pairs with it. With it
             batches hold stored pairs: "start", "image" and their labels, as
-            :func:`jaxdiff.distill.teacher.make_pairs` makes them.
+            :func:`jaxdiff.sampling.pairs.make_pairs` makes them.
         distance: of samples and pairs per sample; LPIPS in the paper
-            (:func:`jaxdiff.distill.primitives.of_features`).
+            (:func:`jaxdiff.distance.of_features`).
         levels, fake_levels: what noise levels are drawn from: a Karras grid without 2 % at each
             end.
 

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff import solvers
+from jaxdiff.distance import squared
 from jaxdiff.distill.levels import grid_index, karras_between, log_normal_levels
-from jaxdiff.distill.primitives import perturb, squared
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.prediction import expand
 from jaxdiff.process import Process, level
 from jaxdiff.sampling.table import Table

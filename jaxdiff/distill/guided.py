@@ -24,7 +24,8 @@ import jax.numpy as jnp
 
 from jaxdiff import solvers
 from jaxdiff.conditioning.guidance import classifier_free
-from jaxdiff.distill.primitives import Distance, perturb, squared
+from jaxdiff.distance import Distance, squared
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.distill.progressive import (
     Levels,
     Question,

@@ -22,9 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxdiff.distance import pseudo_huber
 from jaxdiff.distill.consistency import Pair, consistency_loss, consistency_tables, inverse_gap
 from jaxdiff.distill.levels import karras_level
-from jaxdiff.distill.primitives import perturb, pseudo_huber
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.method import Method
 from jaxdiff.typing import Array, Key

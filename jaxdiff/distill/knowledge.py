@@ -23,13 +23,14 @@ import numpy as np
 import optax
 
 from jaxdiff import solvers
+from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.levels import grid_index
-from jaxdiff.distill.primitives import Distance, implied, squared
+from jaxdiff.distill.primitives import implied
 from jaxdiff.distill.stages import Before, Data
 from jaxdiff.distill.student import Step, Student, regression
-from jaxdiff.distill.teacher import make_pairs, pair_batches
 from jaxdiff.grids import from_list
 from jaxdiff.method import Method
+from jaxdiff.sampling.pairs import make_pairs, pair_batches
 from jaxdiff.sampling.sample import Sampler, trajectory
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -88,7 +89,7 @@ def knowledge_distillation(
 
     The paper's CIFAR-10 run regresses 1.024 million pairs of a 100-step DDIM teacher for 25 epochs
     of batches of 512, with an average of the parameters at 0.995. Batches have "start" and "image",
-    or "path", as of :func:`jaxdiff.distill.teacher.make_pairs`. Sampled in one step; with
+    or "path", as of :func:`jaxdiff.sampling.pairs.make_pairs`. Sampled in one step; with
     ``levels`` by multistep consistency sampling over some of them, which draws new noise (a
     deviation: the paper has one step only). Each update costs one network call, the pairs (once, or
     in every update) as many as the teacher's sampler. Fails: blurred where noise that is nearly the

@@ -29,9 +29,10 @@ from jax.typing import ArrayLike
 
 from jaxdiff import grids, solvers
 from jaxdiff.conditioning.guidance import classifier_free
+from jaxdiff.distance import Distance, pseudo_huber
 from jaxdiff.distill.consistency import Pair, consistency_loss
 from jaxdiff.distill.levels import grid_index
-from jaxdiff.distill.primitives import Distance, perturb, pseudo_huber
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.distill.student import Step, Student, regression, trained
 from jaxdiff.distill.teacher import SolverStep, advance
 from jaxdiff.method import Decay, Method

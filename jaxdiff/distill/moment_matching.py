@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff import solvers
+from jaxdiff.distance import squared
 from jaxdiff.distill.diff_instruct import score_difference
 from jaxdiff.distill.generator import Weight, push
-from jaxdiff.distill.primitives import perturb, squared
+from jaxdiff.distill.primitives import perturb
 from jaxdiff.distill.progressive import cosine_levels
 from jaxdiff.distill.student import Student
 from jaxdiff.distill.two_players import SCORE, Opponent, Play, two_players

@@ -28,9 +28,10 @@ import numpy as np
 import optax
 
 from jaxdiff import grids, solvers
+from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.consistency import easy_pair
 from jaxdiff.distill.levels import grid_index, karras_level
-from jaxdiff.distill.primitives import Distance, implied, jump, squared
+from jaxdiff.distill.primitives import implied, jump
 from jaxdiff.distill.student import Step, Student, in_steps, regression
 from jaxdiff.distill.teacher import SolverStep
 from jaxdiff.method import Method

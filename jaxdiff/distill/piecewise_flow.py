@@ -28,8 +28,9 @@ import numpy as np
 import optax
 
 from jaxdiff import solvers
+from jaxdiff.distance import squared
 from jaxdiff.distill.levels import grid_index
-from jaxdiff.distill.primitives import implied, jump, perturb, squared
+from jaxdiff.distill.primitives import implied, jump, perturb
 from jaxdiff.distill.stages import Before, Stage
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.distill.teacher import SolverStep, rollout

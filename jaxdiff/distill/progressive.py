@@ -28,8 +28,9 @@ import optax
 
 from jaxdiff import solvers
 from jaxdiff.conditioning import threshold
+from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.levels import grid_index, karras_level
-from jaxdiff.distill.primitives import Distance, implied, jump, perturb, squared
+from jaxdiff.distill.primitives import implied, jump, perturb
 from jaxdiff.distill.stages import Before, Stage
 from jaxdiff.distill.student import Step, Student, in_steps, regression
 from jaxdiff.method import Method

@@ -16,7 +16,7 @@ eps = (start - image)/S: at level S the student sees the very start it will be s
 
 Sources: Liu, Gong and Liu, arXiv 2209.03003 (flow, reflow, distillation); Lee, Lin and Fanti,
 arXiv 2405.20320 (2-rectified flow++); Wu et al., arXiv 2212.01747 (point clouds:
-:func:`jaxdiff.distill.primitives.chamfer` as the distance).
+:func:`jaxdiff.distance.chamfer` as the distance).
 """
 
 from collections.abc import Callable
@@ -28,13 +28,13 @@ import numpy as np
 import optax
 
 from jaxdiff import solvers
-from jaxdiff.distill.primitives import Distance, squared
+from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.stages import Before, Data, Stage
 from jaxdiff.distill.student import Step, Student, flow_levels, in_steps, regression
-from jaxdiff.distill.teacher import make_pairs, pair_batches
 from jaxdiff.method import Method
 from jaxdiff.prediction import expand, predictor
 from jaxdiff.process import RectifiedFlow
+from jaxdiff.sampling.pairs import make_pairs, pair_batches
 from jaxdiff.sampling.sample import Sampler, sample
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -122,7 +122,7 @@ def reflow(
         student: as in :func:`rectified_flow`, usually starting as the other flow's network. (The
             paper averages with 0.9999.)
         teacher: None for stored pairs, batches with "start" and "image" as made by
-            :func:`jaxdiff.distill.teacher.make_pairs`; or the sampler that makes pairs in every
+            :func:`jaxdiff.sampling.pairs.make_pairs`; or the sampler that makes pairs in every
             update, whose highest level is the student's.
         times, distance, perceptual: 2-rectified flow++ (2405.20320) has :func:`u_shaped_times`,
             ``pseudo_huber(0.00054 * size**0.5)`` and LPIPS of the implied data, and starts from an

@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.distance import squared
 from jaxdiff.distill.diff_instruct import score_difference
 from jaxdiff.distill.generator import Levels, Weight, in_time, push, renoise
-from jaxdiff.distill.primitives import squared
 from jaxdiff.distill.student import Student
 from jaxdiff.distill.two_players import Opponent, Play, two_players
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff import grids, solvers
+from jaxdiff.distance import squared
 from jaxdiff.distill.levels import log_normal_levels
-from jaxdiff.distill.primitives import drop_labels, perturb, squared
+from jaxdiff.distill.primitives import drop_labels, perturb
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
 from jaxdiff.prediction import denoiser, edm_weight
 from jaxdiff.process import EDM, Process

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.distance import squared
 from jaxdiff.distill.levels import grid_index
-from jaxdiff.distill.primitives import squared
 from jaxdiff.distill.student import Step, Student, flow_levels, jump_table, regression
 from jaxdiff.method import Method
 from jaxdiff.prediction import expand, predictor

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from jaxdiff import grids, solvers
-from jaxdiff.distill.primitives import Distance, absolute
+from jaxdiff.distance import Distance, absolute
 from jaxdiff.distill.stages import Before, Stage
 from jaxdiff.distill.student import Step, Student, in_steps, regression
 from jaxdiff.method import Method

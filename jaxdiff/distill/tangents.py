@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.distill.primitives import norm
+from jaxdiff.distance import norm
 from jaxdiff.prediction import expand
 from jaxdiff.typing import Array
 

@@ -24,10 +24,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.adversarial import Critic, balanced, with_critic
 from jaxdiff.distill.consistency import student_levels
 from jaxdiff.distill.levels import grid_index, karras_level, log_normal_levels
-from jaxdiff.distill.primitives import Distance, jump, perturb, squared
+from jaxdiff.distill.primitives import jump, perturb
 from jaxdiff.distill.score_matching import score_matching_loss
 from jaxdiff.distill.student import Step, Student, jump_table, regression
 from jaxdiff.distill.teacher import SolverStep, rollout
@@ -134,7 +135,7 @@ def trajectory_consistency(
         scales, rho: of the Karras grid between the student's levels ``low`` and ``high``.
         most: of the teacher's solver steps in one draw, less than ``scales``.
         distance: of two estimates of the data; the paper's is LPIPS, which needs a feature network
-            (:func:`jaxdiff.distill.primitives.of_features`).
+            (:func:`jaxdiff.distance.of_features`).
         target: decay of the target network (0.9999 in the paper's second part).
         denoising: factor of score matching, whose levels are log-normal with ``mean`` and ``std``;
             0 leaves it out.

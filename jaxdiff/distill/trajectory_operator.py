@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff import solvers
-from jaxdiff.distill.primitives import Distance, absolute
+from jaxdiff.distance import Distance, absolute
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.method import Method
 from jaxdiff.sampling.sample import Sampler

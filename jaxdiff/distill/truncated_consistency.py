@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from jax.tree_util import Partial
 
+from jaxdiff.distance import pseudo_huber
 from jaxdiff.distill.consistency import (
     Weight,
     consistency_loss,
@@ -33,7 +34,6 @@ from jaxdiff.distill.consistency import (
     inverse_gap,
     mapped_level,
 )
-from jaxdiff.distill.primitives import pseudo_huber
 from jaxdiff.distill.stages import Before, Stage
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.method import Method

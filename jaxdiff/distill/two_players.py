@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.distance import squared
 from jaxdiff.distill.adversarial import Head, approximate_penalty, gradient_penalty
 from jaxdiff.distill.generator import Levels, generate, renoise
 from jaxdiff.distill.lora import adapted, adapters
-from jaxdiff.distill.primitives import drop_labels, perturb, squared
+from jaxdiff.distill.primitives import drop_labels, perturb
 from jaxdiff.distill.student import Student, trained
 from jaxdiff.method import Batch, Context, Method, Metrics, Player
 from jaxdiff.prediction import as_partial, edm_weight
