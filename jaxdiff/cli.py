@@ -1,4 +1,4 @@
-"""The command line: ``jaxdiff demo | train | distill | sample | evaluate``.
+"""The command line: ``jaxdiff demo | train | distill | tune | sample | evaluate``.
 
 Each command is a function of one typed configuration (:mod:`jaxdiff.config`), every field of which
 is an option.
@@ -20,6 +20,7 @@ jaxdiff: fast sampling and distillation of diffusion models
   jaxdiff train PRESET --run DIR   train a score network; PRESET is one of {presets}
   jaxdiff distill --teacher DIR --run DIR
                                    make a student that samples in one or two network evaluations
+  jaxdiff tune --run DIR --nfe 5   find the best sampler of 5 evaluations for a run, in minutes
   jaxdiff sample --run DIR         pictures from a run, with any solver
   jaxdiff evaluate --run DIR       score a run against real images
 
@@ -132,6 +133,13 @@ def sample(config: configs.Sample) -> None:
     )
 
 
+def tune(config: configs.Tune) -> None:
+    """Tune a sampler."""
+    from jaxdiff import tuned
+
+    print(tuned.tune(config))
+
+
 def evaluate(config: configs.Evaluate) -> None:
     """Score a run."""
     from jaxdiff.evaluation import evaluate
@@ -150,6 +158,7 @@ COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], N
     "demo": (_plain(configs.Demo), demo),
     "train": (_preset, train),
     "distill": (_plain(configs.Distill), distill),
+    "tune": (_plain(configs.Tune), tune),
     "sample": (_plain(configs.Sample), sample),
     "evaluate": (_plain(configs.Evaluate), evaluate),
 }

@@ -37,6 +37,10 @@ MethodName = Literal[
     "f_distill", "sid", "sida", "sim", "moment_matching", "add", "ladd", "ufogen", "ddgan",
     "truncated_diffusion",
 ]  # fmt: skip
+TunerName = Literal[
+    "gits", "ays", "elbo", "dmn", "ld3", "s4s", "s4s_alt", "bns", "gs", "bespoke", "amed", "epd",
+    "ggdm",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +184,60 @@ class Sample:
     label: int | None = None
     """Class to sample; by default all classes in turn."""
     seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune:
+    """Find the best sampler of a few evaluations for a trained run, or for an exact problem. The
+    network stays as it is; the sampler is a small JSON table.
+    """
+
+    run: str | None = None
+    """Folder of a trained run."""
+    problem: str | None = None
+    """Instead of a run, an exact problem of experiments.gym: mixture-2d, mixture-8d, gaussian."""
+    nfe: tuple[int, ...] = (5,)
+    """Numbers of network evaluations, one sampler for each."""
+    method: TunerName = "gs"
+    """How. Levels: gits, ays, elbo, dmn (searched), ld3 (learned). Weights: s4s. Both: s4s_alt,
+    bns, gs. Steps with learned middles: bespoke, amed, epd. For the kernel distance to data, with
+    noise: ggdm.
+    """
+    out: str = "runs/tuned"
+    """Folder for the tables, one folder "nfe-N" for each number of evaluations."""
+    solver: SolverName | None = None
+    """Solver to start from; the best one by default."""
+    order: int | None = None
+    """Its order."""
+    pairs: int = 256
+    """Accurate trajectories to tune on; as many more are held out to choose by."""
+    teacher_steps: int = 40
+    """Steps of UniPC that make an accurate trajectory."""
+    updates: int = 400
+    """Updates of a method that learns."""
+    batch: int = 32
+    """Trajectories per update."""
+    rate: float = 0.02
+    """Learning rate, which falls to zero."""
+    patience: int | None = None
+    """Stop after so many updates without a better held-out score."""
+    distance: Literal["squared", "huber", "features"] = "squared"
+    """What is made small: squared or pseudo-Huber distance of samples, or the squared distance of
+    what a classifier trained on the run's data sees.
+    """
+    guidance: float | None = None
+    """Classifier-free guidance weight to tune for."""
+    low: float = 0.002
+    """Lowest noise level of usual grids."""
+    high: float = 80.0
+    """Noise level to start from."""
+    remat: bool = False
+    """Recompute evaluations in the gradient's pass instead of storing them: memory that does not
+    grow with the number of evaluations, for a third more time.
+    """
+    seed: int = 0
+    parallel: Literal["jit", "fsdp", "pmap"] = "jit"
+    """How several devices are used."""
 
 
 @dataclasses.dataclass(frozen=True)

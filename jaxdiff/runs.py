@@ -6,7 +6,9 @@ averaged parameters with everything needed to rebuild the denoiser.
 """
 
 import dataclasses
+import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -160,6 +162,12 @@ def _fit(
     return load_model(folder)
 
 
+def fingerprint(params: Any) -> str:
+    """A short digest of a model's parameters, by which a tuned table knows its model."""
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params)]
+    return hashlib.sha256(b"".join(leaves)).hexdigest()[:12]
+
+
 def build_module(about: dict[str, Any]) -> Any:
     """The linen module of a saved model."""
     return build_network(_network_config(about), about["classes"])[0]
@@ -207,6 +215,7 @@ def make_sampler(
         return student_sampler(model, steps or 1, config.guidance)
     if saved is not None:
         chosen = load_table(saved)
+        warn_of_other(chosen, model, config.guidance)
     else:
         grid, end = GRIDS[getattr(config, "grid", "karras")], getattr(config, "end", "zero")
         low, high = getattr(config, "low", 0.002), getattr(config, "high", 80.0)
@@ -218,6 +227,24 @@ def make_sampler(
             **({} if order is None else {"order": order}),
         )
     return Sampler(D if config.guidance is None else guided(model, D, config.guidance), chosen)
+
+
+def warn_of_other(chosen: Table, model: Model, guidance: float | None) -> None:
+    """Warn of a tuned table that was tuned for another model or another guidance weight."""
+    known, own = chosen.about, fingerprint(model.params)
+    if known.get("model", own) != own:
+        warnings.warn(
+            f"{chosen.name} was tuned for the model {known['model']} "
+            f"({known.get('source', 'unknown')}); this one is {own}: a hand-made sampler may do "
+            "better",
+            stacklevel=2,
+        )
+    elif "guidance" in known and known["guidance"] != guidance:
+        warnings.warn(
+            f"{chosen.name} was tuned with guidance weight {known['guidance']}, not {guidance}: a "
+            "hand-made sampler may do better",
+            stacklevel=2,
+        )
 
 
 def guided(model: Model, D: Any, weight: float) -> Any:

@@ -19,7 +19,6 @@ many, eight.
 
 import argparse
 import functools
-import hashlib
 import json
 import pathlib
 import shlex
@@ -29,7 +28,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.gym import cost, report, store
 from experiments.gym.ruler import LOWEST, NFES
@@ -59,12 +57,6 @@ def teacher_of(options: argparse.Namespace) -> runs.Model:
         configs.Train(folder, network=network, steps=options.teacher_steps, seed=options.seed),
         progress=sys.stderr.isatty(),
     )
-
-
-def fingerprint(model: runs.Model) -> str:
-    """A short digest of a model's parameters."""
-    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(model.params)]
-    return hashlib.sha256(b"".join(leaves)).hexdigest()[:12]
 
 
 def scores_of(
@@ -266,7 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, name in enumerate(methods, 1):
             settings = {
                 "method": name, "problem": "digits", "steps": options.steps, "seed": options.seed,
-                "batch": options.batch, "count": options.count, "teacher": fingerprint(model),
+                "batch": options.batch, "count": options.count,
+                "teacher": runs.fingerprint(model.params),
             }  # fmt: skip
             make = functools.partial(train, name, judge, model, options)
             title = f"[{number}/{len(methods)}] {name}"

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from experiments.digits.__main__ import fingerprint, teacher_of
+from experiments.digits.__main__ import teacher_of
 from experiments.gym import store
 from experiments.scenes import pictures, points, report
 from jaxdiff import runs
@@ -66,7 +66,7 @@ def of_digits(options: argparse.Namespace) -> list[Job]:
     judge = make_judge(real, load_digits("test"), "classifier", options.seed)
     measures = pictures.Measures(judge, real, model.classes)
     plan = pictures.Plan(options.scenes, options.blobs, options.steps, options.rank, options.seed)
-    common = {"problem": "digits", **plan._asdict(), "teacher": fingerprint(model)}
+    common = {"problem": "digits", **plan._asdict(), "teacher": runs.fingerprint(model.params)}
     jobs = []
     for weight in sorted({1.0, *options.vsd}):
         settings = {**common, "method": "teacher", "weight": weight}

@@ -23,6 +23,7 @@ the state that is evaluated; after the last evaluation come the final rows.
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -37,12 +38,17 @@ FORMAT = "jaxdiff-table-1"
 
 
 class Label:
-    """What a table is called. All labels compare equal, so that naming a table never compiles a
-    program anew.
+    """What a table is called, its solver's options, and what it was made for. All labels compare
+    equal, so that naming a table never compiles a program anew.
     """
 
-    def __init__(self, name: str = "", options: dict[str, Any] | None = None) -> None:
-        self.name, self.options = name, options or {}
+    def __init__(
+        self,
+        name: str = "",
+        options: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.options, self.about = name, options or {}, about or {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Label)
@@ -104,6 +110,16 @@ class Table:
         """The solver's name."""
         return self.label.name
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """Where a tuned table comes from: its model, objective, scores; empty for a solver's."""
+        return self.label.about
+
+    def described(self, **about: Any) -> "Table":
+        """The same table with more said about it, plain values that its file will hold."""
+        label = Label(self.name, self.label.options, self.about | about)
+        return dataclasses.replace(self, label=label)
+
     def __repr__(self) -> str:
         shape = f"nfe={self.nodes.shape[0]}, window={self.states.shape[2]}+{self.denoised.shape[2]}"
         return f"Table({self.label!r}, {shape}{', stochastic' if self.stochastic else ''})"
@@ -120,11 +136,20 @@ class Table:
         shapes = {k: list(getattr(self, k).shape) for k in names}
         text = {"format": FORMAT, "name": self.name, "options": self.label.options, "nfe": self.nfe}
         text |= {"accepted": list(self.accepted), "draws": list(self.draws), "slots": self.slots}
+        text |= {"about": self.about} if self.about else {}
         return text | {"shapes": shapes} | numbers
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Write the table as JSON. The file states everything needed to run it."""
-        pathlib.Path(path).write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False))
+        """Write the table as JSON, whole or not at all. The file states everything needed to run
+        it.
+        """
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        partial = pathlib.Path(f"{path}.tmp")
+        try:
+            partial.write_text(text)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 _NUMBERS = ("levels", "nodes", "states", "denoised", "noises")
@@ -154,7 +179,7 @@ def table_of_dict(text: Any, where: str = "this") -> Table:
         numbers: dict[str, Any] = {
             k: np.array(text[k], np.float64).reshape(text["shapes"][k]) for k in names
         }
-        label = Label(str(text["name"]), dict(text["options"]))
+        label = Label(str(text["name"]), dict(text["options"]), dict(text.get("about", {})))
         ints: dict[str, Any] = {k: tuple(int(i) for i in text[k]) for k in ("accepted", "draws")}
         made = Table(**numbers, **ints, slots=int(text["slots"]), label=label)
     except (KeyError, TypeError, ValueError) as error:

@@ -1,17 +1,24 @@
 """Every solver, as it stands in its paper: textbook functions that :func:`jaxdiff.table` traces.
 
 The modules are by kind: singlestep, multistep, exponential, flow, own_time, taylor, v3, reversible,
-adjusted (deterministic); ancestral, analytic, sde, stochastic_adams, extended_sde, excursions,
-langevin (stochastic); consistency_models, flow_maps (for networks that jump).
+adjusted (deterministic); intermediate, bespoke (with numbers to be learned); ancestral, analytic,
+sde, stochastic_adams, extended_sde, excursions, langevin (stochastic); consistency_models,
+flow_maps (for networks that jump).
 """
 
 # deterministic
+from jaxdiff.solvers.bespoke import bespoke as bespoke
 from jaxdiff.solvers.exponential import dpmpp as dpmpp
 from jaxdiff.solvers.exponential import unipc as unipc
 from jaxdiff.solvers.flow import flow_heun as flow_heun
 from jaxdiff.solvers.flow import flow_lms as flow_lms
 from jaxdiff.solvers.flow import flow_midpoint as flow_midpoint
 from jaxdiff.solvers.flow_maps import jump as jump
+from jaxdiff.solvers.intermediate import amed as amed
+from jaxdiff.solvers.intermediate import amed_dpm2 as amed_dpm2
+from jaxdiff.solvers.intermediate import amed_dpmpp as amed_dpmpp
+from jaxdiff.solvers.intermediate import amed_ipndm as amed_ipndm
+from jaxdiff.solvers.intermediate import epd as epd
 from jaxdiff.solvers.multistep import deis as deis
 from jaxdiff.solvers.multistep import ipndm as ipndm
 from jaxdiff.solvers.multistep import ipndm_v as ipndm_v

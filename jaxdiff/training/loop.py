@@ -36,6 +36,7 @@ from jaxdiff.training import ema
 from jaxdiff.typing import Array, Key, Params
 
 Log = Callable[[int, dict[str, Any]], None]
+Watch = Callable[[int, "State"], bool]
 
 
 class State(NamedTuple):
@@ -148,6 +149,8 @@ def fit(
     progress: bool = True,
     log: Log | None = None,
     log_every: int = 50,
+    watch: Watch | None = None,
+    watch_every: int = 100,
     resume: bool = True,
 ) -> State:
     """Train until ``steps`` steps are made in all, and return the state.
@@ -158,7 +161,8 @@ def fit(
     a run found there is continued, for which ``method.init`` is traced, not run. parallel: "jit"
     (parameters on every device), "fsdp" (parameters split over the devices) or "pmap". devices:
     default all (pmap: the local ones). log: called as ``log(step, metrics)`` every ``log_every``
-    steps with the latest metrics of each player.
+    steps with the latest metrics of each player. watch: called as ``watch(step, state)`` every
+    ``watch_every`` steps, for held-out scores; training ends where it returns True.
 
     SIGINT and SIGTERM finish the step, save, and leave by KeyboardInterrupt or SystemExit(143); a
     second one leaves at once. Raises ValueError for arguments that do not fit, for a folder that
@@ -166,8 +170,8 @@ def fit(
     be written, FloatingPointError when a loss or a parameter is not finite; a checkpoint never
     holds parameters that are not.
     """
-    if min(steps, save_every, log_every, keep) < 1:
-        raise ValueError("steps, save_every, log_every and keep must be at least 1")
+    if min(steps, save_every, log_every, watch_every, keep) < 1:
+        raise ValueError("steps, save_every, log_every, watch_every and keep must be at least 1")
     if parallel not in ("jit", "fsdp", "pmap"):
         raise ValueError(f'parallel is "jit", "fsdp" or "pmap"; got {parallel!r}')
     key = jax.random.key(key) if isinstance(key, int) else key
@@ -175,11 +179,11 @@ def fit(
     state = _first_state(method, key, folder, steps, resume)
     runner = _runner(method, parallel, devices)
     n = saved = int(state.step)
-    state, latest, pending = runner.enter(state), {}, {}
+    state, latest, pending, enough = runner.enter(state), {}, {}, False
     with _signals() as received, _bar(n, steps, progress) as bar:
         report = functools.partial(_report, bar, log, folder, runner.leave, time.monotonic())
         try:
-            while n < steps and not received:
+            while n < steps and not received and not enough:
                 state, metrics = runner.run(state, runner.feed(data(n)), due(method, n))
                 n, latest = n + 1, latest | metrics
                 report(pending)
@@ -188,6 +192,9 @@ def fit(
                 if n % save_every == 0:
                     report(pending)
                     saved = _store(runner.leave(state), folder, keep)
+                if watch is not None and n % watch_every == 0:
+                    report(pending)
+                    enough = watch(n, runner.leave(state))
                 bar.update()
             report(pending)
         except KeyboardInterrupt:

@@ -1,0 +1,395 @@
+"""Every method of tuning a sampler by name, with choices for minutes.
+
+A tuner is a function of a :class:`Task`. A search returns tables, of which the one that does best
+on the training pairs is taken; a descent returns a :class:`Descent`, which the training loop runs.
+Used by ``jaxdiff tune`` and ``experiments.tuning``; from Python, use :mod:`jaxdiff.tuning`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdiff import grids, solvers
+from jaxdiff.distance import Distance, squared
+from jaxdiff.grids.lists import from_list
+from jaxdiff.method import Method
+from jaxdiff.sampling.pairs import pair_batches
+from jaxdiff.sampling.sample import sample, start_noise
+from jaxdiff.sampling.table import Table, pad
+from jaxdiff.sampling.trace import table
+from jaxdiff.solvers.bespoke import bespoke
+from jaxdiff.training.tune import Data, Judge, held_out
+from jaxdiff.tuning.align import align_costs
+from jaxdiff.tuning.bespoke import of_bespoke, with_middles
+from jaxdiff.tuning.dynamic import best_grids
+from jaxdiff.tuning.elbo import elbo_costs
+from jaxdiff.tuning.family import Family, Link, of_grid, of_options, of_weights
+from jaxdiff.tuning.gits import jump_costs
+from jaxdiff.tuning.handmade import GRIDS, SOLVERS, Recipe, steps_for, usual
+from jaxdiff.tuning.method import Ball, tuning
+from jaxdiff.tuning.objective import end_point, kernel_distance, mmd2
+from jaxdiff.tuning.optimised_steps import optimised_steps
+from jaxdiff.tuning.path import follow
+from jaxdiff.typing import Array, Denoiser, Solver
+
+ONE_EACH = [(s, o) for s, o in SOLVERS if s not in (solvers.heun, solvers.dpm2)]
+DISCOUNTS = (0.9, 1.0, 1.05, 1.1, 1.15, 1.2)
+FEWEST = 16  # pairs, of training and held out
+
+
+class Task(NamedTuple):
+    """A sampler that is wanted.
+
+    denoiser: the model. nfe: evaluations. pairs, held: stored pairs ("start", "image", perhaps
+    "label") to tune on and to choose by. data: (n, *shape) clean samples, with their classes
+    ``labels`` if there are any, for what needs them. low, high: levels. updates: of a descent.
+    rate: learning rate, of numbers that are factors and shares. batch: pairs per update. distance:
+    to tune by. features: what a kernel distance compares. options: of :func:`jaxdiff.sample` in the
+    objective. nearest: a tuned table of another number of evaluations, to start from.
+    """
+
+    denoiser: Denoiser
+    nfe: int
+    pairs: Mapping[str, np.ndarray]
+    held: Mapping[str, np.ndarray]
+    data: np.ndarray
+    labels: np.ndarray | None = None
+    low: float = 0.002
+    high: float = 80.0
+    updates: int = 1500
+    rate: float = 0.02
+    batch: int = 256
+    seed: int = 0
+    sigma_data: float = 0.5
+    distance: Distance = squared
+    features: Callable[[Array], Array] = lambda x: x.reshape(x.shape[0], -1)
+    options: Mapping[str, Any] = {}
+    solver: tuple[Solver, dict[str, Any]] | None = None
+    nearest: Table | None = None
+
+
+class Descent(NamedTuple):
+    """A descent: its method, where it starts, its batches and what it is judged by."""
+
+    method: Method
+    start: Table
+    data: Data
+    judge: Judge
+
+
+Tuner = Callable[[Task], "Sequence[Table] | Descent"]
+
+
+def check(task: Task) -> Task:
+    """The task, if it can be done. ValueError saying why not."""
+    if task.nfe < 1:
+        raise ValueError(f"a sampler has at least one evaluation, not {task.nfe}")
+    for name in ("pairs", "held"):
+        if len(getattr(task, name)["start"]) < FEWEST:
+            count = len(getattr(task, name)["start"])
+            raise ValueError(f"tuning needs at least {FEWEST} {name} of samples; there are {count}")
+    if task.updates < 1 or task.batch < 2 or not task.rate > 0:
+        raise ValueError("updates must be at least 1, batch at least 2 and rate positive")
+    return task
+
+
+def handmade(task: Task) -> list[Recipe]:
+    """The usual samplers of the task's evaluations, best on the training pairs first."""
+    choice = SOLVERS if task.solver is None else [task.solver]
+    return ranked(task, [*usual(task.nfe, low=task.low, high=task.high, choice=choice)])
+
+
+def ranked(task: Task, recipes: Sequence[Recipe]) -> list[Recipe]:
+    """Recipes in the order of their error on the training pairs; those that diverge last."""
+    judge = held_out(task.denoiser, task.pairs, task.distance)
+    scores = [judge(made) for made in pad([recipe.table() for recipe in recipes])]
+    order = np.argsort(np.where(np.isfinite(scores), scores, math.inf), kind="stable")
+    return [recipes[i] for i in order]
+
+
+def start_of(task: Task, choice: Sequence[tuple[Solver, dict[str, Any]]] = ONE_EACH) -> Recipe:
+    """What a descent starts from: the best usual sampler of one evaluation per step, or the same
+    solvers on the grid of the nearest tuned table.
+    """
+    if task.solver is not None and task.solver[0] in [s for s, _ in choice]:
+        choice = [task.solver]
+    recipes = usual(task.nfe, low=task.low, high=task.high, choice=choice)
+    if task.nearest is not None:
+        recipes = [*recipes, *_warm(task, choice)]
+    return ranked(task, recipes)[0]
+
+
+def _warm(task: Task, choice: Sequence[tuple[Solver, dict[str, Any]]]) -> Iterator[Recipe]:
+    known = np.asarray(task.nearest.levels, np.float64)  # type: ignore[union-attr]
+    for solver, options in choice:
+        try:
+            steps = steps_for(solver, task.nfe, **options)
+        except ValueError:
+            continue
+        yield Recipe(
+            solver, options, grids.resample(np.unique(known)[::-1], steps), "nearest tuned"
+        )
+
+
+def adam(task: Task, rate: float = 1.0) -> optax.GradientTransformation:
+    """Adam, its rate going to zero by a cosine."""
+    return optax.adam(optax.cosine_decay_schedule(rate * task.rate, task.updates), b2=0.99)
+
+
+def numbered(pairs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Pairs with their numbers, which a moving start is found by."""
+    return {**pairs, "index": np.arange(len(pairs["start"]), dtype=np.int32)}
+
+
+def descent(task: Task, family: Family, start: Table, **options: Any) -> Descent:
+    """The descent on a family by the task's pairs and distance."""
+    options = {"optimiser": adam(task)} | options
+    method = tuning(
+        task.denoiser, family, end_point(task.distance, **task.options),
+        shape=task.pairs["start"].shape[1:], **options,
+    )  # fmt: skip
+    data = pair_batches(numbered(task.pairs), min(task.batch, len(task.pairs["start"])), task.seed)
+    return Descent(method, start, data, held_out(task.denoiser, task.held, task.distance))
+
+
+# Schedules
+
+
+def gits(task: Task) -> list[Table]:
+    """GITS (arXiv 2405.11326): the teacher's 61 levels, every discount, every solver."""
+    levels = grids.karras(60, task.low, task.high)
+    starts, label = jnp.asarray(task.pairs["start"][:256]), task.pairs.get("label")
+    cond = None if label is None else jnp.asarray(label[:256])
+    path = follow(task.denoiser, table(solvers.ipndm, levels, order=3), starts, cond)
+    costs = jump_costs(path, zero=True)
+    budgets = [task.nfe, task.nfe + 1]  # the longer ones for an analytic first step
+    found = [g for discount in DISCOUNTS for g in best_grids(costs, levels, budgets, discount)]
+    return _on(task, found)
+
+
+def ays(task: Task) -> list[Table]:
+    """Align Your Steps (arXiv 2404.14507): the bound's best grid, every solver."""
+    return _on(task, _searched(task, align_costs))
+
+
+def elbo(task: Task) -> list[Table]:
+    """The best evidence lower bound (arXiv 2106.03802), every solver."""
+    return _on(task, _searched(task, elbo_costs))
+
+
+def _searched(task: Task, costs: Callable[..., np.ndarray]) -> list[np.ndarray]:
+    """Grids that end in 0: the best of one step less, from the lowest level or a higher one."""
+    data, labels = jnp.asarray(task.data[:256]), task.labels
+    cond = None if labels is None else jnp.asarray(labels[:256])
+    found = []
+    for factor in (1.0, 10.0, 50.0):
+        levels = grids.log_snr(100, task.low * factor, task.high, zero=False)
+        own = costs(task.denoiser, data, levels, jax.random.key(task.seed), cond)
+        budgets = [n for n in (task.nfe - 1, task.nfe) if n > 0]
+        found += [np.append(g, 0.0) for g in best_grids(own, levels, budgets)]
+    return found if task.nfe > 1 else [np.array([task.high, 0.0]), *found]
+
+
+def dmn(task: Task) -> list[Table]:
+    """Optimised time steps (arXiv 2402.17376), no evaluation of the network, every solver."""
+    options = {"order": 3, "variant": "vary", "corrector": False}
+    starts = [
+        grids.log_snr(steps, task.low * factor, task.high)
+        for steps in (task.nfe, task.nfe + 1)
+        for factor in (1.0, 10.0, 50.0)
+    ]
+    moved = [optimised_steps(s, **options).grid if len(s) > 3 else s for s in starts]
+    return _on(task, moved)
+
+
+def _on(task: Task, found: Sequence[np.ndarray]) -> list[Table]:
+    """Every solver on every grid, with an analytic first step where there is a step to spare."""
+    choice = ONE_EACH if task.solver is None else [task.solver]
+    recipes = [
+        Recipe(solver, options, from_list(g), "", len(g) - 1 > task.nfe)
+        for g in found
+        for solver, options in choice
+    ]
+    return [made for made in (r.table() for r in recipes) if made.nfe == task.nfe]
+
+
+# Coefficients
+
+
+def ld3(task: Task) -> Descent:
+    """LD3 (arXiv 2405.15506): levels, the levels told, starts within a ball; RMSprop."""
+    base = start_of(task)
+    family = of_grid(
+        base.solver, base.levels, offsets=True, first=base.analytic, **base.options
+    )  # fmt: skip
+    count, size = len(task.pairs["start"]), int(np.prod(task.pairs["start"].shape[1:]))
+    schedule = optax.cosine_decay_schedule(0.25 * task.rate, task.updates)
+    rms = optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(schedule, momentum=0.9))
+    ball = Ball(count, 0.001 * size / task.nfe**2)
+    return descent(task, family, base.table(), optimiser=rms, ball=ball)
+
+
+def s4s(task: Task) -> Descent:
+    """S4S (arXiv 2502.17423): weights of the last outputs on the best usual grid."""
+    base = start_of(task)
+    family = of_weights(base.table(), **_window(base), sigma_data=task.sigma_data)
+    return descent(task, family, base.table())
+
+
+def s4s_alt(task: Task) -> Descent:
+    """S4S-Alt (arXiv 2502.17423): weights and levels in turn."""
+    base = start_of(task)
+    grid = of_grid(base.solver, base.levels, offsets=True, first=base.analytic, **base.options)
+    family = of_weights(grid, **_window(base), sigma_data=task.sigma_data)
+    return descent(task, family, base.table(), alternate=True)
+
+
+def _window(base: Recipe) -> dict[str, Any]:
+    return {"window": base.options.get("order", 1), "keep_start": True}
+
+
+def bns(task: Task) -> Descent:
+    """Bespoke non-stationary solvers (arXiv 2403.01329): all weights and levels."""
+    base = start_of(task)
+    grid = of_grid(base.solver, base.levels, first=base.analytic, **base.options)
+    return descent(task, of_weights(grid, sigma_data=task.sigma_data), base.table())
+
+
+def gs(task: Task) -> Descent:
+    """Generalised solver (arXiv 2510.17699, its distillation part): all weights, levels and levels
+    told, as corrections of a solver on the learned levels.
+    """
+    base = start_of(task)
+    grid = of_grid(base.solver, base.levels, offsets=True, first=base.analytic, **base.options)
+    return descent(task, of_weights(grid, sigma_data=task.sigma_data), base.table())
+
+
+def bespoke_solver(task: Task) -> Descent:
+    """Bespoke scale-time solvers (arXiv 2310.19075): of order 2 for an even number of evaluations,
+    else of order 1.
+    """
+    order = 1 if task.nfe % 2 else 2
+    recipes = []
+    for name, grid in GRIDS.items():
+        for factor in (1.0, 10.0, 50.0):
+            levels = grid(task.nfe // order, task.low * factor, task.high)
+            levels = levels if order == 1 else with_middles(levels)
+            recipes.append(Recipe(bespoke, {"order": order}, levels, f"{name} from {factor:g}"))
+    base = ranked(task, recipes)[0]
+    return descent(task, of_bespoke(base.levels, order), base.table())
+
+
+def amed(task: Task) -> Descent:
+    """AMED (arXiv 2312.00094) without its predictor: middles, directions and levels told as numbers
+    of each step.
+    """
+    base = start_of(task, [(solvers.amed, {})])
+    steps = len(base.levels) - 1
+    links = {
+        "middles": Link(np.zeros(steps), lambda raw: list(jax.nn.sigmoid(raw))),
+        "direction": _factors((steps,), 0.05),
+        "time": _factors((steps,), 0.2),
+    }
+    family = of_options(solvers.amed, base.levels, links, move=True, first=base.analytic)
+    return descent(task, family, base.table())
+
+
+def epd(task: Task, middles: int = 2) -> Descent:
+    """EPD (arXiv 2507.14797): two evaluations at once in every step, their places and weights."""
+    ratios = tuple((k + 1) / (middles + 1) for k in range(middles))
+    base = start_of(task, [(solvers.epd, {"ratios": ratios})])
+    rows, logits = len(base.levels) - 1, np.log(np.array(ratios) / (1 - np.array(ratios)))
+    rows_of = lambda raw: [list(row) for row in raw]  # noqa: E731
+    links = {
+        "ratios": Link(np.tile(logits, (rows, 1)), lambda raw: rows_of(jax.nn.sigmoid(raw))),
+        "weights": Link(
+            np.zeros((rows, middles)), lambda raw: rows_of(jax.nn.softmax(raw, axis=1))
+        ),
+        "directions": _factors((rows, middles), 0.05),
+        "times": _factors((rows, middles), 0.05),
+    }
+    family = of_options(solvers.epd, base.levels, links, move=True, first=base.analytic)
+    return descent(task, family, base.table())
+
+
+def _factors(shape: tuple[int, ...], scale: float) -> Link:
+    """Factors within 1 - scale and 1 + scale, 1 to begin with."""
+
+    def option(raw: Array) -> list[Any]:
+        values = 1.0 + scale * jnp.tanh(raw / (2 * scale))
+        return list(values) if len(shape) == 1 else [list(row) for row in values]
+
+    return Link(np.zeros(shape), option)
+
+
+def ggdm(task: Task) -> Descent:
+    """GGDM by DDSS (arXiv 2202.05830): all weights of a stochastic sampler, those of its noises
+    too, for the kernel distance of its samples to data.
+    """
+    recipes = [
+        Recipe(solvers.ddim, {"eta": 0.5}, grid(task.nfe, task.low * factor, task.high), name)
+        for name, grid in GRIDS.items()
+        for factor in (1.0, 10.0, 50.0)
+    ]
+    judge, key = kernel_judge(task), jax.random.key(task.seed)
+    tables = [recipe.table() for recipe in recipes]
+    best = int(np.argmin([judge(made) for made in tables]))
+    start, base = tables[best], recipes[best]
+    family = of_weights(
+        of_grid(base.solver, base.levels, **base.options), noises=True, sigma_data=task.sigma_data
+    )  # fmt: skip
+    objective = kernel_distance(task.features, **{"remat": True, **task.options})
+    method = tuning(task.denoiser, family, objective, optimiser=adam(task))
+    count, size = len(task.data), min(task.batch, len(task.data))
+    shape = task.data.shape[1:]
+
+    def data(step: int) -> dict[str, np.ndarray]:
+        index = np.arange(step * size, (step + 1) * size, dtype=np.int32)
+        rows = np.random.default_rng([task.seed, step]).integers(0, count, (2, size))
+        batch = {
+            "start": np.asarray(task.high * start_noise(key, jnp.asarray(index), shape)),
+            "index": index,
+            "reference": task.data[rows[0]],
+        }
+        return batch | ({} if task.labels is None else {"label": task.labels[rows[1]]})
+
+    return Descent(method, start, data, judge)
+
+
+def kernel_judge(task: Task) -> Judge:
+    """The held-out kernel distance: fresh noises, as many samples as held pairs, all data."""
+    start = jnp.asarray(task.held["start"])
+    label = task.held.get("label")
+    cond = None if label is None else jnp.asarray(label)
+    reference = task.features(jnp.asarray(task.data[-4 * len(start) :]))
+    key = jax.random.fold_in(jax.random.key(task.seed), 1)
+
+    def judge(made: Table) -> float:
+        noise: dict[str, Any] = {"key": key} if made.stochastic else {}
+        real = jax.tree.map(lambda x: jnp.asarray(x, start.dtype), made)
+        samples = sample(task.denoiser, real, start, cond, **noise)
+        return float(mmd2(task.features(samples), reference))
+
+    return judge
+
+
+TUNERS: dict[str, Tuner] = {
+    "gits": gits,
+    "ays": ays,
+    "elbo": elbo,
+    "dmn": dmn,
+    "ld3": ld3,
+    "s4s": s4s,
+    "s4s_alt": s4s_alt,
+    "bns": bns,
+    "gs": gs,
+    "bespoke": bespoke_solver,
+    "amed": amed,
+    "epd": epd,
+    "ggdm": ggdm,
+}
