@@ -19,6 +19,7 @@ LAYERS = [
         "config",
         "runs",
         "students",
+        "tuned",
         "recipes",
         "evaluation",
         "demo",

@@ -32,6 +32,7 @@ from jaxdiff.tuning.levels import LOG, Warp, moving
 from jaxdiff.typing import Array, Solver
 
 Numbers = dict[str, Array]
+ROUNDING = 1e-9  # a weight of noise below it is that of a noise the state has not seen
 
 
 class Family(NamedTuple):
@@ -150,7 +151,7 @@ def of_weights(
         raise ValueError("this table draws no noise, so it has no weights of noises")
     lags = np.arange(number)[:, None] - 1 - np.arange(number - 1)[None]
     free = (lags >= 0) & (lags < (number if window is None else window))
-    drawn = np.asarray(first.noises) != 0
+    drawn = np.abs(np.asarray(first.noises)) > ROUNDING
     init = {"denoised": jnp.zeros(first.denoised.shape)}
     if not (keep_start or consistent):
         init["start"] = jnp.zeros(number)
@@ -160,7 +161,7 @@ def of_weights(
     def change(numbers: Numbers, flat: Flat, size: Array) -> Flat:
         beta = jnp.where(free, numbers["denoised"], 0.0)
         if consistent:
-            count = np.maximum(free.sum(1, keepdims=True), 1)
+            count = jnp.asarray(np.maximum(free.sum(1, keepdims=True), 1), beta.dtype)
             beta = jnp.where(free, beta - beta.sum(1, keepdims=True) / count, 0.0)
         flat = flat._replace(denoised=flat.denoised + beta * size[1:, None])
         if "start" in init:

@@ -3,9 +3,10 @@
 In a warped variable v of the level (its logarithm, usually) the grid's gaps are shares of the whole
 way from the first level to the last,
 
-    v_i = v_0 + (v_end - v_0) sum_{j <= i} softmax(raw)_j,
+    v_i = v_0 + (v_end - v_0) sum_{j <= i} p_j,     p = (1 - e) softmax(raw) + e/count,
 
-so any real numbers ``raw`` make a valid grid. The first level stays. The last one stays where the
+so any real numbers ``raw`` make a valid grid: with e = 1e-3 no two levels come so close that the
+weights of a solver would be rounding. The first level stays. The last one stays where the
 grid does not end in 0; where it does, the last positive level is free above ``floor``, one more
 share being what is left below it.
 
@@ -24,7 +25,8 @@ from jaxdiff.grids.lists import from_list
 from jaxdiff.solvers.scalar import Scalar
 from jaxdiff.typing import Array
 
-LEAST = 1e-3  # of a share at the start: a grid that lies on the floor can still leave it
+LEAST = 1e-3  # e of the shares
+SMALL = 1e-6  # of a share at the start: a grid that lies on the floor can still leave it
 
 
 class Warp(NamedTuple):
@@ -72,11 +74,13 @@ def moving(
     ends = (float(own[0]), float(lowest if zero else own[-1]))
     knots = np.asarray(warp.of(jnp.asarray([*own, lowest] if zero else own)), np.float64)
     gaps = np.diff(knots) / (knots[-1] - knots[0])
-    raw = jnp.asarray(np.log(np.maximum(gaps, LEAST * gaps.mean())))
+    free = (gaps - LEAST / len(gaps)) / (1 - LEAST)
+    raw = jnp.asarray(np.log(np.maximum(free, SMALL)))
 
     def build(raw: Array) -> list[Scalar]:
         first, last = (warp.of(jnp.asarray(end, raw.dtype)) for end in ends)
-        inner = first + (last - first) * jnp.cumsum(jax.nn.softmax(raw))[:-1]
+        shares = (1 - LEAST) * jax.nn.softmax(raw) + LEAST / len(gaps)
+        inner = first + (last - first) * jnp.cumsum(shares)[:-1]
         middle = list(warp.level(inner))
         return [ends[0], *middle, 0.0 if zero else ends[1]]
 

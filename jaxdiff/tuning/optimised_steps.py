@@ -12,10 +12,10 @@ For Euler's method and p = 1 the best grid is uniform in log level, by the inequ
 there the sum is r sum_i (s_i/s_{i+1} - 1), r the last level.
 
 Taken literally, the sum has minima that are no good: W_i adds up what every later step does with
-D_i, with both signs, and a grid with one huge step first makes that cancel. (A predictor of order 3
-with p = 2 and 8 steps: the bound fell to half a percent, and the samples of a Gaussian became five
-times as wrong.) So the published code bounds the first three steps each by itself and sums over the
-others only,
+D_i, with both signs, and a grid with one huge step first makes that cancel. (From a grid uniform in
+log level, 8 steps of a predictor of order 3 with p = 1 come to a twelfth of the bound, and samples
+of a Gaussian with the covariance of CIFAR-10 to five times the error.) So the published code bounds
+the first three steps each by itself and sums over the others only,
 
     sum_{k < apart} |(w_ki e_i)_i|_2 + sum_i |sum_{k >= apart} w_ki| e_i,     W_i = sum_k w_ki,
 
@@ -141,7 +141,7 @@ def weight_bound(
         raise ValueError("in a grid that ends in 0 only the last weight is not 0: leave out the 0")
     nodes = jnp.asarray(made.nodes)
     parts = contributions(made)[1] * (nodes**power * alpha(nodes) ** (power - 1))[None]
-    early = jnp.sum(jnp.abs(parts[:apart]), axis=1)
+    early = jnp.linalg.norm(parts[:apart], axis=1)
     return jnp.sum(early) + jnp.sum(jnp.abs(jnp.sum(parts[apart:], axis=0)))
 
 
