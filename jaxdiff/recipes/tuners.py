@@ -132,7 +132,10 @@ def _warm(task: Task, choice: Sequence[tuple[Solver, dict[str, Any]]]) -> Iterat
         except ValueError:
             continue
         yield Recipe(
-            solver, options, grids.resample(np.unique(known)[::-1], steps), "nearest tuned"
+            solver,
+            options,
+            grids.resample(np.unique(known)[::-1], steps),
+            "the nearest tuned table's levels",
         )
 
 
@@ -352,7 +355,9 @@ def ggdm(task: Task) -> Descent:
         index = np.arange(step * size, (step + 1) * size, dtype=np.int32)
         rows = np.random.default_rng([task.seed, step]).integers(0, count, (2, size))
         batch = {
-            "start": np.asarray(task.high * start_noise(key, jnp.asarray(index), shape)),
+            "start": np.asarray(
+                task.high * start_noise(key, jnp.asarray(index), shape, task.data.dtype)
+            ),
             "index": index,
             "reference": task.data[rows[0]],
         }

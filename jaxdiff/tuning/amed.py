@@ -255,7 +255,7 @@ def amed_predictor(
         for i in range(steps):
             begin, past = _held(y) if past else path[:, i], _held(past)
             y, past = step(evaluate, begin, past, solve.levels, i, functools.partial(ask, i))
-            errors.append(jnp.sum((y - path[:, i + 1]) ** 2) / len(path))
+            errors.append(jnp.sum((y - path[:, i]) ** 2) / len(path))
         value = jnp.sum(jnp.stack(errors))
         return value, {"loss": value, "last step": errors[-1]}
 

@@ -1,4 +1,4 @@
-r"""PCA-based adaptive search (PAS, arXiv 2411.06503): a few numbers that put a solver's steps right.
+r"""PCA-based adaptive search (PAS, arXiv 2411.06503): a few numbers that correct a solver's steps.
 
 The directions of a sample's trajectory lie, nearly, in a space of two or three dimensions that the
 steps so far already span. At time point i with state y, start x_T and direction d = (y - D(y, s))/s
@@ -61,9 +61,10 @@ class Corrections:
 
     levels: (steps + 1,) decreasing noise levels. coordinates: (steps, 4), C of every time point.
     used: (steps,) bool, which time points are corrected. losses: (steps, 2), mean absolute distance
-    to the teacher before and after each correction, as :func:`search` found them, or None. order: of
-    the solver, 1 (Euler) to 4 (iPNDM). from_start: whether x_T is a row of the history. relative:
-    whether coordinates are in units of each sample's |d| (else in absolute units, as in the paper).
+    to the teacher before and after each correction, as :func:`search` found them, or None.
+    order: of the solver, 1 (Euler) to 4 (iPNDM). from_start: whether x_T is a row of the history.
+    relative: whether coordinates are in units of each sample's |d| (else in absolute units, as in
+    the paper).
     """
 
     levels: Array | np.ndarray
@@ -140,7 +141,7 @@ def uncorrected(
     from_start: bool = True,
     relative: bool = False,
 ) -> Corrections:
-    """The plain solver as corrections none of which is used. ValueError for a wrong grid or order."""
+    """The plain solver: corrections none of which is used. ValueError for a wrong grid or order."""
     knots = np.array(check_levels(levels), np.float64)
     _check_order(order)
     steps = len(knots) - 1
@@ -160,7 +161,7 @@ class _Seen(NamedTuple):
     rows: Array
 
 
-def _unit(v: Array, least: Array | float) -> Array:
+def _unit(v: Array, least: Any) -> Array:
     """v/|v|, and 0 (its gradient as well) unless |v| exceeds ``least``."""
     square = jnp.sum(jnp.square(v))
     there = square > least**2
