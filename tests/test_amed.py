@@ -47,10 +47,14 @@ def plain(y, s, cond=None):
 
 
 def featured(y, s, cond=None, *, full=False):
-    """The exact denoiser with features: three maps of (2, 1) places and 3 channels."""
+    """The exact denoiser with features: five maps of (2, 1) places and 3 channels."""
     value = MIXTURE.denoiser(y, s)
     maps = jnp.stack([y / 20.0, value, jnp.tanh(y)], axis=-1)[:, :, None]
-    return Outputs(value, None, (maps - 1.0, maps, maps + 1.0)) if full else value
+    return (
+        Outputs(value, None, tuple(maps + i for i in (-2.0, -1.0, 0.0, 1.0, 2.0)))
+        if full
+        else value
+    )
 
 
 D = {None: jax.tree_util.Partial(plain), 2: jax.tree_util.Partial(featured)}
@@ -106,10 +110,10 @@ def test_ranges():
 
 def test_bottleneck_is_the_channel_mean_of_the_middle_map():
     outputs = featured(jnp.ones((4, 2)), 3.0, full=True)
-    middle = outputs.features[1]
+    middle = outputs.features[2]
     assert middle.shape == (4, 2, 1, 3)
     np.testing.assert_allclose(bottleneck(outputs), np.mean(middle, axis=3)[:, :, 0])
-    np.testing.assert_allclose(bottleneck(outputs, 2), np.mean(middle, axis=3)[:, :, 0] + 1)
+    np.testing.assert_allclose(bottleneck(outputs, 3), np.mean(middle, axis=3)[:, :, 0] + 1)
     vector = Outputs(None, None, (jnp.ones((4, 7)),))
     assert bottleneck(vector).shape == (4, 7)
     assert bottleneck_size(D[2], (2,)) == 2

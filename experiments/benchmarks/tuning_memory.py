@@ -2,30 +2,34 @@
 
     python -m experiments.benchmarks.tuning_memory [--json FILE] [--markdown FILE]
 
-Tuning a sampler differentiates its last state through every evaluation of the network. Whatever the
+Tuning a sampler differentiates its last state through every evaluation of the network. What the
 backward pass needs of an evaluation has to be kept, so that memory grows with the number of steps;
 ``jd.sample(..., remat=True)`` keeps the states alone and computes each evaluation again when its
 turn comes: one more forward pass, and memory that stays.
 
 Measured is the gradient of the mean squared distance of Euler samples to given images with respect
-to all numbers of the table, for the network of the digits teacher with random parameters. Memory is
-what XLA reserves for intermediate results (``compile().memory_analysis()``), seconds are the median
-of a few gradients, compilation apart. Three ways to run it:
+to the table, for the network of the digits teacher with random parameters. Memory is what XLA
+reserves for intermediate results (``compile().memory_analysis()``), seconds are the median of a few
+gradients, compilation apart. The ways to run it:
 
-    loop        one scan, the default: quick to compile;
-    unrolled    ``unroll=True``, which is faster on CPU, where XLA has its fast convolutions outside
-                of loops only; compile time grows with the steps;
-    scheduled   unrolled and compiled with
-                compiler_options={"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}.
+    loop        one scan, the default: compiles in the same time for any number of steps;
+    unrolled    unroll=True: XLA has its fast convolutions for CPU outside of loops only; compile
+                time grows with the steps;
+    scheduled   unrolled, and on CPU compiled with jax.jit(..., compiler_options={
+                "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"});
+    weights     scheduled, and the gradient is that of the weights of states and denoised outputs
+                alone, not of the levels that the network is told.
 
-The last is for CPU. There XLA orders the operations of an unrolled program by how soon they can
-run, which puts what remat computes again at the very beginning, where it is kept as long as what it
-was to replace. The option makes it order them by memory. jax.jit takes it as an argument.
+Unrolled on CPU, remat by itself saves nothing: XLA drops the barriers that hold the second forward
+passes back, and its usual order of operations puts all of them before the backward pass, where
+their results are kept as long as those that they were to replace. Ordering by memory repairs that
+for the weights; of the gradient with respect to the levels it still puts much last.
 
 Takes about three minutes on one CPU core (taskset -c 1).
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -33,7 +37,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,85 +48,91 @@ from jaxdiff.typing import Array
 
 SHAPE = (8, 8, 1)
 BY_MEMORY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-WAYS: dict[str, tuple[int | bool, dict[str, Any]]] = {
-    "loop": (1, {}),
-    "unrolled": (True, {}),
-    "scheduled": (True, BY_MEMORY),
+
+
+class Way(NamedTuple):
+    """How a gradient is run, and with respect to which parts of the table."""
+
+    unroll: bool
+    compiler: dict[str, str]
+    parts: tuple[str, ...] = ("nodes", "states", "denoised")
+
+
+WAYS = {
+    "loop": Way(False, {}),
+    "unrolled": Way(True, {}),
+    "scheduled": Way(True, BY_MEMORY),
+    "weights": Way(True, BY_MEMORY, ("states", "denoised")),
 }
 
 
-def gradient(unroll: int | bool, remat: bool) -> Callable[..., Any]:
-    """The loss and its gradient with respect to a table, of (table, denoiser, start, goal)."""
+def gradient(way: Way, remat: bool) -> Callable[..., Any]:
+    """The loss and its gradient with respect to parts of a table, a function of the parts, the
+    whole table, the denoiser, the start and the goal.
+    """
 
-    def loss(table: jd.Table, D: Any, start: Array, goal: Array) -> Array:
+    def loss(parts: dict[str, Any], table: jd.Table, D: Any, start: Array, goal: Array) -> Array:
         labels = jnp.arange(start.shape[0], dtype=jnp.int32) % 10
-        ends = jd.sample(D, table, start, labels, unroll=unroll, remat=remat)
+        own, unroll = dataclasses.replace(table, **parts), True if way.unroll else 1
+        ends = jd.sample(D, own, start, labels, unroll=unroll, remat=remat)
         return jnp.mean(jnp.square(ends - goal))
 
     return jax.value_and_grad(loss)
 
 
-def measure(way: str, steps: int, remat: bool, D: Any, batch: int, repeats: int) -> dict[str, Any]:
+def measure(name: str, steps: int, remat: bool, batch: int, repeats: int) -> dict[str, Any]:
     """One row: bytes, seconds per gradient and seconds of compilation."""
-    unroll, options = WAYS[way]
-    table = jax.tree.map(jnp.float32, jd.table(jd.solvers.euler, jd.grids.karras(steps)))
-    start = 80.0 * jd.start_noise(jax.random.key(0), batch, SHAPE)
-    goal = jd.start_noise(jax.random.key(1), batch, SHAPE)
+    way, table = WAYS[name], jd.table(jd.solvers.euler, jd.grids.karras(steps))
+    table = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), table)
+    start, goal = (jd.start_noise(jax.random.key(seed), batch, SHAPE) for seed in (0, 1))
+    parts = {part: getattr(table, part) for part in way.parts}
+    given = (parts, table, demo_denoiser(), 80.0 * start, goal)
     began = time.perf_counter()
-    lowered = jax.jit(gradient(unroll, remat)).lower(table, D, start, goal)
-    compiled = lowered.compile(compiler_options=options)
-    built = time.perf_counter() - began
-    used, times = compiled.memory_analysis(), []
+    options = way.compiler if jax.default_backend() == "cpu" else {}
+    run = jax.jit(gradient(way, remat)).lower(*given).compile(compiler_options=options)
+    built, times = time.perf_counter() - began, []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        jax.block_until_ready(compiled(table, D, start, goal))
+        jax.block_until_ready(run(*given))
         times.append(time.perf_counter() - began)
-    row = {"way": way, "steps": steps, "remat": remat, "temporary_bytes": used.temp_size_in_bytes}
-    return row | {"seconds": statistics.median(times[1:]), "compile_s": built}  # the first warms up
+    row = {"way": name, "steps": steps, "remat": remat, "compile_s": built}
+    row |= {"temporary_bytes": run.memory_analysis().temp_size_in_bytes}
+    return row | {"seconds": statistics.median(times[1:])}  # the first is a warm-up
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All measurements, in the order of the table."""
-    D, where = demo_denoiser(), jax.devices()[0].platform
-    for way, (unroll, compiler) in WAYS.items():
-        if compiler and where != "cpu":
-            continue
-        for steps in options.steps:
-            if unroll is True and steps > options.unrolled:
-                continue
+    """All measurements, each without remat and then with it."""
+    for name, way in WAYS.items():
+        for steps in options.unrolled if way.unroll else options.steps:
             for remat in (False, True):
-                yield measure(way, steps, remat, D, options.batch, options.repeats)
+                yield measure(name, steps, remat, options.batch, options.repeats)
 
 
 def markdown(found: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
     """The page: what was measured, in words and as a table."""
+    where = f"jax {about['jax']} on {about['device']}, cores to run on: {about['cores']}"
     lines = ["# Memory of gradients through a sampler", "", (__doc__ or "").split("\n\n", 2)[2]]
-    lines += [f"Measured with jax {about['jax']} on {about['device']} ({about['cores']} core(s)), "]
-    lines[-1] += f"{about['batch']} samples of 8x8."
-    lines += ["", *summary(found), ""]
+    lines += [f"Measured with {where}, {about['batch']} samples of 8x8.", "", *summary(found), ""]
     lines += ["| way | steps | kept (MB) | remat (MB) | kept (s) | remat (s) | compile (s) |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for kept, again in zip(found[::2], found[1::2], strict=True):
-        memory = " | ".join(f"{r['temporary_bytes'] / 1e6:.2f}" for r in (kept, again))
-        seconds = " | ".join(f"{r['seconds']:.3f}" for r in (kept, again))
-        built = ", ".join(f"{r['compile_s']:.0f}" for r in (kept, again))
-        lines.append(f"| {kept['way']} | {kept['steps']} | {memory} | {seconds} | {built} |")
+    for pair in zip(found[::2], found[1::2], strict=True):
+        memory = " | ".join(f"{r['temporary_bytes'] / 1e6:.2f}" for r in pair)
+        seconds = " | ".join(f"{r['seconds']:.3f}" for r in pair)
+        built = ", ".join(f"{r['compile_s']:.0f}" for r in pair)
+        lines.append(f"| {pair[0]['way']} | {pair[0]['steps']} | {memory} | {seconds} | {built} |")
     return "\n".join(lines) + "\n"
 
 
 def summary(found: Sequence[dict[str, Any]]) -> list[str]:
-    """How memory grows from the fewest to the most steps, per way."""
+    """From the fewest to the most steps of every way: how memory grows, and what remat costs."""
     lines = []
-    for way in dict.fromkeys(r["way"] for r in found):
-        first, last = ([r for r in found if r["way"] == way][k : k + 2 or None] for k in (0, -2))
-        growth = [
-            b["temporary_bytes"] / a["temporary_bytes"] for a, b in zip(first, last, strict=True)
-        ]
-        cost = last[1]["seconds"] / last[0]["seconds"]
+    for name in dict.fromkeys(r["way"] for r in found):
+        own = [r for r in found if r["way"] == name]
+        kept, again = (own[-2 + k]["temporary_bytes"] / own[k]["temporary_bytes"] for k in (0, 1))
+        cost, most = own[-1]["seconds"] / own[-2]["seconds"], own[-1]["steps"]
         lines.append(
-            f"- {way.capitalize()}, {first[0]['steps']} to {last[0]['steps']} steps: memory grows "
-            f"{growth[0]:.1f} times, with remat {growth[1]:.2f} times; at {last[0]['steps']} steps "
-            f"a gradient with remat takes {cost:.2f} times as long."
+            f"- {name.capitalize()}, {own[0]['steps']} to {most} steps: memory times {kept:.2f}, "
+            f"with remat times {again:.2f}; at {most} steps remat takes {cost:.2f} times as long."
         )
     return lines
 
@@ -132,22 +142,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=pathlib.Path, help="write the numbers here")
-    parser.add_argument("--markdown", type=pathlib.Path, help="write the page here")
-    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20, 50, 100])
+    parser.add_argument("--json", type=pathlib.Path, help="write the numbers to this file")
+    parser.add_argument("--markdown", type=pathlib.Path, help="write the page to this file")
+    more: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
     parser.add_argument(
-        "--unrolled", type=int, default=20, help="most steps that are unrolled (compile time)"
+        "--steps", **more, default=[5, 10, 20, 50, 100], help="of the loop (5 10 20 50 100)"
     )
-    parser.add_argument("--batch", type=int, default=8, help="samples; memory is proportional")
-    parser.add_argument("--repeats", type=int, default=3, help="gradients that are timed")
+    parser.add_argument(
+        "--unrolled",
+        **more,
+        default=[5, 20],
+        help="steps of the other ways (5 20): compilation takes about a second per step",
+    )
+    parser.add_argument("--batch", type=int, default=8, help="samples (8); memory goes with them")
+    parser.add_argument("--repeats", type=int, default=3, help="gradients that are timed (3)")
     options = parser.parse_args()
     about: dict[str, Any] = {"jax": jax.__version__, "device": str(jax.devices()[0])}
     about |= {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))}
     about |= {"batch": options.batch, "repeats": options.repeats}
-    found = []
-    for row in rows(options):
-        found.append(row)
-        print(row, flush=True)
+    found = list(rows(options))
     text = markdown(found, about)
     print(text)
     if options.json:

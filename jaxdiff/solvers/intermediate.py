@@ -8,7 +8,7 @@ In a step from level s to r the slope is taken at a level in between. With eps =
 where the ratio a in (0, 1), the direction factor c and the time factor t, which moves the level
 that the network is told but not the one divided by, are chosen step by step: learned, because by
 the mean value theorem some m makes the step exact on a trajectory that lies in a plane (Zhou et
-al., arXiv 2312.00094, section 3). a = 1/2, c = t = 1 is DPM-Solver-2.
+al., arXiv 2312.00094). a = 1/2, c = t = 1 is DPM-Solver-2.
 
 A plug-in is another solver with the middles put into its grid; its step from m to r is scaled by c
 and told t m. EPD (Zhu et al., arXiv 2507.14797) has K middles that do not depend on one another,
@@ -89,7 +89,7 @@ def amed(
     direction: Any = 1.0,
     time: Any = 1.0,
 ) -> Iterator[State]:
-    """AMED-Solver (arXiv 2312.00094, eq. 12). Two evaluations per step, one in a step to level 0.
+    """AMED-Solver (arXiv 2312.00094). Two evaluations per step, one in a step to level 0.
 
     Order 2 with all numbers left as they are; with others, order 1 or (c not 1) none: they are
     fitted to a grid.
@@ -278,7 +278,7 @@ def epd(
     times: Any = 1.0,
     order: int = 1,
 ) -> Iterator[State]:
-    """EPD-Solver (arXiv 2507.14797, eq. 9): K middles that do not depend on one another.
+    """EPD-Solver (arXiv 2507.14797): K middles that do not depend on one another.
 
     1 + K evaluations per step, the K of which can be made at once; one in a step to level 0. Order
     2 if the weights sum to 1, the mean ratio is 1/2 and the factors are 1; K = 1 is :func:`amed`.

@@ -20,8 +20,7 @@ student should meet:
 y_i being the teacher's state for a solver that starts every step afresh, and for one that remembers
 its past its own state, through neither of which gradients pass.
 
-Source: Zhou et al., arXiv 2312.00094, section 3 and appendix. Deviations: the heads start at zero,
-so that the untrained predictor is the solver with a = 1/2, c = t = 1; one update for the sum over
+Source: Zhou et al., arXiv 2312.00094. Deviations: the heads start at zero, so that the untrained predictor is the solver with a = 1/2, c = t = 1; one update for the sum over
 steps, where the paper makes one after every step; gradients that are not finite are not replaced.
 """
 
@@ -135,7 +134,7 @@ def bottleneck_size(
 
 
 class Solve(NamedTuple):
-    """A solver with predicted middles, all but its parameters: hashable, a static argument.
+    """A solver with predicted middles, all but its parameters.
 
     levels: the grid. step: of the solver, such as
     :func:`jaxdiff.solvers.intermediate.amed_step`. first: an analytic first step, as for
@@ -255,7 +254,7 @@ def amed_predictor(
         for i in range(steps):
             begin, past = _held(y) if past else path[:, i], _held(past)
             y, past = step(evaluate, begin, past, solve.levels, i, functools.partial(ask, i))
-            errors.append(jnp.sum((y - path[:, i]) ** 2) / len(path))
+            errors.append(jnp.sum((y - path[:, i + 1]) ** 2) / len(path))
         value = jnp.sum(jnp.stack(errors))
         return value, {"loss": value, "last step": errors[-1]}
 

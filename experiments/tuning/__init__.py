@@ -1,0 +1,1 @@
+"""Tuned samplers against hand-made ones, at a few evaluations."""

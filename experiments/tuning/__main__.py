@@ -1,0 +1,212 @@
+"""Tune a sampler by every method for 3 to 10 evaluations and measure it on fresh noise.
+
+    python -m experiments.tuning --method all --problem all
+    python -m experiments.tuning --method gs ld3 --problem digits --nfe 3 5 8
+
+On the exact problems of experiments.gym the error is the root mean square distance, per coordinate,
+of a sampler's result to where the exact probability flow takes the same noise; the data have
+standard deviation 0.5. On "digits", whose teacher is the network of experiments.digits, it is the
+Frechet distance of the samples to digits that were set aside, by a classifier's features, and the
+distance to the teacher's own samples is beside it.
+
+Each row tunes on some starts, chooses on others and is measured on yet others. "hand-made" is the
+best of some 300 usual samplers (11 solvers, 5 grids, 3 lowest levels, with and without an analytic
+first step), chosen on the same starts as the others are tuned on.
+
+Writes the table as JSON, with a Markdown page and a figure beside it. Rows are kept in --out as
+soon as they are made; the same command uses them again, so a command that was stopped goes on. A
+row of an exact problem takes 5 to 60 seconds on a core, one of the digits a minute or two.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.digits.__main__ import QUALITY, scores_of, teacher_of, values
+from experiments.gym import store
+from experiments.gym.problems import HIGH, LOW, PROBLEMS, Problem, make_problem
+from experiments.tuning import report
+from jaxdiff import grids, runs, solvers, tuned
+from jaxdiff.data.dataset import to_float
+from jaxdiff.data.digits import load_digits
+from jaxdiff.evaluation import make_judge
+from jaxdiff.recipes.tuners import TUNERS, Task, check, handmade, kernel_judge
+from jaxdiff.sampling.pairs import make_pairs
+from jaxdiff.sampling.sample import Sampler, start_noise
+from jaxdiff.sampling.table import Table
+from jaxdiff.sampling.trace import table
+from jaxdiff.training.tune import held_out
+
+Row = dict[str, Any]
+HAND = "hand-made"
+METHODS = (HAND, *TUNERS)
+COUNT = 4096  # starts to tune on, as many to choose by, as many to measure on
+
+
+def exact_pairs(problem: Problem, seed: int, number: int) -> dict[str, np.ndarray]:
+    """Starts and where the exact flow takes them."""
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    start = HIGH * start_noise(key, COUNT, (problem.dimension,))
+    return {"start": np.asarray(start), "image": np.asarray(problem.flow(start))}
+
+
+@functools.cache
+def exact_task(name: str, seed: int) -> tuple[Task, dict[str, np.ndarray]]:
+    """A task on an exact problem, for any number of evaluations, and the pairs to measure on."""
+    problem = make_problem(name)
+    pairs = [exact_pairs(problem, seed, number) for number in range(3)]
+    data = np.asarray(problem.samples(jax.random.key(seed + 1000), 2 * COUNT))
+    task = Task(
+        problem.model.denoiser, 1, pairs[0], pairs[1], data, low=LOW, high=HIGH, batch=512,
+        updates=2000, seed=seed,
+    )  # fmt: skip
+    return task, pairs[2]
+
+
+def exact_row(method: str, name: str, nfe: int, options: argparse.Namespace) -> Row:
+    """A row of an exact problem."""
+    task, fresh = exact_task(name, options.seed)
+    task = task._replace(nfe=nfe, updates=options.updates or task.updates)
+    judge = held_out(task.denoiser, fresh)
+    made, seconds, known = sampler_of(method, task, options)
+    by_data = kernel_judge(task._replace(held=fresh))
+    if method == "ggdm":  # draws noise: there is no end to compare with
+        return known | {"error_of": None, "mmd2": by_data(made), "seconds": seconds}
+    return known | {"error_of": judge(made), "mmd2": by_data(made), "seconds": seconds}
+
+
+def sampler_of(
+    method: str, task: Task, options: argparse.Namespace
+) -> tuple[Table, float, dict[str, Any]]:
+    """The sampler that a method finds, seconds, and what there is to tell of it."""
+    began = time.perf_counter()
+    if method == HAND:
+        best = handmade(check(task))[0]
+        return best.table(), time.perf_counter() - began, {"name": best.name}
+    every = 100 if task.updates >= 1000 else 50
+    found = tuned.solve(task, method, every=every, progress=sys.stderr.isatty()).tuned
+    about = {"name": repr(found.table.label), "step": found.step, "before": found.before}
+    return found.table, time.perf_counter() - began, about
+
+
+@functools.cache
+def digits_task(out: pathlib.Path, seed: int) -> tuple[Task, runs.Model, Any]:
+    """A task on the digits' teacher, the teacher, and the judge of samples."""
+    choices = argparse.Namespace(teacher=None, out=out, teacher_steps=3000, seed=seed)
+    model = teacher_of(choices)
+    images = load_digits("train")
+    teacher = Sampler(model.denoiser, table(solvers.unipc, grids.karras(40), order=3))
+    both = make_pairs(
+        teacher, 1024, model.shape, jax.random.key(seed + 1),
+        labels=runs.class_labels(1024, model.classes), progress=False,
+    )  # fmt: skip
+    pairs = [{k: v[i::2] for k, v in both.items()} for i in range(2)]
+    unroll = {"unroll": True} if jax.default_backend() == "cpu" else {}
+    task = Task(
+        model.denoiser, 1, pairs[0], pairs[1], to_float(images.images), np.asarray(images.labels),
+        batch=32, updates=300, seed=seed, options=unroll,
+    )  # fmt: skip
+    return task, model, make_judge(images, load_digits("test"), "classifier", seed)
+
+
+def digits_row(method: str, nfe: int, options: argparse.Namespace) -> Row:
+    """A row of the digits."""
+    task, model, judge = digits_task(options.out, options.seed)
+    task = task._replace(nfe=nfe, updates=options.updates or task.updates)
+    made, seconds, known = sampler_of(method, task, options)
+    choices = argparse.Namespace(count=360, seed=options.seed)
+    scores = values(scores_of(judge, Sampler(model.denoiser, made), model, choices))
+    fresh = make_pairs(
+        Sampler(model.denoiser, table(solvers.unipc, grids.karras(40), order=3)), 256, model.shape,
+        jax.random.key(options.seed + 2), labels=runs.class_labels(256, model.classes),
+        progress=False,
+    )  # fmt: skip
+    distance = None if made.stochastic else held_out(model.denoiser, fresh)(made)
+    return known | {"error_of": scores[QUALITY], "distance": distance, "seconds": seconds} | scores
+
+
+def row_of(method: str, problem: str, nfe: int, options: argparse.Namespace, title: str) -> Row:
+    """A row of the table, made now or before."""
+    settings = {
+        "method": method, "problem": problem, "evaluations": nfe, "seed": options.seed,
+        "updates": options.updates,
+    }  # fmt: skip
+    if problem == "digits":
+        make = functools.partial(digits_row, method, nfe, options)
+    else:
+        make = functools.partial(exact_row, method, problem, nfe, options)
+    return store.obtain(options.out, settings, make, title, options.fresh)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options. Leaves with a message if something is wrong with them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.tuning", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add, places = parser.add_argument, (*PROBLEMS, "digits")
+    add("--method", nargs="+", default=["all"], metavar="NAME",
+        help=f"all, or some of {', '.join(METHODS)}; {HAND} is always among them")  # fmt: skip
+    add("--problem", nargs="+", default=["mixture-2d"], metavar="NAME",
+        help=f"exact (the first three), all, or some of {', '.join(places)}")  # fmt: skip
+    add("--nfe", type=int, nargs="+", default=[3, 4, 5, 6, 8, 10], help="evaluations (3 to 10)")
+    add("--updates", type=int, help="of a descent (2000 on an exact problem, 300 on digits)")
+    add("--seed", type=int, default=0, help="of everything (0)")
+    add("--out", type=pathlib.Path, default=pathlib.Path("runs/tuning"), metavar="FOLDER",
+        help="where rows are kept (runs/tuning)")  # fmt: skip
+    add("--json", type=pathlib.Path, metavar="FILE",
+        help="the table; .md and .png beside it (table.json in --out)")  # fmt: skip
+    add("--fresh", action="store_true", help="make rows anew that were made before")
+    options = parser.parse_args(arguments)
+    try:
+        wanted = store.chosen(",".join(options.method), list(METHODS), "method")
+        options.method = list(dict.fromkeys([HAND, *wanted]))
+        names = ",".join(options.problem).replace("exact", ",".join(PROBLEMS))
+        options.problem = store.chosen(names, list(places), "problem")
+        if min(options.nfe) < 1 or options.seed < 0 or (options.updates or 1) < 1:
+            raise ValueError("--nfe and --updates are at least 1, --seed is not negative")
+        options.json = store.writable(options.json or options.out / "table.json")
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make every row and write the table; return 1 if a row failed, 130 if stopped."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse(arguments)
+    jobs = [(m, p, n) for p in options.problem for n in options.nfe for m in options.method]
+    rows: list[Row] = []
+    try:
+        for number, (method, problem, nfe) in enumerate(jobs, 1):
+            title = f"[{number}/{len(jobs)}] {problem}, {nfe} evaluations, {method}"
+            rows.append(row_of(method, problem, nfe, options, title))
+            print(report.line(rows[-1]), flush=True)
+    except KeyboardInterrupt:
+        print(f"stopped: {len(rows)} of {len(jobs)} rows are in {options.out}; the same command "
+              "goes on", file=sys.stderr)  # fmt: skip
+        return 130
+    finally:
+        if rows:
+            about = store.about(shlex.join(["python", "-m", "experiments.tuning", *arguments]))
+            whole = json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"
+            store.write(options.json, whole)
+            store.write(options.json.with_suffix(".md"), report.markdown(rows, about))
+            if any(not row["error"] for row in rows):
+                report.figure(rows).savefig(options.json.with_suffix(".png"), dpi=110)
+    print(f"table: {options.json}, and .md and .png beside it")
+    return int(any(row["error"] and "cannot have" not in row["error"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
