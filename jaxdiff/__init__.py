@@ -6,8 +6,8 @@
     table = jd.table(jd.solvers.unipc, jd.grids.karras(10))    # trace a textbook solver once
     x = jd.sample(D, table, start)                             # jit, vmap, grad, pmap at will
 
-What needs optax, orbax or flax (``distill``, ``networks``, ``training``, ``metrics``, ``fit``) is
-imported when first used.
+What needs optax, orbax or flax (``distill``, ``tuning``, ``networks``, ``training``, ``metrics``,
+``fit``, ``tune``) is imported when first used.
 """
 
 import importlib
@@ -39,6 +39,8 @@ from jaxdiff.sampling.sample import Trajectory as Trajectory
 from jaxdiff.sampling.sample import sample as sample
 from jaxdiff.sampling.sample import start_noise as start_noise
 from jaxdiff.sampling.sample import trajectory as trajectory
+from jaxdiff.sampling.stages import sample_in_stages as sample_in_stages
+from jaxdiff.sampling.stages import stages as stages
 from jaxdiff.sampling.table import Table as Table
 from jaxdiff.sampling.table import load_table as load_table
 from jaxdiff.sampling.table import pad as pad
@@ -52,6 +54,9 @@ _LATER = {
     "metrics": "jaxdiff.metrics",
     "networks": "jaxdiff.networks",
     "training": "jaxdiff.training",
+    "tuning": "jaxdiff.tuning",
+    "tune": "jaxdiff.training.tune:tune",
+    "held_out": "jaxdiff.training.tune:held_out",
     "Context": "jaxdiff.method:Context",
     "Method": "jaxdiff.method:Method",
     "Player": "jaxdiff.method:Player",

@@ -15,6 +15,8 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+from jaxdiff import grids, solvers, tuning  # noqa: E402
+from jaxdiff.exact import Gaussian  # noqa: E402
 from jaxdiff.method import Method, Player  # noqa: E402
 from jaxdiff.training import devices, ema, fit  # noqa: E402
 
@@ -61,6 +63,20 @@ def train(loss, steps=STEPS, **kwargs):
     return fit(method(loss), data, steps=steps, progress=False, **kwargs)
 
 
+def tune(**kwargs):
+    """Tune levels and weights of a sampler; the loss is a mean over the batch's pairs."""
+    model = Gaussian(np.array([0.3, -0.2]), np.array([0.5, 0.1]))
+    family = tuning.of_weights(tuning.of_grid(solvers.euler, grids.karras(2, 0.1)))
+    optimiser = optax.sgd(0.1, momentum=0.9)
+    made = tuning.tuning(model.denoiser, family, tuning.end_point(), optimiser=optimiser)
+
+    def pairs(step):
+        start = 80.0 * np.random.default_rng(step).standard_normal((16, 2))
+        return {"start": start, "image": np.asarray(model.flow(jnp.asarray(start), 80.0, 0.0))}
+
+    return fit(made, pairs, steps=2, progress=False, **kwargs)
+
+
 def difference(a, b):
     """Largest absolute difference of parameters, optimiser states and averages."""
     pairs = zip(jax.tree.leaves(a[1:4]), jax.tree.leaves(b[1:4]), strict=True)
@@ -84,6 +100,8 @@ def main():
         "pmap": difference(one, train(denoise, parallel="pmap")),
         "jit from the key": difference(train(draw, devices=jax.devices()[:1]), train(draw)),
     }
+    tuned = tune(devices=jax.devices()[:1])
+    out |= {f"tuning, {p}": difference(tuned, tune(parallel=p)) for p in ("jit", "fsdp", "pmap")}
     with tempfile.TemporaryDirectory() as folder:
         train(denoise, 2, checkpoint=folder)
         resumed = train(denoise, checkpoint=folder, parallel="pmap")

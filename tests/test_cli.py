@@ -171,7 +171,9 @@ def test_the_command_line_knows_every_solver():
 
     need_more = {solvers.analytic_dpm, solvers.probability_flow}  # statistics, a process
     of_students = {solvers.consistency, solvers.tcd}
-    known = set(runs.SOLVERS.values()) | need_more | of_students
+    learned = {solvers.amed, solvers.amed_dpm2, solvers.amed_ipndm, solvers.amed_dpmpp}
+    learned |= {solvers.epd, solvers.bespoke}  # what "jaxdiff tune" finds the numbers of
+    known = set(runs.SOLVERS.values()) | need_more | of_students | learned
     assert known == {solver for solver, _ in ALL}
     assert set(typing.get_args(configs.SolverName)) == set(runs.SOLVERS)
     assert set(typing.get_args(configs.GridName)) == set(runs.GRIDS)
@@ -218,3 +220,53 @@ def test_choices_are_those_of_the_recipe(folder, tmp_path, capsys):
     assert cli.main([*distil, "--choices", "stagess", "8"]) == 2
     assert "has no choice 'stagess'; it has: stages, q, c" in capsys.readouterr().err
     assert not (tmp_path / "student").exists()
+
+
+def tune(folder, out, *more):
+    command = ["tune", "--run", str(folder / "teacher"), "--out", str(out), "--pairs", "16"]
+    return cli.main([*command, "--teacher-steps", "6", "--batch", "8", "--updates", "4", *more])
+
+
+def test_a_tuned_table_samples_its_run_and_warns_of_others(folder, tmp_path, capsys):
+    assert tune(folder, tmp_path, "--nfe", "3", "--method", "dmn", "--solver", "dpmpp") == 0
+    out = capsys.readouterr().out
+    assert "best usual sampler" in out and "dpmpp on" in out and "next: jaxdiff sample" in out
+    table = tmp_path / "nfe-3" / "table.json"
+    about = json.loads(table.read_text())["about"]
+    assert about["source"] == str(folder / "teacher") and about["method"] == "dmn"
+    assert about["held_out"] <= about["usual_held_out"] and about["guidance"] is None
+    assert (tmp_path / "nfe-3" / "table.png").exists()
+    sample = ["sample", "--table", str(table), "--out", str(tmp_path), "--count", "2"]
+    assert cli.main([*sample, "--run", str(folder / "teacher")]) == 0
+    assert "nfe=3" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="tuned with guidance weight None, not 2.0"):
+        assert cli.main([*sample, "--run", str(folder / "teacher"), "--guidance", "2.0"]) == 0
+    with pytest.warns(UserWarning, match="was tuned for the model"):
+        assert cli.main([*sample, "--run", str(folder / "student")]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--distance", "features", "--remat"], ["--guidance", "2"]])
+def test_a_run_is_tuned_by_gradient(folder, tmp_path, more, capsys):
+    budgets = ["1", "2"] if not more else ["2"]
+    for _ in range(2):  # the second time it has ended
+        assert tune(folder, tmp_path, "--method", "gs", "--nfe", *budgets, *more) == 0
+        assert "gs's" in capsys.readouterr().out
+    for nfe in budgets:
+        about = json.loads((tmp_path / f"nfe-{nfe}" / "table.json").read_text())["about"]
+        assert about["nfe"] == int(nfe) and about["held_out"] <= about["usual_held_out"]
+
+
+def test_tuning_says_what_it_needs(folder, tmp_path, capsys):
+    def fails(*arguments):
+        assert cli.main(["tune", "--out", str(tmp_path / "t"), *map(str, arguments)]) == 2
+        return capsys.readouterr().err
+
+    assert "either a run" in fails()
+    assert "no problem 'mixture'" in fails("--problem", "mixture")
+    assert "is a student" in fails("--run", folder / "student")
+    assert "neither guidance nor" in fails("--problem", "gaussian", "--guidance", "2")
+    few = ("--problem", "gaussian", "--pairs", "4")
+    assert "at least 16 pairs of samples; there are 4" in fails(*few)
+    assert "at least one evaluation" in fails("--problem", "gaussian", "--nfe", "0")
+    assert not (tmp_path / "t").exists()

@@ -45,7 +45,7 @@ class Calls:
 
 @pytest.mark.parametrize(("solver", "options"), DETERMINISTIC + STOCHASTIC, ids=name)
 def test_same_numbers_for_every_solver(solver, options, key):
-    """None of these has evaluations that do not wait, but all run the same code."""
+    """Most have one evaluation in a stage, and run the same code as those that have several."""
     made = table(solver, LEVELS, **options)
     sizes = stages(made)
     assert sum(sizes) == made.nfe

@@ -17,8 +17,8 @@ gradients, compilation apart. The ways to run it:
                 time grows with the steps;
     scheduled   unrolled, and on CPU compiled with jax.jit(..., compiler_options={
                 "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"});
-    weights     scheduled, and the gradient is that of the weights of states and denoised outputs
-                alone, not of the levels that the network is told.
+    weights     scheduled with remat, and the gradient is that of the weights of states and denoised
+                outputs alone, not of the levels that the network is told.
 
 Unrolled on CPU, remat by itself saves nothing: XLA drops the barriers that hold the second forward
 passes back, and its usual order of operations puts all of them before the backward pass, where
@@ -47,22 +47,23 @@ from experiments.benchmarks.sampling import demo_denoiser
 from jaxdiff.typing import Array
 
 SHAPE = (8, 8, 1)
-BY_MEMORY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+BY_MEMORY: dict[str, str | bool] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 class Way(NamedTuple):
-    """How a gradient is run, and with respect to which parts of the table."""
+    """How a gradient is run, with respect to which parts of the table, without remat or with."""
 
     unroll: bool
-    compiler: dict[str, str]
+    compiler: dict[str, str | bool]
     parts: tuple[str, ...] = ("nodes", "states", "denoised")
+    remat: tuple[bool, ...] = (False, True)
 
 
 WAYS = {
     "loop": Way(False, {}),
     "unrolled": Way(True, {}),
     "scheduled": Way(True, BY_MEMORY),
-    "weights": Way(True, BY_MEMORY, ("states", "denoised")),
+    "weights": Way(True, BY_MEMORY, ("states", "denoised"), (True,)),
 }
 
 
@@ -95,16 +96,17 @@ def measure(name: str, steps: int, remat: bool, batch: int, repeats: int) -> dic
         began = time.perf_counter()
         jax.block_until_ready(run(*given))
         times.append(time.perf_counter() - began)
+    used: Any = run.memory_analysis()
     row = {"way": name, "steps": steps, "remat": remat, "compile_s": built}
-    row |= {"temporary_bytes": run.memory_analysis().temp_size_in_bytes}
+    row |= {"temporary_bytes": used.temp_size_in_bytes}
     return row | {"seconds": statistics.median(times[1:])}  # the first is a warm-up
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All measurements, each without remat and then with it."""
+    """All measurements."""
     for name, way in WAYS.items():
         for steps in options.unrolled if way.unroll else options.steps:
-            for remat in (False, True):
+            for remat in way.remat:
                 yield measure(name, steps, remat, options.batch, options.repeats)
 
 
@@ -113,26 +115,24 @@ def markdown(found: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
     where = f"jax {about['jax']} on {about['device']}, cores to run on: {about['cores']}"
     lines = ["# Memory of gradients through a sampler", "", (__doc__ or "").split("\n\n", 2)[2]]
     lines += [f"Measured with {where}, {about['batch']} samples of 8x8.", "", *summary(found), ""]
-    lines += ["| way | steps | kept (MB) | remat (MB) | kept (s) | remat (s) | compile (s) |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for pair in zip(found[::2], found[1::2], strict=True):
-        memory = " | ".join(f"{r['temporary_bytes'] / 1e6:.2f}" for r in pair)
-        seconds = " | ".join(f"{r['seconds']:.3f}" for r in pair)
-        built = ", ".join(f"{r['compile_s']:.0f}" for r in pair)
-        lines.append(f"| {pair[0]['way']} | {pair[0]['steps']} | {memory} | {seconds} | {built} |")
+    lines += ["| way | steps | remat | memory (MB) | gradient (s) | compilation (s) |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for r in found:
+        remat, memory = "yes" if r["remat"] else "no", r["temporary_bytes"] / 1e6
+        cells = f"{memory:.2f} | {r['seconds']:.3f} | {r['compile_s']:.0f}"
+        lines.append(f"| {r['way']} | {r['steps']} | {remat} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
 def summary(found: Sequence[dict[str, Any]]) -> list[str]:
-    """From the fewest to the most steps of every way: how memory grows, and what remat costs."""
+    """How memory grows from the fewest to the most steps."""
     lines = []
-    for name in dict.fromkeys(r["way"] for r in found):
-        own = [r for r in found if r["way"] == name]
-        kept, again = (own[-2 + k]["temporary_bytes"] / own[k]["temporary_bytes"] for k in (0, 1))
-        cost, most = own[-1]["seconds"] / own[-2]["seconds"], own[-1]["steps"]
+    for name, remat in dict.fromkeys((r["way"], r["remat"]) for r in found):
+        first, *_, last = [r for r in found if (r["way"], r["remat"]) == (name, remat)] * 2
+        growth = last["temporary_bytes"] / first["temporary_bytes"]
         lines.append(
-            f"- {name.capitalize()}, {own[0]['steps']} to {most} steps: memory times {kept:.2f}, "
-            f"with remat times {again:.2f}; at {most} steps remat takes {cost:.2f} times as long."
+            f"- {name.capitalize()}, {'with' if remat else 'without'} remat: {growth:.2f} times the "
+            f"memory for {last['steps'] / first['steps']:.0f} times the steps."
         )
     return lines
 
@@ -151,11 +151,11 @@ def main() -> None:
     parser.add_argument(
         "--unrolled",
         **more,
-        default=[5, 20],
-        help="steps of the other ways (5 20): compilation takes about a second per step",
+        default=[5, 15],
+        help="steps of the other ways (5 15): compilation takes about a second per step",
     )
-    parser.add_argument("--batch", type=int, default=8, help="samples (8); memory goes with them")
-    parser.add_argument("--repeats", type=int, default=3, help="gradients that are timed (3)")
+    parser.add_argument("--batch", type=int, default=4, help="samples (4); memory goes with them")
+    parser.add_argument("--repeats", type=int, default=2, help="gradients that are timed (2)")
     options = parser.parse_args()
     about: dict[str, Any] = {"jax": jax.__version__, "device": str(jax.devices()[0])}
     about |= {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))}

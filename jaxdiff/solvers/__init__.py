@@ -66,6 +66,10 @@ from jaxdiff.solvers.extended_sde import ode_scale as ode_scale
 from jaxdiff.solvers.extended_sde import sde_scale as sde_scale
 from jaxdiff.solvers.model_statistics import estimate_statistics as estimate_statistics
 from jaxdiff.solvers.model_statistics import gaussian_statistics as gaussian_statistics
+from jaxdiff.solvers.intermediate import amed_dpm2_step as amed_dpm2_step
+from jaxdiff.solvers.intermediate import amed_dpmpp_step as amed_dpmpp_step
+from jaxdiff.solvers.intermediate import amed_ipndm_step as amed_ipndm_step
+from jaxdiff.solvers.intermediate import amed_step as amed_step
 from jaxdiff.solvers.planning import plan as plan
 from jaxdiff.solvers.planning import plan_orders as plan_orders
 from jaxdiff.solvers.singlestep import dpm2_step as dpm2_step

@@ -5,10 +5,24 @@ table, an *objective* what it is to be good at, :func:`tuning` makes a method of
 :func:`jaxdiff.tune` runs it.
 """
 
+# schedules by search
+from jaxdiff.tuning.align import align as align
+from jaxdiff.tuning.align import align_costs as align_costs
+from jaxdiff.tuning.dynamic import best_grids as best_grids
+from jaxdiff.tuning.dynamic import shortest as shortest
+from jaxdiff.tuning.elbo import best_elbo as best_elbo
+from jaxdiff.tuning.elbo import elbo_costs as elbo_costs
+from jaxdiff.tuning.gits import gits as gits
+from jaxdiff.tuning.gits import insert_analytic as insert_analytic
+from jaxdiff.tuning.gits import jump_costs as jump_costs
+from jaxdiff.tuning.optimised_steps import optimised_steps as optimised_steps
+
+# tables by gradient: families, objectives, the method
 from jaxdiff.tuning.family import Family as Family
 from jaxdiff.tuning.family import concrete as concrete
 from jaxdiff.tuning.family import of_grid as of_grid
 from jaxdiff.tuning.family import of_weights as of_weights
+from jaxdiff.tuning.family import of_options as of_options
 from jaxdiff.tuning.flatten import flatten as flatten
 from jaxdiff.tuning.flatten import unflatten as unflatten
 from jaxdiff.tuning.handmade import usual as usual
@@ -21,3 +35,11 @@ from jaxdiff.tuning.objective import every_state as every_state
 from jaxdiff.tuning.objective import kernel_distance as kernel_distance
 from jaxdiff.tuning.path import Path as Path
 from jaxdiff.tuning.path import follow as follow
+
+# what is no table: per-sample predictions, and steps in the basis of the trajectory so far
+from jaxdiff.tuning.amed import PredictedSampler as PredictedSampler
+from jaxdiff.tuning.amed import Predictor as Predictor
+from jaxdiff.tuning.amed import amed_predictor as amed_predictor
+from jaxdiff.tuning.amed import bottleneck_size as bottleneck_size
+from jaxdiff.tuning.bespoke import bespoke_tuning as bespoke_tuning
+from jaxdiff.tuning.bespoke import of_bespoke as of_bespoke

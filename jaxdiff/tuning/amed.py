@@ -20,8 +20,9 @@ student should meet:
 y_i being the teacher's state for a solver that starts every step afresh, and for one that remembers
 its past its own state, through neither of which gradients pass.
 
-Source: Zhou et al., arXiv 2312.00094. Deviations: the heads start at zero, so that the untrained predictor is the solver with a = 1/2, c = t = 1; one update for the sum over
-steps, where the paper makes one after every step; gradients that are not finite are not replaced.
+Source: Zhou et al., arXiv 2312.00094. Deviations: the heads start at zero, so that the untrained
+predictor is the solver with a = 1/2, c = t = 1; one update for the sum over steps, where the paper
+makes one after every step; gradients that are not finite are not replaced.
 """
 
 import functools
