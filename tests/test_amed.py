@@ -87,7 +87,8 @@ def test_predictions_by_hand():
     e = [silu(dense("levels", np.r_[np.cos(s * angles), np.sin(s * angles)])) for s in (7.0, 0.3)]
     h = np.c_[dense("reduced", silu(dense("hidden", b))), np.tile(np.concatenate(e), (3, 1))]
     heads = [sigmoid(dense(name, h)[:, 0]) for name in ("ratio", "direction", "time")]
-    expected = heads[0], 1 + 0.05 * (2 * heads[1] - 1), 1 + 0.2 * (2 * heads[2] - 1)
+    ratio = 0.001 + 0.998 * heads[0]
+    expected = ratio, 1 + 0.05 * (2 * heads[1] - 1), 1 + 0.2 * (2 * heads[2] - 1)
     told = predict(params, jnp.asarray(b), 7.0, 0.3, own)
     np.testing.assert_allclose(told, expected, rtol=1e-12)
     assert np.ptp(told.ratio) > 1e-3
@@ -103,8 +104,8 @@ def test_ranges():
     for seed in range(5):
         params = random_params(own, 30.0, seed)
         told = predict(params, jnp.ones((1, 5)), 7.0, 0.3, own)
-        for value, (low, high) in zip(told, ((0, 1), (0.99, 1.01), (0.8, 1.2)), strict=True):
-            assert low <= value[0] <= high
+        for value, (low, high) in zip(told, ((1e-3, 0.999), (0.99, 1.01), (0.8, 1.2)), strict=True):
+            assert low - 1e-12 <= value[0] <= high + 1e-12
             assert value[0] - low < 1e-3 or high - value[0] < 1e-3  # saturated: the whole range
 
 
@@ -215,6 +216,8 @@ def test_gradient_is_that_of_the_loss_with_its_beginnings_held(step, options):
             for g, w in zip(jax.tree.leaves(gradient), jax.tree.leaves(way), strict=True)
         )
         np.testing.assert_allclose(along, slope, rtol=1e-5)
+    wild = jax.grad(lambda p: loss(p)[0])(random_params(own, 30.0))  # ratios at their ends
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(wild))
 
 
 @pytest.mark.parametrize("inputs", [None, 2])

@@ -257,6 +257,18 @@ def test_a_start_of_zeros_stays_finite(mixture):
     assert np.isfinite(pas(mixture.denoiser, wild(4), jnp.zeros((2, 8)))).all()
 
 
+def test_numbers_that_are_not_finite_are_seen_in_their_sample_alone(mixture):
+    """Also at a corrected time point, where a basis could hide them."""
+    made, x = wild(2), starts(1, 3)
+
+    def broken(y, s, cond):
+        return mixture.denoise(y, s).at[1].multiply(jnp.nan)
+
+    found, expected = pas(broken, made, x), pas(mixture.denoiser, made, x)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_allclose(found[::2], expected[::2], rtol=1e-9)
+
+
 # The search
 
 

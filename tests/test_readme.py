@@ -13,13 +13,17 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     example = next(code for code in blocks if "jd.table" in code)
     more = next(code for code in blocks if "jd.log_likelihood" in code)
+    tuning = next(code for code in blocks if "jd.tune(" in code)
+    known = {}
     assert len(example.strip().splitlines()) <= 13
     with (
         jax.enable_x64(False),
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        exec(example + more, {})
+        exec(example + more + tuning, known)
+    assert known["found"].score < known["found"].before / 3
+    assert (tmp_path / "tuned-4.json").exists()
     assert "Table(unipc(order=3), nfe=10" in capsys.readouterr().out
     assert (tmp_path / "unipc-10.json").exists()
 

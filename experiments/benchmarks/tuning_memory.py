@@ -25,7 +25,7 @@ passes back, and its usual order of operations puts all of them before the backw
 their results are kept as long as those that they were to replace. Ordering by memory repairs that
 for the weights; of the gradient with respect to the levels it still puts much last.
 
-Takes about three minutes on one CPU core (taskset -c 1).
+Takes about three minutes on one CPU core that is free (taskset -c 1).
 """
 
 import argparse
@@ -128,11 +128,12 @@ def summary(found: Sequence[dict[str, Any]]) -> list[str]:
     """How memory grows from the fewest to the most steps."""
     lines = []
     for name, remat in dict.fromkeys((r["way"], r["remat"]) for r in found):
-        first, *_, last = [r for r in found if (r["way"], r["remat"]) == (name, remat)] * 2
-        growth = last["temporary_bytes"] / first["temporary_bytes"]
+        own = [r for r in found if (r["way"], r["remat"]) == (name, remat)]
+        memory, steps = (own[-1][k] / own[0][k] for k in ("temporary_bytes", "steps"))
+        how = "with" if remat else "without"
         lines.append(
-            f"- {name.capitalize()}, {'with' if remat else 'without'} remat: {growth:.2f} times the "
-            f"memory for {last['steps'] / first['steps']:.0f} times the steps."
+            f"- {name.capitalize()}, {how} remat: {memory:.2f} times the memory for {steps:.0f} "
+            "times the steps."
         )
     return lines
 

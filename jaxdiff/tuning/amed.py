@@ -5,12 +5,14 @@ network of nine thousand parameters predicts the ratio a of the middle, the dire
 the time factor t:
 
     h = [ W2 silu(W1 b + b1) + b2,  e(s),  e(r) ],    e(s) = silu(W3 waves(s) + b3)
-    a = sigmoid(head),    c = 1 + C (2 sigmoid(head) - 1),    t = 1 + T (2 sigmoid(head) - 1),
+    a = e + (1 - 2 e) sigmoid(head),
+    c = 1 + C (2 sigmoid(head) - 1),    t = 1 + T (2 sigmoid(head) - 1),
 
-where b is the mean over channels of the denoiser's lowest map in the first evaluation of the step
-and waves(s) are the cosines and sines of s at the frequencies 1, 10^(-4/3), 10^(-8/3), 10^(-4).
-Without b every sample is told the same: a few numbers per step, nearly as good (the paper's
-ablation), and then a table does as well (``jd.table(solvers.amed, levels, middles=...)``).
+where e = 0.001 keeps the middle a level of its own (the paper has e = 0), b is the mean over
+channels of the denoiser's lowest map in the first evaluation of the step and waves(s) are the
+cosines and sines of s at the frequencies 1, 10^(-4/3), 10^(-8/3), 10^(-4). Without b every sample
+is told the same: a few numbers per step, nearly as good (the paper's ablation), and then a table
+does as well (``jd.table(solvers.amed, levels, middles=...)``).
 
 It is trained on a teacher's trajectories, whose states at the student's levels a step of the
 student should meet:
@@ -43,6 +45,7 @@ from jaxdiff.solvers.scalar import check_levels, is_zero
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Outputs, Params
 
 WAVES = 8
+LEAST = 1e-3  # e
 
 
 class Predictor(NamedTuple):
@@ -108,7 +111,8 @@ def predict(
     if bottleneck is not None:
         b = dense("reduced", jax.nn.silu(dense("hidden", bottleneck.astype(dtype))))
         h = jnp.concatenate([b, jnp.broadcast_to(h, (len(b), 2 * WAVES))], axis=1)
-    return Told(share("ratio"), factor("direction", own.direction), factor("time", own.time))
+    ratio = LEAST + (1.0 - 2.0 * LEAST) * share("ratio")
+    return Told(ratio, factor("direction", own.direction), factor("time", own.time))
 
 
 def _waves(level: Array | float, dtype: Any) -> Array:

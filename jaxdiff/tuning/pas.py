@@ -162,9 +162,9 @@ class _Seen(NamedTuple):
 
 
 def _unit(v: Array, least: Any) -> Array:
-    """v/|v|, and 0 (its gradient as well) unless |v| exceeds ``least``."""
+    """v/|v|, and 0 (its gradient as well) where |v| is at most ``least``."""
     square = jnp.sum(jnp.square(v))
-    there = square > least**2
+    there = ~(square <= least**2)  # true for NaN, which is to be seen
     return jnp.where(there, v / jnp.sqrt(jnp.where(there, square, 1.0)), 0.0)
 
 
@@ -184,12 +184,11 @@ def _take_in(seen: _Seen, row: Array | int, v: Array) -> _Seen:
 def _principal(rows: Array) -> Array:
     """The first three right-singular vectors of a square matrix, (3, m); 0 where there is none."""
     _, sizes, axes = jnp.linalg.svd(rows)
-    there = sizes > _negligible(sizes)
-    return jnp.where(there[:3, None], axes[:3], 0.0)
+    return jnp.where(_negligible(sizes, sizes)[:3, None], 0.0, axes[:3])
 
 
-def _negligible(sizes: Array) -> Array:
-    return 10 * jnp.finfo(sizes.dtype).eps * sizes[0]
+def _negligible(differences: Array, sizes: Array) -> Array:
+    return jnp.abs(differences) <= 10 * jnp.finfo(sizes.dtype).eps * sizes[0]
 
 
 @_principal.defjvp
@@ -200,13 +199,11 @@ def _principal_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
     left, g, axes = jnp.linalg.svd(primals[0])
     turned = _einsum("ij,ia,ka->jk", left, tangents[0], axes)
     apart = g[None, :] - g[:, None]
-    distinct = jnp.abs(apart) > _negligible(g)
-    gap = jnp.where(distinct, apart * (g[None, :] + g[:, None]), 1.0)
+    equal, missing = _negligible(apart, g), _negligible(g, g)[:3, None]
+    gap = jnp.where(equal, 1.0, apart * (g[None, :] + g[:, None]))
     mixed = g[None, :] * turned.T + g[:, None] * turned
-    change = _einsum("jk,ja->ka", jnp.where(distinct, mixed / gap, 0.0), axes)
-    there = g > _negligible(g)
-    primal = jnp.where(there[:3, None], axes[:3], 0.0)
-    return primal, jnp.where(there[:3, None], change[:3], 0.0)
+    change = _einsum("jk,ja->ka", jnp.where(equal, 0.0, mixed / gap), axes)
+    return jnp.where(missing, 0.0, axes[:3]), jnp.where(missing, 0.0, change[:3])
 
 
 def _axes(seen: _Seen, row: Array | int, moved: Array, start: Array) -> Array:
