@@ -232,8 +232,8 @@ class Tune:
     high: float = 80.0
     """Noise level to start from."""
     remat: bool = False
-    """Recompute evaluations in the gradient's pass instead of storing them: memory that does not
-    grow with the number of evaluations, for a third more time.
+    """Recompute evaluations in the gradient's pass instead of storing them: memory that hardly grows
+    with the number of evaluations, for a third more time (on CPU, for several times the time).
     """
     seed: int = 0
     parallel: Literal["jit", "fsdp", "pmap"] = "jit"
@@ -260,6 +260,8 @@ class Evaluate:
     """Solver of a teacher."""
     steps: tuple[int, ...] = ()
     """Step counts to score: 5, 10 and 20 for a teacher, 1, 2 and 4 for a student by default."""
+    table: str | None = None
+    """A saved sampler table (JSON) to score, instead of solver and steps."""
     features: Literal["classifier", "pixels"] = "classifier"
     """What images are compared by: a small classifier trained on the reference labels, or the
     pixels.

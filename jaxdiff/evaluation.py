@@ -107,6 +107,7 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
     judge = make_judge(*split(data, 0.5, config.seed), config.features, config.seed)
     few = tuple(n for n in (1, 2, 4) if str(n) in model.about.get("samplers", {}))
     steps = config.steps or (few if model.student else (5, 10, 20))
+    steps = (None,) if config.table else steps  # a table has its own
     labels = runs.class_labels(config.count, model.classes)
     rows, numbers, sections = [], {}, []
     for n in steps:
@@ -123,7 +124,7 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
         scores = measure(judge, images, labels)
         evaluations = sampler.table.nfe * (2 if config.guidance is not None else 1)
         rows.append([sampler.table.name, evaluations, *(s.value for s in scores.values())])
-        key = f"{sampler.table.name}, {n} steps"
+        key = f"{sampler.table.name}, " + (config.table if n is None else f"{n} steps")
         numbers[key] = {"nfe": evaluations, **{k: s.to_dict() for k, s in scores.items()}}
         picture = Picture(image_grid(images[:50], 10), f"Samples of {key}.", "A grid of samples.")
         sections.append(Section(key, [str(s) for s in scores.values()], [picture]))

@@ -196,13 +196,14 @@ def _of_run(config: configs.Tune, progress: bool) -> tuple[Any, dict[str, Any]]:
         teacher, 2 * config.pairs, model.shape, jax.random.key(config.seed),
         labels=runs.class_labels(2 * config.pairs, model.classes), progress=progress,
     )  # fmt: skip
-    on_cpu = jax.default_backend() == "cpu"  # gradients of convolutions in a loop are slow there
+    # On CPU gradients of convolutions are slow in a loop, and remat saves nothing outside of one.
+    unroll = jax.default_backend() == "cpu" and not config.remat
     labels = None if images.labels is None or not model.classes else np.asarray(images.labels)
     make = _task(
         config, denoiser=D, data=to_float(images.images), labels=labels,
         pairs={k: v[0::2] for k, v in both.items()}, held={k: v[1::2] for k, v in both.items()},
         distance=_distance(config, images), sigma_data=model.about["sigma_data"],
-        options={"remat": config.remat, "unroll": True if on_cpu else 1},
+        options={"remat": config.remat, "unroll": True if unroll else 1},
     )  # fmt: skip
     return make, {"source": str(config.run), "model": runs.fingerprint(model.params)}
 

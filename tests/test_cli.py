@@ -239,6 +239,9 @@ def test_a_tuned_table_samples_its_run_and_warns_of_others(folder, tmp_path, cap
     sample = ["sample", "--table", str(table), "--out", str(tmp_path), "--count", "2"]
     assert cli.main([*sample, "--run", str(folder / "teacher")]) == 0
     assert "nfe=3" in capsys.readouterr().out
+    score = ["evaluate", "--table", str(table), "--count", "24", "--features", "pixels"]
+    assert cli.main([*score, "--run", str(folder / "teacher")]) == 0
+    assert "dpmpp" in capsys.readouterr().out
     with pytest.warns(UserWarning, match="tuned with guidance weight None, not 2.0"):
         assert cli.main([*sample, "--run", str(folder / "teacher"), "--guidance", "2.0"]) == 0
     with pytest.warns(UserWarning, match="was tuned for the model"):
