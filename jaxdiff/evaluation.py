@@ -124,7 +124,7 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
         scores = measure(judge, images, labels)
         evaluations = sampler.table.nfe * (2 if config.guidance is not None else 1)
         rows.append([sampler.table.name, evaluations, *(s.value for s in scores.values())])
-        key = f"{sampler.table.name}, " + (config.table if n is None else f"{n} steps")
+        key = f"{sampler.table.name}, {config.table if n is None else f'{n} steps'}"
         numbers[key] = {"nfe": evaluations, **{k: s.to_dict() for k, s in scores.items()}}
         picture = Picture(image_grid(images[:50], 10), f"Samples of {key}.", "A grid of samples.")
         sections.append(Section(key, [str(s) for s in scores.values()], [picture]))
