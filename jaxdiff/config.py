@@ -232,7 +232,7 @@ class Tune:
     high: float = 80.0
     """Noise level to start from."""
     remat: bool = False
-    """Recompute evaluations in the gradient's pass instead of storing them: memory hardly grows with
+    """Recompute evaluations in the gradient pass instead of storing them: memory hardly grows with
     the number of evaluations, for a third more time (on CPU, for several times the time).
     """
     seed: int = 0
