@@ -1,4 +1,4 @@
-"""The command line: ``jaxdiff demo | train | distill | tune | sample | evaluate``.
+"""The command line: ``jaxdiff demo | train | distill | tune | sample | evaluate | export``.
 
 Each command is a function of one typed configuration (:mod:`jaxdiff.config`), every field of which
 is an option.
@@ -23,6 +23,7 @@ jaxdiff: fast sampling and distillation of diffusion models
   jaxdiff tune --run DIR --nfe 5   find the best sampler of 5 evaluations for a run, in minutes
   jaxdiff sample --run DIR         pictures from a run, with any solver
   jaxdiff evaluate --run DIR       score a run against real images
+  jaxdiff export --run DIR         a sampler with its network as one file that needs only jax
 
 jaxdiff COMMAND --help explains a command's options. --traceback, with any command, shows where an
 error comes from.
@@ -140,6 +141,21 @@ def tune(config: configs.Tune) -> None:
     print(tuned.tune(config))
 
 
+def export(config: configs.Export) -> None:
+    """Export a sampler."""
+    from jaxdiff import runs
+    from jaxdiff.sampling.export import export_sampler
+
+    model = runs.load_model(config.run)
+    sampler = runs.make_sampler(model, config, config.steps)
+    export_sampler(
+        config.out, sampler, model.shape, classes=model.classes, platforms=config.platforms
+    )
+    print(f"{sampler.table!r} of {config.run} for {', '.join(config.platforms)}: {config.out}\n"
+          "how to run it with jax alone: python -c 'import jaxdiff.sampling.export as e; "
+          "help(e)'")  # fmt: skip
+
+
 def evaluate(config: configs.Evaluate) -> None:
     """Score a run."""
     from jaxdiff.evaluation import evaluate
@@ -161,6 +177,7 @@ COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], N
     "tune": (_plain(configs.Tune), tune),
     "sample": (_plain(configs.Sample), sample),
     "evaluate": (_plain(configs.Evaluate), evaluate),
+    "export": (_plain(configs.Export), export),
 }
 
 if __name__ == "__main__":

@@ -187,6 +187,30 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a sampler with its network as one file that needs only jax to run."""
+
+    run: str
+    """Folder of the run."""
+    out: str = "sampler.npz"
+    """The file."""
+    solver: SolverName = "dpmpp"
+    """Solver of a teacher; a student has its own sampler."""
+    order: int | None = None
+    """Order of a solver that has several; its usual one by default."""
+    steps: int | None = None
+    """Steps: 10 for a teacher and 1 for a student by default."""
+    grid: GridName = "karras"
+    """How noise levels are spaced."""
+    table: str | None = None
+    """A saved sampler table (JSON), instead of solver, order, steps and grid."""
+    guidance: float | None = None
+    """Classifier-free guidance weight."""
+    platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")
+    """Kinds of device that the file is to run on: cpu, cuda, rocm, tpu."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Tune:
     """Find the best sampler of a few evaluations for a trained run, or for an exact problem. The
     network stays as it is; the sampler is a small JSON table.

@@ -204,7 +204,9 @@ def load_model(run: str | os.PathLike[str]) -> Model:
 
 
 def make_sampler(
-    model: Model, config: configs.Sample | configs.Evaluate, steps: int | None = None
+    model: Model,
+    config: configs.Sample | configs.Evaluate | configs.Export,
+    steps: int | None = None,
 ) -> Sampler:
     """The sampler that a configuration describes."""
     saved, D = getattr(config, "table", None), model.denoiser

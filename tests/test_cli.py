@@ -222,6 +222,18 @@ def test_choices_are_those_of_the_recipe(folder, tmp_path, capsys):
     assert not (tmp_path / "student").exists()
 
 
+def test_a_run_is_exported(folder, tmp_path, capsys):
+    from jaxdiff.sampling.export import load_sampler
+
+    out = str(tmp_path / "s.npz")
+    command = ["export", "--run", str(folder / "teacher"), "--out", out, "--platforms", "cpu"]
+    assert cli.main([*command, "--solver", "dpmpp", "--steps", "2"]) == 0
+    assert "for cpu" in capsys.readouterr().out
+    read = load_sampler(out)
+    assert read.about["nfe"] == 2 and read.run(0, 2, [0, 1]).shape == (2, 8, 8, 1)
+    assert cli.main([*command, "--table", str(tmp_path / "none.json")]) == 2
+
+
 def tune(folder, out, *more):
     command = ["tune", "--run", str(folder / "teacher"), "--out", str(out), "--pairs", "16"]
     return cli.main([*command, "--teacher-steps", "6", "--batch", "8", "--updates", "4", *more])

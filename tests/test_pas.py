@@ -126,8 +126,24 @@ def defined_basis(start, directions, y, from_start):
     axes = [directions[-1] / np.linalg.norm(directions[-1])]
     for v in np.linalg.svd(rows, full_matrices=False)[2][:3]:
         v = v - np.array(axes).T @ (np.array(axes) @ v)
-        axes.append(v / np.linalg.norm(v) * np.sign(v @ (y - start)))
-    return np.stack(axes)
+        toward = start if len(directions) == 1 else y - start
+        length = np.linalg.norm(v)
+        axes.append(v / length * np.sign(v @ toward) if length > 1e-9 else 0 * v)
+    return np.stack(axes + [0 * start] * (4 - len(axes)))
+
+
+def defined_sample(D, made, x):
+    """PAS of one sample, as it is defined."""
+    y, directions = x, []
+    for i, (s, r) in enumerate(zip(made.levels, made.levels[1:], strict=False)):
+        d = (y - np.asarray(D(y[None], s))[0]) / s
+        axes = defined_basis(x, [*directions, d], y, made.from_start)
+        scale = np.linalg.norm(d) if made.relative else 1.0
+        directions.append(scale * made.coordinates[i] @ axes if made.used[i] else d)
+        weights = ADAMS_BASHFORTH[min(i + 1, made.order) - 1]
+        past = zip(weights, reversed(directions), strict=False)
+        y = y + (r - s) * sum(w * d for w, d in past)
+    return y
 
 
 @pytest.mark.parametrize("from_start", [True, False])
@@ -194,6 +210,15 @@ def wild(steps, seed=0, **choices):
     levels = grids.karras(steps, 0.05, HIGH)
     coordinates = np.random.default_rng(seed).normal(size=(steps, 4)) + np.array([2.5, 0, 0, 0])
     return Corrections(levels, coordinates, np.arange(steps) % 2 == 0, **choices)
+
+
+@pytest.mark.parametrize(
+    "choices", [{"order": 3}, {"relative": True, "from_start": False}], ids=str
+)
+def test_samples_are_as_defined(mixture, choices):
+    made, x = wild(6, **choices), starts(4, 3)
+    expected = [defined_sample(mixture.denoise, made, own) for own in np.asarray(x)]
+    np.testing.assert_allclose(pas(mixture.denoiser, made, x), expected, rtol=1e-7, atol=1e-7)
 
 
 def test_no_sample_depends_on_another(mixture):
@@ -304,6 +329,18 @@ def test_a_correction_is_kept_if_it_gains_more_than_the_tolerance(gaussian):
     assert not strict.used[first]
     plain = sample(D, table(solvers.euler, levels[:2]), x)
     assert made.losses[0, 0] == pytest.approx(np.abs(plain - targets[1]).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_losses_are_those_of_the_corrected_solver(gaussian, order):
+    D, levels, x = gaussian.denoiser, grids.karras(6, high=HIGH), starts(0, 32)
+    targets = jnp.stack([gaussian.flow(x, HIGH, s) for s in levels])
+    made = search(D, levels, x, targets, order=order, relative=True)
+    errors = compare(D, made, x, targets)
+    kept = np.where(made.used, made.losses[:, 1], made.losses[:, 0])
+    np.testing.assert_allclose(errors.corrected, kept, rtol=1e-9)
+    assert made.used[:-1].any()
+    assert (errors.corrected != errors.plain).any()
 
 
 def test_the_search_begins_with_the_mean_length_and_ends_when_told(gaussian):
