@@ -6,7 +6,6 @@ averaged parameters with everything needed to rebuild the denoiser.
 """
 
 import dataclasses
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -162,12 +161,6 @@ def _fit(
     return load_model(folder)
 
 
-def fingerprint(params: Any) -> str:
-    """A short digest of a model's parameters, by which a tuned table knows its model."""
-    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params)]
-    return hashlib.sha256(b"".join(leaves)).hexdigest()[:12]
-
-
 def build_module(about: dict[str, Any]) -> Any:
     """The linen module of a saved model."""
     return build_network(_network_config(about), about["classes"])[0]
@@ -233,6 +226,8 @@ def make_sampler(
 
 def warn_of_other(chosen: Table, model: Model, guidance: float | None) -> None:
     """Warn of a tuned table that was tuned for another model or another guidance weight."""
+    from jaxdiff.training.checkpoint import fingerprint
+
     known, own = chosen.about, fingerprint(model.params)
     if known.get("model", own) != own:
         warnings.warn(
@@ -241,12 +236,16 @@ def warn_of_other(chosen: Table, model: Model, guidance: float | None) -> None:
             "better",
             stacklevel=2,
         )
-    elif "guidance" in known and known["guidance"] != guidance:
+    elif "guidance" in known and _weight(known["guidance"]) != _weight(guidance):
         warnings.warn(
             f"{chosen.name} was tuned with guidance weight {known['guidance']}, not {guidance}: a "
             "hand-made sampler may do better",
             stacklevel=2,
         )
+
+
+def _weight(guidance: float | None) -> float:
+    return 1.0 if guidance is None else float(guidance)
 
 
 def guided(model: Model, D: Any, weight: float) -> Any:

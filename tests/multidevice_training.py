@@ -68,11 +68,15 @@ def tune(**kwargs):
     model = Gaussian(np.array([0.3, -0.2]), np.array([0.5, 0.1]))
     family = tuning.of_weights(tuning.of_grid(solvers.euler, grids.karras(2, 0.1)))
     optimiser = optax.sgd(0.1, momentum=0.9)
-    made = tuning.tuning(model.denoiser, family, tuning.end_point(), optimiser=optimiser)
+    ball = tuning.Ball(count=16, batch=16, radius=1e-3)
+    made = tuning.tuning(
+        model.denoiser, family, tuning.end_point(), optimiser=optimiser, ball=ball, shape=(2,)
+    )
 
     def pairs(step):
         start = 80.0 * np.random.default_rng(step).standard_normal((16, 2))
-        return {"start": start, "image": np.asarray(model.flow(jnp.asarray(start), 80.0, 0.0))}
+        image = np.asarray(model.flow(jnp.asarray(start), 80.0, 0.0))
+        return {"start": start, "image": image, "index": np.arange(16, dtype=np.int32)}
 
     return fit(made, pairs, steps=2, progress=False, **kwargs)
 

@@ -254,6 +254,7 @@ def test_a_tuned_table_samples_its_run_and_warns_of_others(folder, tmp_path, cap
     score = ["evaluate", "--table", str(table), "--count", "24", "--features", "pixels"]
     assert cli.main([*score, "--run", str(folder / "teacher")]) == 0
     assert "dpmpp" in capsys.readouterr().out
+    assert cli.main([*sample, "--run", str(folder / "teacher"), "--guidance", "1"]) == 0
     with pytest.warns(UserWarning, match="tuned with guidance weight None, not 2.0"):
         assert cli.main([*sample, "--run", str(folder / "teacher"), "--guidance", "2.0"]) == 0
     with pytest.warns(UserWarning, match="was tuned for the model"):
@@ -264,9 +265,14 @@ def test_a_tuned_table_samples_its_run_and_warns_of_others(folder, tmp_path, cap
 @pytest.mark.parametrize("more", [[], ["--distance", "features", "--remat"], ["--guidance", "2"]])
 def test_a_run_is_tuned_by_gradient(folder, tmp_path, more, capsys):
     budgets = ["1", "2"] if not more else ["2"]
+    files = []
     for _ in range(2):  # the second time it has ended
         assert tune(folder, tmp_path, "--method", "gs", "--nfe", *budgets, *more) == 0
         assert "gs's" in capsys.readouterr().out
+        files.append((tmp_path / "nfe-2" / "table.json").read_text())
+    assert files[0] == files[1]
+    assert tune(folder, tmp_path, "--method", "gs", "--nfe", "2", *more, "--rate", "0.1") == 2
+    assert "rate: 0.02 there, 0.1 here" in capsys.readouterr().err
     for nfe in budgets:
         about = json.loads((tmp_path / f"nfe-{nfe}" / "table.json").read_text())["about"]
         assert about["nfe"] == int(nfe) and about["held_out"] <= about["usual_held_out"]
@@ -281,6 +287,11 @@ def test_tuning_says_what_it_needs(folder, tmp_path, capsys):
     assert "no problem 'mixture'" in fails("--problem", "mixture")
     assert "is a student" in fails("--run", folder / "student")
     assert "neither guidance nor" in fails("--problem", "gaussian", "--guidance", "2")
+    assert "give --solver" in fails("--problem", "gaussian", "--order", "2")
+    huber = ("--problem", "gaussian", "--method", "ggdm", "--distance", "huber")
+    assert "kernel distance to data" in fails(*huber)
+    epd = ("--problem", "gaussian", "--method", "epd", "--nfe", "4", "5")
+    assert "epd cannot have 5 evaluations" in fails(*epd)
     few = ("--problem", "gaussian", "--pairs", "4")
     assert "at least 16 pairs of samples; there are 4" in fails(*few)
     assert "at least one evaluation" in fails("--problem", "gaussian", "--nfe", "0")

@@ -36,5 +36,5 @@ def test_what_the_readme_names_exists():
         for name in path.split("."):
             found = getattr(found, name)
     root = pathlib.Path(__file__).parents[1]
-    for picture in re.findall(r"\]\(([^)]+\.png)\)", README):
-        assert (root / picture).exists()
+    for file in re.findall(r"\]\(([^)]+\.(?:png|md))\)", README):
+        assert (root / file).exists(), file

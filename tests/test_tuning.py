@@ -11,11 +11,10 @@ import optax
 import pytest
 
 from jaxdiff import grids, metrics, solvers, tuned, tuning
-from jaxdiff.distance import squared
 from jaxdiff.exact import GaussianMixture
 from jaxdiff.recipes import tuners
 from jaxdiff.sampling.pairs import pair_batches
-from jaxdiff.sampling.sample import sample, start_noise
+from jaxdiff.sampling.sample import sample, start_noise, trajectory
 from jaxdiff.sampling.table import load_table
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.loop import fit
@@ -101,7 +100,15 @@ def test_the_end_point_is_a_mean_distance():
 
 def test_every_state_is_compared_at_its_level():
     batch = {k: jnp.asarray(v) for k, v in paths().items()}
-    objective = tuning.every_state()
+    objective = tuning.every_state(sigma_data=0.5)
+    found = trajectory(D, START, batch["start"])
+    path = tuning.follow(D, FINE, batch["start"])
+    own = [
+        0.25 / (0.25 + s**2) * np.mean((y - path.at(s)) ** 2)
+        for y, s in zip(found.states[1:-1], found.levels[1:-1], strict=True)
+    ]
+    own.append(np.mean((found.states[-1] - batch["image"]) ** 2))
+    assert objective(D, START, batch, KEY) == pytest.approx(float(np.mean(own)), rel=1e-9)
     assert objective(D, FINE, batch, KEY) < 1e-12
     assert objective(D, START, batch, KEY) > 1e-3
     levels = jnp.asarray(np.append(grids.log_snr(5, 0.05, zero=False)[1:], 0.0))
@@ -142,7 +149,7 @@ def test_alternating_players_move_their_own_numbers():
 def test_starts_move_within_their_ball():
     """Projected descent of every pair's own distance, by hand."""
     radius, rate = 1e-4, 0.5
-    made = method(ball=Ball(64, radius, rate), shape=(2,), optimiser=optax.sgd(0.0))
+    made = method(ball=Ball(64, 8, radius, rate), shape=(2,), optimiser=optax.sgd(0.0))
     state = fit(made, batches(8), steps=1, **QUIET)
     rows = batches(8)(0)
     moved = np.asarray(state.params["starts"])
@@ -168,7 +175,7 @@ def test_projection_keeps_the_norm_and_the_direction():
 
 def test_a_relaxed_teacher_is_easier():
     """The same table does better on starts that may move."""
-    made = method(ball=Ball(64, 0.01, 5.0), shape=(2,), optimiser=optax.sgd(0.0))
+    made = method(ball=Ball(64, 64, 0.01, 5.0), shape=(2,), optimiser=optax.sgd(0.0))
     rows, losses = tuners.numbered(pairs(0)), []
     note = lambda n, row: losses.append(row["table/loss"])  # noqa: E731
     fit(made, lambda step: rows, steps=40, log=note, log_every=20, **QUIET)
@@ -182,15 +189,46 @@ def test_tuning_improves_on_held_out_starts(tmp_path):
     found = tune(method(), batches(), JUDGE, START, steps=150, folder=tmp_path, **QUIET)
     assert found.before == JUDGE(START) and found.score < found.before / 2
     assert JUDGE(found.table) == found.score
-    kept = load_table(tmp_path / "table.json")
-    assert kept.about == {
-        "steps": 150, "held_out": found.score, "before": found.before, "step": found.step,
-        "finished": True,
-    }  # fmt: skip
+    about = load_table(tmp_path / "table.json").about
+    known = {"updates": 150, "held_out": found.score, "before": found.before, "step": found.step}
+    assert known.items() <= about.items() and about["finished"]
     again = tune(method(), batches(), JUDGE, START, steps=150, folder=tmp_path, **QUIET)
     assert again.score == found.score and again.step == found.step
-    with pytest.raises(ValueError, match="tuned otherwise"):
-        tune(method(), batches(), JUDGE, START, steps=151, folder=tmp_path, **QUIET)
+    for change, wrong in (("updates", {"steps": 151}), ("guidance", {"about": {"guidance": 2}})):
+        with pytest.raises(ValueError, match=f"tuned otherwise .{change}: .* there, .* here"):
+            tune(
+                method(), batches(), JUDGE, START,
+                **({"steps": 150, "folder": tmp_path, **wrong} | QUIET),
+            )  # fmt: skip
+
+
+def test_another_model_in_the_folder_is_refused(tmp_path):
+    def of(scale):
+        model = jax.tree_util.Partial(lambda k, y, s, c=None: k * D(y, s), jnp.asarray(scale))
+        return tuning.tuning(model, family(), tuning.end_point(), optimiser=optax.sgd(1e-3))
+
+    tune(of(1.0), batches(), JUDGE, START, steps=2, folder=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="tuned otherwise .frozen"):
+        tune(of(0.9), batches(), JUDGE, START, steps=2, folder=tmp_path, **QUIET)
+
+
+def test_a_tuned_table_can_be_the_start(tmp_path):
+    """Its own history is not taken for that of the new run."""
+    first = tune(
+        method(), batches(), JUDGE, START, steps=4, every=2, about={"model": "old"}, **QUIET
+    )
+    again = tuning.of_weights(first.table)
+    found = tune(
+        method(again), batches(), JUDGE, first.table, steps=60, folder=tmp_path,
+        about={"guidance": None}, **QUIET,
+    )  # fmt: skip
+    assert found.score < found.before == first.score and found.step > 0
+    assert "model" not in found.table.about
+
+
+def test_the_last_update_is_scored():
+    found = tune(method(), batches(), JUDGE, START, steps=30, every=50, **QUIET)
+    assert found.step == 30 and found.score < found.before
 
 
 def test_the_start_is_kept_if_nothing_is_better():
@@ -212,9 +250,10 @@ def test_patience_ends_a_run_that_no_longer_gains():
     assert found.score == 3.0 and found.step == 4 and len(seen) == 1 + 5  # the last one at step 10
 
 
-@pytest.mark.parametrize("moment", [3, 7])
+@pytest.mark.parametrize("moment", [3, 7, 11])
 def test_a_run_that_was_stopped_goes_on_to_the_same_table(tmp_path, moment):
-    run = functools.partial(tune, method(), batches(), JUDGE, START, steps=12, every=2, **QUIET)
+    slow = method(optimiser=optax.adam(2e-3))  # better and better
+    run = functools.partial(tune, slow, batches(), JUDGE, START, steps=12, every=2, **QUIET)
     whole = run(folder=tmp_path / "whole")
 
     def stop(n, row):
@@ -225,8 +264,27 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_table(tmp_path, moment):
         run(folder=tmp_path / "parts", log=stop, log_every=1)
     assert not load_table(tmp_path / "parts" / "table.json").about["finished"]
     parts = run(folder=tmp_path / "parts")
+    assert whole.step == 12
     assert parts.score == whole.score and parts.step == whole.step
     np.testing.assert_array_equal(parts.table.denoised, whole.table.denoised)
+
+
+@pytest.mark.parametrize("step", [6, 12])
+def test_a_run_stopped_inside_a_score_has_it_made_up_for(tmp_path, step):
+    slow = method(optimiser=optax.adam(2e-3))
+    run = functools.partial(tune, slow, batches(), start=START, steps=12, every=2, **QUIET)
+    whole, seen = run(JUDGE), []
+
+    def stopped(made):
+        seen.append(made)
+        if len(seen) == 1 + step // 2:
+            raise KeyboardInterrupt
+        return JUDGE(made)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, folder=tmp_path)
+    found = run(JUDGE, folder=tmp_path)
+    assert found.score == whole.score and found.step == whole.step == 12
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_table(tmp_path):
@@ -271,6 +329,12 @@ def test_a_budget_that_a_solver_cannot_have(solver, nfe, message):
         steps_for(solver, nfe)
     with pytest.raises(ValueError, match=message):
         usual(nfe, choice=[(solver, {})], first=[False])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0002, 700.0), (0.02, 14.6), (0.05, 80.0)])
+def test_usual_grids_of_other_ranges(low, high):
+    for recipe in usual(4, low=low, high=high, choice=[(solvers.euler, {})]):
+        assert recipe.levels[0] == pytest.approx(high) and (np.diff(recipe.levels) < 0).all()
 
 
 def test_the_name_of_a_usual_sampler():
@@ -329,23 +393,34 @@ def test_every_tuner_makes_a_sampler_of_the_budget(which, tmp_path):
         task(nfe), which, folder=tmp_path, about={"model": "mixture"}, every=2, **QUIET
     )
     assert result.tuned.table.nfe == nfe and result.usual.nfe == nfe
-    kept = load_table(tmp_path / "table.json")
-    assert kept.about["model"] == "mixture" and kept.about["held_out"] == result.tuned.score
+    about = result.tuned.table.about
+    assert about["model"] == "mixture" and about["held_out"] == result.tuned.score
     if which not in ("gits", "ays", "elbo", "dmn"):
+        assert load_table(tmp_path / "table.json").about == about
         assert result.tuned.score <= result.tuned.before
-    judged = min(result.usual_score, result.tuned.score)
-    assert result.best is (result.usual if judged < result.tuned.score else result.tuned.table)
+    better = result.usual_score < result.tuned.score
+    assert result.best.about == ({} if better else result.tuned.table.about)
 
 
 def test_tuners_say_what_cannot_be_done():
     with pytest.raises(ValueError, match="at least one evaluation, not 0"):
-        tuners.check(task(0))
+        tuners.check(task(0), "gs")
     with pytest.raises(ValueError, match="at least 16 pairs of samples; there are 3"):
-        tuners.check(task()._replace(pairs=pairs(5, 3)))
+        tuners.check(task()._replace(pairs=pairs(5, 3)), "gs")
     with pytest.raises(ValueError, match="batch at least 2"):
-        tuners.check(task()._replace(batch=1))
-    with pytest.raises(ValueError, match="epd cannot have 5 evaluations"):
-        tuners.epd(task(5))
+        tuners.check(task()._replace(batch=1), "gs")
+    with pytest.raises(ValueError, match="epd cannot have 5 evaluations; near it are 1, 4, 7; epd"):
+        tuners.check(task(5), "epd")
+    with pytest.raises(ValueError, match="ggdm has nothing to tune in one evaluation"):
+        tuners.check(task(1), "ggdm")
+    with pytest.raises(ValueError, match="amed has a solver of its own"):
+        tuners.check(task(solver=(solvers.euler, {})), "amed")
+    for solver in (solvers.heun, solvers.sde_dpmpp):
+        with pytest.raises(ValueError, match="one evaluation per step"):
+            tuners.check(task(solver=(solver, {})), "gs")
+    broken = task()._replace(denoiser=lambda y, s, c=None: y * np.nan)
+    with pytest.raises(ValueError, match="does the denoiser give NaN"):
+        tuners.handmade(broken)
 
 
 def test_a_solver_can_be_asked_for():
@@ -354,14 +429,61 @@ def test_a_solver_can_be_asked_for():
     assert {made.name for made in tuners.dmn(asked)} == {"unipc"}
 
 
-def test_a_tuned_grid_can_be_the_start():
-    good = table(solvers.ipndm, [80.0, 3.0, 0.7, 0.2, 0.0], order=2)
+def test_a_tuned_grid_can_be_the_start(monkeypatch):
+    """One that is better than the usual ones: learned levels of the same number of evaluations."""
+    few = functools.partial(usual, first=[False], lows=[1.0])
+    monkeypatch.setattr(tuners, "usual", few)
+    learned = tuning.of_grid(solvers.ipndm, GRID, order=2)
+    made = tuning.tuning(D, learned, tuning.end_point(), optimiser=optax.adam(0.02))
+    good = tune(made, batches(64), held_out(D, pairs(0)), START, steps=400, **QUIET).table
+    alone = tuners.start_of(task())
     found = tuners.start_of(task()._replace(nearest=good))
-    names = [r.grid for r in [found, *tuners._warm(task()._replace(nearest=good), tuners.ONE_EACH)]]
-    assert "the nearest tuned table's levels" in names
-    assert held_out(D, pairs(0), squared)(found.table()) <= held_out(D, pairs(0), squared)(
-        tuners.start_of(task()).table()
-    )
+    assert found.grid == "the nearest tuned table's levels" != alone.grid
+    judge = held_out(D, pairs(0))
+    assert judge(found.table()) < judge(alone.table())
+
+
+def test_samplers_are_chosen_on_held_out_pairs_and_searched_on_training_pairs():
+    """Pairs of another model tell which were looked at."""
+    other = {"start": pairs(1)["start"], "image": 0.0 * pairs(1)["image"]}
+    asked = task()._replace(held=other)
+    found = tuned.solve(asked, "dmn")
+    assert found.tuned.score == held_out(D, other)(found.tuned.table)
+    inner = held_out(D, pairs(0))
+    assert inner(found.tuned.table) == min(inner(made) for made in tuners.dmn(asked))
+    assert tuners.gs(asked).judge(FINE) == held_out(D, other)(FINE)
+
+
+def test_labels_reach_objective_and_judge():
+    """A denoiser that cannot do without."""
+
+    def told(y, s, label=None):
+        return y / (1.0 + s) + label[:, None].astype(y.dtype)
+
+    labelled = pairs(0) | {"label": np.arange(64, dtype=np.int32) % 3}
+    made = sample(told, START, jnp.asarray(labelled["start"]), jnp.asarray(labelled["label"]))
+    exact = labelled | {"image": np.asarray(made)}
+    assert held_out(told, exact, batch=24)(START) < 1e-12
+    batch = {k: jnp.asarray(v) for k, v in exact.items()}
+    assert tuning.end_point()(told, START, batch, KEY) < 1e-20
+
+
+def test_halves_of_labels_have_every_class():
+    labels = np.arange(64) % 10
+    for rows in tuned.halves_of(32):
+        assert set(labels[rows]) == set(range(10)) and len(labels[rows]) == 32
+
+
+def test_kernel_distances_keep_their_data_apart():
+    (shown, _), (aside, _) = tuners._apart(task())
+    assert len(shown) == 192 and len(aside) == 64
+    assert not {tuple(x) for x in shown} & {tuple(x) for x in aside}
+    plan = tuners.ggdm(task())
+    batch = plan.data(0)
+    assert {tuple(x) for x in batch["reference"]} <= {tuple(x) for x in shown}
+    for given in (pairs(0), pairs(1)):
+        assert not {tuple(x) for x in batch["start"]} & {tuple(x) for x in given["start"]}
+    assert plan.score == "squared MMD"
 
 
 # The toy of the specification: one dimension, exact everything

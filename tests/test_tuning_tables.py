@@ -274,6 +274,16 @@ def test_any_numbers_make_a_valid_table(which, rng, tmp_path):
         assert (np.diff(levels) < 0).all() and np.isfinite(made.denoised).all()
 
 
+def test_levels_are_the_states_own_whatever_the_network_is_told(rng):
+    """Of an exactly solved model every state lies on the trajectory at the level it is given."""
+    grid = tuning.of_grid(solvers.ipndm, GRID, offsets=True)
+    numbers = {"offsets": jnp.array([0.0, -1.0, 2.5, 0.0])}
+    for family in (grid, tuning.of_weights(grid)):
+        made = concrete(family, family.init | numbers)
+        np.testing.assert_allclose(made.levels, GRID, rtol=1e-9)
+        np.testing.assert_allclose(made.nodes, GRID[:4] * np.exp(numbers["offsets"]), rtol=1e-9)
+
+
 def test_units_of_weights(rng):
     """alpha and beta change a state by as much as it is large."""
     family = tuning.of_weights(BASE, sigma_data=0.5)

@@ -9,8 +9,8 @@ turn comes: one more forward pass, and memory that stays.
 
 Measured is the gradient of the mean squared distance of Euler samples to given images with respect
 to the table, for the network of the digits teacher with random parameters. Memory is what XLA
-reserves for intermediate results (``compile().memory_analysis()``), seconds are the median of a few
-gradients, compilation apart. The ways to run it:
+reserves for intermediate results (``compile().memory_analysis()``), seconds are the least of a few
+gradients, which other work on the machine disturbs least, compilation apart. The ways to run it:
 
     loop        one scan, the default: compiles in the same time for any number of steps;
     unrolled    unroll=True: XLA has its fast convolutions for CPU outside of loops only; compile
@@ -25,7 +25,7 @@ passes back, and its usual order of operations puts all of them before the backw
 their results are kept as long as those that they were to replace. Ordering by memory repairs that
 for the weights; of the gradient with respect to the levels it still puts much last.
 
-Takes about three minutes on one CPU core that is free (taskset -c 1).
+Takes three to four minutes of one CPU core (taskset -c 1).
 """
 
 import argparse
@@ -34,7 +34,6 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -99,7 +98,7 @@ def measure(name: str, steps: int, remat: bool, batch: int, repeats: int) -> dic
     used: Any = run.memory_analysis()
     row = {"way": name, "steps": steps, "remat": remat, "compile_s": built}
     row |= {"temporary_bytes": used.temp_size_in_bytes}
-    return row | {"seconds": statistics.median(times[1:])}  # the first is a warm-up
+    return row | {"seconds": min(times[1:])}  # the first is a warm-up
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -156,7 +155,7 @@ def main() -> None:
         help="steps of the other ways (5 15): compilation takes about a second per step",
     )
     parser.add_argument("--batch", type=int, default=4, help="samples (4); memory goes with them")
-    parser.add_argument("--repeats", type=int, default=2, help="gradients that are timed (2)")
+    parser.add_argument("--repeats", type=int, default=3, help="gradients that are timed (3)")
     options = parser.parse_args()
     about: dict[str, Any] = {"jax": jax.__version__, "device": str(jax.devices()[0])}
     about |= {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))}

@@ -42,6 +42,7 @@ from jaxdiff.networks import count_parameters
 from jaxdiff.recipes import RECIPES
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.trace import table
+from jaxdiff.training.checkpoint import fingerprint
 from jaxdiff.training.stages import fit_stages, split_steps
 
 Row = dict[str, Any]
@@ -259,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = {
                 "method": name, "problem": "digits", "steps": options.steps, "seed": options.seed,
                 "batch": options.batch, "count": options.count,
-                "teacher": runs.fingerprint(model.params),
+                "teacher": fingerprint(model.params),
             }  # fmt: skip
             make = functools.partial(train, name, judge, model, options)
             title = f"[{number}/{len(methods)}] {name}"

@@ -33,6 +33,7 @@ from experiments.scenes import pictures, points, report
 from jaxdiff import runs
 from jaxdiff.data.digits import load_digits
 from jaxdiff.evaluation import make_judge
+from jaxdiff.training.checkpoint import fingerprint
 
 Row = dict[str, Any]
 PARTS = ("points", "digits")
@@ -66,7 +67,7 @@ def of_digits(options: argparse.Namespace) -> list[Job]:
     judge = make_judge(real, load_digits("test"), "classifier", options.seed)
     measures = pictures.Measures(judge, real, model.classes)
     plan = pictures.Plan(options.scenes, options.blobs, options.steps, options.rank, options.seed)
-    common = {"problem": "digits", **plan._asdict(), "teacher": runs.fingerprint(model.params)}
+    common = {"problem": "digits", **plan._asdict(), "teacher": fingerprint(model.params)}
     jobs = []
     for weight in sorted({1.0, *options.vsd}):
         settings = {**common, "method": "teacher", "weight": weight}

@@ -42,6 +42,7 @@ from jaxdiff.evaluation import make_judge
 from jaxdiff.recipes.tuners import TUNERS, Task, check, handmade, kernel_judge
 from jaxdiff.sampling.pairs import make_pairs
 from jaxdiff.sampling.sample import Sampler, start_noise
+from jaxdiff.sampling.stages import stages
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.tune import held_out
@@ -77,25 +78,25 @@ def exact_row(method: str, name: str, nfe: int, options: argparse.Namespace) -> 
     task, fresh = exact_task(name, options.seed)
     task = task._replace(nfe=nfe, updates=options.updates or task.updates)
     judge = held_out(task.denoiser, fresh)
-    made, seconds, known = sampler_of(method, task, options)
-    by_data = kernel_judge(task._replace(held=fresh))
-    if method == "ggdm":  # draws noise: there is no end to compare with
-        return known | {"error_of": None, "mmd2": by_data(made), "seconds": seconds}
-    return known | {"error_of": judge(made), "mmd2": by_data(made), "seconds": seconds}
+    made, known = sampler_of(method, task)
+    error = None if made.stochastic else judge(made)  # one that draws noise has no end to compare
+    return known | {"error_of": error, "mmd2": kernel_judge(task._replace(held=fresh))(made)}
 
 
-def sampler_of(
-    method: str, task: Task, options: argparse.Namespace
-) -> tuple[Table, float, dict[str, Any]]:
-    """The sampler that a method finds, seconds, and what there is to tell of it."""
+def sampler_of(method: str, task: Task) -> tuple[Table, dict[str, Any]]:
+    """The sampler that a method finds, and what there is to tell of it."""
     began = time.perf_counter()
     if method == HAND:
-        best = handmade(check(task))[0]
-        return best.table(), time.perf_counter() - began, {"name": best.name}
-    every = 100 if task.updates >= 1000 else 50
-    found = tuned.solve(task, method, every=every, progress=sys.stderr.isatty()).tuned
-    about = {"name": repr(found.table.label), "step": found.step, "before": found.before}
-    return found.table, time.perf_counter() - began, about
+        best = handmade(check(task, "gs"))[0]
+        made = best.table()
+        score = held_out(task.denoiser, task.held, task.distance)(made)
+        about = {"name": best.name, "held_out": score}
+    else:
+        every = 100 if task.updates >= 1000 else 50
+        found = tuned.solve(task, method, every=every, progress=sys.stderr.isatty()).tuned
+        made, about = found.table, {"name": repr(found.table.label), "held_out": found.score}
+    seconds = time.perf_counter() - began
+    return made, about | {"calls": len(stages(made)), "seconds": seconds}
 
 
 @functools.cache
@@ -109,11 +110,12 @@ def digits_task(out: pathlib.Path, seed: int) -> tuple[Task, runs.Model, Any]:
         teacher, 1024, model.shape, jax.random.key(seed + 1),
         labels=runs.class_labels(1024, model.classes), progress=False,
     )  # fmt: skip
-    pairs = [{k: v[i::2] for k, v in both.items()} for i in range(2)]
+    pairs = [{k: v[rows] for k, v in both.items()} for rows in tuned.halves_of(512)]
+    order = np.random.default_rng(seed).permutation(len(images))
     unroll = {"unroll": True} if jax.default_backend() == "cpu" else {}
     task = Task(
-        model.denoiser, 1, pairs[0], pairs[1], to_float(images.images), np.asarray(images.labels),
-        batch=32, updates=300, seed=seed, options=unroll,
+        model.denoiser, 1, pairs[0], pairs[1], to_float(images.images[order]),
+        np.asarray(images.labels)[order], batch=32, updates=300, seed=seed, options=unroll,
     )  # fmt: skip
     return task, model, make_judge(images, load_digits("test"), "classifier", seed)
 
@@ -122,7 +124,7 @@ def digits_row(method: str, nfe: int, options: argparse.Namespace) -> Row:
     """A row of the digits."""
     task, model, judge = digits_task(options.out, options.seed)
     task = task._replace(nfe=nfe, updates=options.updates or task.updates)
-    made, seconds, known = sampler_of(method, task, options)
+    made, known = sampler_of(method, task)
     choices = argparse.Namespace(count=360, seed=options.seed)
     scores = values(scores_of(judge, Sampler(model.denoiser, made), model, choices))
     fresh = make_pairs(
@@ -131,7 +133,7 @@ def digits_row(method: str, nfe: int, options: argparse.Namespace) -> Row:
         progress=False,
     )  # fmt: skip
     distance = None if made.stochastic else held_out(model.denoiser, fresh)(made)
-    return known | {"error_of": scores[QUALITY], "distance": distance, "seconds": seconds} | scores
+    return known | {"error_of": scores[QUALITY], "distance": distance} | scores
 
 
 def row_of(method: str, problem: str, nfe: int, options: argparse.Namespace, title: str) -> Row:

@@ -112,7 +112,9 @@ def sample(
         unroll: as in ``jax.lax.scan``. On CPU, gradients of convolutions inside a loop are about
             fifty times slower
             than unrolled: pass True there when differentiating.
-        remat: recompute each evaluation in the backward pass instead of storing its activations.
+        remat: recompute each evaluation in the backward pass instead of storing its activations. On
+            CPU that saves nothing together with ``unroll=True``
+            (experiments/results/tuning_memory.md).
 
     Returns:
         The last state, of the shape and dtype of ``start``.

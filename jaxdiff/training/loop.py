@@ -162,7 +162,9 @@ def fit(
     (parameters on every device), "fsdp" (parameters split over the devices) or "pmap". devices:
     default all (pmap: the local ones). log: called as ``log(step, metrics)`` every ``log_every``
     steps with the latest metrics of each player. watch: called as ``watch(step, state)`` every
-    ``watch_every`` steps, for held-out scores; training ends where it returns True.
+    ``watch_every`` steps and after the last, for held-out scores; training ends where it returns
+    True. A resumed run calls it for the step that it starts from, too: no step that was due is left
+    out, whenever the run was stopped.
 
     SIGINT and SIGTERM finish the step, save, and leave by KeyboardInterrupt or SystemExit(143); a
     second one leaves at once. Raises ValueError for arguments that do not fit, for a folder that
@@ -179,22 +181,24 @@ def fit(
     state = _first_state(method, key, folder, steps, resume)
     runner = _runner(method, parallel, devices)
     n = saved = int(state.step)
-    state, latest, pending, enough = runner.enter(state), {}, {}, False
+    state, latest, pending = runner.enter(state), {}, {}
+    look = _Look(watch, watch_every, steps)
     with _signals() as received, _bar(n, steps, progress) as bar:
         report = functools.partial(_report, bar, log, folder, runner.leave, time.monotonic())
         try:
+            enough = look.due(n) and look.watch(n, runner.leave(state))
             while n < steps and not received and not enough:
                 state, metrics = runner.run(state, runner.feed(data(n)), due(method, n))
                 n, latest = n + 1, latest | metrics
                 report(pending)
                 if n % log_every == 0 or n == steps:
                     pending[n] = latest
+                if look.due(n):
+                    report(pending)
+                    enough = look.watch(n, runner.leave(state))
                 if n % save_every == 0:
                     report(pending)
                     saved = _store(runner.leave(state), folder, keep)
-                if watch is not None and n % watch_every == 0:
-                    report(pending)
-                    enough = watch(n, runner.leave(state))
                 bar.update()
             report(pending)
         except KeyboardInterrupt:
@@ -219,6 +223,17 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 HISTORY = "history.jsonl"
+
+
+class _Look(NamedTuple):
+    """When a run is watched: every so many steps, and after the last."""
+
+    watch: Any
+    every: int
+    steps: int
+
+    def due(self, n: int) -> bool:
+        return self.watch is not None and n > 0 and (n % self.every == 0 or n == self.steps)
 
 
 def _runner(method: Method, parallel: str, devices: placement.Devices | None) -> placement.Runner:

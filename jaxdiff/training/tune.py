@@ -5,6 +5,10 @@ the table of the moment is scored there and the best is kept, the start being th
 the best table so far is always a file, whatever happens, and the same call goes on where it was.
 """
 
+import dataclasses
+import functools
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +22,8 @@ from jaxdiff.distance import Distance, squared
 from jaxdiff.method import Method
 from jaxdiff.prediction import as_partial
 from jaxdiff.sampling.sample import sample
-from jaxdiff.sampling.table import Table, load_table
+from jaxdiff.sampling.table import Label, Table, load_table
+from jaxdiff.training.checkpoint import fingerprint
 from jaxdiff.training.loop import fit
 from jaxdiff.typing import Array, Cond, Denoiser
 
@@ -59,28 +64,39 @@ def tune(
         method: of :func:`jaxdiff.tuning.tuning`.
         data: ``data(step)``, batches for the method's objective.
         judge: the held-out score of a table, lower being better; :func:`held_out` makes one.
-        start: the table to start from and to beat, usually the hand-made one that the family starts
-            at.
-        steps: updates at most. every: updates between two scores. patience: stop after so many
-            updates without a better score; None for never.
+        start: the table to start from and to beat, usually the one that the family starts at: a
+            usual sampler's, or one that was tuned before.
+        steps: updates at most. every: updates between two scores; the last is scored, too.
+            patience: stop after so many updates without a better score; None for never.
         folder: where the best table (``table.json``) and the run's checkpoints are kept. A call
             that was stopped goes on there; one that has ended returns what it found.
-        about: more for the table's file to say: model, solver, guidance weight, objective.
+        about: more for the table's file to say, plain values: model, guidance weight, objective. In
+            a folder that holds a table of which something else is said, the call is refused.
         options: of :func:`jaxdiff.training.loop.fit`: key, parallel, devices, progress, log.
 
     Raises:
         ValueError: if the start's own score is not finite, or the folder holds something else.
         FloatingPointError: for a loss that is not finite; the best table so far stays there.
     """
-    said = {"steps": steps, **(about or {})}
-    best = _first(judge, start, None if folder is None else Path(folder), said)
-    if best.table.about.get("finished"):
-        return best
+    said = {
+        "updates": steps, "every": every, "patience": patience, "start": _digest(start.to_dict()),
+        "frozen": fingerprint(method.frozen),
+        **json.loads(json.dumps(dict(about or {}))),
+    }  # fmt: skip
+    place = None if folder is None else Path(folder)
+    found = None if place is None else _kept(place, said)
+    if found is not None and found.table.about["finished"]:
+        return found
+    best = found or _scored(judge, start)
 
     def keep(found: Tuned, finished: bool = False) -> Tuned:
-        found = found._replace(table=_told(found, said, finished))
-        if folder is not None:
-            found.table.save(Path(folder) / FILE)
+        scores = {"held_out": found.score, "before": found.before, "step": found.step}
+        label = Label(found.table.name, found.table.label.options)  # nothing of what it was before
+        table = dataclasses.replace(found.table, label=label)
+        found = found._replace(table=table.described(**said, **scores, finished=finished))
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            found.table.save(place / FILE)
         return found
 
     def watch(step: int, state: Any) -> bool:
@@ -92,7 +108,7 @@ def tune(
         return patience is not None and step - best.step >= patience
 
     best = keep(best)
-    checkpoint = None if folder is None else Path(folder) / "checkpoints"
+    checkpoint = None if place is None else place / "checkpoints"
     fit(
         method, data, steps=steps, checkpoint=checkpoint, watch=watch, watch_every=every,
         save_every=every, **options,
@@ -117,20 +133,20 @@ def held_out(
     D = as_partial(denoiser)
     chunks = [slice(i, min(i + batch, count)) for i in range(0, count, batch)]
 
-    @jax.jit
-    def total(D: Denoiser, table: Table, start: Array, image: Array, label: Cond) -> Array:
-        return jnp.sum(distance(sample(D, table, start, label), image))
-
     def judge(table: Table) -> float:
-        sums = [
-            total(
-                D, _in_float(table), *(_part(pairs.get(k), c) for k in ("start", "image", "label"))
-            )
-            for c in chunks
-        ]
+        real, keys = _in_float(table), ("start", "image", "label")
+        parts = ([_part(pairs.get(k), c) for k in keys] for c in chunks)
+        sums = [_total(D, real, *part, distance) for part in parts]
         return float(np.sqrt(sum(map(float, sums)) / count))
 
     return judge
+
+
+@functools.partial(jax.jit, static_argnames="distance")
+def _total(
+    D: Denoiser, table: Table, start: Array, image: Array, label: Cond, distance: Distance
+) -> Array:
+    return jnp.sum(distance(sample(D, table, start, label), image))
 
 
 def _part(values: np.ndarray | None, rows: slice) -> Array | None:
@@ -144,24 +160,25 @@ def _in_float(table: Table) -> Table:
     return jax.tree.map(cast, table)
 
 
-def _first(judge: Judge, start: Table, folder: Path | None, said: Mapping[str, Any]) -> Tuned:
-    """The start with its score, or the best table that an earlier call left in the folder."""
-    if folder is not None and (folder / FILE).exists():
-        table = load_table(folder / FILE)
-        if {k: v for k, v in table.about.items() if k in said} != dict(said):
-            raise ValueError(
-                f"{folder / FILE} was tuned otherwise ({table.about}); another folder?"
-            )
-        known = table.about
-        return Tuned(table, known["held_out"], known["before"], known["step"])
+def _scored(judge: Judge, start: Table) -> Tuned:
     score = judge(start)
     if not np.isfinite(score):
         raise ValueError(f"the table to start from, {start!r}, scores {score} on the held-out set")
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     return Tuned(start, score, score, 0)
 
 
-def _told(found: Tuned, said: Mapping[str, Any], finished: bool) -> Table:
-    scores = {"held_out": found.score, "before": found.before, "step": found.step}
-    return found.table.described(**said, **scores, finished=finished)
+def _kept(folder: Path, said: Mapping[str, Any]) -> Tuned | None:
+    """The best table that an earlier call left in the folder; ValueError if it was another call."""
+    if not (folder / FILE).exists():
+        return None
+    table = load_table(folder / FILE)
+    other = {k: table.about.get(k) for k in said if table.about.get(k) != said[k]}
+    if other:
+        listed = "; ".join(f"{k}: {v!r} there, {said[k]!r} here" for k, v in other.items())
+        raise ValueError(f"{folder / FILE} was tuned otherwise ({listed}). Give another folder.")
+    known = table.about
+    return Tuned(table, known["held_out"], known["before"], known["step"])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

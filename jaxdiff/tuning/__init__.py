@@ -43,3 +43,9 @@ from jaxdiff.tuning.amed import amed_predictor as amed_predictor
 from jaxdiff.tuning.amed import bottleneck_size as bottleneck_size
 from jaxdiff.tuning.bespoke import bespoke_tuning as bespoke_tuning
 from jaxdiff.tuning.bespoke import of_bespoke as of_bespoke
+from jaxdiff.tuning.pas import Corrections as Corrections
+from jaxdiff.tuning.pas import pas_errors as pas_errors
+from jaxdiff.tuning.pas import load_corrections as load_corrections
+from jaxdiff.tuning.pas import pas as pas
+from jaxdiff.tuning.pas import pas_search as pas_search
+from jaxdiff.tuning.pas import uncorrected as uncorrected

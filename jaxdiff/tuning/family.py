@@ -36,10 +36,31 @@ ROUNDING = 1e-9  # a weight of noise below it is that of a noise the state has n
 
 
 class Family(NamedTuple):
-    """``build(init)`` is where tuning starts; ``build`` of other numbers is another sampler."""
+    """``build(init)`` is where tuning starts; ``build`` of other numbers is another sampler.
+
+    told: the levels that the network is told in place of its states' own, from the numbers and
+    these (N,), for a family in which they differ; ``plain`` is then ``build`` without that.
+    """
 
     init: Numbers
     build: Callable[[Numbers], Table]
+    plain: Callable[[Numbers], Table] | None = None
+    told: Callable[[Numbers, Array], Array] | None = None
+
+
+def _telling(
+    init: Numbers,
+    plain: Callable[[Numbers], Table],
+    told: Callable[[Numbers, Array], Array] | None,
+) -> Family:
+    if told is None:
+        return Family(init, plain)
+
+    def build(numbers: Numbers) -> Table:
+        made = plain(numbers)
+        return dataclasses.replace(made, nodes=told(numbers, jnp.asarray(made.nodes)))
+
+    return Family(init, build, plain, told)
 
 
 def of_grid(
@@ -63,16 +84,15 @@ def of_grid(
     """
     grid = moving(levels, floor=floor, warp=warp)
 
-    def build(numbers: Numbers) -> Table:
-        made = table(solver, grid.levels(numbers["levels"]), first=first, **options)
-        if not offsets:
-            return made
-        return dataclasses.replace(made, nodes=made.nodes * jnp.exp(numbers["offsets"]))
+    def plain(numbers: Numbers) -> Table:
+        return table(solver, grid.levels(numbers["levels"]), first=first, **options)
 
     init = {"levels": grid.raw}
-    if offsets:
-        init["offsets"] = jnp.zeros(build(init | {"offsets": jnp.zeros(())}).nodes.shape)
-    return Family(init, build)
+    if not offsets:
+        return Family(init, plain)
+    count = plain(init).nodes.shape[0]
+    shift = lambda numbers, nodes: nodes * jnp.exp(numbers["offsets"])  # noqa: E731
+    return _telling(init | {"offsets": jnp.zeros(count)}, plain, shift)
 
 
 def of_options(
@@ -143,7 +163,8 @@ def of_weights(
         ValueError: for a window below 1, or ``noises`` of a table that has none.
     """
     family = fixed(base) if isinstance(base, Table) else base
-    first = flatten(family.build(family.init))
+    inner = family.plain or family.build
+    first = flatten(inner(family.init))
     number = len(first.start)
     if window is not None and window < 1:
         raise ValueError(f"window counts denoised outputs, at least 1; got {window}")
@@ -171,13 +192,13 @@ def of_weights(
             flat = flat._replace(noises=flat.noises + gamma * size[1:, None])
         return flat
 
-    def build(numbers: Numbers) -> Table:
-        made = family.build(numbers)
+    def plain(numbers: Numbers) -> Table:
+        made = inner(numbers)
         flat = flatten(jax.tree.map(jnp.asarray, made))
         levels = jnp.concatenate([jnp.asarray(made.levels)[:1], flat.states])
         return unflatten(change(numbers, flat, jnp.sqrt(sigma_data**2 + levels**2)), made)
 
-    return Family(family.init | init, build)
+    return _telling(family.init | init, plain, family.told)
 
 
 def concrete(family: Family, numbers: Numbers, label: Label | None = None) -> Table:

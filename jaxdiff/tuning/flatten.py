@@ -24,7 +24,8 @@ class Flat(NamedTuple):
 
     start: (N + 1,). denoised: (N + 1, N), strictly lower triangular but for its last row. noises:
     (N + 1, (N + 1) slots), by evaluation and slot. nodes: (N,), levels handed to the denoiser.
-    states: (N + 1,), levels that the states belong to.
+    states: (N + 1,), levels that the states belong to: the nodes, in a table whose network is told
+    the states' own levels, and the last level.
     """
 
     start: Array | np.ndarray

@@ -93,19 +93,22 @@ def usual(
     spent at the lowest levels. first: without an analytic first step, with one, or both.
     Raises ValueError if no solver can have so many evaluations, saying what the last one could.
     """
-    found, reason = [], ""
+    found, reasons = [], []
     for solver, options in choice:
         for early in first:
             try:
                 steps = steps_for(solver, nfe, first=early, **options)
             except ValueError as error:
-                reason = str(error)
+                reasons.append(str(error) + (", its first step analytic" if early else ""))
                 continue
             for name, grid in GRIDS.items():
                 for factor in lows if steps > 1 else lows[:1]:
-                    levels = from_list(grid(steps, low * factor, high))
+                    levels = grid(steps, low * factor, high)
+                    if not (np.diff(levels) < 0).all():  # no VP process has these two ends
+                        continue
+                    levels = from_list(levels)
                     label = f"{name} from {low * factor:g}"
                     found.append(Recipe(solver, dict(options), levels, label, early))
     if not found:
-        raise ValueError(reason or f"no solver was given for {nfe} evaluations")
+        raise ValueError("; ".join(reasons[-2:]) or f"no solver is given for {nfe} evaluations")
     return found

@@ -24,11 +24,13 @@ from jaxdiff.typing import Array, Denoiser, Key, Params
 
 
 class Ball(NamedTuple):
-    """Starts that move. count: of pairs. radius: in units of the highest level, of the Euclidean
-    norm; the paper's is 0.001 d/nfe^2 for samples of d numbers. rate: of their gradient descent.
+    """Starts that move. count: of pairs. batch: of them in an update, on all devices. radius: in
+    units of the highest level, of the Euclidean norm; the paper's is 0.001 d/nfe^2 for samples of
+    d numbers. rate: of their gradient descent.
     """
 
     count: int
+    batch: int
     radius: float
     rate: float = 0.1
 
@@ -81,9 +83,10 @@ def tuning(
     def loss_of_starts(
         own: Params, context: Context, batch: Batch, key: Key
     ) -> tuple[Array, Metrics]:
+        assert ball is not None
         table = family.build(numbers(context.params))
-        count = batch["start"].shape[0]  # each start has the gradient of its own distance
-        return count * objective(context.frozen, table, near(batch, own), key), {}
+        value = objective(context.frozen, table, near(batch, own), key)
+        return ball.batch * value, {}  # each start has the gradient of its own distance
 
     init: dict[str, Any] = {
         group: {k: family.init[k] for k in names} for group, names in groups.items()

@@ -35,12 +35,15 @@ def end_point(distance: Distance = squared, **options: Any) -> Objective:
     return objective
 
 
-def every_state(distance: Distance = squared, **options: Any) -> Objective:
+def every_state(
+    distance: Distance = squared, *, sigma_data: float = 0.5, **options: Any
+) -> Objective:
     """Mean distance of all accepted states to the accurate trajectory at their levels.
 
     The batch also has the trajectory, of a :class:`jaxdiff.tuning.path.Path` with the batch first:
     "states", "denoised" (batch, M + 1, *shape) and "levels" (batch, M + 1), all rows equal. Each
-    state's distance is divided by sigma_data^2 + s^2 for that of data and noise to be of one size.
+    state's distance is multiplied by sigma_data^2/(sigma_data^2 + s^2), which makes squared
+    distances of data and of noisy states comparable.
     """
 
     def objective(D: Denoiser, table: Table, batch: Batch, key: Key) -> Array:
@@ -53,7 +56,7 @@ def every_state(distance: Distance = squared, **options: Any) -> Objective:
         for n in range(1, found.states.shape[0] - 1):
             level = found.levels[n]
             own = jnp.mean(distance(found.states[n], truth.at(level)))
-            total = total + own / (1.0 + level**2)
+            total = total + own * sigma_data**2 / (sigma_data**2 + level**2)
         return total / (found.states.shape[0] - 1)
 
     return objective

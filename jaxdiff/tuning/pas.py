@@ -12,9 +12,9 @@ and the step, and the history, take in place of d the corrected direction
 
     sum_k C_k u_k,      C in R^4 of the time point, shared by all samples.
 
-The solver is Euler's (DDIM) or iPNDM. :func:`search` finds C from teacher states, one time point
-after another from high noise to low; a time point keeps its correction only where that brings the
-samples nearer to the teacher.
+The solver is Euler's (DDIM) or iPNDM. :func:`pas_search` finds C from teacher states, one time
+point after another from high noise to low; a time point keeps its correction only where that brings
+the samples nearer to the teacher.
 
 Conventions. The rows are not centred (published code centres them): d itself is u_1, and nothing of
 the span is lost. At the first time point, where y = x_T, it is <x_T, u_k> that is positive. Where
@@ -61,7 +61,7 @@ class Corrections:
 
     levels: (steps + 1,) decreasing noise levels. coordinates: (steps, 4), C of every time point.
     used: (steps,) bool, which time points are corrected. losses: (steps, 2), mean absolute distance
-    to the teacher before and after each correction, as :func:`search` found them, or None.
+    to the teacher before and after each correction, as :func:`pas_search` found them, or None.
     order: of the solver, 1 (Euler) to 4 (iPNDM). from_start: whether x_T is a row of the history.
     relative: whether coordinates are in units of each sample's |d| (else in absolute units, as in
     the paper).
@@ -342,8 +342,8 @@ def pas(
 
     Args:
         denoiser: ``D(y, level, cond) -> E[x0 | y]``.
-        corrections: from :func:`search`, :func:`load_corrections` or :func:`uncorrected`. Samples
-            are differentiable with respect to their coordinates.
+        corrections: from :func:`pas_search`, :func:`load_corrections` or :func:`uncorrected`.
+            Samples are differentiable with respect to their coordinates.
         start: (batch, *shape) states at ``corrections.levels[0]``, float32 or float64. No sample
             depends on another.
         cond: handed to the denoiser.
@@ -372,7 +372,7 @@ class Errors(NamedTuple):
     corrected: Array
 
 
-def compare(
+def pas_errors(
     denoiser: Denoiser,
     corrections: Corrections,
     start: Array,
@@ -380,7 +380,7 @@ def compare(
     cond: Cond = None,
 ) -> Errors:
     """What corrections are worth on samples they were not made from. Arguments and errors as for
-    :func:`pas` and :func:`search`.
+    :func:`pas` and :func:`pas_search`.
     """
     _check(corrections)
     check_start(start, None)
@@ -412,7 +412,7 @@ def _state_at(path: Path, level: float) -> Array:
     return path.at(jnp.asarray(level, path.levels.dtype))
 
 
-def search(
+def pas_search(
     denoiser: Denoiser,
     levels: Sequence[float] | np.ndarray,
     start: Array,
@@ -432,7 +432,7 @@ def search(
     Time points are dealt with in order. At each the network is evaluated once, and Adam moves C
     from (mean |d|, 0, 0, 0) to lower the mean absolute distance of the next state to the teacher's.
     Corrections are greedy: with iPNDM, whose later steps extrapolate the corrected directions, the
-    last state need not gain. :func:`compare` tells, on samples kept apart.
+    last state need not gain. :func:`pas_errors` tells, on samples kept apart.
 
     Args:
         denoiser: ``D(y, level, cond) -> E[x0 | y]``.
