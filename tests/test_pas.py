@@ -18,6 +18,8 @@ from jaxdiff.tuning.pas import (
     basis,
     load_corrections,
     pas,
+    pas_errors,
+    pas_search,
     uncorrected,
 )
 from jaxdiff.tuning.path import follow
