@@ -174,7 +174,7 @@ def context(method):
     ("step", "options"),
     [
         (amed_step, {}),
-        (amed_ipndm_step, {"order": 3}),
+        pytest.param(amed_ipndm_step, {"order": 3}, marks=pytest.mark.slow),
         (amed_dpmpp_step, {"order": 2, "lower_final": False}),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
@@ -220,6 +220,7 @@ def test_gradient_is_that_of_the_loss_with_its_beginnings_held(step, options):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(wild))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [None, 2])
 @pytest.mark.parametrize(
     "step", [amed_step, functools.partial(amed_ipndm_step, order=2)], ids=["amed", "ipndm"]

@@ -164,6 +164,7 @@ def test_signs_at_the_first_time_point_follow_the_start(rng):
     assert (alone[:, 1:] == 0).all()
 
 
+@pytest.mark.slow
 def test_single_precision_keeps_what_a_gram_matrix_loses(gaussian):
     """u_4 of the fourth time point from level 80, right to a hundredth of its length in float32;
     by the Gram matrix it is up to 30 degrees off.
@@ -242,6 +243,7 @@ def flat_mixture(d):
     return GaussianMixture(np.array([0.5, 0.3, 0.2]), means, np.full((3, d), 0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("d", "steps", "relative"), [(6, 5, True), (2, 4, False), (1, 3, True), (6, 1, False)]
 )
@@ -297,6 +299,7 @@ def test_numbers_that_are_not_finite_are_seen_in_their_sample_alone(mixture):
 # The search
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [5, 10])
 @pytest.mark.parametrize(("relative", "factor"), [(False, 1.2), (True, 2.0)])
 @pytest.mark.parametrize("data", ["gaussian", "mixture"])
@@ -331,6 +334,7 @@ def test_a_correction_is_kept_if_it_gains_more_than_the_tolerance(gaussian):
     assert made.losses[0, 0] == pytest.approx(np.abs(plain - targets[1]).mean(), rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 3])
 def test_losses_are_those_of_the_corrected_solver(gaussian, order):
     D, levels, x = gaussian.denoiser, grids.karras(6, high=HIGH), starts(0, 32)

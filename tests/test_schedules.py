@@ -172,6 +172,7 @@ def test_costs_on_an_isotropic_gaussian_are_those_of_its_straight_lines(rng):
     np.testing.assert_allclose(jump_costs(path, "dev"), 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_covariance_of_cifar10_gives_the_known_indices():
     numbers = np.load(SPECTRUM)
     model = Gaussian(numbers["mean"].astype(float), numbers["variance"].astype(float))
@@ -447,6 +448,7 @@ def adams_parts(levels, order):
     return parts
 
 
+@pytest.mark.slow
 def test_parts_and_bound_of_a_predictor_are_the_papers_integrals():
     levels = grids.log_snr(7, 0.01, 20.0, zero=False)
     parts = contributions(table(solvers.unipc, levels, **PREDICTOR))[1]
@@ -462,6 +464,7 @@ def test_parts_and_bound_of_a_predictor_are_the_papers_integrals():
         np.testing.assert_allclose(found, early + np.abs(exact[3:].sum(0)) @ scale, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_process_enters_with_its_alpha():
     levels = grids.log_snr(4, 0.1, 9.0, zero=False)
     flow = weight_bound(levels, solvers.euler, power=2.0, alpha=lambda s: 1 / (1 + s), apart=0)
@@ -486,6 +489,7 @@ def test_the_bounds_gradient_is_its_finite_difference():
         np.testing.assert_allclose(gradient[i], -np.diff(list(ends))[0] / 2 / step[i], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power, zero, options", [(1.0, False, {}), (2.0, True, PREDICTOR)])
 def test_optimised_steps_descend_and_keep_the_ends(power, zero, options):
     start = grids.log_snr(5, zero=zero)

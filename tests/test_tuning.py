@@ -202,6 +202,7 @@ def test_tuning_improves_on_held_out_starts(tmp_path):
             )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_model_in_the_folder_is_refused(tmp_path):
     def of(scale):
         model = jax.tree_util.Partial(lambda k, y, s, c=None: k * D(y, s), jnp.asarray(scale))
@@ -364,6 +365,7 @@ def test_local_errors_are_those_of_each_step_alone():
     assert found == pytest.approx(expected.mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_local_errors_are_learned():
     levels = with_middles(grids.karras(3, 0.05))
     made = bespoke_tuning(D, levels, optimiser=optax.adam(1e-2), lipschitz=0.1)
@@ -380,7 +382,7 @@ def task(nfe=3, **options):
     return tuners.Task(D, nfe, pairs(0), pairs(1), data, updates=4, batch=16, **options)
 
 
-QUICK = ("gits", "dmn", "gs")
+QUICK = ("gits", "gs")
 
 
 @pytest.mark.parametrize(

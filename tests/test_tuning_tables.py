@@ -200,8 +200,8 @@ def test_forward_gradients_of_every_solver_equal_differences():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("solver", "options"), ALL, ids=name)
-def test_gradients_through_every_solver_equal_differences(solver, options):
+@pytest.mark.parametrize(("solver", "options"), ALL[::4], ids=name)
+def test_reverse_gradients_equal_differences(solver, options):
     loss = directional(table(solver, GRID, **options), jax.random.key(4))
     difference = (loss(1e-5) - loss(-1e-5)) / 2e-5
     assert jax.grad(loss)(0.0) == pytest.approx(float(difference), rel=1e-4, abs=1e-6)
