@@ -5,6 +5,8 @@ is an option.
 """
 
 import difflib
+import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,8 +28,10 @@ jaxdiff: fast sampling and distillation of diffusion models
   jaxdiff export --run DIR         a sampler with its network as one file that needs only jax
 
 jaxdiff COMMAND --help explains a command's options. --traceback, with any command, shows where an
-error comes from.
+error comes from. Compiled programs are kept for the next command in ~/.cache/jaxdiff, 2 GB at most;
+JAXDIFF_CACHE=DIR keeps them elsewhere, JAXDIFF_CACHE=off nowhere.
 """
+CACHED = 2 << 30  # bytes of compiled programs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     parse, run = COMMANDS[command]
     config = parse(command, rest)
+    use_cache()
     if traceback:
         run(config)
         return 0
@@ -61,6 +66,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxdiff {command}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def use_cache() -> None:
+    """Keep compiled programs on disk, unless the user has said where, or that they be not kept.
+
+    By version of jaxlib and kind of processor, for whose programs no other can be taken.
+    """
+    import jax
+    import jaxlib
+
+    chosen = os.environ.get("JAXDIFF_CACHE", "")
+    if getattr(jax.config, "jax_compilation_cache_dir", None) or chosen == "off":
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdiff"
+    folder = Path(chosen or home) / f"{jaxlib.__version__}-{platform.machine()}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", CACHED)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _presets() -> dict[str, tuple[str, configs.Train]]:

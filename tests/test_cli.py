@@ -1,6 +1,9 @@
 """The command line as a user meets it: configurations, errors, and every command on a small run."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -232,6 +235,20 @@ def test_a_run_is_exported(folder, tmp_path, capsys):
     read = load_sampler(out)
     assert read.about["nfe"] == 2 and read.run(0, 2, [0, 1]).shape == (2, 8, 8, 1)
     assert cli.main([*command, "--table", str(tmp_path / "none.json")]) == 2
+
+
+@pytest.mark.parametrize(("choice", "kept"), [("", True), ("off", False)])
+def test_compiled_programs_are_kept(tmp_path, choice, kept):
+    code = (
+        "import jax, jax.numpy as jnp; from jaxdiff.cli import use_cache; use_cache();"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0);"
+        "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4)))"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAXDIFF_CACHE": choice}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert (tmp_path / "jaxdiff").exists() is kept
+    assert any(tmp_path.rglob("*")) is kept
 
 
 def tune(folder, out, *more):
