@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 HAND = "hand-made"
+BRIGHT = tuple(colour for colour in COLOURS if colour != "#1d1f21")  # black is the hand-made's
 WITHIN = 5  # evaluations that the aim is for
 
 LEGEND = """\
@@ -119,7 +120,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         for k, method in enumerate(methods):
             points = sorted(panel.get(method, {}).items())
             look = {"color": INK, "lw": 2.2} if method == HAND else {
-                "color": COLOURS[k % len(COLOURS)], "ls": DASHES[k % len(DASHES)]}  # fmt: skip
+                "color": BRIGHT[k % len(BRIGHT)], "ls": DASHES[k % len(DASHES)]}  # fmt: skip
             axes.plot(*zip(*points, strict=True) if points else ([], []), label=method,
                       marker=MARKERS[k % len(MARKERS)], ms=4, **look)  # fmt: skip
         counts = sorted({n for errors_ in panel.values() for n in errors_})
@@ -128,6 +129,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         axes.set_xticks(counts, [str(n) for n in counts])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(title)
         axes.set_xlabel("network evaluations")
     every[0].set_ylabel("error on fresh noise")
