@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,13 @@ from jaxdiff import runs, solvers
 from jaxdiff.data.dataset import to_float
 from jaxdiff.distance import Distance, of_features, pseudo_huber, squared
 from jaxdiff.grids import karras
-from jaxdiff.recipes.tuners import DISTANCE, TUNERS, Descent, Task, check, handmade
+from jaxdiff.recipes.tuners import DISTANCE, TUNERS, Descent, Task, check, handmade, order_of
 from jaxdiff.sampling.pairs import make_pairs
 from jaxdiff.sampling.sample import Sampler, start_noise
-from jaxdiff.sampling.table import Table, pad
+from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.checkpoint import fingerprint
-from jaxdiff.training.tune import FILE, Judge, Tuned, held_out
+from jaxdiff.training.tune import FILE, Tuned, held_out
 from jaxdiff.training.tune import tune as descend
 from jaxdiff.tuning.flatten import flatten
 from jaxdiff.typing import Array
@@ -81,18 +81,11 @@ def solve(
         )  # fmt: skip
     else:
         judge, score = held_out(task.denoiser, task.held, task.distance), DISTANCE
-        chosen = _best(plan, held_out(task.denoiser, task.pairs, task.distance))
+        chosen = plan[order_of(task, plan)[0]]
         value = judge(chosen)
         found = Tuned(chosen.described(**(about or {}), held_out=value), value, value, 0)
     seconds = time.monotonic() - began
     return Result(usual.table(), usual.name, judge(usual.table()), found, score, seconds)
-
-
-def _best(tables: Sequence[Table], judge: Judge) -> Table:
-    scores = np.array([judge(made) for made in pad(tables)])
-    if not np.isfinite(scores).any():
-        raise ValueError("no sampler gives finite samples: does the denoiser give NaN?")
-    return tables[int(np.nanargmin(scores))]
 
 
 def tune(config: configs.Tune, progress: bool = True) -> str:

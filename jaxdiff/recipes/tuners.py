@@ -135,15 +135,18 @@ def handmade(task: Task) -> list[Recipe]:
 
 
 def ranked(task: Task, recipes: Sequence[Recipe]) -> list[Recipe]:
-    """Recipes in the order of their error on the training pairs; those that diverge last.
+    """Recipes in the order of their error on the training pairs; those that diverge last."""
+    return [recipes[i] for i in order_of(task, [recipe.table() for recipe in recipes])]
 
-    All are compared on a few pairs, the best of them on all pairs.
+
+def order_of(task: Task, tables: Sequence[Table]) -> list[int]:
+    """The tables' numbers in the order of their error: all are compared on a few training pairs,
+    the best of them on all. ValueError if none gives finite samples.
     """
     few = {name: rows[:SCREENED] for name, rows in task.pairs.items()}
-    tables = pad([recipe.table() for recipe in recipes])
-    order = _ordered(task, few, tables, range(len(recipes)))
-    best = _ordered(task, task.pairs, tables, order[:FINALISTS])
-    return [recipes[i] for i in [*best, *order[FINALISTS:]]]
+    padded = pad(tables)
+    order = _ordered(task, few, padded, range(len(tables)))
+    return [*_ordered(task, task.pairs, padded, order[:FINALISTS]), *order[FINALISTS:]]
 
 
 def _ordered(
@@ -152,7 +155,7 @@ def _ordered(
     judge = held_out(task.denoiser, pairs, task.distance)
     scores = {i: judge(tables[i]) for i in which}
     if not any(map(math.isfinite, scores.values())):
-        raise ValueError("no usual sampler gives finite samples: does the denoiser give NaN?")
+        raise ValueError("no sampler gives finite samples: does the denoiser give NaN?")
     return sorted(which, key=lambda i: scores[i] if math.isfinite(scores[i]) else math.inf)
 
 
