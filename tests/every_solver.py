@@ -43,7 +43,7 @@ DETERMINISTIC = [
     (solvers.edict, {}),
     (solvers.bdia, {}),
     (solvers.bdia, {"gamma": 0.8, "frame": "ve"}),
-    (solvers.amed, {"middles": 0.4, "direction": 1.02, "time": 0.9}),
+    (solvers.amed, {"middles": 0.4}),
     (solvers.amed_dpm2, {"middles": 0.4}),
     (solvers.amed_ipndm, {}),
     (solvers.amed_dpmpp, {}),

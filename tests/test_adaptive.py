@@ -404,6 +404,7 @@ def spread(states):
     return np.trace(np.cov(states.T)) / np.trace(MIXTURE.moments(LOW)[1])
 
 
+@pytest.mark.slow
 def test_gotta_go_fast(crowd, key):
     """Right marginals with one path, true counts, samples apart from each other."""
     out = gotta_go_fast(counting(MIXTURE), crowd, HIGH, LOW, key=key, **TOLERANCES)

@@ -175,7 +175,7 @@ def context(method):
     [
         (amed_step, {}),
         pytest.param(amed_ipndm_step, {"order": 3}, marks=pytest.mark.slow),
-        (amed_dpmpp_step, {"order": 2, "lower_final": False}),
+        pytest.param(amed_dpmpp_step, {"order": 2, "lower_final": False}, marks=pytest.mark.slow),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
@@ -243,6 +243,7 @@ def test_training_takes_error_off_the_samples(inputs, step):
     assert errors[1] < 0.6 * errors[0], (losses, errors)
 
 
+@pytest.mark.slow
 def test_with_a_networks_features(key):
     """A tiny U-Net: the map in its middle is what the predictor reads, and is trained on."""
     module = UNet(channels=8, groups=4, embedding=8, num_classes=3)

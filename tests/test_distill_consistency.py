@@ -306,6 +306,7 @@ def test_exact_students_have_no_loss(gaussian):
     assert loss(params | {"shift": jnp.asarray(0.1)}, *fixed) > 0.05  # not a constant more
 
 
+@pytest.mark.slow
 def test_training_is_stationary_in_the_mean(gaussian):
     """Data that scatter evenly about the posterior mean: each pair alone moves the student, both
     together do not, up to the gap between the levels.
@@ -457,6 +458,7 @@ def conditional():
     return GaussianMixture(weights, means, [0.05, 0.1, 0.08])
 
 
+@pytest.mark.slow
 def test_latent_students_follow_the_guided_flow_of_their_weight(gaussian):
     """The flow of the guided denoiser, solved finely, has no loss; that of one weight for all
     has.

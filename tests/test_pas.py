@@ -222,6 +222,7 @@ def test_samples_are_as_defined(mixture, choices):
     np.testing.assert_allclose(pas(mixture.denoiser, made, x), expected, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_no_sample_depends_on_another(mixture):
     x, made = starts(1, 6), wild(5, order=2)
     whole = pas(mixture.denoiser, made, x)
@@ -229,6 +230,7 @@ def test_no_sample_depends_on_another(mixture):
     np.testing.assert_allclose(pas(mixture.denoiser, made, x[::-1]), whole[::-1], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_is_jittable_and_keeps_shape_and_dtype(mixture):
     image = lambda y, s, cond: mixture.denoise(y.reshape(-1, 8), s).reshape(y.shape)  # noqa: E731
     x, made = starts(1, 3), wild(3)
@@ -318,6 +320,7 @@ def test_corrections_help_on_samples_kept_apart(request, data, steps, relative, 
     assert errors.corrected[-1] == pytest.approx(np.abs(corrected - teacher.end).mean(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_correction_is_kept_if_it_gains_more_than_the_tolerance(gaussian):
     D, levels, x = gaussian.denoiser, grids.karras(5, high=HIGH), starts(0, 64)
     targets = jnp.stack([gaussian.flow(x, HIGH, s) for s in levels])

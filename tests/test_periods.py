@@ -115,6 +115,7 @@ def test_methods_with_other_periods_resume_to_the_same_numbers(
         goes_on_from_every_step(method, tiny_batch, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_method_compiled_anew_resumes_to_the_same_numbers(tmp_path):
     """As another process would."""
     with jax.enable_x64(False):

@@ -146,6 +146,7 @@ def test_alternating_players_move_their_own_numbers():
         method(tuning.Family({}, lambda numbers: START))
 
 
+@pytest.mark.slow
 def test_starts_move_within_their_ball():
     """Projected descent of every pair's own distance, by hand."""
     radius, rate = 1e-4, 0.5

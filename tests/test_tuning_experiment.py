@@ -16,6 +16,7 @@ def small(tmp_path, monkeypatch):
     experiment.exact_task.cache_clear()
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_the_table(tmp_path, small, capsys):
     out = tmp_path / "t.json"
     assert experiment.main([*small, "--method", "dmn", "epd", "--json", str(out)]) == 0

@@ -189,6 +189,7 @@ def directional(made, key):
     return loss
 
 
+@pytest.mark.slow
 def test_forward_gradients_of_every_solver_equal_differences():
     """On padded tables, a few programs for all solvers."""
     tables = pad([table(solver, GRID, **options) for solver, options in ALL])
