@@ -56,6 +56,7 @@ def start(key):
 # --- the probability-flow ODE by diffrax ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_sample", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_dense_output_is_the_flow(start, per_sample):
     """And costs no evaluations. The first step, of length 4, is rejected: that is counted right."""
@@ -152,6 +153,7 @@ def many(key):
     return HIGH * start_noise(key, 1000, (2,), jnp.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [1.0, 0.3])
 def test_marginals_of_the_reverse_sde(many, key, eta):
     """The weights of the modes too, which a user of diffrax found wrong (diffrax issue 560)."""

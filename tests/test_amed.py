@@ -221,9 +221,10 @@ def test_gradient_is_that_of_the_loss_with_its_beginnings_held(step, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("inputs", [None, 2])
 @pytest.mark.parametrize(
-    "step", [amed_step, functools.partial(amed_ipndm_step, order=2)], ids=["amed", "ipndm"]
+    ("inputs", "step"),
+    [(None, amed_step), (2, functools.partial(amed_ipndm_step, order=2))],
+    ids=["amed", "ipndm with features"],
 )
 def test_training_takes_error_off_the_samples(inputs, step):
     """Of held-out starts as well: the squared distance of samples to the teacher's falls."""

@@ -116,6 +116,7 @@ def test_sampling_is_independent_of_the_batch(folder, capsys):
     assert np.abs(one - whole).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_students_sample_and_are_scored(folder, capsys):
     run = str(folder / "student")
     assert (
@@ -281,7 +282,7 @@ def test_a_tuned_table_samples_its_run_and_warns_of_others(folder, tmp_path, cap
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--distance", "features", "--remat"], ["--guidance", "2"]])
 def test_a_run_is_tuned_by_gradient(folder, tmp_path, more, capsys):
-    budgets = ["1", "2"] if not more else ["2"]
+    budgets = ["2"]
     files = []
     for _ in range(2):  # the second time it has ended
         assert tune(folder, tmp_path, "--method", "gs", "--nfe", *budgets, *more) == 0

@@ -269,6 +269,7 @@ def is_zero(tree):
     return bool(numbers) and not any(np.asarray(g).any() for g in numbers)
 
 
+@pytest.mark.slow
 def test_exact_students_have_no_loss(gaussian):
     """Distillation with an exact teacher leaves the exact map alone; what is frozen gets no
     gradient. With solver steps in place of the flow the loss is of the order of their error.

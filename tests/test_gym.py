@@ -274,6 +274,7 @@ def made_up(method, problem="gaussian", best=2.0, modes=0.1):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_stopping_keeps_what_was_made(tmp_path, monkeypatch, capsys):
     def run(method, problem, **options):
         if method == "easy_consistency":

@@ -39,6 +39,7 @@ def there_and_back(D, params):
     return students.decode(text, MODULE, params)
 
 
+@pytest.mark.slow
 def test_denoisers_survive_the_file(params):
     one, two = (Student(from_linen(MODULE), params[k], sigma_data=0.7) for k in (1, 2))
     network, layered = temporal(from_linen(MODULE), params[2], (2,))

@@ -239,6 +239,7 @@ def test_gradients_with_respect_to_grid_and_weights(mixture, start, solver, opti
         np.testing.assert_allclose([product, tangent], [difference] * 2, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_traced_weights_equal_host_weights():
     levels = grids.karras(5)[:-1]
     for solver, options in DETERMINISTIC:
