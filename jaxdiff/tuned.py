@@ -70,9 +70,9 @@ def solve(
         ValueError: for a task that cannot be done. FloatingPointError: for a loss that is not
             finite; the best table so far stays in ``folder``.
     """
-    usual = handmade(check(task, method))[0]
-    began = time.monotonic()
-    plan = TUNERS[method](task)
+    known = handmade(check(task, method))
+    usual, began = known[0].table(), time.monotonic()
+    plan = TUNERS[method](task._replace(usual=known))
     if isinstance(plan, Descent):
         judge, score = plan.judge, plan.score
         found = descend(
@@ -85,7 +85,7 @@ def solve(
         value = judge(chosen)
         found = Tuned(chosen.described(**(about or {}), held_out=value), value, value, 0)
     seconds = time.monotonic() - began
-    return Result(usual.table(), usual.name, judge(usual.table()), found, score, seconds)
+    return Result(usual, known[0].name, judge(usual), found, score, seconds)
 
 
 def tune(config: configs.Tune, progress: bool = True) -> str:

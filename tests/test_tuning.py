@@ -446,6 +446,22 @@ def test_a_tuned_grid_can_be_the_start(monkeypatch):
     assert judge(found.table()) < judge(alone.table())
 
 
+def test_bespoke_solvers_start_from_grids_of_any_range():
+    """Where no VP process has both ends there is no such grid."""
+    plan = tuners.bespoke_solver(task(2, low=0.02))
+    assert plan.start.nfe == 2 and (np.diff(plan.start.levels) < 0).all()
+
+
+def test_usual_samplers_are_ranked_once(monkeypatch):
+    ranked, seen = tuners.ranked, []
+    monkeypatch.setattr(tuners, "ranked", lambda *a: seen.append(a) or ranked(*a))
+    known = tuners.handmade(task())
+    found = tuners.start_of(task(usual=known))
+    one_each = [r for r in known if (r.solver, r.options) in tuners.ONE_EACH]
+    assert len(seen) == 1 and found is one_each[0]
+    assert tuners.start_of(task()).name == found.name
+
+
 def test_samplers_are_chosen_on_held_out_pairs_and_searched_on_training_pairs():
     """Pairs of another model tell which were looked at."""
     other = {"start": pairs(1)["start"], "image": 0.0 * pairs(1)["image"]}

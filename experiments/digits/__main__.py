@@ -20,7 +20,6 @@ many, eight.
 import argparse
 import functools
 import json
-import pathlib
 import shlex
 import sys
 import time
@@ -224,11 +223,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--seed", type=int, default=0, help="of everything (0)")
     add("--teacher", metavar="FOLDER", help="a finished run; by default one is trained in --out")
     add("--teacher-steps", type=int, default=3000, help="updates of that one (3000)")
-    add("--out", type=pathlib.Path, default=pathlib.Path("runs/digits-methods"), metavar="FOLDER",
-        help="where teacher and rows are kept (runs/digits-methods)")  # fmt: skip
-    add("--json", type=pathlib.Path, metavar="FILE",
-        help="the table; .md and .png beside it (table.json in --out)")  # fmt: skip
-    add("--fresh", action="store_true", help="make rows anew that were made before")
+    store.add_options(parser, "runs/digits-methods", "teacher and rows are")
     options = parser.parse_args(arguments)
     try:
         methods = store.chosen(",".join(options.method), list(RECIPES), "method")
@@ -239,8 +234,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             raise ValueError("--count is at least 20, --seed not negative")
         if options.teacher and runs.load_model(options.teacher).about["data"]["path"] != "digits":
             raise ValueError(f"{options.teacher} was not trained on the digits")
-        options.json = store.writable(options.json or options.out / "table.json")
-        options.out.mkdir(parents=True, exist_ok=True)
+        store.make_places(options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return options, methods

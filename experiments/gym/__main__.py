@@ -15,7 +15,6 @@ A method takes up to a minute on two CPU cores.
 import argparse
 import functools
 import json
-import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -51,11 +50,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     add("--components", type=int, help="of the mixtures (6)")
     add("--dimension", type=int, help="of the problems (2, 8 and 16)")
     add("--problem-seed", type=int, default=0, help="another draw of means, weights, axes (0)")
-    add("--out", type=pathlib.Path, default=pathlib.Path("runs/gym"), metavar="FOLDER",
-        help="where rows are kept (runs/gym)")  # fmt: skip
-    add("--json", type=pathlib.Path, metavar="FILE",
-        help="the table; .md and .png beside it (table.json in --out)")  # fmt: skip
-    add("--fresh", action="store_true", help="make rows anew that were made before")
+    store.add_options(parser, "runs/gym")
     options = parser.parse_args(arguments)
     try:
         methods = store.chosen(options.method, list(RECIPES), "method")
@@ -68,8 +63,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
                 raise ValueError(f"--{name.replace('_', '-')} is at least 1")
         if min(options.seed, options.problem_seed) < 0:
             raise ValueError("seeds are not negative")
-        options.json = store.writable(options.json or options.out / "table.json")
-        options.out.mkdir(parents=True, exist_ok=True)
+        store.make_places(options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return options, methods, made

@@ -2,6 +2,7 @@
 and found again by their settings.
 """
 
+import argparse
 import datetime
 import difflib
 import hashlib
@@ -36,6 +37,22 @@ def writable(path: pathlib.Path) -> pathlib.Path:
         raise ValueError(f"--json names a file that ends in .json, not {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def add_options(parser: argparse.ArgumentParser, folder: str, what: str = "rows are") -> None:
+    """The options that all tables have: --out, --json and --fresh."""
+    add = parser.add_argument
+    add("--out", type=pathlib.Path, default=pathlib.Path(folder), metavar="FOLDER",
+        help=f"where {what} kept ({folder})")  # fmt: skip
+    add("--json", type=pathlib.Path, metavar="FILE",
+        help="the table; .md and .png beside it (table.json in --out)")  # fmt: skip
+    add("--fresh", action="store_true", help="make rows anew that were made before")
+
+
+def make_places(options: argparse.Namespace) -> None:
+    """The folder of rows and that of the table. ValueError or OSError if they cannot be."""
+    options.json = writable(options.json or options.out / "table.json")
+    options.out.mkdir(parents=True, exist_ok=True)
 
 
 def write(path: pathlib.Path, text: str) -> None:

@@ -21,7 +21,6 @@ import argparse
 import functools
 import json
 import math
-import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -124,16 +123,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of everything (0)")
     add("--teacher", metavar="FOLDER", help="a finished run; by default one is trained in --out")
     add("--teacher-steps", type=int, default=3000, help="updates of that one (3000)")
-    add("--out", type=pathlib.Path, default=pathlib.Path("runs/scenes"), metavar="FOLDER",
-        help="where teacher and rows are kept (runs/scenes)")  # fmt: skip
-    add("--json", type=pathlib.Path, metavar="FILE",
-        help="the table; .md and .png beside it (table.json in --out)")  # fmt: skip
-    add("--fresh", action="store_true", help="make rows anew that were made before")
+    store.add_options(parser, "runs/scenes", "teacher and rows are")
     options = parser.parse_args(arguments)
     try:
         _check(options)
-        options.json = store.writable(options.json or options.out / "table.json")
-        options.out.mkdir(parents=True, exist_ok=True)
+        store.make_places(options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return options

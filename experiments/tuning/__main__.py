@@ -38,13 +38,14 @@ from experiments.tuning import report
 from jaxdiff import grids, runs, solvers, tuned
 from jaxdiff.data.dataset import to_float
 from jaxdiff.data.digits import load_digits
-from jaxdiff.evaluation import make_judge
+from jaxdiff.evaluation import Judge, make_judge
 from jaxdiff.recipes.tuners import TUNERS, Task, check, handmade, kernel_judge
 from jaxdiff.sampling.pairs import make_pairs
 from jaxdiff.sampling.sample import Sampler, start_noise
 from jaxdiff.sampling.stages import stages
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
+from jaxdiff.training.tune import Judge as Judged
 from jaxdiff.training.tune import held_out
 
 Row = dict[str, Any]
@@ -100,16 +101,17 @@ def sampler_of(method: str, task: Task) -> tuple[Table, dict[str, Any]]:
 
 
 @functools.cache
-def digits_task(out: pathlib.Path, seed: int) -> tuple[Task, runs.Model, Any]:
-    """A task on the digits' teacher, the teacher, and the judge of samples."""
+def digits_task(out: pathlib.Path, seed: int) -> tuple[Task, runs.Model, Judge, Judged]:
+    """A task on the digits' teacher, the teacher, the judge of samples, and that of distances."""
     choices = argparse.Namespace(teacher=None, out=out, teacher_steps=3000, seed=seed)
     model = teacher_of(choices)
     images = load_digits("train")
     teacher = Sampler(model.denoiser, table(solvers.unipc, grids.karras(40), order=3))
-    both = make_pairs(
-        teacher, 1024, model.shape, jax.random.key(seed + 1),
-        labels=runs.class_labels(1024, model.classes), progress=False,
+    solve = lambda count, key: make_pairs(  # noqa: E731
+        teacher, count, model.shape, jax.random.key(key), progress=False,
+        labels=runs.class_labels(count, model.classes),
     )  # fmt: skip
+    both, fresh = solve(1024, seed + 1), held_out(model.denoiser, solve(256, seed + 2))
     pairs = [{k: v[rows] for k, v in both.items()} for rows in tuned.halves_of(512)]
     order = np.random.default_rng(seed).permutation(len(images))
     unroll = {"unroll": True} if jax.default_backend() == "cpu" else {}
@@ -117,22 +119,17 @@ def digits_task(out: pathlib.Path, seed: int) -> tuple[Task, runs.Model, Any]:
         model.denoiser, 1, pairs[0], pairs[1], to_float(images.images[order]),
         np.asarray(images.labels)[order], batch=32, updates=300, seed=seed, options=unroll,
     )  # fmt: skip
-    return task, model, make_judge(images, load_digits("test"), "classifier", seed)
+    return task, model, make_judge(images, load_digits("test"), "classifier", seed), fresh
 
 
 def digits_row(method: str, nfe: int, options: argparse.Namespace) -> Row:
     """A row of the digits."""
-    task, model, judge = digits_task(options.out, options.seed)
+    task, model, judge, fresh = digits_task(options.out, options.seed)
     task = task._replace(nfe=nfe, updates=options.updates or task.updates)
     made, known = sampler_of(method, task)
     choices = argparse.Namespace(count=360, seed=options.seed)
     scores = values(scores_of(judge, Sampler(model.denoiser, made), model, choices))
-    fresh = make_pairs(
-        Sampler(model.denoiser, table(solvers.unipc, grids.karras(40), order=3)), 256, model.shape,
-        jax.random.key(options.seed + 2), labels=runs.class_labels(256, model.classes),
-        progress=False,
-    )  # fmt: skip
-    distance = None if made.stochastic else held_out(model.denoiser, fresh)(made)
+    distance = None if made.stochastic else fresh(made)
     return known | {"error_of": scores[QUALITY], "distance": distance} | scores
 
 
@@ -163,11 +160,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--nfe", type=int, nargs="+", default=[3, 4, 5, 6, 8, 10], help="evaluations (3 to 10)")
     add("--updates", type=int, help="of a descent (2000 on an exact problem, 300 on digits)")
     add("--seed", type=int, default=0, help="of everything (0)")
-    add("--out", type=pathlib.Path, default=pathlib.Path("runs/tuning"), metavar="FOLDER",
-        help="where rows are kept (runs/tuning)")  # fmt: skip
-    add("--json", type=pathlib.Path, metavar="FILE",
-        help="the table; .md and .png beside it (table.json in --out)")  # fmt: skip
-    add("--fresh", action="store_true", help="make rows anew that were made before")
+    store.add_options(parser, "runs/tuning")
     options = parser.parse_args(arguments)
     try:
         wanted = store.chosen(",".join(options.method), list(METHODS), "method")
@@ -176,8 +169,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         options.problem = store.chosen(names, list(places), "problem")
         if min(options.nfe) < 1 or options.seed < 0 or (options.updates or 1) < 1:
             raise ValueError("--nfe and --updates are at least 1, --seed is not negative")
-        options.json = store.writable(options.json or options.out / "table.json")
-        options.out.mkdir(parents=True, exist_ok=True)
+        store.make_places(options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return options

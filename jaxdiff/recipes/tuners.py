@@ -25,21 +25,23 @@ from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.bespoke import bespoke
 from jaxdiff.training.tune import Data, Judge, held_out
 from jaxdiff.tuning.align import align_costs
+from jaxdiff.tuning.amed import inside
 from jaxdiff.tuning.bespoke import of_bespoke, with_middles
 from jaxdiff.tuning.dynamic import best_grids
 from jaxdiff.tuning.elbo import elbo_costs
 from jaxdiff.tuning.family import Family, Link, of_grid, of_options, of_weights
 from jaxdiff.tuning.gits import jump_costs
-from jaxdiff.tuning.handmade import GRIDS, SOLVERS, Recipe, steps_for, usual
+from jaxdiff.tuning.handmade import LOWS, SOLVERS, Recipe, steps_for, usual, usual_grids
 from jaxdiff.tuning.method import Ball, tuning
 from jaxdiff.tuning.objective import end_point, kernel_distance, mmd2
 from jaxdiff.tuning.optimised_steps import optimised_steps
 from jaxdiff.tuning.path import follow
 from jaxdiff.typing import Array, Denoiser, Solver
 
+Choice = tuple[Solver, dict[str, Any]]  # a solver with its options
 ONE_EACH = [(s, o) for s, o in SOLVERS if s not in (solvers.heun, solvers.dpm2)]
 DISCOUNTS = (0.9, 1.0, 1.05, 1.1, 1.15, 1.2)
-EPD: tuple[Solver, dict[str, Any]] = (solvers.epd, {"ratios": (1 / 3, 2 / 3)})
+EPD: Choice = (solvers.epd, {"ratios": (1 / 3, 2 / 3)})
 OWN = ("bespoke", "amed", "epd", "ggdm")  # methods with a solver of their own
 DISTANCE = "root of the mean distance to accurate samples"
 FEWEST = 16  # pairs, of training and held out
@@ -61,7 +63,7 @@ class Task(NamedTuple):
     and shares, four times that of weights. batch: pairs per update. distance: to tune by. features:
     what a kernel distance compares. options: of :func:`jaxdiff.sample` in the objective. solver: to
     start from, with its options; the best by default. nearest: a tuned table of another number of
-    evaluations, whose levels may be the start.
+    evaluations, whose levels may be the start. usual: what :func:`handmade` gives, if it is known.
     """
 
     denoiser: Denoiser
@@ -80,8 +82,9 @@ class Task(NamedTuple):
     distance: Distance = squared
     features: Callable[[Array], Array] = flat
     options: Mapping[str, Any] = {}
-    solver: tuple[Solver, dict[str, Any]] | None = None
+    solver: Choice | None = None
     nearest: Table | None = None
+    usual: Sequence[Recipe] | None = None
 
 
 class Descent(NamedTuple):
@@ -131,7 +134,7 @@ def _check_solver(method: str, solver: Solver, options: dict[str, Any]) -> None:
 def handmade(task: Task) -> list[Recipe]:
     """The usual samplers of the task's evaluations, best on the training pairs first."""
     choice = SOLVERS if task.solver is None else [task.solver]
-    return ranked(task, [*usual(task.nfe, low=task.low, high=task.high, choice=choice)])
+    return ranked(task, usual(task.nfe, low=task.low, high=task.high, choice=choice))
 
 
 def ranked(task: Task, recipes: Sequence[Recipe]) -> list[Recipe]:
@@ -159,31 +162,32 @@ def _ordered(
     return sorted(which, key=lambda i: scores[i] if math.isfinite(scores[i]) else math.inf)
 
 
-def start_of(task: Task, choice: Sequence[tuple[Solver, dict[str, Any]]] = ONE_EACH) -> Recipe:
-    """What a descent starts from: the best usual sampler of one evaluation per step, or the same
-    solvers on the grid of the nearest tuned table.
+def start_of(task: Task, choice: Sequence[Choice] | None = None) -> Recipe:
+    """What a descent starts from: the best usual sampler, or the same solvers on the levels of the
+    nearest tuned table.
+
+    choice: of solvers; by default the task's own, or all of one evaluation per step.
     """
-    if task.solver is not None and choice is ONE_EACH:
-        choice = [task.solver]
-    recipes = usual(task.nfe, low=task.low, high=task.high, choice=choice)
+    if choice is None:
+        choice = ONE_EACH if task.solver is None else [task.solver]
+        known = task.usual or handmade(task)
+        recipes = [next(r for r in known if (r.solver, r.options) in choice)]
+    else:
+        recipes = usual(task.nfe, low=task.low, high=task.high, choice=choice)
     if task.nearest is not None:
-        recipes = [*recipes, *_warm(task, choice)]
-    return ranked(task, recipes)[0]
+        recipes = [*recipes, *_warm(task, task.nearest, choice)]
+    return recipes[0] if len(recipes) == 1 else ranked(task, recipes)[0]
 
 
-def _warm(task: Task, choice: Sequence[tuple[Solver, dict[str, Any]]]) -> Iterator[Recipe]:
-    known = np.asarray(task.nearest.levels, np.float64)  # type: ignore[union-attr]
+def _warm(task: Task, nearest: Table, choice: Sequence[Choice]) -> Iterator[Recipe]:
+    known = np.asarray(nearest.levels, np.float64)
     for solver, options in choice:
         try:
             steps = steps_for(solver, task.nfe, **options)
-        except ValueError:
+        except ValueError:  # so many evaluations it has only with an analytic first step
             continue
-        yield Recipe(
-            solver,
-            options,
-            grids.resample(np.unique(known)[::-1], steps),
-            "the nearest tuned table's levels",
-        )
+        levels = grids.resample(known, steps)
+        yield Recipe(solver, options, levels, "the nearest tuned table's levels")
 
 
 def adam(task: Task) -> optax.GradientTransformation:
@@ -243,7 +247,7 @@ def _searched(task: Task, costs: Callable[..., np.ndarray]) -> list[np.ndarray]:
     data, labels = jnp.asarray(task.data[:256]), task.labels
     cond = None if labels is None else jnp.asarray(labels[:256])
     found = []
-    for factor in (1.0, 10.0, 50.0):
+    for factor in LOWS:
         levels = grids.log_snr(100, task.low * factor, task.high, zero=False)
         own = costs(task.denoiser, data, levels, jax.random.key(task.seed), cond)
         budgets = [n for n in (task.nfe - 1, task.nfe) if n > 0]
@@ -257,7 +261,7 @@ def dmn(task: Task) -> list[Table]:
     starts = [
         grids.log_snr(steps, task.low * factor, task.high)
         for steps in (task.nfe, task.nfe + 1)
-        for factor in (1.0, 10.0, 50.0)
+        for factor in LOWS
     ]
     moved = [optimised_steps(s, **options).grid if len(s) > 3 else s for s in starts]
     return _on(task, moved)
@@ -346,12 +350,10 @@ def bespoke_solver(task: Task) -> Descent:
     errors (:func:`jaxdiff.tuning.bespoke_tuning`).
     """
     order = 1 if task.nfe % 2 else 2
-    recipes = []
-    for name, grid in GRIDS.items():
-        for factor in (1.0, 10.0, 50.0):
-            levels = grid(task.nfe // order, task.low * factor, task.high)
-            levels = levels if order == 1 else with_middles(levels)
-            recipes.append(Recipe(bespoke, {"order": order}, levels, f"{name} from {factor:g}"))
+    recipes = [
+        Recipe(bespoke, {"order": order}, levels if order == 1 else with_middles(levels), name)
+        for name, levels in usual_grids(task.nfe // order, task.low, task.high)
+    ]
     base = ranked(task, recipes)[0]
     return descent(task, of_bespoke(base.levels, order), base.table())
 
@@ -363,7 +365,7 @@ def amed(task: Task) -> Descent:
     base = start_of(task, [(solvers.amed, {})])
     steps = len(base.levels) - 1
     links = {
-        "middles": Link(np.zeros(steps), lambda raw: list(jax.nn.sigmoid(raw))),
+        "middles": Link(np.zeros(steps), lambda raw: list(inside(jax.nn.sigmoid(raw)))),
         "direction": _factors((steps,), 0.05),
         "time": _factors((steps,), 0.2),
     }
@@ -377,10 +379,12 @@ def epd(task: Task) -> Descent:
     """
     ratios, middles = EPD[1]["ratios"], 2
     base = start_of(task, [EPD])
-    rows, logits = len(base.levels) - 1, np.log(np.array(ratios) / (1 - np.array(ratios)))
-    rows_of = lambda raw: [list(row) for row in raw]  # noqa: E731
+    rows, rows_of = len(base.levels) - 1, lambda raw: [list(row) for row in raw]
+    logits = np.log(np.array(ratios) / (1 - np.array(ratios)))
     links = {
-        "ratios": Link(np.tile(logits, (rows, 1)), lambda raw: rows_of(jax.nn.sigmoid(raw))),
+        "ratios": Link(
+            np.tile(logits, (rows, 1)), lambda raw: rows_of(inside(jax.nn.sigmoid(raw)))
+        ),
         "weights": Link(
             np.zeros((rows, middles)), lambda raw: rows_of(jax.nn.softmax(raw, axis=1))
         ),
@@ -406,10 +410,8 @@ def ggdm(task: Task) -> Descent:
     too, for the kernel distance of its samples to data.
     """
     recipes = [
-        Recipe(solvers.ddim, {"eta": 0.5}, from_list(levels), name)
-        for name, grid in GRIDS.items()
-        for factor in (1.0, 10.0, 50.0)
-        if (np.diff(levels := grid(task.nfe, task.low * factor, task.high)) < 0).all()
+        Recipe(solvers.ddim, {"eta": 0.5}, levels, name)
+        for name, levels in usual_grids(task.nfe, task.low, task.high)
     ]
     base = min(recipes, key=lambda recipe: _or_inf(_kernel(task, task.pairs, recipe.table(), 1)))
     family = of_weights(

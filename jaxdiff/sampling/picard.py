@@ -34,7 +34,7 @@ from jax import lax
 
 from jaxdiff.prediction import as_partial, expand
 from jaxdiff.process import check
-from jaxdiff.sampling.sample import Windows, check_run, draw, make_rows, sample_keys
+from jaxdiff.sampling.sample import Windows, check_run, draw, first_windows, make_rows, sample_keys
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -197,15 +197,8 @@ def _solve(
         return at, guesses, first + count, rounds + 1, nfe
 
     zero = jnp.zeros((), jnp.int32)
-    at = rows(zero, _empty(table.weights, start))
+    at = rows(zero, first_windows(table.weights, start))
     guesses = unroll(at, zero, jnp.zeros_like(start)[None], width - 1).state
     carry = (at, jnp.concatenate([at.state[None], guesses]), zero, zero, zero)
     at, _, _, rounds, nfe = lax.while_loop(lambda c: c[2] < number, advance, carry)
     return Picard(at.state, rounds, nfe)
-
-
-def _empty(weights: Windows, start: Array) -> Windows:
-    """The windows before the first row: the start, and zeros."""
-    lengths, zero = [w.shape[2] for w in weights], jnp.zeros_like(start)
-    states = (start, *[zero] * lengths[0])[: lengths[0]]
-    return Windows(states, (zero,) * lengths[1], (zero,) * lengths[2])

@@ -273,6 +273,13 @@ class Windows(NamedTuple):
     noises: Any
 
 
+def first_windows(weights: Windows, start: Array) -> Windows:
+    """The windows before the first row: the start, and zeros."""
+    lengths, zero = [w.shape[2] for w in weights], jnp.zeros_like(start)
+    states = (start, *[zero] * lengths[0])[: lengths[0]]
+    return Windows(states, (zero,) * lengths[1], (zero,) * lengths[2])
+
+
 def make_rows(
     windows: Windows, weights: Windows, noises: list[Array]
 ) -> tuple[Windows, list[Array]]:
@@ -344,10 +351,7 @@ def _run(
         return jax.tree.map(lambda w: w[n], weights)
 
     step = jax.checkpoint(step) if remat else step
-    filling = [jnp.zeros_like(start)]
-    lengths = [w.shape[2] for w in weights]
-    blocks = [[start, *filling * lengths[0]], filling * lengths[1], filling * lengths[2]]
-    windows = Windows(*(tuple(b[:length]) for b, length in zip(blocks, lengths, strict=True)))
+    windows = first_windows(weights, start)
     if t.count is None:
         last, order = number, jnp.arange(number, dtype=jnp.int32)
         inputs = (order, at(slice(number)), (nodes, targets))

@@ -19,7 +19,15 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdiff.prediction import as_partial
-from jaxdiff.sampling.sample import Windows, call, check_run, draw, make_rows, sample_keys
+from jaxdiff.sampling.sample import (
+    Windows,
+    call,
+    check_run,
+    draw,
+    first_windows,
+    make_rows,
+    sample_keys,
+)
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -142,9 +150,7 @@ def _run(
         outputs = outputs.reshape(size, *start.shape)
         return windows._replace(denoised=(*outputs[::-1], *known)[: len(known)])
 
-    lengths = [w.shape[2] for w in weights]
-    blocks = [[start, *[zero] * lengths[0]], [zero] * lengths[1], [zero] * lengths[2]]
-    windows = Windows(*(tuple(b[:length]) for b, length in zip(blocks, lengths, strict=True)))
+    windows = first_windows(weights, start)
     run = jax.checkpoint(stage, static_argnums=(1, 2)) if remat else stage
     first = 0
     for size in sizes:

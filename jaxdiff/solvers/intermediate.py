@@ -109,14 +109,7 @@ def amed_step(
     D: D, y: State, past: Past, levels: Sequence[Scalar], i: int, ask: Callable[[], Told]
 ) -> tuple[State, Past]:
     """One step of :func:`amed`; the past stays empty."""
-    s, r = levels[i : i + 2]
-    eps = (y - D(y, s)) / s
-    if is_zero(r):
-        return y + (r - s) * eps, past
-    ratio, direction, time = ask()
-    m = middle(s, r, ratio)
-    inner = inner_slope(D, y + (m - s) * eps, m, time)
-    return y + direction * (r - s) * inner, past
+    return _midpoint(D, y, levels[i : i + 2], ask, mixed=False), past
 
 
 def amed_dpm2(
@@ -137,15 +130,24 @@ def amed_dpm2_step(
     D: D, y: State, past: Past, levels: Sequence[Scalar], i: int, ask: Callable[[], Told]
 ) -> tuple[State, Past]:
     """One step of :func:`amed_dpm2`; the past stays empty."""
-    s, r = levels[i : i + 2]
+    return _midpoint(D, y, levels[i : i + 2], ask, mixed=True), past
+
+
+def _midpoint(
+    D: D, y: State, ends: Sequence[Scalar], ask: Callable[[], Told], mixed: bool
+) -> State:
+    """The step by the slope in the middle, ``mixed`` with that at its beginning to order 2."""
+    s, r = ends
     eps = (y - D(y, s)) / s
     if is_zero(r):
-        return y + (r - s) * eps, past
+        return y + (r - s) * eps
     ratio, direction, time = ask()
     m = middle(s, r, ratio)
-    inner = inner_slope(D, y + (m - s) * eps, m, time)
-    weight = 1 / (2 * ratio)
-    return y + direction * (r - s) * (weight * inner + (1 - weight) * eps), past
+    slope = inner_slope(D, y + (m - s) * eps, m, time)
+    if mixed:
+        weight = 1 / (2 * ratio)
+        slope = weight * slope + (1 - weight) * eps
+    return y + direction * (r - s) * slope
 
 
 def amed_ipndm(

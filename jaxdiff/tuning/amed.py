@@ -83,6 +83,11 @@ def _dense(key: Key, inputs: int, outputs: int) -> dict[str, Array]:
     return {"kernel": kernel, "bias": jnp.zeros(outputs, jnp.float32)}
 
 
+def inside(share: Array) -> Array:
+    """The ratio of a middle from a share in [0, 1]: never at an end of its step."""
+    return LEAST + (1.0 - 2.0 * LEAST) * share
+
+
 def predict(
     params: Params, bottleneck: Array | None, s: Array | float, r: Array | float, own: Predictor
 ) -> Told:
@@ -111,8 +116,9 @@ def predict(
     if bottleneck is not None:
         b = dense("reduced", jax.nn.silu(dense("hidden", bottleneck.astype(dtype))))
         h = jnp.concatenate([b, jnp.broadcast_to(h, (len(b), 2 * WAVES))], axis=1)
-    ratio = LEAST + (1.0 - 2.0 * LEAST) * share("ratio")
-    return Told(ratio, factor("direction", own.direction), factor("time", own.time))
+    return Told(
+        inside(share("ratio")), factor("direction", own.direction), factor("time", own.time)
+    )
 
 
 def _waves(level: Array | float, dtype: Any) -> Array:

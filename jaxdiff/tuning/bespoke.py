@@ -31,10 +31,10 @@ from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Label, Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.bespoke import bespoke, plain_moves
-from jaxdiff.solvers.scalar import Scalar
+from jaxdiff.solvers.scalar import Scalar, is_zero
 from jaxdiff.tuning.family import Family, concrete
 from jaxdiff.tuning.levels import moving
-from jaxdiff.tuning.path import Path
+from jaxdiff.tuning.path import Path, path_of
 from jaxdiff.typing import Array, Denoiser, Key, Params
 
 Options = dict[str, list[Scalar]]
@@ -101,8 +101,7 @@ def step_errors(
         own["scales"] = [c / scales[i] for c in scales[i + 1 : j + 1]]
         y = path.at(jnp.asarray(levels[i], path.end.dtype))
         *_, reached = bespoke(lambda y, s: D(y, s, cond), y, levels[i : j + 1], order, **own)
-        at_end = isinstance(levels[j], float) and levels[j] < 1e-30
-        truth = path.end if at_end else path.at(jnp.asarray(levels[j], path.end.dtype))
+        truth = path.end if is_zero(levels[j]) else path.at(jnp.asarray(levels[j], path.end.dtype))
         size = np.sqrt(np.prod(path.end.shape[1:]))
         total = total + stretch * norm(reached - truth) / size
         stretch = stretch * _stretch(own, levels[here], order, lipschitz)
@@ -134,18 +133,14 @@ def bespoke_tuning(
         optimiser: Adam with rate 2e-3 by default, the paper's.
         lipschitz: of the slope, in units of 1/level.
 
-    Batches hold trajectories as :func:`jaxdiff.tuning.objective.every_state` describes them.
+    Batches hold trajectories as :func:`jaxdiff.tuning.path.path_of` reads them.
     """
     family, grid = of_bespoke(levels, order), moving(levels)
 
     def loss(own: Params, context: Context, batch: Batch, key: Key) -> tuple[Array, Metrics]:
-        path = Path(
-            batch["levels"][0], jnp.moveaxis(batch["states"], 1, 0),
-            jnp.moveaxis(batch["denoised"], 1, 0), batch["image"],
-        )  # fmt: skip
         knots, cond = grid.levels(own["levels"]), batch.get("label")
-        errors = step_errors(context.frozen, own, knots, path, cond, order, lipschitz)
-        return errors, {}
+        path = path_of(batch)
+        return step_errors(context.frozen, own, knots, path, cond, order, lipschitz), {}
 
     def sampler(state: Any) -> Sampler:
         return Sampler(denoiser, concrete(family, state.params["table"]))

@@ -47,19 +47,8 @@ def best_elbo(
     levels: Sequence[float] | np.ndarray | None = None,
     cond: Cond = None,
 ) -> Grid:
-    """The grid of ``steps`` steps out of ``levels`` with the best bound.
-
-    Args:
-        denoiser: the model.
-        data: (n, *shape), clean samples, all in one batch.
-        steps: 1 to the number of steps of ``levels``.
-        key: typed key of the noise.
-        levels: fine grid, positive; ``grids.log_snr(100, zero=False)`` by default. Its ends are
-            those of the result.
-        cond: handed to the denoiser.
-
-    Raises:
-        ValueError: for levels that are no grid or end in 0, or other numbers of steps.
+    """The grid of ``steps`` steps out of ``levels`` with the best bound; arguments and errors as of
+    :func:`jaxdiff.tuning.align.align`.
     """
     known = log_snr(100, zero=False) if levels is None else from_list(levels)
     return best_grids(elbo_costs(denoiser, data, known, key, cond), known, [steps])[0]

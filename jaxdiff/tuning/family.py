@@ -128,16 +128,6 @@ class Link(NamedTuple):
     option: Callable[[Array], Any]
 
 
-def shares(count: int, rows: int, option: Callable[[Array], Array]) -> Link:
-    """Numbers (rows, count), all 0 to begin with, as nested lists after ``option``."""
-    return Link(np.zeros((rows, count)), lambda raw: [list(row) for row in option(raw)])
-
-
-def fixed(made: Table) -> Family:
-    """The family of one table, for :func:`of_weights` to vary."""
-    return Family({}, lambda numbers: made)
-
-
 def of_weights(
     base: Family | Table,
     *,
@@ -162,7 +152,7 @@ def of_weights(
     Raises:
         ValueError: for a window below 1, or ``noises`` of a table that has none.
     """
-    family = fixed(base) if isinstance(base, Table) else base
+    family = Family({}, lambda numbers: base) if isinstance(base, Table) else base
     inner = family.plain or family.build
     first = flatten(inner(family.init))
     number = len(first.start)
@@ -201,9 +191,8 @@ def of_weights(
     return _telling(family.init | init, plain, family.told)
 
 
-def concrete(family: Family, numbers: Numbers, label: Label | None = None) -> Table:
+def concrete(family: Family, numbers: Numbers) -> Table:
     """The table of these numbers, its weights computed and held in float64."""
     with jax.enable_x64(True):
         double = {k: jnp.asarray(np.asarray(v, np.float64)) for k, v in numbers.items()}
-        made = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.jit(family.build)(double))
-    return dataclasses.replace(made, label=label or made.label)
+        return jax.tree.map(lambda x: np.asarray(x, np.float64), jax.jit(family.build)(double))

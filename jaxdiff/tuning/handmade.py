@@ -1,6 +1,6 @@
 """The usual samplers for a number of evaluations: what a tuned one starts from and must beat."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +51,7 @@ SOLVERS: tuple[tuple[Solver, dict[str, Any]], ...] = (
     (solvers.heun, {}),
     (solvers.dpm2, {}),
 )
+LOWS = (1.0, 10.0, 50.0)  # multiples of the lowest level, to end at before 0
 GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "Karras": grids.karras,
     "log SNR": grids.log_snr,
@@ -58,6 +59,19 @@ GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "VP time squared": lambda *a, **k: grids.vp_time(*a, rho=2.0, **k),
     "arctan": grids.arctan,
 }
+
+
+def usual_grids(
+    steps: int, low: float, high: float, lows: Sequence[float] = LOWS
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Every usual grid that ends in 0, with its name. The VP time has none where no process has
+    both ends.
+    """
+    for name, grid in GRIDS.items():
+        for factor in lows:
+            levels = grid(steps, low * factor, high)
+            if (np.diff(levels) < 0).all():
+                yield f"{name} from {low * factor:g}", from_list(levels)
 
 
 def steps_for(solver: Solver, nfe: int, *, first: bool = False, **options: Any) -> int:
@@ -82,7 +96,7 @@ def usual(
     *,
     low: float = 0.002,
     high: float = 80.0,
-    lows: Sequence[float] = (1.0, 10.0, 50.0),
+    lows: Sequence[float] = LOWS,
     choice: Sequence[tuple[Solver, dict[str, Any]]] = SOLVERS,
     first: Sequence[bool] = (False, True),
 ) -> list[Recipe]:
@@ -101,14 +115,8 @@ def usual(
             except ValueError as error:
                 reasons.append(str(error) + (", its first step analytic" if early else ""))
                 continue
-            for name, grid in GRIDS.items():
-                for factor in lows if steps > 1 else lows[:1]:
-                    levels = grid(steps, low * factor, high)
-                    if not (np.diff(levels) < 0).all():  # no VP process has these two ends
-                        continue
-                    levels = from_list(levels)
-                    label = f"{name} from {low * factor:g}"
-                    found.append(Recipe(solver, dict(options), levels, label, early))
+            for label, levels in usual_grids(steps, low, high, lows if steps > 1 else lows[:1]):
+                found.append(Recipe(solver, dict(options), levels, label, early))
     if not found:
         raise ValueError("; ".join(reasons[-2:]) or f"no solver is given for {nfe} evaluations")
     return found

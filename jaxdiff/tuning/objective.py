@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxdiff.distance import Distance, squared
 from jaxdiff.sampling.sample import sample, trajectory
 from jaxdiff.sampling.table import Table
-from jaxdiff.tuning.path import Path
+from jaxdiff.tuning.path import path_of
 from jaxdiff.typing import Array, Denoiser, Key
 
 Batch = Mapping[str, Any]
@@ -40,18 +40,14 @@ def every_state(
 ) -> Objective:
     """Mean distance of all accepted states to the accurate trajectory at their levels.
 
-    The batch also has the trajectory, of a :class:`jaxdiff.tuning.path.Path` with the batch first:
-    "states", "denoised" (batch, M + 1, *shape) and "levels" (batch, M + 1), all rows equal. Each
+    The batch also has the trajectories, as :func:`jaxdiff.tuning.path.path_of` reads them. Each
     state's distance is multiplied by sigma_data^2/(sigma_data^2 + s^2), which makes squared
     distances of data and of noisy states comparable.
     """
 
     def objective(D: Denoiser, table: Table, batch: Batch, key: Key) -> Array:
         found = trajectory(D, table, batch["start"], batch.get("label"), **options)
-        truth = Path(
-            batch["levels"][0], jnp.moveaxis(batch["states"], 1, 0),
-            jnp.moveaxis(batch["denoised"], 1, 0), batch["image"],
-        )  # fmt: skip
+        truth = path_of(batch)
         total = jnp.mean(distance(found.states[-1], batch["image"]))
         for n in range(1, found.states.shape[0] - 1):
             level = found.levels[n]

@@ -110,7 +110,7 @@ def optimised_steps(
             np.asarray(start),
             jac=True,
             method="L-BFGS-B",
-            callback=lambda raw: history.append(objective(raw)[0]),
+            callback=lambda intermediate_result: history.append(float(intermediate_result.fun)),
             options={"maxiter": iterations},
         )
         inner = np.array(build(jnp.asarray(found.x))[1:-1], np.float64)

@@ -5,7 +5,8 @@ the solution and its slope, and cubic Hermite interpolation gives the state at a
 differentiable in the level, with an error of fourth order in the spacing.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,14 @@ class Path(NamedTuple):
         rise, fall = h * u * (1 - u) ** 2, h * u * u * (u - 1)
         ends = left * self.states[i] + right * self.states[i + 1]
         return ends + rise * slopes[i] + fall * slopes[i + 1]
+
+
+def path_of(batch: Mapping[str, Any]) -> Path:
+    """The trajectories of a batch, which has the batch first in every array: "levels" (batch, M +
+    1), all rows equal, "states" and "denoised" (batch, M + 1, *shape), and "image", their ends.
+    """
+    states, denoised = (jnp.moveaxis(batch[k], 1, 0) for k in ("states", "denoised"))
+    return Path(batch["levels"][0], states, denoised, batch["image"])
 
 
 def follow(denoiser: Denoiser, table: Table, start: Array, cond: Cond = None) -> Path:
