@@ -145,8 +145,9 @@ def sample(config: configs.Sample) -> None:
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
     images = runs.generate(
-        sampler, config.count, model.shape, labels, batch=config.batch, seed=config.seed
-    )
+        sampler, config.count, model.shape, labels, batch=config.batch, seed=config.seed,
+        **runs.placed(config),
+    )  # fmt: skip
     image_grid(images[:100], columns=10).savefig(folder / "samples.png")
     arrays: dict[str, Any] = {"images": images} | ({} if labels is None else {"labels": labels})
     np.savez(folder / "samples.npz", **arrays)

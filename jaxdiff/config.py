@@ -14,6 +14,7 @@ import typing
 from typing import Any, Literal, TypeVar
 
 C = TypeVar("C")
+Parallel = Literal["jit", "fsdp", "pmap"]
 SolverName = Literal[
     "euler", "heun", "dpm2", "dpm_solver", "lms", "ipndm", "ipndm_v", "pndm", "deis", "dpmpp",
     "unipc", "flow_heun", "flow_midpoint", "flow_lms", "edict", "bdia",
@@ -114,8 +115,18 @@ class Train:
     seed: int = 0
     save_every: int = 500
     """Steps between checkpoints."""
-    parallel: Literal["jit", "pmap"] = "jit"
-    """How several devices are used."""
+    parallel: Parallel = "jit"
+    """How several devices are used: parameters on every device (jit, pmap), or split over them
+    (fsdp), which takes less memory and more communication.
+    """
+    devices: int | None = None
+    """Use so many devices; by default all."""
+    accumulate: int = 1
+    """Take the batch in so many parts, one after the other: memory for one part is enough."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """A step whose loss or outcome is not finite ends the run, its batch kept for a replay, or is
+    skipped and counted.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +154,18 @@ class Distill:
     seed: int = 0
     save_every: int = 500
     """Steps between checkpoints."""
-    parallel: Literal["jit", "pmap"] = "jit"
-    """How several devices are used."""
+    parallel: Parallel = "jit"
+    """How several devices are used: parameters on every device (jit, pmap), or split over them
+    (fsdp), which takes less memory and more communication.
+    """
+    devices: int | None = None
+    """Use so many devices; by default all."""
+    accumulate: int = 1
+    """Take the batch in so many parts, one after the other: memory for one part is enough."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """A step whose loss or outcome is not finite ends the run, its batch kept for a replay, or is
+    skipped and counted.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +205,12 @@ class Sample:
     label: int | None = None
     """Class to sample; by default all classes in turn."""
     seed: int = 0
+    parallel: Parallel = "jit"
+    """How several devices are used: each makes its part of the samples, by jit or pmap; with fsdp
+    the parameters are split over them, too. The samples do not depend on it.
+    """
+    devices: int | None = None
+    """Use so many devices; by default all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,8 +287,10 @@ class Tune:
     the number of evaluations, for a third more time (on CPU, for several times the time).
     """
     seed: int = 0
-    parallel: Literal["jit", "fsdp", "pmap"] = "jit"
-    """How several devices are used."""
+    parallel: Parallel = "jit"
+    """How several devices are used: parameters on every device, or split over them (fsdp)."""
+    devices: int | None = None
+    """Use so many devices; by default all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,6 +322,12 @@ class Evaluate:
     guidance: float | None = None
     """Classifier-free guidance weight."""
     seed: int = 0
+    parallel: Parallel = "jit"
+    """How several devices are used: each makes its part of the samples, by jit or pmap; with fsdp
+    the parameters are split over them, too. The samples do not depend on it.
+    """
+    devices: int | None = None
+    """Use so many devices; by default all."""
 
 
 @dataclasses.dataclass(frozen=True)

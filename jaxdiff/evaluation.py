@@ -120,6 +120,7 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
             batch=config.batch,
             seed=config.seed,
             progress=progress,
+            **runs.placed(config),
         )
         scores = measure(judge, images, labels)
         evaluations = sampler.table.nfe * (2 if config.guidance is not None else 1)

@@ -23,11 +23,13 @@ from jaxdiff.data.dataset import Dataset, batches
 from jaxdiff.data.digits import load_digits
 from jaxdiff.data.readers import load
 from jaxdiff.method import Method
-from jaxdiff.prediction import denoiser
+from jaxdiff.prediction import as_partial, denoiser
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Table, load_table
 from jaxdiff.sampling.trace import table
-from jaxdiff.typing import Network
+from jaxdiff.training import hosts
+from jaxdiff.training.devices import Devices, Parallel, first_devices, over_batch
+from jaxdiff.typing import Array, Network
 
 SOLVERS = {name: getattr(solvers, name) for name in get_args(configs.SolverName)}
 GRIDS = {
@@ -116,7 +118,7 @@ def _optimiser(config: configs.Train) -> Any:
 def begin(config: configs.Train | configs.Distill) -> Path:
     """Make a run's folder; refuse one that holds a run with another configuration."""
     folder = Path(config.run)
-    free = ("save_every", "parallel", "run", "kind")
+    free = ("save_every", "parallel", "devices", "nonfinite", "run", "kind")
     if (folder / "config.json").exists():
         old, new = (configs.to_dict(c) for c in (configs.load(folder), config))
         changed = (
@@ -129,8 +131,17 @@ def begin(config: configs.Train | configs.Distill) -> Path:
             raise ValueError(
                 f"{folder} holds a run with another configuration ({listed}). Give another folder."
             )
-    configs.save(config, folder)
+    hosts.wait_for_all("configuration read")
+    if hosts.speaks():
+        configs.save(config, folder)
     return folder
+
+
+def placed(config: Any) -> dict[str, Any]:
+    """How a configuration uses devices, as options of :func:`jaxdiff.training.loop.fit`."""
+    placing = {"parallel": config.parallel, "devices": first_devices(config.devices)}
+    trained = {k: getattr(config, k) for k in ("accumulate", "nonfinite") if hasattr(config, k)}
+    return placing | trained
 
 
 def batches_of(
@@ -153,8 +164,8 @@ def _fit(
 
     state = fit(
         method, batches_of(data, config, about), steps=config.steps, key=config.seed,
-        checkpoint=folder / "checkpoints", save_every=config.save_every, parallel=config.parallel,
-        progress=progress,
+        checkpoint=folder / "checkpoints", save_every=config.save_every, progress=progress,
+        **placed(config),
     )  # fmt: skip
     (averages,) = state.ema.values()
     save_params(folder / "model.npz", averages["average"], about)
@@ -265,24 +276,35 @@ def generate(
     seed: int = 0,
     progress: bool = True,
     title: str = "sampling",
+    parallel: Parallel = "jit",
+    devices: Devices | None = None,
 ) -> np.ndarray:
     """``count`` samples (count, *shape) in [-1, 1]; sample i depends on the seed and i alone, not
-    on ``batch``.
+    on ``batch`` or the devices.
     """
     from tqdm import tqdm
 
-    key = jax.random.key(seed)
-    bar = tqdm(total=count, desc=title, unit="image", disable=not progress, leave=False)
+    given = (as_partial(sampler.denoiser), sampler.table, jax.random.key(seed))
+    constant = {"latent": sampler.latent, "shape": tuple(shape)}
+    run = over_batch(_samples, given, parallel=parallel, devices=devices, **constant)
+    silent = not (progress and hosts.speaks())
+    bar = tqdm(total=count, desc=title, unit="image", disable=silent, leave=False)
     parts = []
     with bar:
         for numbers in _blocks(count, min(batch, count)):
-            cond = None if labels is None else jnp.asarray(labels[numbers], jnp.int32)
-            parts.append(np.asarray(sampler(key, jnp.asarray(numbers, jnp.int32), shape, cond)))
+            own = None if labels is None else np.asarray(labels[numbers], np.int32)
+            parts.append(np.asarray(run((np.asarray(numbers, np.int32), own))))
             bar.update(min(len(numbers), count - bar.n))
     images = np.concatenate(parts)[:count]
     if not np.isfinite(images).all():
         raise FloatingPointError(f"{sampler.table!r} gave samples that are not finite")
     return np.clip(images, -1.0, 1.0)
+
+
+def _samples(given: Any, batch: Any, *, latent: int, shape: tuple[int, ...]) -> Array:
+    """The samples of a batch: their numbers, and their labels or None."""
+    (D, chosen, key), (numbers, labels) = given, batch
+    return Sampler(D, chosen, latent)(key, numbers, shape, labels)
 
 
 def _blocks(count: int, batch: int) -> Iterator[np.ndarray]:

@@ -55,7 +55,7 @@ def distill(config: configs.Distill, progress: bool = True) -> runs.Model:
     method, state = fit_stages(
         stages, runs.batches_of(data, config, teacher.about), steps=config.steps, key=config.seed,
         ema="average", checkpoint=folder / "checkpoints", save_every=config.save_every,
-        parallel=config.parallel, progress=progress,
+        progress=progress, **runs.placed(config),
     )  # fmt: skip
     about = teacher.about | {"kind": "student", "method": config.method}
     about |= {"samplers": described(functools.partial(method.sampler, state))}

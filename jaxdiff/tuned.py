@@ -21,6 +21,7 @@ from jaxdiff.sampling.pairs import make_pairs
 from jaxdiff.sampling.sample import Sampler, start_noise
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
+from jaxdiff.training import hosts
 from jaxdiff.training.checkpoint import fingerprint
 from jaxdiff.training.tune import FILE, Tuned, held_out
 from jaxdiff.training.tune import tune as descend
@@ -111,10 +112,11 @@ def tune(config: configs.Tune, progress: bool = True) -> str:
         about |= {} if nearest is None else {"nearest": int(nearest.nfe)}
         result = solve(
             made._replace(nfe=nfe, nearest=nearest), config.method, folder=folder / "run",
-            about=about, progress=progress, patience=config.patience, parallel=config.parallel,
+            about=about, progress=progress, patience=config.patience, **runs.placed(config),
         )  # fmt: skip
         nearest = result.tuned.table
-        write(result, folder, about)
+        if hosts.speaks():
+            write(result, folder, about)
         scores = (result.usual_score, result.tuned.score)
         rows.append([nfe, result.usual_name, *scores, f"{result.seconds:.0f} s"])
         if result.best is result.usual:
@@ -167,12 +169,14 @@ def _begin(config: configs.Tune) -> None:
         if other:
             listed = "; ".join(f"{k}: {known.get(k)!r} there, {own[k]!r} here" for k in other)
             raise ValueError(f"{config.out} was tuned otherwise ({listed}). Give another folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(own, indent=1))
+    hosts.wait_for_all("configuration read")
+    if hosts.speaks():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(own, indent=1))
 
 
 def _settings(config: configs.Tune) -> dict[str, Any]:
-    free = ("out", "nfe", "parallel")
+    free = ("out", "nfe", "parallel", "devices")
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
 
 

@@ -93,6 +93,7 @@ def shifted(mean, y, level, cond=None):
     return shift + GAUSSIAN.denoiser(y - shift, level)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["reverse", pytest.param("forward", marks=pytest.mark.slow)])
 def test_gradients_of_adaptive_solves(start, mode):
     """Reverse mode by default, forward mode with ForwardMode, on a flow known in closed form."""
@@ -162,6 +163,7 @@ def test_marginals_of_the_reverse_sde(many, key, eta):
     assert_marginals(out.states)
 
 
+@pytest.mark.slow
 def test_reverse_sde_without_noise_is_the_flow(many, key):
     out = sde(LUMPED, many, 64, key, eta=0.0)
     exact = GAUSSIAN.flow(many, HIGH, LOW)

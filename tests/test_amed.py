@@ -70,12 +70,14 @@ def count(predictor):
     return sum(p.size for p in jax.tree.leaves(init(jax.random.key(0), predictor)))
 
 
+@pytest.mark.slow
 def test_the_papers_numbers_of_parameters():
     assert count(Predictor(64)) == 8950
     assert count(Predictor(64, time=0.2)) == 8971
     assert count(Predictor(None)) == 72 + 2 * 17
 
 
+@pytest.mark.slow
 def test_predictions_by_hand():
     own = Predictor(5, direction=0.05, time=0.2)
     params, b = random_params(own), np.random.default_rng(1).normal(size=(3, 5))
@@ -120,6 +122,7 @@ def test_bottleneck_is_the_channel_mean_of_the_middle_map():
     assert bottleneck_size(D[2], (2,)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [None, 2])
 @pytest.mark.parametrize("first", [None, solvers.unit_first])
 def test_untrained_it_is_the_solver_itself(inputs, first):
@@ -137,6 +140,7 @@ def test_untrained_it_is_the_solver_itself(inputs, first):
         assert solve.nfe == made.nfe
 
 
+@pytest.mark.slow
 def test_samples_are_told_from_the_first_evaluation_of_each_step():
     """Step by step by hand; zero features in an analytic first step."""
     own, start = Predictor(2, time=0.2), 20.0 * jax.random.normal(jax.random.key(1), (4, 2))
@@ -170,6 +174,7 @@ def context(method):
     return Context(jnp.zeros((), jnp.int32), {}, {}, method.frozen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "options"),
     [

@@ -488,6 +488,7 @@ def test_latent_students_follow_the_guided_flow_of_their_weight(gaussian):
     assert losses[0] < 1e-4 and losses[1] > 10 * losses[0], losses
 
 
+@pytest.mark.slow
 def test_latent_levels_and_sampler(gaussian):
     grid = grids.karras(9, LOW, HIGH, zero=False)
     t, r = skipping_levels(jax.random.key(0), jnp.zeros(200), grid, 3)
@@ -576,6 +577,7 @@ def test_adjusted_ddim(gaussian):
     np.testing.assert_allclose(more, (1 - r / s) ** 2 * v, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_wrong_arguments_are_told(gaussian):
     D, student = gaussian.denoiser, exact_student(to_data(gaussian))
     with pytest.raises(ValueError, match="held=True"):

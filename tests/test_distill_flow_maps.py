@@ -129,6 +129,7 @@ def truth(request):
     return field_of_mean(exact(network, dimension)), teacher, x, t, r
 
 
+@pytest.mark.slow
 def test_the_exact_map_satisfies_every_identity(truth):
     u, v, x, t, r = truth
     value, target = mean_flow_target(u, x, t, r, v(x, t))
@@ -151,6 +152,7 @@ def test_residuals_of_self_distillation_vanish_at_the_exact_map(truth, key):
         np.testing.assert_allclose(error, 0.0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_derivatives_are_finite_differences(key):
     weights = jax.random.normal(key, (3, 2, 5), jnp.float64)
 
@@ -172,6 +174,7 @@ def test_derivatives_are_finite_differences(key):
     np.testing.assert_allclose(target, (t - r)[:, None] * rate, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_are_the_theorems(key):
     """Regressing u onto its target is G^T sg[dG/dt] (Eulerian) and -G^T sg[dG/dr - v(G, r)], by
     2506.14603's theorems, up to the weight 2/(t - r).
@@ -333,6 +336,7 @@ def told(params, x, label, cond=None, *, key=None):
     return (x - point) / t[:, None]
 
 
+@pytest.mark.slow
 def test_guidance_as_an_input(key):
     """The student that does what it is told is at rest where t = r, and the sampler tells it."""
     t = jnp.linspace(0.05, 0.95, COUNT)

@@ -268,6 +268,7 @@ def starts(count=5):
     return HIGH * jnp.asarray(np.random.default_rng(0).normal(size=(count, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("levels", "steps", "substeps"),
     [(cosine_levels, 4, 2), (karras_levels, 1, 2), (cosine_levels, 2, 4)],
@@ -317,7 +318,7 @@ def test_progressive_weights_and_clipping():
 def method_state(own):
     from jaxdiff.training.loop import State
 
-    return State(jnp.asarray(0), {"student": own.params}, {}, {}, jax.random.key(0))
+    return State(jnp.asarray(0), {"student": own.params}, {}, {}, jax.random.key(0), jnp.asarray(0))
 
 
 def test_levels():
@@ -550,6 +551,7 @@ def labelled():
     return {"image": MIXTURE.sample(jax.random.key(3), COUNT, cond), "label": cond}
 
 
+@pytest.mark.slow
 def test_exact_guided_student():
     """One network that is told the weight; weight 1 is the conditional model. Without labels it is
     the plain model, whatever the weight.
@@ -575,6 +577,7 @@ def test_exact_guided_student():
         guided.guidance_distillation(MIXTURE.denoiser, own, weights=(2.0, 2.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_exact_guided_student_of_few_steps(stochastic):
     """Two steps of the guided teacher in one; with noise, the teacher's own two intervals."""

@@ -108,6 +108,7 @@ def group_end(levels, last):
     return end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [1, 2, 8])
 def test_tract_is_exact_for_the_map_to_the_end_of_each_group(last):
     levels = grids.karras(8, LOW, HIGH)
@@ -312,6 +313,7 @@ def test_boot_vanishes_with_the_step():
     assert jnp.max(bootstrap.boundary_loss(signal, GAUSSIAN.denoiser, X0, HIGH)) < 1e-28
 
 
+@pytest.mark.slow
 def test_boot_trains_the_signal():
     student = student_of(lambda y, label: signal(y / label[0, 0], label[:, 1]))
     method = bootstrap.boot(GAUSSIAN.denoiser, student, step=exact_step)
@@ -578,6 +580,7 @@ def test_the_teacher_is_frozen(name):
     assert frozen == 0 and own != 0 and jnp.isfinite(own)
 
 
+@pytest.mark.slow
 def test_chamfer():
     a = jnp.asarray([[[0.0, 0.0], [1.0, 0.0], [5.0, 0.0]]])
     b = jnp.asarray([[[0.0, 1.0], [5.0, 0.0]]])

@@ -179,6 +179,7 @@ def test_the_exact_map_has_no_trajectory_loss(gaussian):
     np.testing.assert_array_equal(stay, y_t)
 
 
+@pytest.mark.slow
 def test_trajectory_consistency_at_the_exact_map(gaussian):
     """The whole loss: a teacher's Heun steps leave an error of the solver only; teacher and target
     get no gradient.
@@ -213,6 +214,7 @@ def game(gaussian):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_players_leave_each_other_alone(gaussian, game):
     """Bitwise; and the critic learns that shifted samples are not data."""
     state, batch = init_state(game, jax.random.key(0)), batch_of(gaussian, 64)
@@ -401,6 +403,7 @@ def test_times_of_moments(key):
     assert abs(np.mean(np.asarray(draw(0.25).s) == 0.002 / 1.002) - 0.25) < 0.03
 
 
+@pytest.mark.slow
 def test_moments_of_the_exact_map_are_stationary(gaussian):
     """In expectation: over 4000 groups of 16 the gradient in a shift of the exact map's jumps is 0
     within its noise (1.6 % of that at a shift of 0.1, one standard deviation; the bound is 5 %).

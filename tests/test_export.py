@@ -63,6 +63,7 @@ def test_the_documented_lines_need_only_jax(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "images.npy"), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_classes(tmp_path):
     export_sampler(tmp_path / "s.npz", sampler(), SHAPE, platforms=["cpu"])
     read = load_sampler(tmp_path / "s.npz")

@@ -214,6 +214,7 @@ def test_finite_for_few_steps(solver, options):
 GRADIENTS = [(flow_lms, {"order": 3}), (unipc, {"order": 3, "variant": "vary", "reference": True})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "options"), GRADIENTS, ids=name)
 def test_gradients_with_respect_to_the_grid(solver, options):
     """Of the last state, against differences of the textbook execution."""

@@ -292,6 +292,7 @@ def start(family, levels):
     return z / alphas(family, levels)[0] if family == "solvers_vp_original" else z * levels[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_textbook_execution(family):
     """Every state, every evaluation level and the number of evaluations."""

@@ -36,6 +36,7 @@ def made(**options):
     return logits, init(KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "which, positions, layers",
     [
@@ -132,6 +133,7 @@ def stirred(params):
     return structure.unflatten([p + 0.3 * draw(size=p.shape).astype(p.dtype) for p in leaves])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [0, CLASSES])
 def test_a_critic_of_pairs_sees_both_in_unit_variance_and_the_earlier_level(num_classes):
     logits, init = pair_critic((2, 3), num_classes=num_classes, sigma_data=0.7, **SMALL)

@@ -207,6 +207,7 @@ def published_solver(case):
     return found[case["function"]]
 
 
+@pytest.mark.slow
 def test_published_numbers():
     """Every state of all 56 cases; every sample has its own ratio, direction and time."""
     numbers, z = load("solvers_amed", full=True), jnp.asarray(load("teacher")["z"])

@@ -35,6 +35,7 @@ def diagonal():
     return Gaussian(np.array([0.3, -0.2, 1.0]), np.array([0.1, 0.4, 1.2]))
 
 
+@pytest.mark.slow
 def test_fixed_steps_and_the_bias_of_the_prior(diagonal):
     """Log density, latent, evaluation count; and how much N(0, s_T^2) for a prior loses."""
     random = np.random.default_rng(1)
@@ -55,6 +56,7 @@ def test_fixed_steps_and_the_bias_of_the_prior(diagonal):
     assert expected < -0.05 and abs(bias.mean() - expected) < 4 * bias.std() / 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"steps": 40}, pytest.param({"rtol": 1e-7, "atol": 1e-7}, marks=pytest.mark.slow)],
@@ -87,6 +89,7 @@ def by_class(classes):
     return x, np.array([0, 0, 1, 1, 1, 0]), run
 
 
+@pytest.mark.slow
 def test_error_control_on_a_mixture(classes, by_class):
     """Well below 1e-3 nats per dimension at the default tolerances, each sample under its class."""
     x, labels, run = by_class
@@ -118,6 +121,7 @@ def test_jacobian_diagonal_is_exact_with_unit_vectors(classes):
     np.testing.assert_allclose(diagonal, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
 def test_hutchinson_is_unbiased_with_the_variance_of_the_formula(gaussian, distribution):
     """On a Gaussian the estimate is v^T M v, M the integral of dD/dy over log level: v is kept

@@ -257,6 +257,7 @@ def test_variational_score_distillation_is_the_gradient_of_the_divergence():
     check(gradient(method, {}), jax.grad(kl)(THETA))
 
 
+@pytest.mark.slow
 def test_a_discriminator_mends_a_wrong_model():
     """With log p/q of the noisy densities the model's denoiser becomes the data's."""
     model = fake().denoiser(THETA)

@@ -156,9 +156,10 @@ def test_equal_networks_share_one_compilation(case):
     network, again = case.network, CASES[case.name]()[1]
     assert network == again and hash(network) == hash(again)
     assert network is not again
-    count = jax.jit(lambda network: 0, static_argnums=0)
-    assert count(network) == count(again) == 0
-    assert count._cache_size() == 1
+    traced = []
+    trace = jax.jit(lambda network: traced.append(network), static_argnums=0)
+    trace(network), trace(again)
+    assert len(traced) == 1
 
 
 # --- dtypes
@@ -339,6 +340,7 @@ def test_init_is_one_draw_per_key_and_the_same_inside_a_jit():
     assert networks.count_parameters(a) == sum(x.size for x in jax.tree.leaves(a)) > 0
 
 
+@pytest.mark.slow
 def test_an_adapted_module_gives_what_the_module_gives():
     x, label = np.ones((4, 3), np.float32), np.linspace(0, 1, 4, dtype=np.float32)
     with jax.numpy_dtype_promotion("standard"):

@@ -66,6 +66,7 @@ def slope(model, y, s):
     return (y - model.denoise(y, s)) / s
 
 
+@pytest.mark.slow
 def test_the_basis_spans_the_exact_direction_from_the_first_step_on(planar):
     model, x = planar
     for s, r in ((HIGH, 3.0), (3.0, 0.5), (0.5, 0.0)):
@@ -81,6 +82,7 @@ def test_the_basis_spans_the_exact_direction_from_the_first_step_on(planar):
         np.testing.assert_allclose(gram, np.stack([np.diag([1, 1, 0, 0])] * 5), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 3])
 @pytest.mark.parametrize("relative", [False, True])
 def test_coordinates_in_closed_form_make_the_solver_exact(planar, order, relative):
@@ -107,6 +109,7 @@ def test_coordinates_in_closed_form_make_the_solver_exact(planar, order, relativ
     assert np.abs(pas(model.denoiser, plain, x) - truth).max() > 0.05
 
 
+@pytest.mark.slow
 def test_search_finds_the_exact_coordinates(planar):
     model, x = planar
     levels = np.array([HIGH, 2.0, 0.5, 0.0])
@@ -146,6 +149,7 @@ def defined_sample(D, made, x):
     return y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_start", [True, False])
 def test_the_basis_is_as_defined(rng, from_start):
     x, y, ds = rng.normal(size=(3, 8)), rng.normal(size=(3, 8)), rng.normal(size=(5, 3, 8))
@@ -154,6 +158,7 @@ def test_the_basis_is_as_defined(rng, from_start):
     np.testing.assert_allclose(made.reshape(3, 4, 8), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_signs_at_the_first_time_point_follow_the_start(rng):
     x, d = rng.normal(size=(4, 8)), rng.normal(size=(1, 4, 8))
     made = np.asarray(basis(x, d, x))
@@ -196,6 +201,7 @@ def by_gram_matrix(x, ds):
 # The solver
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 4])
 @pytest.mark.parametrize("steps", [1, 6])
 def test_unused_corrections_are_the_plain_solver(mixture, order, steps):
@@ -213,6 +219,7 @@ def wild(steps, seed=0, **choices):
     return Corrections(levels, coordinates, np.arange(steps) % 2 == 0, **choices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices", [{"order": 3}, {"relative": True, "from_start": False}], ids=str
 )
@@ -270,6 +277,7 @@ def test_gradients_are_those_of_finite_differences(d, steps, relative):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "point", "missing"), [(2, 3, 2), (1, 3, 1), (6, 0, 2), (6, 1, 3)])
 def test_coordinates_of_missing_directions_have_no_effect(d, point, missing):
     model, x, made = flat_mixture(d), starts(3, 3, d), wild(4)
@@ -286,6 +294,7 @@ def test_a_start_of_zeros_stays_finite(mixture):
     assert np.isfinite(pas(mixture.denoiser, wild(4), jnp.zeros((2, 8)))).all()
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_seen_in_their_sample_alone(mixture):
     """At corrected time points, where a basis could hide them."""
     made, x = dataclasses.replace(wild(2), used=np.ones(2, bool)), starts(1, 3)
@@ -350,6 +359,7 @@ def test_losses_are_those_of_the_corrected_solver(gaussian, order):
     assert (errors.corrected != errors.plain).any()
 
 
+@pytest.mark.slow
 def test_the_search_begins_with_the_mean_length_and_ends_when_told(gaussian):
     D, levels, x = gaussian.denoiser, np.array([HIGH, 1.0, 0.0]), starts(0, 64)
     targets = jnp.stack([gaussian.flow(x, HIGH, s) for s in levels])
@@ -362,6 +372,7 @@ def test_the_search_begins_with_the_mean_length_and_ends_when_told(gaussian):
     assert hasty <= losses[0]
 
 
+@pytest.mark.slow
 def test_targets_may_be_a_path_or_its_states(gaussian):
     D, levels, x = gaussian.denoiser, grids.karras(4, high=HIGH), starts(0, 16)
     exact = jnp.stack([gaussian.flow(x, HIGH, s) for s in levels])
@@ -371,6 +382,7 @@ def test_targets_may_be_a_path_or_its_states(gaussian):
     assert (a.plain == a.corrected).all()
 
 
+@pytest.mark.slow
 def test_losses_that_are_not_finite_are_named(gaussian):
     levels, x = np.array([HIGH, 2.0, 0.5, 0.1]), starts(0, 4)
     targets = jnp.stack([gaussian.flow(x, HIGH, s) for s in levels])
@@ -384,6 +396,7 @@ def test_losses_that_are_not_finite_are_named(gaussian):
         pas_search(gaussian.denoiser, levels, x, targets.at[2, 0, 0].set(jnp.nan))
 
 
+@pytest.mark.slow
 def test_arguments_that_do_not_fit_are_refused(gaussian):
     D, levels, x = gaussian.denoiser, [HIGH, 1.0, 0.0], starts(0, 2)
     with pytest.raises(ValueError, match=r"states at all levels, \(3, 2, 8\)"):

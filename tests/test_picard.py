@@ -135,6 +135,7 @@ def test_only_what_comes_before_the_first_late_state_is_final():
     assert not all(prefixes)
 
 
+@pytest.mark.slow
 def test_it_needs_few_rounds_and_errs_within_the_tolerance(key, start):
     """A hundred steps of DDPM, with noise fixed before: the same samples in a fifth of the time."""
     expected = sample(MIXTURE.denoiser, DDPM, start, LABELS, key=key)

@@ -412,6 +412,7 @@ def _hidden_ticks(axes):
             yield from axis.get_major_ticks()
 
 
+@pytest.mark.slow
 def test_drawing_touches_no_global_state():
     code = (
         "import sys, jaxdiff.report as r\n"

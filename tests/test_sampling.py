@@ -177,6 +177,7 @@ def test_adaptive_is_independent_of_the_batch(mixture):
     assert np.abs(conditional.states[1] - whole.states[1]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_adaptive_errors(mixture):
     x = jnp.ones((2, 2))
     with pytest.raises(ValueError, match="low < high"):

@@ -56,6 +56,7 @@ def test_a_picture_is_the_same_at_every_resolution(key):
     np.testing.assert_allclose(coarse, small, atol=0.05)
 
 
+@pytest.mark.slow
 def test_ink_is_covered_by_chance():
     one = blob()
     two = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), one)
@@ -66,6 +67,7 @@ def test_ink_is_covered_by_chance():
     np.testing.assert_allclose(render.ink(two, at), [1 - 0.3**2])
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient(key):
     scene = render.blobs(key, 3)
     target = render.picture(blob())
@@ -74,6 +76,7 @@ def test_every_parameter_has_a_gradient(key):
     assert all((jnp.abs(leaf) > 1e-9).all() for leaf in slope.values())
 
 
+@pytest.mark.slow
 def test_a_batch_has_the_classes_in_turn(key):
     """Scenes of class k have their only blob at height k."""
     classes, own = 4, 3
@@ -197,6 +200,7 @@ def bowl(monkeypatch):
     monkeypatch.setattr(points, "landscape", lambda x, model, choice: (x**2).sum(axis=1))
 
 
+@pytest.mark.slow
 def test_the_page_and_the_figure(bowl):
     rows = [points_row("SDS"), points_row("VSD"), digits_row("teacher")]
     rows += [digits_row("vsd", weight=1.0), digits_row("sds", weight=7.5)]

@@ -121,6 +121,7 @@ def golden_path(case, levels):
     return follow(D, made, jnp.asarray(levels[0] * z))
 
 
+@pytest.mark.slow
 def test_golden_costs_and_schedules():
     numbers = load("gits", full=True)
     cases = [c for c in numbers.cases if c["peer"] == "gits get_dp_list"]
@@ -480,6 +481,7 @@ def test_the_best_grid_for_euler_is_uniform_in_log_level():
     np.testing.assert_allclose(found.history[-1], 0.002 * 5 * (ratio - 1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_bounds_gradient_is_its_finite_difference():
     levels = grids.karras(5, 0.05, 20.0, zero=False)
     bound = jax.jit(lambda inner: weight_bound([20.0, *inner, 0.05], power=2.0))

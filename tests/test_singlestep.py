@@ -114,6 +114,7 @@ def test_observed_order_in_other_times(solver, options, order):
     assert abs(slope(solver, options) - order) < 0.2
 
 
+@pytest.mark.slow
 def test_a_process_steps_in_its_own_time():
     """EDM's time is the level; rectified flow has its own solvers; VP is not DDIM; and only the
     published step to level 0 is an Euler step.
@@ -206,6 +207,7 @@ def test_a_plan_of_given_orders():
         plan(LEVELS[::-1])
 
 
+@pytest.mark.slow
 def test_tables_of_plans_differentiate_and_keep(tmp_path):
     """Mixed orders, also at the few steps at which other implementations crash, with gradients
     through the inner nodes.

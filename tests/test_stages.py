@@ -94,6 +94,7 @@ def test_a_group_never_holds_what_it_uses_and_could_not_be_larger():
             assert end == n or any(u >= begin for u in used[end])
 
 
+@pytest.mark.slow
 def test_noise_within_a_stage(key):
     """Evaluations of one stage that draw: a solver that averages over noisy neighbours."""
 
@@ -134,6 +135,7 @@ def _jump(y, s, cond=None, *, target):
     return 0.1 * jnp.tanh(y) * told[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_traced_and_differentiable_in_the_table(remat):
     """With stages given, a table may be made inside: gradients are those through `sample`."""

@@ -438,6 +438,7 @@ def test_analytic_variance_is_nearer_the_truth_in_few_steps():
             assert optimal < 0.5 * distance(solvers.ddpm, {"variance": variance})
 
 
+@pytest.mark.slow
 def test_second_moments(mixture, key):
     """On N(0, v): s^2/(v + s^2). On a mixture 1 - E tr(dD/dy)/d, by the same states."""
     gaussian = Gaussian(np.zeros(2), np.array([0.4, 0.4]))
@@ -468,6 +469,7 @@ def test_bounds_of_the_analytic_variance():
     same(largest[:2], table(solvers.ddpm, levels).noises[1:, -1, 0][:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", analytic.HEADS)
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_extended_analytic_variance_is_that_of_the_true_reverse_step(mixture, head, eta):

@@ -116,6 +116,7 @@ def network(params, x, label, cond=None, *, full=False, key=None):
     return Outputs(out, label, (x,)) if full else out
 
 
+@pytest.mark.slow
 def test_further_labels_reach_the_network():
     params, y = {"scale": jnp.array(0.5)}, starts(3)
     D = denoiser(network, params, prediction="x0", process=EDM())
@@ -167,6 +168,7 @@ def test_edm_preconditioning_is_trigflow(gaussian):
     np.testing.assert_allclose(full.value, F)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("small", "shape"),
     [(MLP(width=8, depth=1, embedding=8), (2,)), (UNet(channels=8, embedding=8), (4, 4, 1))],
@@ -201,6 +203,7 @@ def test_a_rollout_is_the_solver_and_rests_where_levels_repeat(gaussian):
     assert np.isfinite(path).all()
 
 
+@pytest.mark.slow
 def test_stored_pairs_are_the_flow(gaussian, key):
     made = Sampler(gaussian.denoiser, table(solvers.heun, grids.karras(40, high=20.0)))
     pairs = make_pairs(made, 50, (2,), key, batch=16, path=True, progress=False)

@@ -1,5 +1,6 @@
 """Training: the loop against closed forms, resuming, whole or absent checkpoints, devices."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,7 +16,17 @@ import optax
 import pytest
 
 from jaxdiff.method import Method, Player
-from jaxdiff.training import checkpoint, devices, ema, fit, init_state, loop, read_history, update
+from jaxdiff.training import (
+    checkpoint,
+    devices,
+    ema,
+    fit,
+    init_state,
+    loop,
+    read_history,
+    replay,
+    update,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((32, 3))
@@ -389,7 +400,7 @@ def test_a_signal_saves_and_leaves(tmp_path, number, capsys):
     before = signal.getsignal(number)
     expected = KeyboardInterrupt if number == signal.SIGINT else SystemExit
     with pytest.raises(expected) as error:
-        run(duel(), 10, tmp_path, data=data, log_every=1)
+        run(duel(), 10, tmp_path, data=data, log_every=1, ahead=0)
     assert signal.getsignal(number) is before
     message = str(error.value) if number == signal.SIGINT else capsys.readouterr().err
     assert "after 5 steps" in message and str(tmp_path) in message
@@ -421,22 +432,143 @@ def test_an_interrupt_without_a_folder_says_that_nothing_was_saved():
 
 
 def explosive(params, context, batch, key):
-    """Finite until step 5, then not a number."""
+    """Not a number in steps 5 and 7."""
     loss, metrics = squares(params, context, batch, key)
-    return jnp.where(context.step >= 5, jnp.nan, 1.0) * loss, metrics
+    bad = (context.step == 5) | (context.step == 7)
+    return jnp.where(bad, jnp.nan, 1.0) * loss, metrics
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="fit/loss is nan after 6 steps.*step 4 in"):
-        run(regression(loss=explosive), 20, tmp_path, save_every=4, log_every=1)
-    assert checkpoint.steps(tmp_path) == [4]
-    assert [row["step"] for row in read_history(tmp_path)] == [1, 2, 3, 4, 5]
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_a_step_that_is_not_finite_stops_the_run_and_can_be_made_again(tmp_path, parallel):
+    method, ways = regression(loss=explosive), {"parallel": parallel, "devices": jax.devices()[:1]}
+    with pytest.raises(FloatingPointError, match="fit/loss is nan in step 5; .*nonfinite-5.npz"):
+        run(method, 20, tmp_path, save_every=4, log_every=100, **ways)
+    assert checkpoint.steps(tmp_path) == [4, 5]
+    state, batch, metrics = replay(method, tmp_path)
+    assert same(state, run(method, 5)) and same(batch, batches(5))
+    assert np.isnan(metrics["fit/loss"])
+    key = jax.random.fold_in(state.key, 5)
+    noted = checkpoint.load_params(tmp_path / "nonfinite-5.npz")[1]
+    assert noted == {"step": 5, "key": jax.random.key_data(key).tolist()}
+    with pytest.raises(FloatingPointError, match="invalid value"), jax.debug_nans(True):
+        replay(method, tmp_path)
+    with pytest.raises(FloatingPointError, match="in step 5"):  # it is no matter of luck
+        run(method, 20, tmp_path, log_every=100, **ways)
 
 
-def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"fit\.w is not finite after 8 steps"):
-        run(regression(loss=explosive), 20, tmp_path, save_every=4, log_every=100)
-    assert checkpoint.steps(tmp_path) == [4]
+@pytest.mark.parametrize("when", [{"watch": lambda n, state: False, "watch_every": 6}, {}])
+def test_a_step_that_is_not_finite_is_found_before_anyone_sees_the_state(tmp_path, when):
+    seen = []
+    look = {"watch": lambda n, state: seen.append(n), "watch_every": 2} if when else {}
+    with pytest.raises(FloatingPointError, match="in step 5"):
+        run(regression(loss=explosive), 8, tmp_path, save_every=3, log_every=100, **look)
+    assert checkpoint.steps(tmp_path) == [3, 5] and seen == ([2, 4] if when else [])
+    with pytest.raises(FloatingPointError, match="in step 5; nothing was saved"):
+        run(regression(loss=explosive), 8, log_every=100)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path):
+    method = regression(loss=explosive, ema={"e": ema.constant(0.5)})
+    state = run(method, 10, tmp_path, nonfinite="skip", log_every=2)
+    assert int(state.step) == 10 and int(state.skipped) == 2
+    assert [row.get("skipped", 0) for row in read_history(tmp_path)] == [0, 0, 1, 2, 2]
+    by_hand = init_state(method, jax.random.key(0))
+    for n in range(10):
+        new, _ = update(method, by_hand, batches(n), ("fit",))
+        by_hand = new if n not in (5, 7) else by_hand._replace(step=new.step)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), state[:4], by_hand[:4])
+    resumed = run(method, 12, tmp_path, log_every=2)  # and from here on none is allowed
+    assert int(resumed.step) == 12 and int(resumed.skipped) == 0
+
+
+def test_skipping_ends_where_most_steps_are_skipped():
+    with pytest.raises(FloatingPointError, match="of the last .* steps were not finite"):
+        run(regression(optax.sgd(1e200)), 100, nonfinite="skip", log_every=5)
+
+
+def test_numbers_that_an_optimiser_leaves_infinite_are_found():
+    def loss(params, context, batch, key):
+        slope = jnp.where(context.step == 3, jnp.inf, 1.0)
+        return jnp.sum(slope * (params["w"] - jax.lax.stop_gradient(params["w"]))), {}
+
+    method = regression(optax.lion(0.1), loss=loss)
+    with pytest.raises(FloatingPointError, match="fit/loss is nan|an update is not finite"):
+        run(method, 10)
+    plateau = optax.contrib.reduce_on_plateau()  # its best value so far starts at infinity
+    started = optax.chain(optax.sgd(0.1), optax.with_extra_args_support(optax.identity()))
+    assert np.isinf(plateau.init({"w": jnp.zeros(1)}).best_value)
+    assert int(run(regression(started), 3).step) == 3
+
+
+def test_parameters_that_start_out_not_finite_are_never_saved(tmp_path):
+    method = regression()._replace(init=lambda key: {"fit": {"w": jnp.full((3, 1), jnp.nan)}})
+    with pytest.raises(FloatingPointError):
+        run(method, 20, tmp_path)
+    assert checkpoint.steps(tmp_path) == []
+
+
+# --- accumulation, batches in advance, transfers
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_accumulated_gradients_are_those_of_the_whole_batch(unroll):
+    method = regression(optax.sgd(0.1, momentum=0.9))
+    state, batch = init_state(method, jax.random.key(0)), batches(0)
+    whole, metrics = update(method, state, batch, ("fit",))
+    for parts in (2, 4, 8):
+        new, own = update(method, state, batch, ("fit",), None, parts, unroll)
+        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12)  # noqa: E731
+        jax.tree.map(close, (new[:4], own), (whole[:4], metrics))
+
+
+def test_parts_of_a_batch_have_noise_of_their_own():
+    def loss(params, context, batch, key):
+        return jnp.sum(params["w"]) * jax.random.normal(key), {"count": len(batch["x"])}
+
+    state = init_state(regression(loss=loss), jax.random.key(0))
+    drawn = [
+        update(regression(loss=loss), state, batches(0), ("fit",), None, parts)[1]
+        for parts in (1, 2, 8)
+    ]
+    assert len({float(metrics["fit/loss"]) for metrics in drawn}) == 3
+    assert [float(metrics["fit/count"]) for metrics in drawn] == [8, 4, 1]
+
+
+def test_a_batch_that_does_not_divide_into_parts_is_an_error():
+    with pytest.raises(ValueError, match=r"batch\['x'\] has 8 rows.* 3 parts"):
+        run(regression(), 1, accumulate=3)
+
+
+def test_batches_are_made_in_advance_in_order_and_their_errors_come_in_time(tmp_path):
+    made = []
+
+    def data(step):
+        made.append(step)
+        if step == 6:
+            raise RuntimeError("no such batch")
+        return batches(step)
+
+    state = run(regression(), 6, data=data)
+    assert made == list(range(6)) and same(state, run(regression(), 6, ahead=0))
+    with pytest.raises(RuntimeError, match="no such batch"):
+        run(regression(), 20, tmp_path, data=data, save_every=2)
+    assert checkpoint.latest_step(tmp_path) == 6
+
+
+@pytest.mark.parametrize("parallel", ["jit", "fsdp", "pmap"])
+def test_nothing_is_transferred_unasked_in_the_loop(parallel):
+    guards = contextlib.ExitStack()
+
+    def guarded(step):
+        if step == 2:  # what starts a run may transfer: from here on the loop may not
+            guards.enter_context(jax.transfer_guard("disallow"))
+        return batches(step)
+
+    with guards:
+        state = run(regression(), 8, data=guarded, parallel=parallel, ahead=0, log_every=2)
+    assert int(state.step) == 8
+    with pytest.raises(Exception, match="[Dd]isallowed"), jax.transfer_guard("disallow"):
+        jnp.ones(2) + np.ones(2)  # the guard works
 
 
 def test_log_gets_the_latest_metrics_of_every_player(tmp_path):

@@ -70,6 +70,7 @@ QUIET = {"progress": False}
 # Teacher trajectories
 
 
+@pytest.mark.slow
 def test_a_path_is_followed_between_its_levels():
     start = jnp.asarray(pairs(0)["start"][:4])
     path = tuning.follow(D, FINE, start)
@@ -98,6 +99,7 @@ def test_the_end_point_is_a_mean_distance():
     assert JUDGE(START) == pytest.approx(np.sqrt(np.mean((made - pairs(1)["image"]) ** 2)))
 
 
+@pytest.mark.slow
 def test_every_state_is_compared_at_its_level():
     batch = {k: jnp.asarray(v) for k, v in paths().items()}
     objective = tuning.every_state(sigma_data=0.5)
@@ -117,6 +119,7 @@ def test_every_state_is_compared_at_its_level():
     assert jax.grad(moved)(1.0) == pytest.approx(float(difference), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_kernel_distance_is_that_of_the_metrics(rng):
     x, y = rng.normal(size=(20, 3)), 0.5 + rng.normal(size=(30, 3))
     assert mmd2(jnp.asarray(x), jnp.asarray(y)) == pytest.approx(metrics.mmd2(x, y), rel=1e-10)
@@ -134,6 +137,7 @@ def test_the_kernel_distance_is_that_of_the_metrics(rng):
 # The method
 
 
+@pytest.mark.slow
 def test_alternating_players_move_their_own_numbers():
     each = {"levels": optax.sgd(0.0), "start": optax.sgd(0.0), "denoised": optax.sgd(1e-2)}
     made = method(alternate=True, optimiser=each)
@@ -174,6 +178,7 @@ def test_projection_keeps_the_norm_and_the_direction():
     np.testing.assert_allclose(p + update, [[1.2, 1.6], [0.2, 0.0]])
 
 
+@pytest.mark.slow
 def test_a_relaxed_teacher_is_easier():
     """The same table does better on starts that may move."""
     made = method(ball=Ball(64, 64, 0.01, 5.0), shape=(2,), optimiser=optax.sgd(0.0))
@@ -252,6 +257,7 @@ def test_patience_ends_a_run_that_no_longer_gains():
     assert found.score == 3.0 and found.step == 4 and len(seen) == 1 + 5  # the last one at step 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [3, 7, 11])
 def test_a_run_that_was_stopped_goes_on_to_the_same_table(tmp_path, moment):
     slow = method(optimiser=optax.adam(2e-3))  # better and better
@@ -432,6 +438,7 @@ def test_a_solver_can_be_asked_for():
     assert {made.name for made in tuners.dmn(asked)} == {"unipc"}
 
 
+@pytest.mark.slow
 def test_a_tuned_grid_can_be_the_start(monkeypatch):
     """One that is better than the usual ones: learned levels of the same number of evaluations."""
     few = functools.partial(usual, first=[False], lows=[1.0])
@@ -462,6 +469,7 @@ def test_usual_samplers_are_ranked_once(monkeypatch):
     assert tuners.start_of(task()).name == found.name
 
 
+@pytest.mark.slow
 def test_samplers_are_chosen_on_held_out_pairs_and_searched_on_training_pairs():
     """Pairs of another model tell which were looked at."""
     other = {"start": pairs(1)["start"], "image": 0.0 * pairs(1)["image"]}
@@ -508,6 +516,7 @@ def test_kernel_distances_keep_their_data_apart():
 # The toy of the specification: one dimension, exact everything
 
 
+@pytest.mark.slow
 def test_learned_levels_on_the_toy():
     """iPNDM-3 in 6 steps from 20 to 0.05: root mean square .0213 on the better usual grid, .0072
     by Nelder-Mead on its spacings.

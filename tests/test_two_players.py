@@ -51,6 +51,7 @@ ON_TEACHER = {"head": HEAD, "trunk": "teacher", "scores": False}
 QUICK = ("dmd2", "sida", "ddgan")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in FRAMES]
 )
@@ -218,6 +219,7 @@ def test_a_fake_score_of_adapters_starts_as_the_network(rank, make):
     jax.tree.map(np.testing.assert_array_equal, new, tiny_params())
 
 
+@pytest.mark.slow
 def test_all_who_speak_in_a_step_are_told_the_same_labels():
     """A third of them dropped, for the player that learns and for the other, whatever the level."""
     seen, levels = [], []
@@ -477,6 +479,7 @@ def test_what_does_not_fit_is_told(message):
         ERRORS[message]()
 
 
+@pytest.mark.slow
 def test_what_a_batch_lacks_is_told():
     method = distill.dmd(T, tiny())
     context = Context(jnp.asarray(0), method.init(KEY), {}, method.frozen)

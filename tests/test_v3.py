@@ -145,6 +145,7 @@ def test_estimates_are_the_closed_form_on_a_gaussian(key):
         np.testing.assert_allclose(ours.b, known.b, atol=0.01)  # differences of l over the grid
 
 
+@pytest.mark.slow
 def test_estimates_on_a_mixture_agree_with_quadrature(key):
     """The definitions on a line of states weighted by their density, derivatives by differences."""
     truth = exact.GaussianMixture([0.3, 0.7], [[-1.0], [0.6]], [[0.05], [0.1]])
@@ -208,6 +209,7 @@ def test_direct_execution_in_float32(key):
     np.testing.assert_allclose(end, gain * np.asarray(y), rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_derivatives_with_respect_to_the_grid():
     """Three steps, the last to level 0, predicted and corrected; against central differences.
 

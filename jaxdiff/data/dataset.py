@@ -12,12 +12,9 @@ any step sees what an uninterrupted one would have.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-Batches = Callable[[int], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,39 +122,51 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     return dataset.take(np.flatnonzero(~aside)), dataset.take(np.flatnonzero(aside))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches:
+    """Batches of a dataset as a function of the step, made by :func:`batches`."""
+
+    dataset: Dataset
+    batch_size: int
+    seed: int
+    flip: bool
+
+    def __call__(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+        """The batch of a step, or the given rows of it alone."""
+        if step < 0:
+            raise ValueError(f"step must not be negative, got {step}")
+        samples = np.arange(self.batch_size)[rows] + int(step) * self.batch_size
+        epochs, places = np.divmod(samples, len(self.dataset))
+        chosen, mirrored = np.empty(len(samples), np.int64), np.empty(len(samples), bool)
+        for epoch in np.unique(epochs):
+            order, coins = _epoch_order(self.seed, int(epoch), len(self.dataset))
+            here = epochs == epoch
+            chosen[here], mirrored[here] = order[places[here]], coins[places[here]]
+        images = to_float(self.dataset.images[chosen])
+        if self.flip:
+            images[mirrored] = images[mirrored, :, ::-1]
+        return {"image": images} | _labels(self.dataset, chosen)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """An epoch's order of the images, and which of them are mirrored."""
+    rng = np.random.default_rng((seed, epoch))
+    return rng.permutation(count), rng.random(count) < 0.5
+
+
 def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False) -> Batches:
     """Batches as a function of the step: ``batch(step)`` is the same whenever it is called.
 
     A batch is {"image": float32 (B, h, w, c) in [-1, 1], "label": int32 (B,)}, without "label" if
     there are none. With ``flip``, each image is mirrored left to right with probability 1/2, drawn
-    anew every epoch.
+    anew every epoch. ``batch(step, rows)`` makes a slice of it alone, as each of several processes
+    needs.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    count = len(dataset)
-
-    @functools.lru_cache(maxsize=2)
-    def epoch_order(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((seed, epoch))
-        return rng.permutation(count), rng.random(count) < 0.5
-
-    def batch(step: int) -> dict[str, np.ndarray]:
-        if step < 0:
-            raise ValueError(f"step must not be negative, got {step}")
-        samples = np.arange(batch_size) + int(step) * batch_size
-        epochs, places = np.divmod(samples, count)
-        rows, mirrored = np.empty(batch_size, np.int64), np.empty(batch_size, bool)
-        for epoch in np.unique(epochs):
-            order, coins = epoch_order(int(epoch))
-            here = epochs == epoch
-            rows[here], mirrored[here] = order[places[here]], coins[places[here]]
-        images = to_float(dataset.images[rows])
-        if flip:
-            images[mirrored] = images[mirrored, :, ::-1]
-        return {"image": images} | _labels(dataset, rows)
-
-    epoch_order(0)  # an unusable seed is reported here, not in the first step
-    return batch
+    _epoch_order(seed, 0, len(dataset))  # an unusable seed is reported here, not in the first step
+    return Batches(dataset, batch_size, seed, flip)
 
 
 def _labels(dataset: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Training: the one loop over a method's players, moving averages, checkpoints and devices."""
 
 from jaxdiff.training.checkpoint import latest_step, load_params, restore, save, save_params
-from jaxdiff.training.loop import State, due, fit, init_state, read_history, update
+from jaxdiff.training.loop import State, due, fit, init_state, read_history, replay, update
 from jaxdiff.training.stages import fit_stages, split_steps
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "latest_step",
     "load_params",
     "read_history",
+    "replay",
     "restore",
     "save",
     "save_params",

@@ -7,6 +7,9 @@ network is an error that names the first leaf that differs), the leaves with the
 restores a flipped bit without complaint), and a damaged checkpoint is passed over for the one
 before it, with a warning.
 
+Processes that share a run share the folder, too: each writes its own part, and a leaf that none of
+them holds whole has a CRC for every piece. However it was split, it is read whole.
+
 Parameters alone, for inference, go into one npz file, whose members carry CRC-32s of their own.
 """
 
@@ -25,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.training import hosts
 from jaxdiff.typing import Params
 
 
@@ -37,12 +41,12 @@ class Restored(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """The record of a leaf; ``crc`` is None where no process holds the whole leaf."""
+    """The record of a leaf. crc: of the whole, or of pieces: (starts, stops, CRC) of each."""
 
     path: str
     shape: tuple[int, ...]
     dtype: str
-    crc: int | None = None
+    crc: Any = None
 
 
 def save(
@@ -56,18 +60,20 @@ def save(
     """Write ``state``, a pytree of arrays, as the checkpoint of ``step``.
 
     Returns when it is on disk. Keeps the newest ``keep``. Checkpoints of this and later steps are
-    removed first: they belong to a run that was given up for an earlier one. Raises OSError if it
-    cannot be written; the earlier ones stay, and nothing partial.
+    removed first: they belong to a run that was given up for an earlier one. Processes that share a
+    run all call it. Raises OSError if it cannot be written; the earlier ones stay, and nothing
+    partial.
     """
     import orbax.checkpoint as ocp
 
     folder, leaves = Path(folder).absolute(), _flatten(state)
-    record = _sealed([_leaf(path, x) for path, x in leaves.items()], meta or {})
-    data = {path: _data(x) for path, x in leaves.items() if np.size(x)}
+    record = _sealed(_with_pieces([_leaf(path, x) for path, x in leaves.items()], leaves), meta)
+    data = {path: _storable_data(x) for path, x in leaves.items() if np.size(x)}
     items = ocp.args.Composite(state=ocp.args.StandardSave(data), record=ocp.args.JsonSave(record))
-    for later in steps(folder):
+    for later in steps(folder) if hosts.speaks() else ():
         if later >= step:
             shutil.rmtree(folder / str(later))
+    hosts.wait_for_all("room for a checkpoint")
     try:
         with _manager(folder, max_to_keep=keep, cleanup_tmp_directories=True) as manager:
             if not manager.save(step, args=items, force=True):
@@ -80,7 +86,7 @@ def save(
             str(folder),
         ) from error
     finally:
-        for partial in folder.glob("*.orbax-checkpoint-tmp*"):
+        for partial in folder.glob("*.orbax-checkpoint-tmp*") if hosts.speaks() else ():
             shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -144,10 +150,13 @@ def save_params(
 ) -> None:
     """Write parameters and a JSON-able ``meta`` to one npz file, whole or not at all.
 
-    Leaves are keyed by their path, "params.Dense_0.kernel". Raises OSError if it cannot be written.
+    Leaves are keyed by their path, "params.Dense_0.kernel". Processes that share a run all call it,
+    and one of them writes. Raises OSError if it cannot be written.
     """
     path = Path(path).absolute()
-    leaves = {name: np.asarray(x) for name, x in _flatten(params).items()}
+    leaves = {name: np.asarray(x) for name, x in _flatten(hosts.whole(params)).items()}
+    if not hosts.speaks():
+        return hosts.wait_for_all(f"{path.name} written")
     record = {"dtypes": {name: str(x.dtype) for name, x in leaves.items()}, "meta": meta or {}}
     arrays = {f"params.{name}": _storable(x) for name, x in leaves.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,6 +169,7 @@ def save_params(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    hosts.wait_for_all(f"{path.name} written")
 
 
 def load_params(
@@ -241,8 +251,47 @@ def _crc(x: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
-def _sealed(leaves: list[Leaf], meta: dict[str, Any]) -> dict[str, Any]:
-    body = json.dumps({"leaves": leaves, "meta": meta})
+def _with_pieces(records: list[Leaf], leaves: dict[str, Any]) -> list[Leaf]:
+    """The records, leaves that several processes share with the CRCs of all their pieces."""
+    shared = [r.path for r in records if r.crc is None]
+    if not shared:
+        return records
+    pieces: dict[str, list[Any]] = {path: [] for path in shared}
+    for of_one in hosts.gather({path: _pieces(_data(leaves[path])) for path in shared}):
+        for path, found in of_one.items():
+            pieces[path] += found
+    return [r._replace(crc=pieces[r.path]) if r.path in pieces else r for r in records]
+
+
+def _pieces(x: jax.Array) -> list[tuple[list[int], list[int], int]]:
+    """The pieces of an array in this process; of copies in several the first alone."""
+    found = []
+    for shard in x.addressable_shards:
+        if shard.replica_id == 0:
+            ends = [at.indices(n)[:2] for at, n in zip(shard.index, x.shape, strict=True)]
+            starts, stops = ([end[i] for end in ends] for i in (0, 1))
+            found.append((starts, stops, _crc(np.asarray(shard.data))))
+    return found
+
+
+def _sound(leaf: Leaf, x: np.ndarray) -> bool:
+    """Whether an array has the CRCs that were noted."""
+    if isinstance(leaf.crc, int):
+        return _crc(x) == leaf.crc
+    at = lambda starts, stops: tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))  # noqa: E731
+    covered = sum(int(np.prod(np.subtract(b, a), dtype=int)) for a, b, _ in leaf.crc)
+    return covered == x.size and all(_crc(x[at(a, b)]) == crc for a, b, crc in leaf.crc)
+
+
+def _storable_data(x: Any) -> Any:
+    """What orbax takes: arrays of all processes as they are, those of this one alone as NumPy's."""
+    data = _data(x)
+    alone = jax.process_count() > 1 and isinstance(data, jax.Array) and data.is_fully_addressable
+    return np.asarray(data) if alone else data
+
+
+def _sealed(leaves: list[Leaf], meta: dict[str, Any] | None) -> dict[str, Any]:
+    body = json.dumps({"leaves": leaves, "meta": meta or {}})
     return {"body": body, "crc": zlib.crc32(body.encode())}
 
 
@@ -272,7 +321,7 @@ def _read_state(folder: Path, step: int, leaves: list[Leaf], like: Any) -> Any:
     target = {path: x for path, x in empty.items() if x.size}
     data = {**empty, **_read(folder, step, state=ocp.args.StandardRestore(target))}
     for leaf in leaves:
-        if leaf.crc is not None and _crc(np.asarray(data[leaf.path])) != leaf.crc:
+        if not _sound(leaf, np.asarray(data[leaf.path])):
             raise ValueError(f"leaf {leaf.path} differs from its checksum")
     values = [_typed(data[path], x) for path, x in _flatten(like).items()]
     return jax.tree.unflatten(jax.tree.structure(like), values)

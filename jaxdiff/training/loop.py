@@ -4,7 +4,10 @@ One step, for the players k that are due (step mod every_k = 0), in the method's
     loss_k(params_k; context, batch, key_k),  key_k = fold_in(fold_in(base key, step), k)
     params_k <- params_k + optimiser_k(gradient),   ema_k <- b ema_k + (1 - b) params_k.
 A step is a pure function of (state, batch), and the batch a pure function of the step number, so a
-run that was stopped anywhere and resumed gives the numbers of one that was not.
+run that was stopped anywhere and resumed gives the numbers of one that was not. With ``accumulate``
+the gradient is the mean of those of so many parts of the batch, one after the other.
+
+A step whose loss or new state is not finite is not made: the state stays as it was.
 
 The host decides which players are due and calls one compiled program for each combination: no
 control flow is compiled around a gradient, because XLA on CPU computes gradients of convolutions
@@ -12,6 +15,8 @@ inside control flow fifty times slower. Frozen trees are arguments of the progra
 in it.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import functools
 import json
@@ -32,7 +37,7 @@ import optax
 from jaxdiff.method import Batch, Context, Method, Player
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import devices as placement
-from jaxdiff.training import ema
+from jaxdiff.training import ema, hosts
 from jaxdiff.typing import Array, Key, Params
 
 Log = Callable[[int, dict[str, Any]], None]
@@ -42,8 +47,9 @@ Watch = Callable[[int, "State"], bool]
 class State(NamedTuple):
     """All that a run is: what a checkpoint holds.
 
-    step: updates made, int32. params, opt_state: by player. ema: by player, then name. key: the
-    base key, which never changes; keys of a step are folded from it.
+    step: steps made, int32. params, opt_state: by player. ema: by player, then name. key: the base
+    key, which never changes; keys of a step are folded from it. skipped: how many of the steps
+    updated nothing, as something was not finite, int32.
     """
 
     step: Array
@@ -51,6 +57,7 @@ class State(NamedTuple):
     opt_state: dict[str, Any]
     ema: dict[str, dict[str, Params]]
     key: Key
+    skipped: Array
 
 
 def init_state(method: Method, key: Key) -> State:
@@ -77,7 +84,8 @@ def init_state(method: Method, key: Key) -> State:
         return jax.tree.map(lambda x: jnp.array(x, copy=True), (params, opt_state, averages))
 
     params, opt_state, averages = own(dict(params))
-    return State(jnp.zeros((), jnp.int32), params, opt_state, averages, base)
+    step, skipped = (jnp.zeros((), jnp.int32) for _ in range(2))
+    return State(step, params, opt_state, averages, base, skipped)
 
 
 def due(method: Method, step: int) -> tuple[str, ...]:
@@ -91,11 +99,15 @@ def update(
     batch: Batch,
     active: tuple[str, ...],
     axis_name: str | None = None,
+    accumulate: int = 1,
+    unroll: bool = False,
 ) -> tuple[State, dict[str, Array]]:
     """Make one step: update the ``active`` players, in the method's order. Pure.
 
     axis_name: of the pmap axis that gradients and metrics are averaged over; each of its devices
-    then has its own key. Returns the next state and the metrics, "player/loss" and "player/name".
+    then has its own key. accumulate: parts that the batch is taken in; part i is its rows i, i +
+    accumulate, ... and has a key of its own. unroll: without a loop over the parts, as XLA needs it
+    on CPU. Returns the next state and the metrics, "player/loss" and "player/name".
     """
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:
@@ -106,15 +118,77 @@ def update(
         if name not in active:
             continue
         context = Context(state.step, _fixed(params), _fixed(averages), method.frozen)
-        value = jax.value_and_grad(player.loss, has_aux=True)
-        out, grads = value(params[name], context, batch, jax.random.fold_in(key, position))
+        value = functools.partial(jax.value_and_grad(player.loss, has_aux=True), params[name])
+        value = _accumulated(functools.partial(value, context), accumulate, unroll)
+        out, grads = value(batch, jax.random.fold_in(key, position))
         if axis_name is not None:
             out, grads = jax.lax.pmean((out, grads), axis_name)
         params[name], opt_state[name] = _descend(player, params[name], opt_state[name], grads)
         averages[name] = _averaged(player, averages[name], params[name], state.step)
         loss, extra = out
         metrics |= {**{f"{name}/{k}": v for k, v in extra.items()}, f"{name}/loss": loss}
-    return State(state.step + 1, params, opt_state, averages, state.key), metrics
+    new = State(state.step + 1, params, opt_state, averages, state.key, state.skipped)
+    return new, metrics
+
+
+def _accumulated(value: Callable[[Batch, Key], Any], parts: int, unroll: bool) -> Any:
+    """The mean of a function of (batch, key) over parts of the batch, each with its own key."""
+    if parts == 1:
+        return value
+
+    def mean(batch: Batch, key: Key) -> Any:
+        for path, x in jax.tree_util.tree_flatten_with_path(batch)[0]:
+            if x.shape[0] % parts:
+                raise ValueError(
+                    f"batch{jax.tree_util.keystr(path)} has {x.shape[0]} rows, which do not divide "
+                    f"into {parts} parts"
+                )
+        # (n, parts) and not (parts, n): every part then lies on all devices that hold the batch.
+        cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(total: Any, inputs: Any) -> tuple[Any, None]:
+            part, number = inputs
+            one = value(part, jax.random.fold_in(key, number))
+            return jax.tree.map(lambda a, b: a + jnp.asarray(b, a.dtype), total, one), None
+
+        numbers = jnp.arange(parts, dtype=jnp.int32)
+        shapes = jax.eval_shape(value, jax.tree.map(lambda x: x[0], cut), key)
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, _summed(x.dtype)), shapes)
+        total, _ = jax.lax.scan(add, zero, (cut, numbers), unroll=unroll)
+        return jax.tree.map(lambda x: x / jnp.asarray(parts, x.dtype), total)
+
+    return mean
+
+
+def _summed(dtype: Any) -> Any:
+    """The type to add numbers in: their own, or the default for integers and booleans."""
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+
+
+def accept(old: State, new: State, metrics: Mapping[str, Array], skip: bool) -> State:
+    """``new``; or ``old`` if a loss is not finite, or any number of ``new`` where ``old``'s was.
+
+    That is counted in ``skipped``, and with ``skip`` as a step. Without, the state then stays for
+    good as it was before that step.
+    """
+    losses = [v for name, v in metrics.items() if name.endswith("/loss")]
+    fine = _stays_finite(old[1:4], new[1:4])
+    for loss in losses:
+        fine = fine & jnp.isfinite(loss)
+    if not skip:
+        fine = fine & (old.skipped == 0)
+    kept = jax.tree.map(functools.partial(jnp.where, fine), new[:4], old[:4])
+    step, params, opt_state, averages = kept
+    skipped = old.skipped + (~fine).astype(jnp.int32)
+    return State(new.step if skip else step, params, opt_state, averages, old.key, skipped)
+
+
+def _stays_finite(old: Any, new: Any) -> Array:
+    """Whether all numbers that were finite still are."""
+    floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
+    pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+    stays = [jnp.all(jnp.isfinite(b) | ~jnp.isfinite(a)) for a, b in pairs if floating(b)]
+    return jnp.all(jnp.stack(stays)) if stays else jnp.array(True)
 
 
 def _descend(player: Player, params: Params, opt_state: Any, grads: Params) -> tuple[Params, Any]:
@@ -137,92 +211,147 @@ def _fixed(tree: Any) -> Any:
 
 def fit(
     method: Method,
-    data: Callable[[int], Mapping[str, Any]],
+    data: Callable[..., Mapping[str, Any]],
     *,
     steps: int,
     key: Key | int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     save_every: int = 1000,
     keep: int = 3,
-    parallel: Literal["jit", "fsdp", "pmap"] = "jit",
+    parallel: placement.Parallel = "jit",
     devices: placement.Devices | None = None,
+    accumulate: int = 1,
+    nonfinite: Literal["stop", "skip"] = "stop",
     progress: bool = True,
     log: Log | None = None,
     log_every: int = 50,
     watch: Watch | None = None,
     watch_every: int = 100,
     resume: bool = True,
+    ahead: int = 2,
 ) -> State:
     """Train until ``steps`` steps are made in all, and return the state.
 
     data: ``data(step)``, a dictionary of numpy arrays with the batch first; the same for the same
-    step. key: a key or a seed. checkpoint: a folder for checkpoints, every ``save_every`` steps and
-    at the end, of which ``keep`` stay, and for the history (:func:`read_history`). With ``resume``
-    a run found there is continued, for which ``method.init`` is traced, not run. parallel: "jit"
-    (parameters on every device), "fsdp" (parameters split over the devices) or "pmap". devices:
-    default all (pmap: the local ones). log: called as ``log(step, metrics)`` every ``log_every``
-    steps with the latest metrics of each player. watch: called as ``watch(step, state)`` every
-    ``watch_every`` steps and after the last, for held-out scores; training ends where it returns
-    True. A resumed run calls it for the step that it starts from, too: no step that was due is left
-    out, whenever the run was stopped.
+    step, and in every process. If it has a ``batch_size``, processes that share a run ask for
+    ``data(step, rows)``, the slice of it that they need. It is called by another thread, ``ahead``
+    steps in advance (0: by none). key: a key or a seed. checkpoint: a folder for checkpoints, every
+    ``save_every`` steps and at the end, of which ``keep`` stay, and for the history
+    (:func:`read_history`). With ``resume`` a run found there is continued, for which
+    ``method.init`` is traced, not run. parallel: "jit" (parameters on every device), "fsdp"
+    (parameters split over the devices) or "pmap". devices: default all, of all processes.
+    accumulate: see :func:`update`: memory for a part of the batch is enough. log: called as
+    ``log(step, metrics)`` every ``log_every`` steps with the latest metrics of each player, in one
+    process. watch: called as ``watch(step, state)`` every ``watch_every`` steps and after the last,
+    for held-out scores; training ends where it returns True. A resumed run calls it for the step
+    that it starts from, too: no step that was due is left out, whenever the run was stopped.
 
-    SIGINT and SIGTERM finish the step, save, and leave by KeyboardInterrupt or SystemExit(143); a
-    second one leaves at once. Raises ValueError for arguments that do not fit, for a folder that
-    holds another run (other network, other key, or ``resume=False``), OSError if the folder cannot
-    be written, FloatingPointError when a loss or a parameter is not finite; a checkpoint never
-    holds parameters that are not.
+    nonfinite: what to do where a loss, or a number that a step leaves behind, is not finite. "stop"
+    raises FloatingPointError; the state before that step is kept as a checkpoint, and beside it the
+    batch and key for :func:`replay`. "skip" makes the step without any update and counts it
+    (``State.skipped``, "skipped" in the history), until most steps of a run are such.
+
+    SIGINT and SIGTERM, in any process, finish the step, save, and leave by KeyboardInterrupt or
+    SystemExit(143); a second one leaves at once. Raises ValueError for arguments that do not fit,
+    or for a folder that holds another run (other network, other key, or ``resume=False``), OSError
+    if the folder cannot be written. No checkpoint ever holds parameters that are not finite.
     """
-    if min(steps, save_every, log_every, watch_every, keep) < 1:
-        raise ValueError("steps, save_every, log_every, watch_every and keep must be at least 1")
-    if parallel not in ("jit", "fsdp", "pmap"):
-        raise ValueError(f'parallel is "jit", "fsdp" or "pmap"; got {parallel!r}')
+    if min(steps, save_every, log_every, watch_every, keep, accumulate) < 1:
+        raise ValueError(
+            "steps, save_every, log_every, watch_every, keep and accumulate must be at least 1"
+        )
+    placement.check_parallel(parallel)
+    if nonfinite not in ("stop", "skip"):
+        raise ValueError(f'nonfinite is "stop" or "skip"; got {nonfinite!r}')
     key = jax.random.key(key) if isinstance(key, int) else key
     folder = None if checkpoint is None else Path(checkpoint).absolute()
-    state = _first_state(method, key, folder, steps, resume)
-    runner = _runner(method, parallel, devices)
+    state, skip = _first_state(method, key, folder, steps, resume), nonfinite == "skip"
+    state = state if skip else state._replace(skipped=jnp.zeros((), jnp.int32))
+    runner = _runner(method, parallel, devices, accumulate, skip)
+    make, feed = _own_rows(data, runner)
     n = saved = int(state.step)
-    state, latest, pending = runner.enter(state), {}, {}
-    look = _Look(watch, watch_every, steps)
-    with _signals() as received, _bar(n, steps, progress) as bar:
-        report = functools.partial(_report, bar, log, folder, runner.leave, time.monotonic())
+    latest, pending = {}, {}
+    began = (n, int(state.skipped), skip, time.monotonic())
+    tell = _Tell(log if hosts.speaks() else None, folder, *began)
+    state, look = runner.enter(state), _Look(watch, watch_every, steps)
+    with (
+        _signals() as received,
+        _bar(n, steps, progress and hosts.speaks()) as bar,
+        _ahead(make, n, steps, ahead) as batches,
+    ):
+        report = functools.partial(_report, tell, bar, runner.leave)
         try:
             enough = look.due(n) and look.watch(n, runner.leave(state))
-            while n < steps and not received and not enough:
-                state, metrics = runner.run(state, runner.feed(data(n)), due(method, n))
+            while n < steps and not enough and not _asked_to_stop(received, n, log_every):
+                state, metrics = runner.run(state, feed(next(batches)), due(method, n))
                 n, latest = n + 1, latest | metrics
                 report(pending)
                 if n % log_every == 0 or n == steps:
                     pending[n] = latest
                 if look.due(n):
-                    report(pending)
+                    report(pending, now=latest)
                     enough = look.watch(n, runner.leave(state))
                 if n % save_every == 0:
-                    report(pending)
+                    report(pending, now=latest)
                     saved = _store(runner.leave(state), folder, keep)
                 bar.update()
-            report(pending)
+            report(pending, now=latest)
         except KeyboardInterrupt:
+            if jax.process_count() > 1:  # the others are not at this step
+                raise
             received.append(signal.SIGINT)
+        except _NotFinite:
+            raise _stopped(method, runner, state, data, feed, folder, keep) from None
         if state.step.is_deleted():
             raise KeyboardInterrupt(f"stopped inside step {n}; {_kept(folder)}")
         if n != saved:
             _store(runner.leave(state), folder, keep)
-    if received:
-        _leave(received[0], f"stopped after {n} steps; {_kept(folder)}")
+    if n < steps and not enough:
+        number = received[0] if received else signal.SIGTERM  # sent to another process
+        _leave(number, f"stopped after {n} steps; {_kept(folder)}")
     return runner.leave(state)
+
+
+def replay(method: Method, folder: str | os.PathLike[str]) -> tuple[State, Batch, dict[str, Array]]:
+    """Make the step again that stopped a run for not being finite.
+
+    Returns the state before it, its batch and its metrics. It is one call of :func:`update`: within
+    ``with jax.debug_nans(True), jax.disable_jit():`` it ends at the operation that made the first
+    NaN. Raises FileNotFoundError if no step was kept in ``folder``.
+    """
+    folder = Path(folder).absolute()
+    step = checkpoints.latest_step(folder)
+    path = folder / f"nonfinite-{step}.npz"
+    if step is None or not path.exists():
+        raise FileNotFoundError(f"{folder} does not end in a step that was not finite")
+    like = jax.eval_shape(functools.partial(init_state, method), jax.random.key(0))
+    state = checkpoints.restore(folder, like).state
+    batch, _ = checkpoints.load_params(path)
+    return state, batch, update(method, state, batch, due(method, step))[1]
 
 
 def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Return the logged metrics of a run, in order.
 
-    Each row has "step", "seconds" since the start and the metrics, "player/name". Raises
-    FileNotFoundError if ``folder`` has no history.
+    Each row has "step", "seconds" since the start and the metrics, "player/name". The file is only
+    ever appended to: what a crash has cut short is left out, and so are the rows of steps that a
+    resumed run made again. Raises FileNotFoundError if ``folder`` has no history.
     """
-    whole_lines = (Path(folder) / HISTORY).read_text().split("\n")[:-1]
-    return [json.loads(line) for line in whole_lines]
+    rows: list[dict[str, Any]] = []
+    for line in (Path(folder) / HISTORY).read_text().split("\n"):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # cut short
+            continue
+        if "resumed" in row:
+            rows = [earlier for earlier in rows if earlier["step"] <= row["resumed"]]
+        else:
+            rows.append(row)
+    return rows
 
 
 HISTORY = "history.jsonl"
+SKIPPED = "skipped"
 
 
 class _Look(NamedTuple):
@@ -236,19 +365,123 @@ class _Look(NamedTuple):
         return self.watch is not None and n > 0 and (n % self.every == 0 or n == self.steps)
 
 
-def _runner(method: Method, parallel: str, devices: placement.Devices | None) -> placement.Runner:
+class _NotFinite(Exception):
+    """A step was not finite, and is to end the run."""
+
+
+class _Tell(NamedTuple):
+    """Whom to tell of metrics, and how the run began: its step, how many were skipped, when."""
+
+    log: Log | None
+    folder: Path | None
+    first: int
+    skipped: int
+    skip: bool
+    began: float
+
+
+def _runner(
+    method: Method,
+    parallel: placement.Parallel,
+    devices: placement.Devices | None,
+    accumulate: int = 1,
+    skip: bool = False,
+) -> placement.Runner:
     """The step as a function of the frozen trees too, on the devices asked for."""
+    devices = jax.devices() if devices is None else devices
+    unroll = devices[0].platform == "cpu"
 
     def step(
         state: State, batch: Batch, frozen: Any, *, active: tuple[str, ...], axis_name: str | None
     ) -> tuple[State, dict[str, Array]]:
-        return update(method._replace(frozen=frozen), state, batch, active, axis_name)
+        given = method._replace(frozen=frozen)
+        new, metrics = update(given, state, batch, active, axis_name, accumulate, unroll)
+        kept = accept(state, new, metrics, skip)
+        return kept, {**metrics, SKIPPED: kept.skipped}
 
     if parallel == "pmap":
-        return placement.by_pmap(step, method.frozen, devices or jax.local_devices())
+        return placement.by_pmap(step, method.frozen, devices)
     mesh = placement.mesh(devices)
     rule = placement.fsdp(mesh) if parallel == "fsdp" else placement.replicated(mesh)
     return placement.by_jit(step, method.frozen, mesh, rule)
+
+
+def _own_rows(data: Any, runner: placement.Runner) -> tuple[Callable[[int], Any], Any]:
+    """Batches, and how they are placed: those rows alone that this process needs, if it can be."""
+    size = getattr(data, "batch_size", None)
+    if size is None or jax.process_count() == 1:
+        return data, runner.feed
+    rows = runner.rows(size)
+    return (lambda n: data(n, rows)), (lambda batch: runner.feed(batch, rows, size))
+
+
+@contextlib.contextmanager
+def _ahead(
+    make: Callable[[int], Any], first: int, last: int, depth: int
+) -> Iterator[Iterator[Any]]:
+    """make(first), make(first + 1), ..., of which a thread makes ``depth`` in advance."""
+    if depth < 1:
+        yield map(make, range(first, last))
+        return
+    with concurrent.futures.ThreadPoolExecutor(1, "batches") as pool:
+        soon = range(first, min(first + depth, last))
+        coming = collections.deque(pool.submit(make, n) for n in soon)
+
+        def each() -> Iterator[Any]:
+            for n in range(first + depth, last + depth):
+                batch = coming.popleft().result()
+                if n < last:
+                    coming.append(pool.submit(make, n))
+                yield batch
+
+        try:
+            yield each()
+        finally:
+            for batch in coming:
+                batch.cancel()
+
+
+def _asked_to_stop(received: list[int], n: int, every: int) -> bool:
+    """Whether a signal came; of several processes to any, which they ask now and then."""
+    if jax.process_count() == 1:
+        return bool(received)
+    return n % every == 0 and hosts.anyone(bool(received))
+
+
+def _stopped(
+    method: Method,
+    runner: placement.Runner,
+    state: State,
+    data: Any,
+    feed: Callable[[Any], Any],
+    folder: Path | None,
+    keep: int,
+) -> FloatingPointError:
+    """What to raise for a step that was not finite, once it is kept: the state stands before it."""
+    before = runner.leave(state)
+    n, key = int(before.step), jax.random.fold_in(before.key, before.step)
+    batch = data(n)
+    kept = "nothing was saved, as no checkpoint folder was given"
+    if folder is not None:
+        _store(before._replace(skipped=jnp.zeros_like(before.skipped)), folder, keep)
+        path = folder / f"nonfinite-{n}.npz"
+        checkpoints.save_params(path, batch, {"step": n, "key": _numbers(key)})
+        kept = (
+            f"the state before it is the checkpoint of step {n} in {folder}, its batch and key are "
+            f"in {path.name}: jaxdiff.training.replay makes the step again"
+        )
+    _, metrics = runner.run(state, feed(batch), due(method, n))  # again, for its numbers
+    values = {k: np.asarray(v).tolist() for k, v in runner.leave(metrics).items()}
+    losses = {k: v for k, v in values.items() if k.endswith("/loss") and not np.isfinite(v)}
+    what = (
+        " and ".join(f"{k} is {v}" for k, v in losses.items())
+        or "the loss is finite but the update is not,"
+    )
+    return FloatingPointError(f"{what} in step {n}; {kept}")
+
+
+def _numbers(key: Key) -> list[int]:
+    return np.asarray(jax.random.key_data(key)).ravel().tolist()
 
 
 def _first_state(method: Method, key: Key, folder: Path | None, steps: int, resume: bool) -> State:
@@ -258,7 +491,7 @@ def _first_state(method: Method, key: Key, folder: Path | None, steps: int, resu
     like = jax.eval_shape(functools.partial(init_state, method), key)
     checkpoints.probe(folder, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)))
     if checkpoints.latest_step(folder) is None:
-        _truncate_history(folder, 0)
+        _mark_history(folder, 0)
         return init_state(method, key)
     if not resume:
         raise ValueError(f"{folder} holds checkpoints and resume is False; choose another folder")
@@ -268,7 +501,7 @@ def _first_state(method: Method, key: Key, folder: Path | None, steps: int, resu
         raise ValueError(f"{folder} holds a run with another key; use its key or another folder")
     if state.step > steps:
         raise ValueError(f"{folder} holds a run of {state.step} steps, more than {steps}")
-    _truncate_history(folder, int(state.step))
+    _mark_history(folder, int(state.step))
     return state
 
 
@@ -324,38 +557,55 @@ def _bar(first: int, steps: int, progress: bool) -> Any:
 
 
 def _report(
+    tell: _Tell,
     bar: Any,
-    log: Log | None,
-    folder: Path | None,
     leave: Callable[[Any], Any],
-    start: float,
     pending: dict[int, dict[str, Array]],
+    now: dict[str, Array] | None = None,
 ) -> None:
-    """Fetch, check and write the metrics in ``pending``, by step, and empty it.
+    """Fetch and write the metrics in ``pending``, by step, and empty it.
 
-    Called after the next step was dispatched, so that the device does not wait for the host.
+    Called after the next step was dispatched, so that the device does not wait for the host; with
+    the metrics of ``now`` where it does anyhow, for the state to be looked at or saved. Raises
+    _NotFinite if the run is to end.
     """
     while pending:
         step, metrics = pending.popitem()
-        row = {name: np.asarray(value).tolist() for name, value in leave(metrics).items()}
+        row = {k: v.tolist() for k, v in jax.device_get(leave(metrics)).items()}
+        skipped = row.pop(SKIPPED)
+        _check_skipped(tell, step, skipped)
         losses = {name: value for name, value in row.items() if name.endswith("/loss")}
-        for name, value in losses.items():
-            if not np.isfinite(value):
-                raise FloatingPointError(f"{name} is {value} after {step} steps; {_kept(folder)}")
-        bar.set_postfix(losses, refresh=False)
-        row = {"step": step, "seconds": round(time.monotonic() - start, 3), **row}
-        if folder is not None:
-            with (folder / HISTORY).open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        if log is not None:
-            log(step, row)
+        bar.set_postfix({**losses, SKIPPED: skipped} if skipped else losses, refresh=False)
+        seconds = round(time.monotonic() - tell.began, 3)
+        row = {"step": step, "seconds": seconds, **row, **({SKIPPED: skipped} if skipped else {})}
+        if tell.folder is not None and hosts.speaks():
+            _append(tell.folder, row)
+        if tell.log is not None:
+            tell.log(step, row)
+    if now:
+        _check_skipped(tell, None, int(jax.device_get(leave(now[SKIPPED]))))
 
 
-def _truncate_history(folder: Path, step: int) -> None:
-    """Drop the rows after ``step``, and a last line that was cut short."""
+def _check_skipped(tell: _Tell, step: int | None, skipped: int) -> None:
+    if skipped > 0 and not tell.skip:
+        raise _NotFinite
+    made, lost = 0 if step is None else step - tell.first, skipped - tell.skipped
+    if tell.skip and lost > max(10, made // 2) and step is not None:
+        raise FloatingPointError(
+            f"{lost} of the last {made} steps were not finite and were skipped; "
+            f"{_kept(tell.folder)}"
+        )
+
+
+def _append(folder: Path, row: dict[str, Any]) -> None:
+    with (folder / HISTORY).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _mark_history(folder: Path, step: int) -> None:
+    """Note that what follows continues from ``step``, on a line of its own whatever came before."""
     path = folder / HISTORY
-    if path.exists():
-        rows = [row for row in read_history(folder) if row["step"] <= step]
-        partial = path.with_suffix(".tmp")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        partial.replace(path)
+    if path.exists() and hosts.speaks():
+        with path.open("a") as file:
+            file.write("\n")
+        _append(folder, {"resumed": step})

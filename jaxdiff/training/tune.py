@@ -23,6 +23,7 @@ from jaxdiff.method import Method
 from jaxdiff.prediction import as_partial
 from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.table import Label, Table, load_table
+from jaxdiff.training import hosts
 from jaxdiff.training.checkpoint import fingerprint
 from jaxdiff.training.loop import fit
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -94,7 +95,7 @@ def tune(
         label = Label(found.table.name, found.table.label.options)  # nothing of what it was before
         table = dataclasses.replace(found.table, label=label)
         found = found._replace(table=table.described(**said, **scores, finished=finished))
-        if place is not None:
+        if place is not None and hosts.speaks():
             place.mkdir(parents=True, exist_ok=True)
             found.table.save(place / FILE)
         return found
