@@ -29,7 +29,9 @@ jaxdiff: fast sampling and distillation of diffusion models
 
 jaxdiff COMMAND --help explains a command's options. --traceback, with any command, shows where an
 error comes from. Compiled programs are kept for the next command in ~/.cache/jaxdiff, 2 GB at most;
-JAXDIFF_CACHE=DIR keeps them elsewhere, JAXDIFF_CACHE=off nowhere.
+JAXDIFF_CACHE=DIR keeps them elsewhere, JAXDIFF_CACHE=off nowhere. Started as several processes (by
+srun, mpirun, a Kubernetes job, on a TPU slice, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+and JAX_PROCESS_ID), a command is one run on all their devices.
 """
 CACHED = 2 << 30  # bytes of compiled programs
 
@@ -54,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parse, run = COMMANDS[command]
     config = parse(command, rest)
     use_cache()
+    from jaxdiff.training import hosts
+
+    try:
+        hosts.connect()  # before anything is computed
+    except (ValueError, RuntimeError) as error:
+        print(f"jaxdiff: several processes, but {error}", file=sys.stderr)
+        return 2
     if traceback:
         run(config)
         return 0

@@ -144,6 +144,7 @@ def test_the_exact_map_satisfies_every_identity(truth):
     assert jnp.max(jnp.abs(share - value)) > 0.1  # the derivative is not nothing
 
 
+@pytest.mark.slow
 def test_residuals_of_self_distillation_vanish_at_the_exact_map(truth, key):
     u, v, x, t, r = truth
     halves = flow_map.semigroup(), flow_map.semigroup(halfway=True)

@@ -63,6 +63,7 @@ def test_a_head_gives_a_logit_per_position(which, positions, layers):
         assert same[:, :start].all() and same[:, end:].all()
 
 
+@pytest.mark.slow
 def test_a_logit_is_two_layers_of_its_features():
     """W2 silu(norm(W1 f)) of a vector, with the projection of the class in it."""
     logits, params = made(which=(2,), num_classes=CLASSES)

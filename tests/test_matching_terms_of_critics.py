@@ -550,6 +550,7 @@ PENALISED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PENALISED)
 def test_the_approximate_penalty_is_the_change_of_the_logits_of_data(name):
     moved_for_the_penalty(*PENALISED[name])

@@ -306,7 +306,7 @@ def fit(
             raise KeyboardInterrupt(f"stopped inside step {n}; {_kept(folder)}")
         if n != saved:
             _store(runner.leave(state), folder, keep)
-    if n < steps and not enough:
+    if received or not (n == steps or enough):
         number = received[0] if received else signal.SIGTERM  # sent to another process
         _leave(number, f"stopped after {n} steps; {_kept(folder)}")
     return runner.leave(state)
