@@ -63,6 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError) as error:
         print(f"jaxdiff: several processes, but {error}", file=sys.stderr)
         return 2
+    if hosts.several() and command in ("demo", "export"):
+        print(
+            f"jaxdiff: {command} is for one process; JAXDIFF_HOSTS=off makes it one",
+            file=sys.stderr,
+        )
+        return 2
+    if not hosts.speaks():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if traceback:
         run(config)
         return 0
@@ -147,6 +155,7 @@ def sample(config: configs.Sample) -> None:
 
     from jaxdiff import runs
     from jaxdiff.report.images import image_grid
+    from jaxdiff.training import hosts
 
     model = runs.load_model(config.run)
     sampler = runs.make_sampler(model, config, config.steps)
@@ -157,6 +166,8 @@ def sample(config: configs.Sample) -> None:
         sampler, config.count, model.shape, labels, batch=config.batch, seed=config.seed,
         **runs.placed(config),
     )  # fmt: skip
+    if not hosts.speaks():
+        return
     image_grid(images[:100], columns=10).savefig(folder / "samples.png")
     arrays: dict[str, Any] = {"images": images} | ({} if labels is None else {"labels": labels})
     np.savez(folder / "samples.npz", **arrays)

@@ -9,12 +9,15 @@ import numpy as np
 from jaxdiff import config as configs
 from jaxdiff import runs
 from jaxdiff.data.dataset import Dataset, split, to_float
-from jaxdiff.metrics.features import batched, classifier_features, pixels
+from jaxdiff.metrics.features import Classifier, batched, classifier_features, pixels
 from jaxdiff.metrics.frechet import frechet_distance
 from jaxdiff.metrics.kernel import mmd2
 from jaxdiff.metrics.neighbours import prdc
 from jaxdiff.metrics.protocol import Floor, Score
 from jaxdiff.metrics.sliced import sliced_wasserstein
+from jaxdiff.training import hosts
+from jaxdiff.training.devices import over_batch
+from jaxdiff.typing import Array
 
 Images = np.ndarray
 
@@ -48,20 +51,32 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def make_judge(real: Dataset, reference: Dataset, kind: str = "classifier", seed: int = 0) -> Judge:
+def make_judge(
+    real: Dataset, reference: Dataset, kind: str = "classifier", seed: int = 0, **placing: Any
+) -> Judge:
     """A judge whose feature function is trained on ``real`` (if it has labels) and compares with
-    ``reference``.
+    ``reference``. placing: ``parallel`` and ``devices`` of
+    :func:`jaxdiff.training.devices.over_batch`.
     """
     shown = f"{len(reference)} images of {reference.name} that were set aside"
     if kind == "pixels" or real.labels is None:
         a, b = (pixels(to_float(d.images)) for d in (real, reference))
         return Judge(lambda x: pixels(x), "pixels", b, shown, a, seed)
     classifier, _ = classifier_features(to_float(real.images), real.labels, seed)
-    features, logits = batched(classifier.features), batched(classifier.logits)
+    features = batched(over_batch(_features, classifier, **placing))
+    logits = batched(over_batch(_logits, classifier, **placing))
     classify = lambda x: logits(x).argmax(axis=1)  # noqa: E731
     right = classify(to_float(reference.images)) == reference.labels
     a, b = (features(to_float(d.images)) for d in (real, reference))
     return Judge(features, "classifier", b, shown, a, seed, classify, float(np.mean(right)))
+
+
+def _features(classifier: Classifier, images: Array) -> Array:
+    return classifier.features(images)
+
+
+def _logits(classifier: Classifier, images: Array) -> Array:
+    return classifier.logits(images)
 
 
 def measure(
@@ -104,7 +119,8 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
         raise ValueError(
             f"the run makes images of shape {model.shape}, the reference has {data.shape}"
         )
-    judge = make_judge(*split(data, 0.5, config.seed), config.features, config.seed)
+    halves, placing = split(data, 0.5, config.seed), runs.placed(config)
+    judge = make_judge(*halves, config.features, config.seed, **placing)
     few = tuple(n for n in (1, 2, 4) if str(n) in model.about.get("samplers", {}))
     steps = config.steps or (few if model.student else (5, 10, 20))
     steps = (None,) if config.table else steps  # a table has its own
@@ -120,7 +136,7 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
             batch=config.batch,
             seed=config.seed,
             progress=progress,
-            **runs.placed(config),
+            **placing,
         )
         scores = measure(judge, images, labels)
         evaluations = sampler.table.nfe * (2 if config.guidance is not None else 1)
@@ -135,9 +151,12 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
     scored = Table(["sampler", "NFE", *names], rows, references=1)
     out = Path(config.out or Path(config.run) / "evaluation.html")
     everything: dict[str, Any] = {"config": configs.to_dict(config), "scores": numbers}
+    text = format_table(scored.headers, rows, references=1)
+    if not hosts.speaks():
+        return text
     path = write_page(
         out, f"Scores of {config.run}", judge.reference_name,
         [Section("Scores", ["Every row against the same real images."], [], [scored]), *sections],
         everything,
     )  # fmt: skip
-    return f"{format_table(scored.headers, rows, references=1)}\n\nreport: {path.resolve()}"
+    return f"{text}\n\nreport: {path.resolve()}"

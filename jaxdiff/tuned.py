@@ -1,6 +1,7 @@
 """Tuned samplers: what is behind ``jaxdiff tune`` and the tables of ``experiments.tuning``."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.training import hosts
 from jaxdiff.training.checkpoint import fingerprint
+from jaxdiff.training.devices import over_batch
 from jaxdiff.training.tune import FILE, Tuned, held_out
 from jaxdiff.training.tune import tune as descend
 from jaxdiff.tuning.flatten import flatten
@@ -81,7 +83,8 @@ def solve(
             every=every, folder=folder, about=about, **options,
         )  # fmt: skip
     else:
-        judge, score = held_out(task.denoiser, task.held, task.distance), DISTANCE
+        judge = held_out(task.denoiser, task.held, task.distance, **task.placing)
+        score = DISTANCE
         chosen = plan[order_of(task, plan)[0]]
         value = judge(chosen)
         found = Tuned(chosen.described(**(about or {}), held_out=value), value, value, 0)
@@ -190,7 +193,7 @@ def _blank(config: configs.Tune, **known: Any) -> Task:
     model = {"denoiser": lambda y, s: y, "pairs": none, "held": none, "data": none["start"]} | known
     return Task(
         nfe=1, low=config.low, high=config.high, updates=config.updates, rate=config.rate,
-        batch=config.batch, seed=config.seed, solver=chosen, **model,
+        batch=config.batch, seed=config.seed, solver=chosen, placing=runs.placed(config), **model,
     )  # fmt: skip
 
 
@@ -222,6 +225,7 @@ def _of_run(config: configs.Tune, model: runs.Model, progress: bool) -> tuple[Ta
     both = make_pairs(
         teacher, 2 * config.pairs, model.shape, jax.random.key(config.seed),
         labels=runs.class_labels(2 * config.pairs, model.classes), progress=progress,
+        spread=functools.partial(over_batch, **runs.placed(config)),
     )  # fmt: skip
     halves = [{k: v[rows] for k, v in both.items()} for rows in halves_of(config.pairs)]
     # On CPU gradients of convolutions are slow in a loop, and remat saves nothing outside of one.

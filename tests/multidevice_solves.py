@@ -2,6 +2,8 @@
 give each sample the numbers it has on one device.
 """
 
+import functools
+
 import jax
 
 jax.config.update("jax_enable_x64", True)
@@ -11,6 +13,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 
 import jaxdiff as jd  # noqa: E402
 from jaxdiff import grids, solvers  # noqa: E402
+from jaxdiff.runs import generate  # noqa: E402
+from jaxdiff.sampling.pairs import make_pairs  # noqa: E402
+from jaxdiff.training.devices import over_batch  # noqa: E402
+from jaxdiff.training.tune import held_out  # noqa: E402
 
 assert jax.device_count() == 8
 random = np.random.default_rng(1)
@@ -46,4 +52,35 @@ for number, (name, solve) in enumerate(SOLVES.items()):
     else:
         other = jax.pmap(solve)(x.reshape(8, 2, 2), index.reshape(8, 2)).reshape(single.shape)
     np.testing.assert_allclose(other, single, rtol=1e-9, atol=1e-9, err_msg=name)
+
+# what commands do: samples, pairs, scores; 20 rows do not divide over eight devices
+devices = jax.devices()
+unipc = jd.table(solvers.unipc, grids.karras(5))
+drawn = jd.Sampler(D, churned)
+pairs_of = functools.partial(
+    make_pairs, jd.Sampler(D, unipc), 20, (2,), key, progress=False, path=True
+)
+pairs = pairs_of()
+
+
+def made(**placing):
+    """Everything that is placed, by name."""
+    spread = functools.partial(over_batch, **placing)
+    given = {"batch": 9, "progress": False, **placing}
+    again = make_pairs(
+        jd.Sampler(D, unipc), 20, (2,), key, progress=False, path=True, spread=spread
+    )
+    judge = held_out(D, pairs, batch=16, **placing)
+    return {
+        "samples": generate(drawn, 20, (2,), **given),
+        "score": judge(jd.table(solvers.euler, grids.karras(5))),
+        **again,
+    }
+
+
+alone = made(devices=devices[:1])
+for parallel in ("jit", "fsdp", "pmap"):
+    for name, x in made(parallel=parallel).items():
+        np.testing.assert_allclose(x, alone[name], rtol=1e-5, atol=2e-5, err_msg=name)
+np.testing.assert_allclose(alone["image"], pairs["image"], rtol=1e-5, atol=2e-5)
 print("same everywhere")

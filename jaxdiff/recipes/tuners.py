@@ -64,6 +64,7 @@ class Task(NamedTuple):
     what a kernel distance compares. options: of :func:`jaxdiff.sample` in the objective. solver: to
     start from, with its options; the best by default. nearest: a tuned table of another number of
     evaluations, whose levels may be the start. usual: what :func:`handmade` gives, if it is known.
+    placing: ``parallel`` and ``devices`` of what is judged.
     """
 
     denoiser: Denoiser
@@ -85,6 +86,7 @@ class Task(NamedTuple):
     solver: Choice | None = None
     nearest: Table | None = None
     usual: Sequence[Recipe] | None = None
+    placing: Mapping[str, Any] = {}
 
 
 class Descent(NamedTuple):
@@ -155,7 +157,7 @@ def order_of(task: Task, tables: Sequence[Table]) -> list[int]:
 def _ordered(
     task: Task, pairs: Mapping[str, np.ndarray], tables: Sequence[Table], which: Sequence[int]
 ) -> list[int]:
-    judge = held_out(task.denoiser, pairs, task.distance)
+    judge = held_out(task.denoiser, pairs, task.distance, **task.placing)
     scores = {i: judge(tables[i]) for i in which}
     if not any(map(math.isfinite, scores.values())):
         raise ValueError("no sampler gives finite samples: does the denoiser give NaN?")
@@ -214,7 +216,8 @@ def descent(task: Task, family: Family, start: Table, **options: Any) -> Descent
         shape=task.pairs["start"].shape[1:], **options,
     )  # fmt: skip
     data = pair_batches(numbered(task.pairs), pairs_per_update(task), task.seed)
-    return Descent(method, start, data, held_out(task.denoiser, task.held, task.distance))
+    judge = held_out(task.denoiser, task.held, task.distance, **task.placing)
+    return Descent(method, start, data, judge)
 
 
 # Schedules

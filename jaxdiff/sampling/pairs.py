@@ -8,8 +8,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.prediction import as_partial
 from jaxdiff.sampling.sample import Sampler, start_noise, trajectory
-from jaxdiff.typing import Key
+from jaxdiff.typing import Array, Key
+
+
+def here(f: Callable[..., Any], given: Any, **static: Any) -> Callable[[Any], Any]:
+    """``f(given, batch)`` as a function of the batch, on the default device."""
+    return lambda batch: f(given, batch, **static)
 
 
 def make_pairs(
@@ -22,32 +28,42 @@ def make_pairs(
     batch: int = 512,
     path: bool = False,
     progress: bool = True,
+    spread: Callable[..., Callable[[Any], Any]] = here,
 ) -> dict[str, np.ndarray]:
     """Solve the teacher's ODE from ``count`` noises and keep both ends, the data of knowledge
     distillation and reflow.
 
     Returns "start" (count, *shape), the states at the sampler's highest level; "image", its
     samples; with ``path`` also "path" (count, A + 1, *shape), every accepted state; with labels
-    (count,) "label". Pair i depends on ``key`` and i alone. Raises ValueError for a stochastic
-    sampler.
+    (count,) "label". Pair i depends on ``key`` and i alone. spread: where the pairs are made:
+    :func:`jaxdiff.training.devices.over_batch` spreads them over several devices. Raises ValueError
+    for a stochastic sampler.
     """
     from tqdm import tqdm
 
     if teacher.table.stochastic:
         raise ValueError("pairs need a deterministic sampler; this one draws noise")
+    given = (as_partial(teacher.denoiser), teacher.table, key)
+    run = spread(_solved, given, shape=tuple(shape), path=path)
     parts: list[dict[str, Any]] = []
-    level = float(teacher.table.levels[0])
     with tqdm(total=count, desc="pairs", disable=not progress, leave=False) as bar:
         for first in range(0, count, batch):
             numbers = np.minimum(np.arange(first, first + batch), count - 1)
-            start = level * start_noise(key, jnp.asarray(numbers, jnp.int32), shape)
-            cond = None if labels is None else jnp.asarray(labels[numbers], jnp.int32)
-            states = np.asarray(trajectory(teacher.denoiser, teacher.table, start, cond).states)
-            kept = {"start": states[0], "image": states[-1]}
-            parts.append(kept | ({"path": np.moveaxis(states, 0, 1)} if path else {}))
+            cond = None if labels is None else np.asarray(labels[numbers], np.int32)
+            made = run((numbers.astype(np.int32), cond))
+            parts.append({k: np.asarray(x) for k, x in made.items()})
             bar.update(min(batch, count - first))
     pairs = {k: np.concatenate([part[k] for part in parts])[:count] for k in parts[0]}
     return pairs if labels is None else pairs | {"label": np.asarray(labels[:count], np.int32)}
+
+
+def _solved(given: Any, batch: Any, *, shape: tuple[int, ...], path: bool) -> dict[str, Array]:
+    """The pairs of these numbers and labels."""
+    (D, table, key), (numbers, cond) = given, batch
+    start = jnp.asarray(table.levels, jnp.float32)[0] * start_noise(key, numbers, shape)
+    states = trajectory(D, table, start, cond).states
+    ends = {"start": states[0], "image": states[-1]}
+    return ends | ({"path": jnp.moveaxis(states, 0, 1)} if path else {})
 
 
 def pair_batches(

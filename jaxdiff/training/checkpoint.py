@@ -286,7 +286,7 @@ def _sound(leaf: Leaf, x: np.ndarray) -> bool:
 def _storable_data(x: Any) -> Any:
     """What orbax takes: arrays of all processes as they are, those of this one alone as NumPy's."""
     data = _data(x)
-    alone = jax.process_count() > 1 and isinstance(data, jax.Array) and data.is_fully_addressable
+    alone = hosts.several() and isinstance(data, jax.Array) and data.is_fully_addressable
     return np.asarray(data) if alone else data
 
 

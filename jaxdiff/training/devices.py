@@ -267,7 +267,7 @@ def check_parallel(parallel: str) -> None:
 def _joined(tree: Any) -> Any:
     """Results of pmap with devices and their rows made one axis, in every process."""
     join = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-    if jax.process_count() == 1:
+    if not hosts.several():
         return jax.tree.map(join, tree)
     from jax.experimental import multihost_utils
 

@@ -67,6 +67,11 @@ def connect(environment: Mapping[str, str] = os.environ) -> str | None:
     return kind
 
 
+def several() -> bool:
+    """Whether other processes take part in this run."""
+    return jax.process_count() > 1
+
+
 def speaks() -> bool:
     """Whether this is the process that shows progress and writes what only one may write."""
     return jax.process_index() == 0
@@ -74,7 +79,7 @@ def speaks() -> bool:
 
 def anyone(flag: bool) -> bool:
     """Whether ``flag`` is True in any process. All must call it, at the same point of the run."""
-    if jax.process_count() == 1:
+    if not several():
         return flag
     from jax.experimental import multihost_utils
 
@@ -83,7 +88,7 @@ def anyone(flag: bool) -> bool:
 
 def wait_for_all(where: str) -> None:
     """Return when every process has come to the point called ``where``."""
-    if jax.process_count() > 1:
+    if several():
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(where)
@@ -91,7 +96,7 @@ def wait_for_all(where: str) -> None:
 
 def gather(value: Any) -> list[Any]:
     """What every process brought, in their order: plain values, as JSON has them. All must call."""
-    if jax.process_count() == 1:
+    if not several():
         return [value]
     from jax.experimental import multihost_utils
 

@@ -297,7 +297,7 @@ def fit(
                 bar.update()
             report(pending, now=latest)
         except KeyboardInterrupt:
-            if jax.process_count() > 1:  # the others are not at this step
+            if hosts.several():  # the others are not at this step
                 raise
             received.append(signal.SIGINT)
         except _NotFinite:
@@ -409,7 +409,7 @@ def _runner(
 def _own_rows(data: Any, runner: placement.Runner) -> tuple[Callable[[int], Any], Any]:
     """Batches, and how they are placed: those rows alone that this process needs, if it can be."""
     size = getattr(data, "batch_size", None)
-    if size is None or jax.process_count() == 1:
+    if size is None or not hosts.several():
         return data, runner.feed
     rows = runner.rows(size)
     return (lambda n: data(n, rows)), (lambda batch: runner.feed(batch, rows, size))
@@ -443,7 +443,7 @@ def _ahead(
 
 def _asked_to_stop(received: list[int], n: int, every: int) -> bool:
     """Whether a signal came; of several processes to any, which they ask now and then."""
-    if jax.process_count() == 1:
+    if not hosts.several():
         return bool(received)
     return n % every == 0 and hosts.anyone(bool(received))
 

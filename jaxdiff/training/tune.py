@@ -6,7 +6,6 @@ the best table so far is always a file, whatever happens, and the same call goes
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -25,8 +24,9 @@ from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.table import Label, Table, load_table
 from jaxdiff.training import hosts
 from jaxdiff.training.checkpoint import fingerprint
+from jaxdiff.training.devices import over_batch
 from jaxdiff.training.loop import fit
-from jaxdiff.typing import Array, Cond, Denoiser
+from jaxdiff.typing import Array, Denoiser
 
 Data = Callable[[int], Mapping[str, Any]]
 Judge = Callable[[Table], float]
@@ -122,36 +122,33 @@ def held_out(
     pairs: Mapping[str, np.ndarray],
     distance: Distance = squared,
     batch: int = 256,
+    **placing: Any,
 ) -> Judge:
     """The root of the mean distance of a table's samples to stored pairs' ends; lower is better.
 
     pairs: "start", "image" and perhaps "label", of :func:`jaxdiff.sampling.pairs.make_pairs`: other
-    ones than are tuned on. Raises ValueError without any pairs.
+    ones than are tuned on. batch: of them at a time. placing: ``parallel`` and ``devices`` of
+    :func:`jaxdiff.training.devices.over_batch`. Raises ValueError without any pairs.
     """
     count = len(pairs["start"])
     if not count:
         raise ValueError("held-out scores need at least one pair")
-    D = as_partial(denoiser)
-    chunks = [slice(i, min(i + batch, count)) for i in range(0, count, batch)]
+    known = {k: pairs[k] for k in ("start", "image", "label") if k in pairs}
+    chunks = [{k: x[i : i + batch] for k, x in known.items()} for i in range(0, count, batch)]
 
     def judge(table: Table) -> float:
-        real, keys = _in_float(table), ("start", "image", "label")
-        parts = ([_part(pairs.get(k), c) for k in keys] for c in chunks)
-        sums = [_total(D, real, *part, distance) for part in parts]
-        return float(np.sqrt(sum(map(float, sums)) / count))
+        given = (as_partial(denoiser), _in_float(table))
+        run = over_batch(_distances, given, distance=distance, **placing)
+        found = [np.asarray(run(chunk), np.float64) for chunk in chunks]
+        return float(np.sqrt(np.sum(np.concatenate(found)) / count))
 
     return judge
 
 
-@functools.partial(jax.jit, static_argnames="distance")
-def _total(
-    D: Denoiser, table: Table, start: Array, image: Array, label: Cond, distance: Distance
-) -> Array:
-    return jnp.sum(distance(sample(D, table, start, label), image))
-
-
-def _part(values: np.ndarray | None, rows: slice) -> Array | None:
-    return None if values is None else jnp.asarray(values[rows])
+def _distances(given: Any, pairs: Mapping[str, Array], *, distance: Distance) -> Array:
+    """The distance of each pair's end to a table's sample from its start."""
+    D, table = given
+    return distance(sample(D, table, pairs["start"], pairs.get("label")), pairs["image"])
 
 
 def _in_float(table: Table) -> Table:
