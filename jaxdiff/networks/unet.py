@@ -12,9 +12,7 @@ Group norm's and softmax's statistics are in float32 at least. Attention is two 
 softmax, because fused kernels have no forward-mode derivative, which consistency and flow-map
 training need.
 
-Keep the lowest map at 4x4 or more: on CPU, XLA computes a 3x3 convolution on a 2x2 map about twenty
-times slower than on a 4x4 one. The defaults suit 8x8 images (maps of 8 and 4); for 32x32 take
-multipliers such as (1, 2, 2, 2).
+The defaults suit 8x8 images (maps of 8 and 4); for 32x32 take multipliers such as (1, 2, 2, 2).
 """
 
 import math
@@ -24,6 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.networks.conv import Conv
 from jaxdiff.networks.embedding import Embedding, Features, LogVariance, sinusoidal, wide
 from jaxdiff.typing import Array, Cond, Outputs
 
@@ -92,10 +91,10 @@ class UNet(nn.Module):
             return h
 
         widths = [self.channels * m for m in self.multipliers]
-        h, skips = nn.Conv(widths[0], (3, 3), **kinds)(x.astype(dtype)), []
+        h, skips = Conv(widths[0], **kinds)(x.astype(dtype)), []
         for level, width in enumerate(widths):
             if level > 0:
-                h = nn.Conv(width, (3, 3), strides=2, **kinds)(h)
+                h = Conv(width, stride=2, **kinds)(h)
             for _ in range(self.blocks):
                 h = stage(h, width)
                 skips.append(h)
@@ -104,10 +103,10 @@ class UNet(nn.Module):
             for _ in range(self.blocks):
                 h = stage(jnp.concatenate([h, skips.pop()], axis=-1), width)
             if level > 0:
-                h = nn.Conv(widths[level - 1], (3, 3), **kinds)(_doubled(h))
+                h = Conv(widths[level - 1], **kinds)(_doubled(h))
         h = nn.silu(Norm(self.groups, self.param_dtype)(h))
         zero = nn.initializers.zeros
-        out = nn.Conv(x.shape[-1], (3, 3), kernel_init=zero, **kinds)(h).astype(x.dtype)
+        out = Conv(x.shape[-1], kernel_init=zero, **kinds)(h).astype(x.dtype)
         head = LogVariance(self.label_scale, self.features, self.param_dtype)
         log_variance = head(label) if self.log_variance else None
         return Outputs(out, log_variance, tuple(maps)) if full else out
@@ -147,12 +146,16 @@ class Norm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (c,), self.param_dtype).astype(dtype)
         bias = self.param("bias", nn.initializers.zeros, (c,), self.param_dtype).astype(dtype)
         groups = math.gcd(self.groups, c)
-        g = h.astype(dtype).reshape(h.shape[0], -1, groups, c // groups)
-        g = g - jnp.mean(g, axis=(1, 3), keepdims=True)
-        g = g * jax.lax.rsqrt(jnp.mean(g**2, axis=(1, 3), keepdims=True) + 1e-5)
-        return (g.reshape(h.shape) * scale[None, None, None] + bias[None, None, None]).astype(
-            h.dtype
-        )
+
+        def mean(g: Array) -> Array:
+            # Over space first, channel by channel: on CPU a third of the time of both at once.
+            m = jnp.mean(g, axis=(1, 2)).reshape(h.shape[0], groups, c // groups).mean(axis=2)
+            return jnp.repeat(m, c // groups, axis=1)[:, None, None]
+
+        g = h.astype(dtype)
+        g = g - mean(g)
+        g = g * (jax.lax.rsqrt(mean(g**2) + 1e-5) * scale[None, None, None])
+        return (g + bias[None, None, None]).astype(h.dtype)
 
 
 class Block(nn.Module):
@@ -168,12 +171,12 @@ class Block(nn.Module):
     def __call__(self, x: Array, e: Array, deterministic: bool) -> Array:
         """Map ``x`` (batch, height, width, any) to ``channels`` channels, given ``e``."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        h = nn.Conv(self.channels, (3, 3), **kinds)(nn.silu(Norm(self.groups, self.param_dtype)(x)))
+        h = Conv(self.channels, **kinds)(nn.silu(Norm(self.groups, self.param_dtype)(x)))
         modulation = nn.Dense(2 * self.channels, **kinds)(e)[:, None, None, :]
         scale, shift = jnp.split(modulation, 2, axis=-1)
         h = nn.silu(Norm(self.groups, self.param_dtype)(h) * (1 + scale) + shift)
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-        h = nn.Conv(self.channels, (3, 3), kernel_init=nn.initializers.zeros, **kinds)(h)
+        h = Conv(self.channels, kernel_init=nn.initializers.zeros, **kinds)(h)
         return h + (x if x.shape[-1] == self.channels else nn.Dense(self.channels, **kinds)(x))
 
 
