@@ -9,7 +9,8 @@ from jax.test_util import check_grads
 from jaxdiff.networks import conv
 from jaxdiff.networks.conv import Conv, by_matrix, convolve, in_parts
 
-CASES = [((5, 6, 7, 3), (3, 3), 1), ((4, 8, 8, 2), (3, 3), 2), ((3, 2, 2, 4), (3, 3), 1),
+CASES = [((5, 6, 7, 3), (3, 3), 1), ((8, 4, 4, 2), (3, 3), 1), ((4, 8, 8, 2), (3, 3), 2),
+         ((3, 2, 2, 4), (3, 3), 1),
          ((3, 2, 2, 4), (3, 3), 2), ((2, 1, 5, 3), (3, 3), 1), ((2, 4, 4, 2), (5, 5), 1),
          ((2, 5, 7, 2), (1, 1), 1), ((2, 7, 5, 2), (2, 3), 2)]  # fmt: skip
 
@@ -42,7 +43,7 @@ def test_every_form_is_the_sum(shape, size, stride):
         np.testing.assert_allclose(form(x, w, stride), exact, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape, size, stride", [CASES[0], CASES[3]])
+@pytest.mark.parametrize("shape, size, stride", [CASES[0], CASES[1], CASES[4]])
 def test_derivatives(shape, size, stride, monkeypatch):
     monkeypatch.setattr(conv, "PART", 2 * shape[1] * shape[2] * shape[3])
     x, w = draw(shape, size)
@@ -69,6 +70,7 @@ def test_parts_are_powers_of_two_and_only_where_there_are_weights_to_learn():
     count = lambda f, *args: str(jax.make_jaxpr(f)(*args)).count("conv_general_dilated[")  # noqa: E731
     assert count(lambda x: in_parts(x, w, 1, part=5 * 32), x) == 4  # 4 + 4 + 4 + 1 images
     assert count(lambda x: in_parts(x, w, 1, part=1), x) == 13
+    assert count(lambda x: in_parts(x, w, 1, part=5 * 32), x[:12]) == 3
     assert count(lambda x: in_parts(x, w, 1), x) == 1
     assert count(lambda x: convolve(x, w), x) == 1
     assert count(lambda x: jax.jvp(lambda x: convolve(x, w), (x,), (x,)), x) == 2
