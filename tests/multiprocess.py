@@ -2,8 +2,8 @@
 
     python multiprocess.py JOB FOLDER
 
-with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set. JOB "train" trains and
-samples in every way and leaves the numbers in FOLDER; "long" trains until it is told to stop.
+with the variables of a launcher set. JOB "train" trains and samples in every way and leaves the
+numbers in FOLDER; "long" trains until it is told to stop; "meet" notes who launched whom.
 """
 
 import os
@@ -113,11 +113,16 @@ def long(folder):
     fit(method(), Data(), steps=1_000_000, save_every=1_000_000, **kinds)
 
 
+def meet(folder):
+    (folder / f"process-{jax.process_index()}").write_text(str(hosts.gather(hosts.launched())))
+
+
 def main():
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_enable_x64", True)
-    assert hosts.connect() == "explicit" and hosts.connect() == "explicit"
-    {"train": train, "long": long}[sys.argv[1]](Path(sys.argv[2]))
+    kind = hosts.connect()
+    assert kind is not None and hosts.connect() == kind
+    {"train": train, "long": long, "meet": meet}[sys.argv[1]](Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,36 @@ def environment(count, **more):
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path, **more}
 
 
-def two_processes(job, folder):
+def explicit(port, number):
+    return dict(zip(hosts.EXPLICIT, (f"127.0.0.1:{port}", "2", str(number)), strict=True))
+
+
+def slurm(port, number):
+    """What srun sets."""
+    return {
+        "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": str(number),
+        "SLURM_LOCALID": str(number), "JAX_COORDINATOR_PORT": str(port),
+    }  # fmt: skip
+
+
+def open_mpi(port, number):
+    """What mpirun sets."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(number), "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
+        "JAX_COORDINATOR_PORT": str(port),
+    }  # fmt: skip
+
+
+def two_processes(job, folder, launcher=explicit):
     """Start two processes that share a job."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        port = free.getsockname()[1]
     started = []
     for number in range(2):
-        more = dict(zip(hosts.EXPLICIT, (address, "2", str(number)), strict=True))
+        more = launcher(port, number)
         command = [sys.executable, str(HERE / "multiprocess.py"), job, str(folder)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env=environment(2, **more), **pipes))
@@ -118,6 +140,15 @@ def test_a_signal_to_one_process_stops_and_saves_both(tmp_path):
     (step,) = checkpoint.steps(tmp_path / "long")
     assert step > 0 and step % 5 == 0
     assert all(f"stopped after {step} steps" in text for text in texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher, kind", [(slurm, "slurm"), (open_mpi, "ompi")])
+def test_processes_of_a_launcher_meet(tmp_path, launcher, kind):
+    codes, texts = finish(two_processes("meet", tmp_path, launcher))
+    assert codes == [0, 0], "\n".join(text[-3000:] for text in texts)
+    for number in range(2):
+        assert (tmp_path / f"process-{number}").read_text() == str([kind, kind])
 
 
 @pytest.mark.slow

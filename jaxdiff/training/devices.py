@@ -95,10 +95,15 @@ def place(tree: Any, rule: Rule) -> Any:
 
     def one(x: Any) -> Any:
         sharding = rule(x)
-        if sharding.is_fully_addressable or not _is_key(x):
+        known = isinstance(x, jax.Array) and not x.is_fully_addressable
+        if sharding.is_fully_addressable or known:
             return jax.device_put(x, sharding)
-        data = jax.device_put(jax.random.key_data(x), sharding)  # keys cannot cross processes
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        if _is_key(x):  # keys cannot be put together of pieces, their numbers can
+            data = one(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        # Not device_put, which would have all processes compare their trees, leaf by leaf.
+        here = np.asarray(_canonical(x))
+        return jax.make_array_from_callback(here.shape, sharding, lambda at: here[at])
 
     return jax.tree.map(one, tree)
 
