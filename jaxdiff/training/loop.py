@@ -7,7 +7,7 @@ A step is a pure function of (state, batch), and the batch a pure function of th
 run that was stopped anywhere and resumed gives the numbers of one that was not. With ``accumulate``
 the gradient is the mean of those of so many parts of the batch, one after the other.
 
-A step whose loss or new state is not finite is not made: the state stays as it was.
+A step of which a loss or a gradient is not finite is not made: the state stays as it was.
 
 The host decides which players are due and calls one compiled program for each combination: no
 control flow is compiled around a gradient, because XLA on CPU computes gradients of convolutions
@@ -109,11 +109,45 @@ def update(
     accumulate, ... and has a key of its own. unroll: without a loop over the parts, as XLA needs it
     on CPU. Returns the next state and the metrics, "player/loss" and "player/name".
     """
+    return _update(method, state, batch, active, axis_name, accumulate, unroll)[:2]
+
+
+def guarded_update(
+    method: Method, state: State, batch: Batch, active: tuple[str, ...], skip: bool, *how: Any
+) -> tuple[State, dict[str, Array]]:
+    """:func:`update`, unless a loss or a gradient is not finite: then the state stays as it was.
+
+    That is counted in ``skipped``, and with ``skip`` as a step; without, the state then stays for
+    good. The metrics tell ``skipped``.
+    """
+    new, metrics, fine = _update(method, state, batch, active, *how)
+    if not skip:
+        fine = fine & (state.skipped == 0)
+    kept = jax.tree.map(functools.partial(jnp.where, fine), new[:4], state[:4])
+    step, params, opt_state, averages = kept
+    skipped = state.skipped + (~fine).astype(jnp.int32)
+    step = new.step if skip else step
+    return State(step, params, opt_state, averages, state.key, skipped), {
+        **metrics,
+        SKIPPED: skipped,
+    }
+
+
+def _update(
+    method: Method,
+    state: State,
+    batch: Batch,
+    active: tuple[str, ...],
+    axis_name: str | None,
+    accumulate: int,
+    unroll: bool,
+) -> tuple[State, dict[str, Array], Array]:
+    """The next state, the metrics, and whether all losses and gradients were finite."""
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     params, opt_state, averages = dict(state.params), dict(state.opt_state), dict(state.ema)
-    metrics = {}
+    metrics, fine = {}, jnp.array(True)
     for position, (name, player) in enumerate(method.players.items()):
         if name not in active:
             continue
@@ -123,12 +157,20 @@ def update(
         out, grads = value(batch, jax.random.fold_in(key, position))
         if axis_name is not None:
             out, grads = jax.lax.pmean((out, grads), axis_name)
+        loss, extra = out
+        # Known before anything is updated, so that keeping the old numbers is part of one pass.
+        fine = fine & jnp.isfinite(loss) & _finite(grads)
         params[name], opt_state[name] = _descend(player, params[name], opt_state[name], grads)
         averages[name] = _averaged(player, averages[name], params[name], state.step)
-        loss, extra = out
         metrics |= {**{f"{name}/{k}": v for k, v in extra.items()}, f"{name}/loss": loss}
     new = State(state.step + 1, params, opt_state, averages, state.key, state.skipped)
-    return new, metrics
+    return new, metrics, fine
+
+
+def _finite(tree: Any) -> Array:
+    return functools.reduce(
+        jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)], jnp.array(True)
+    )
 
 
 def _accumulated(value: Callable[[Batch, Key], Any], parts: int, unroll: bool) -> Any:
@@ -163,32 +205,6 @@ def _accumulated(value: Callable[[Batch, Key], Any], parts: int, unroll: bool) -
 def _summed(dtype: Any) -> Any:
     """The type to add numbers in: their own, or the default for integers and booleans."""
     return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
-
-
-def accept(old: State, new: State, metrics: Mapping[str, Array], skip: bool) -> State:
-    """``new``; or ``old`` if a loss is not finite, or any number of ``new`` where ``old``'s was.
-
-    That is counted in ``skipped``, and with ``skip`` as a step. Without, the state then stays for
-    good as it was before that step.
-    """
-    losses = [v for name, v in metrics.items() if name.endswith("/loss")]
-    fine = _stays_finite(old[1:4], new[1:4])
-    for loss in losses:
-        fine = fine & jnp.isfinite(loss)
-    if not skip:
-        fine = fine & (old.skipped == 0)
-    kept = jax.tree.map(functools.partial(jnp.where, fine), new[:4], old[:4])
-    step, params, opt_state, averages = kept
-    skipped = old.skipped + (~fine).astype(jnp.int32)
-    return State(new.step if skip else step, params, opt_state, averages, old.key, skipped)
-
-
-def _stays_finite(old: Any, new: Any) -> Array:
-    """Whether all numbers that were finite still are."""
-    floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
-    pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
-    stays = [jnp.all(jnp.isfinite(b) | ~jnp.isfinite(a)) for a, b in pairs if floating(b)]
-    return jnp.all(jnp.stack(stays)) if stays else jnp.array(True)
 
 
 def _descend(player: Player, params: Params, opt_state: Any, grads: Params) -> tuple[Params, Any]:
@@ -246,7 +262,7 @@ def fit(
     for held-out scores; training ends where it returns True. A resumed run calls it for the step
     that it starts from, too: no step that was due is left out, whenever the run was stopped.
 
-    nonfinite: what to do where a loss, or a number that a step leaves behind, is not finite. "stop"
+    nonfinite: what to do where a loss or a gradient is not finite. "stop"
     raises FloatingPointError; the state before that step is kept as a checkpoint, and beside it the
     batch and key for :func:`replay`. "skip" makes the step without any update and counts it
     (``State.skipped``, "skipped" in the history), until most steps of a run are such.
@@ -395,9 +411,7 @@ def _runner(
         state: State, batch: Batch, frozen: Any, *, active: tuple[str, ...], axis_name: str | None
     ) -> tuple[State, dict[str, Array]]:
         given = method._replace(frozen=frozen)
-        new, metrics = update(given, state, batch, active, axis_name, accumulate, unroll)
-        kept = accept(state, new, metrics, skip)
-        return kept, {**metrics, SKIPPED: kept.skipped}
+        return guarded_update(given, state, batch, active, skip, axis_name, accumulate, unroll)
 
     if parallel == "pmap":
         return placement.by_pmap(step, method.frozen, devices)
@@ -473,10 +487,7 @@ def _stopped(
     _, metrics = runner.run(state, feed(batch), due(method, n))  # again, for its numbers
     values = {k: np.asarray(v).tolist() for k, v in runner.leave(metrics).items()}
     losses = {k: v for k, v in values.items() if k.endswith("/loss") and not np.isfinite(v)}
-    what = (
-        " and ".join(f"{k} is {v}" for k, v in losses.items())
-        or "the loss is finite but the update is not,"
-    )
+    what = " and ".join(f"{k} is {v}" for k, v in losses.items()) or "a gradient is not finite"
     return FloatingPointError(f"{what} in step {n}; {kept}")
 
 
