@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from jaxdiff import networks
-from jaxdiff.networks import MLP, UNet, from_equinox, from_linen, from_nnx, init
+from jaxdiff.networks import MLP, DiT, UNet, dit, from_equinox, from_linen, from_nnx, graft, init
 
 # Compilation is what costs here, so do without the optimisations.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -21,6 +21,7 @@ F32, F64 = jnp.float32, jnp.float64
 VECTOR, IMAGE = (3,), (8, 8, 2)
 UNET = {"channels": 8, "groups": 4, "embedding": 8, "num_classes": 3}
 ONE_LEVEL = {**UNET, "multipliers": (1,)}
+DIT = {"patch": 4, "width": 16, "depth": 2, "heads": 2, "num_classes": 3}
 
 
 def random_like(params, dtype=None, seed=0):
@@ -75,6 +76,7 @@ CASES = {
         *linen(MLP(16, 2, residual=False, num_classes=3, dropout=0.5), VECTOR),
     ),
     "unet": lambda: (IMAGE, *linen(UNet(**UNET, attention=(4,), heads=2, dropout=0.5), IMAGE)),
+    "dit": lambda: (IMAGE, *linen(DiT(**DIT, dropout=0.5, remat=True), IMAGE)),
     "nnx": lambda: (VECTOR, *adapted(from_nnx(Nnx(nnx.Rngs(0))))),
     "equinox": lambda: (VECTOR, *adapted(from_equinox(Equinox(jax.random.key(0))))),
 }
@@ -165,7 +167,7 @@ def test_equal_networks_share_one_compilation(case):
 # --- dtypes
 
 
-@pytest.mark.parametrize("module", [MLP(16, 2), UNet(**ONE_LEVEL)])
+@pytest.mark.parametrize("module", [MLP(16, 2), UNet(**ONE_LEVEL), DiT(**DIT)])
 def test_compute_dtype_is_applied_at_the_boundary(module):
     shape = VECTOR if isinstance(module, MLP) else IMAGE
     network, params = linen(module, shape)
@@ -186,12 +188,15 @@ def test_compute_dtype_is_applied_at_the_boundary(module):
     assert all(g.dtype == F32 for g in jax.tree.leaves(gradient))
 
 
-def test_statistics_are_in_float32_for_a_half_precision_network():
-    module = UNet(**UNET, attention=(4,), heads=2, dtype=jnp.bfloat16)
-    network, params = linen(module, IMAGE)
+@pytest.mark.parametrize(
+    "module, work",
+    [(UNet(**UNET, attention=(4,), heads=2), "conv_general_dilated"), (DiT(**DIT), "dot_general")],
+)
+def test_statistics_are_in_float32_for_a_half_precision_network(module, work):
+    network, params = linen(module.clone(dtype=jnp.bfloat16), IMAGE)
     x, label = np.ones((2, *IMAGE), np.float32), np.ones(2, np.float32)
     program = str(jax.make_jaxpr(network)(params, x, label))
-    assert re.search(r":bf16\[[\d,]*\] = conv_general_dilated", program)
+    assert re.search(rf":bf16\[[\d,]*\] = {work}", program)
     assert re.search(r":f32\[[\d,]*\] = exp ", program)  # the softmax
     assert not re.search(r":bf16\[[\d,]*\] = (exp|rsqrt|reduce_sum|reduce_max)\b", program)
 
@@ -326,6 +331,172 @@ def test_attention_is_softmax_attention():
         mixed.append(w / w.sum(1, keepdims=True) @ v[:, head])
     mixed = np.concatenate(mixed, axis=1) @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
     np.testing.assert_allclose(out, x + mixed.reshape(x.shape), rtol=1e-9)
+
+
+# --- DiT
+
+
+def test_the_parameters_of_a_dit():
+    """A closed form, with W the width, p the patch, c the channels, r the ratio of the perceptron:
+    patches p^2 c W + W; embedding 2 (W^2 + W), or W^2 more for each label beyond the first;
+    classes (C + 1) W; a block 6 W^2 + 6 W of modulation, 4 W^2 + 4 W of attention and
+    2 r W^2 + (r + 1) W of perceptron; at the end 2 W^2 + 2 W and W p^2 c + p^2 c.
+    """
+
+    def closed(W, p, depth, c, r=4, C=None, labels=1):
+        block = (10 + 2 * r) * W**2 + (11 + r) * W
+        ends = (2 * W + 1) * p**2 * c + W + 2 * W**2 + 2 * W
+        classes = 0 if C is None else (C + 1) * W
+        return depth * block + ends + (labels + 1) * W**2 + 2 * W + classes
+
+    def counted(module, shape, labels=1):
+        draw = lambda key: init(module, key, shape, labels=labels)  # noqa: E731
+        return networks.count_parameters(jax.eval_shape(draw, jax.random.key(0)))
+
+    base = DiT(patch=4, width=768, depth=12, heads=12)  # DiT-B/4, of 130 M in the paper's table 1
+    assert counted(base, (32, 32, 3)) == closed(768, 4, 12, 3) == 129_977_136
+    other = DiT(2, 24, 3, 3, 2, num_classes=5)
+    assert counted(other, (6, 4, 2), labels=2) == closed(24, 2, 3, 2, r=2, C=5, labels=2)
+
+
+def test_positions_are_waves_of_row_and_column():
+    """A width of 8 has the frequencies 1 and 1/100; row by row."""
+    found = dit.positions(2, 3, 8)
+    assert found.shape == (6, 8)
+    waves = lambda i: [np.sin(i), np.sin(i / 100), np.cos(i), np.cos(i / 100)]  # noqa: E731
+    np.testing.assert_allclose(found[5], [*waves(1), *waves(2)], rtol=1e-12)
+    np.testing.assert_allclose(found[2], [0, 0, 1, 1, *waves(2)], rtol=1e-12)
+    np.testing.assert_allclose(found[3], [*waves(1), 0, 0, 1, 1], rtol=1e-12)
+
+
+def test_patches_moved_with_their_positions_give_the_output_moved(monkeypatch):
+    """A transformer knows of the order of its tokens by their positions alone."""
+    network, params = linen(DiT(**{**DIT, "patch": 2}), (4, 6, 2))
+    rng = np.random.default_rng(0)
+    x, order, plain = rng.standard_normal((2, 4, 6, 2)), rng.permutation(6), dit.positions
+    moved = np.array(dit._image(dit._patches(x, 2)[:, order], x.shape, 2))
+    made = lambda: jit(lambda x: network(params, x, np.array([0.2, 0.7])))  # noqa: E731
+    at = made()
+    out, other = at(x), at(moved)
+    monkeypatch.setattr(dit, "positions", lambda *shape: plain(*shape)[order])
+    expected = dit._image(dit._patches(out, 2)[:, order], x.shape, 2)
+    np.testing.assert_allclose(made()(moved), expected, rtol=0, atol=1e-10 * np.max(np.abs(out)))
+    assert np.max(np.abs(other - expected)) > 1e-3  # with positions where they were
+
+
+def test_patches_are_squares_of_the_image_row_by_row():
+    x = np.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    patches = dit._patches(x, 2)
+    assert patches.shape == (2, 6, 12)
+    np.testing.assert_array_equal(patches[1, 4], x[1, 2:4, 2:4].ravel())
+    np.testing.assert_array_equal(dit._image(patches, x.shape, 2), x)
+
+
+def test_a_fresh_dit_is_the_zero_function_its_blocks_the_identity_and_it_can_learn():
+    module = DiT(4, 8, 1, 2)
+    network, params = from_linen(module), init(module, jax.random.key(0), IMAGE)
+    x = np.asarray(np.random.default_rng(0).standard_normal((2, *IMAGE)), np.float32)
+
+    @jit
+    def outputs_and_gradient(params):
+        def loss(params):
+            out = network(params, x, jnp.ones(2, F32), full=True)
+            return jnp.mean((out.value - 1.0) ** 2), out
+
+        gradient, out = jax.grad(loss, has_aux=True)(params)
+        return out, gradient
+
+    out, gradient = outputs_and_gradient(params)
+    np.testing.assert_array_equal(out.value, 0.0)
+    tokens = dit._patches(x, 4) @ np.asarray(params["Dense_0"]["kernel"]) + dit.positions(2, 2, 8)
+    (found,) = out.features
+    np.testing.assert_allclose(found, tokens.reshape(2, 2, 2, 8), rtol=1e-4, atol=1e-5)
+    assert np.max(np.abs(gradient["Dense_2"]["kernel"])) > 1e-3
+
+
+def test_a_dit_block_is_attention_and_a_perceptron_each_modulated_and_gated():
+    module = dit.Block(2, 3, 0.0, F64, F64)
+    rng = np.random.default_rng(0)
+    h, e = rng.standard_normal((1, 5, 4)), rng.standard_normal((1, 4))
+    params = random_like(jax.eval_shape(module.init, jax.random.key(0), h, e, True)["params"])
+    out = jit(lambda p: module.apply({"params": p}, h, e, True))(params)
+    dense = lambda i, x: x @ params[f"Dense_{i}"]["kernel"] + params[f"Dense_{i}"]["bias"]  # noqa: E731
+
+    def norm(x):
+        return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-6)
+
+    x = h[0]
+    a1, b1, g1, a2, b2, g2 = np.split(dense(0, e[0])[None], 6, axis=1)
+    q, k, v = np.split(dense(1, norm(x) * (1 + a1) + b1), 3, axis=1)
+    mixed = []
+    for head in (slice(0, 2), slice(2, 4)):
+        w = np.exp(q[:, head] @ k[:, head].T / np.sqrt(2))
+        mixed.append(w / w.sum(1, keepdims=True) @ v[:, head])
+    x = x + g1 * dense(2, np.concatenate(mixed, axis=1))
+    r = dense(3, norm(x) * (1 + a2) + b2)
+    gelu = 0.5 * r * (1 + np.tanh(np.sqrt(2 / np.pi) * (r + 0.044715 * r**3)))
+    np.testing.assert_allclose(out[0], x + g2 * dense(4, gelu), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_remat_changes_neither_parameters_nor_gradient_and_keeps_less():
+    module = DiT(**{**DIT, "depth": 1}, dropout=0.5)
+    network, params = linen(module, IMAGE)
+    again, same = linen(module.clone(remat=True), IMAGE)
+    jax.tree.map(np.testing.assert_array_equal, params, same)
+    params = random_like(params, F64)
+    x, label, key = np.ones((2, *IMAGE)), np.ones(2), jax.random.key(0)
+    gradients, kept = [], []
+    for one in (network, again):
+        loss = lambda p, one=one: jnp.sum(one(p, x, label, key=key) ** 2)  # noqa: E731
+        gradients.append(jit(jax.grad(loss))(params))
+        residuals = jax.eval_shape(lambda p, loss=loss: jax.vjp(loss, p)[1], params)
+        kept.append(networks.count_parameters(residuals))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *gradients)
+    assert kept[1] < 0.8 * kept[0]
+
+
+def test_a_dit_is_grafted_onto_one_of_two_labels_and_a_log_variance():
+    network, params = linen(DiT(**DIT), IMAGE)
+    larger = DiT(**DIT, log_variance=True)
+    draw = lambda key: init(larger, key, IMAGE, labels=2)  # noqa: E731
+    onto = random_like(jax.eval_shape(draw, jax.random.key(0)), seed=1)
+    x, label, second = np.ones((2, *IMAGE)), np.array([0.2, 0.7]), np.array([0.5, 0.1])
+    out = jit(network)(params, x, label)
+    both = jit(functools.partial(from_linen(larger), full=True))
+    grown = both(graft(params, onto), x, np.stack([label, second], axis=1))
+    np.testing.assert_allclose(grown.value, out, rtol=0, atol=1e-9 * np.max(np.abs(out)))
+    assert grown.log_variance.shape == (2,) and np.ptp(grown.log_variance) > 1e-3
+
+
+def test_a_head_on_the_maps_of_a_dit_sees_images():
+    network, params = linen(DiT(**DIT), IMAGE)
+    logits, draw = networks.feature_head(network, params, IMAGE, width=8)
+    x = np.asarray(np.random.default_rng(0).standard_normal((3, *IMAGE)), np.float32)
+    maps = jit(lambda x: network(params, x, np.ones(3, np.float32), full=True).features)(x)
+    head = jax.eval_shape(draw, jax.random.key(0))
+    assert sorted(p["kernel"].shape for p in head.values() if "kernel" in p) == [
+        *[(3, 3, 16, 8)] * 2,
+        *[(8, 1)] * 2,
+    ]
+    found = jit(logits)(random_like(head), maps)
+    assert found.shape == (3, 2 * 4) and np.std(found) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "change, x, message",
+    [
+        ({}, (2, 8, 6, 1), "divisible by 4; got 8x6"),
+        ({"width": 18}, (2, 8, 8, 1), "divisible by 4; got 18"),
+        ({"heads": 3}, (2, 8, 8, 1), "3 heads do not divide a width of 16"),
+        ({}, (8, 8, 1), "takes x"),
+        ({}, (3, 8, 8, 1), "takes x"),
+    ],
+)
+def test_a_dit_refuses_what_does_not_fit(change, x, message):
+    module = DiT(**{**DIT, **change})
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.ones(x), jnp.ones(2)))
 
 
 # --- adapters and initialisation

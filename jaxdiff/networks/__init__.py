@@ -12,6 +12,7 @@ from jaxdiff.networks.adapters import (
     init,
 )
 from jaxdiff.networks.critic import pair_critic
+from jaxdiff.networks.dit import DiT
 from jaxdiff.networks.embedding import Embedding, class_index, fourier, sinusoidal
 from jaxdiff.networks.heads import FeatureHead, feature_head
 from jaxdiff.networks.mlp import MLP
@@ -19,6 +20,7 @@ from jaxdiff.networks.unet import UNet
 
 __all__ = [
     "MLP",
+    "DiT",
     "Embedding",
     "FeatureHead",
     "UNet",
