@@ -9,10 +9,14 @@ import difflib
 import json
 import os
 import pathlib
+import sys
 import types
 import typing
 from typing import Any, Literal, TypeVar
 
+from jaxdiff.files import read_json
+
+LARGEST = 1 << 63  # beyond it an integer is no number of anything
 C = TypeVar("C")
 Parallel = Literal["jit", "fsdp", "pmap"]
 SolverName = Literal[
@@ -124,7 +128,7 @@ class Train:
     accumulate: int = 1
     """Take the batch in so many parts, one after the other: memory for one part is enough."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """A step whose loss or outcome is not finite ends the run, its batch kept for a replay, or is
+    """A step whose loss or gradient is not finite ends the run, its batch kept for a replay, or is
     skipped and counted.
     """
 
@@ -163,7 +167,7 @@ class Distill:
     accumulate: int = 1
     """Take the batch in so many parts, one after the other: memory for one part is enough."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """A step whose loss or outcome is not finite ends the run, its batch kept for a replay, or is
+    """A step whose loss or gradient is not finite ends the run, its batch kept for a replay, or is
     skipped and counted.
     """
 
@@ -361,7 +365,11 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[C], values: dict[str, Any], where: str = "config") -> C:
-    """A configuration from plain values. Raises ValueError naming an unknown or missing field."""
+    """A configuration from plain values. Raises ValueError naming a field that is unknown, missing
+    or of another type.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} should hold the fields of {kind.__name__}")
     hints, fields = typing.get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values = {k: v for k, v in values.items() if k != "kind"}
     for name in values:
@@ -373,16 +381,31 @@ def from_dict(kind: type[C], values: dict[str, Any], where: str = "config") -> C
             )
     try:
         return kind(**{k: _plain(hints[k], v, f"{where}.{k}") for k, v in values.items()})
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 
 def _plain(hint: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if dataclasses.is_dataclass(option) and isinstance(value, dict):
-            return from_dict(option, value, where)  # type: ignore[arg-type]
-    return tuple(value) if isinstance(value, list) else value
+    """The value of a field of a type, made of what JSON knows. ValueError for another type."""
+    origin, of = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):  # X | None
+        return None if value is None else _plain(of[0], value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_plain(of[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {k: _plain(of[1], v, f"{where}.{k}") for k, v in value.items()}
+    if origin is typing.Literal and value in of:
+        return value
+    if hint is float and type(value) in (int, float) and abs(value) < sys.float_info.max:
+        return value
+    if hint in (bool, str) and type(value) is hint:
+        return value
+    if hint is int and type(value) is int and abs(value) < LARGEST:
+        return value
+    named = hint.__name__ if isinstance(hint, type) else str(hint).removeprefix("typing.")
+    raise ValueError(f"{where} should be of type {named}, not {value!r:.60}")
 
 
 def save(config: Any, folder: str | os.PathLike) -> None:
@@ -407,8 +430,8 @@ def load(folder: str | os.PathLike) -> Train | Distill:
     if not path.exists():
         raise FileNotFoundError(f"{folder} is not a run: it has no config.json")
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         kind = {"Train": Train, "Distill": Distill}[values["kind"]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
     return from_dict(kind, values, str(path))

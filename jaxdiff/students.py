@@ -8,6 +8,7 @@ network is told (a guidance weight, a number of steps).
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from jaxdiff import runs
 from jaxdiff.distill.mean_flow import saturating
 from jaxdiff.distill.stages import Stage
 from jaxdiff.distill.trajectory_operator import nearest
+from jaxdiff.files import real_array
 from jaxdiff.prediction import conditioned_call, denoiser
 from jaxdiff.process import EDM, VP, RectifiedFlow, TrigFlow
 from jaxdiff.recipes import RECIPES, Goal
@@ -146,29 +148,48 @@ def encode(D: Any) -> dict[str, Any]:
 
 
 def decode(text: dict[str, Any], module: Any, params: Params) -> Any:
-    """The denoiser that :func:`encode` described."""
+    """The denoiser that :func:`encode` described. ValueError for what it cannot have said."""
+    try:
+        return _decoded(text, module, params)
+    except Exception as error:  # as many types as there are mistakes
+        raise ValueError(f"a student's denoiser cannot be {text!r:.60}: {error!r}") from error
+
+
+def _decoded(text: dict[str, Any], module: Any, params: Params) -> Any:
     from jaxdiff.networks.adapters import from_linen
     from jaxdiff.networks.temporal import Temporal
 
     if "wrapper" in text:
         numbers = [_arrays(given) for given in text["arguments"]]
-        first = decode(text["of"], module, params)
+        first = _decoded(text["of"], module, params)
         return jax.tree_util.Partial(WRAPPERS[text["wrapper"]], first, *numbers)
+    if type(text["log_variance"]) is not bool:
+        raise TypeError("'log_variance' should be true or false")
     module = module.clone(log_variance=text["log_variance"])
-    network: Any = Temporal(module) if text["network"] == "Temporal" else from_linen(module)
+    made = {"Linen": from_linen, "Temporal": Temporal}[text["network"]]
     name, fields = text["process"]
     return denoiser(
-        network, params,
-        prediction=text["prediction"], process=PROCESSES[name](**fields),
-        sigma_data=text["sigma_data"], sigma_min=text["sigma_min"], label=LABELS[text["label"]],
+        made(module), params, prediction=text["prediction"],
+        process=PROCESSES[name](**{k: _number(v) for k, v in fields.items()}),
+        sigma_data=_number(text["sigma_data"]), sigma_min=_number(text["sigma_min"]),
+        label=LABELS[text["label"]],
     )  # fmt: skip
+
+
+def _number(given: Any) -> float:
+    if type(given) not in (int, float) or not math.isfinite(given):
+        raise TypeError(f"{given!r:.60} is not a number")
+    return float(given)
 
 
 def _arrays(given: Any) -> Any:
     """An argument of a wrapper: an array, or a dictionary of arrays."""
     if isinstance(given, dict):
         return {k: _arrays(v) for k, v in given.items()}
-    return jnp.asarray(given, jnp.float32)
+    numbers = real_array(given)
+    if not (np.abs(numbers) < np.finfo(np.float32).max).all():
+        raise ValueError(f"{given!r:.60} is not finite in single precision")
+    return jnp.asarray(numbers, jnp.float32)
 
 
 def blend(a: Any, b: Any, w: float) -> Any:

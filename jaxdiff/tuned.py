@@ -16,6 +16,7 @@ from jaxdiff import config as configs
 from jaxdiff import runs, solvers
 from jaxdiff.data.dataset import to_float
 from jaxdiff.distance import Distance, of_features, pseudo_huber, squared
+from jaxdiff.files import read_json
 from jaxdiff.grids import karras
 from jaxdiff.recipes.tuners import DISTANCE, TUNERS, Descent, Task, check, handmade, order_of
 from jaxdiff.sampling.pairs import make_pairs
@@ -167,7 +168,9 @@ def _begin(config: configs.Tune) -> None:
     """Keep the configuration in the folder; refuse a folder that was begun with another."""
     path, own = Path(config.out) / "tune.json", _settings(config)
     if path.exists():
-        known = json.loads(path.read_text())
+        known = read_json(path)
+        if not isinstance(known, dict):
+            raise ValueError(f"{path} is damaged: it should hold the settings of jaxdiff tune")
         other = [k for k in own if known.get(k) != own[k]]
         if other:
             listed = "; ".join(f"{k}: {known.get(k)!r} there, {own[k]!r} here" for k in other)

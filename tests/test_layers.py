@@ -7,7 +7,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1] / "jaxdiff"
 LAYERS = [
-    {"typing"},
+    {"typing", "files"},
     {"method", "process"},
     {"prediction", "exact", "grids", "distance"},
     {"solvers"},

@@ -61,7 +61,7 @@ def test_what_cannot_be_saved_is_refused(params):
     student = Student(from_linen(MODULE), params[1], label=lambda s: s)
     with pytest.raises(TypeError, match="cannot be saved"):
         students.encode(student.denoiser(params[1]))
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="os.system"):
         students.decode({"wrapper": "os.system", "of": {}, "arguments": []}, MODULE, params[1])
 
 

@@ -6,7 +6,7 @@ the top-level ones are the classes. A ``dataset.json`` in the folder overrides t
 Zip: images at any depth, and optionally ``dataset.json`` with {"labels": [[name, class], ...]} or
 {"labels": null}, names relative to where it lies: the format written by the EDM and StyleGAN
 dataset tools. Nothing is ever unpacked to disk, and declared sizes are checked before anything is
-read.
+read (:func:`jaxdiff.files.open_archive`).
 
 Npz: ``images`` and ``labels`` (or ``arr_0`` and ``arr_1``), or ``train_images``, ``train_labels``,
 ``test_images``, ``test_labels`` (or ``x_train``, ``y_train``, ...). Images (n, h, w) get a channel.
@@ -16,28 +16,27 @@ negative, which the ``source`` of the data set states.
 Images in files are grey (one channel) if all of them are, else RGB; transparency is dropped.
 """
 
-import contextlib
 import dataclasses
 import io
-import json
 import pathlib
-import struct
 import warnings
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from jaxdiff.data.dataset import Dataset
+from jaxdiff.files import check_names, open_archive, parse_json, read_array, read_member, reading
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # no other: for EPS, say, PIL starts a program
 LARGEST_FILE = 1 << 28
 LARGEST_TOTAL = 1 << 36
+LARGEST_CLASS = (1 << 20) - 1
 
 Read: TypeAlias = Callable[[str], bytes]
 
@@ -84,7 +83,19 @@ def load(
     for name, value in (("limit", limit), ("size", size)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    options = Options(limit, size, grayscale, labelled, progress)
+    try:
+        return _load(path, split, Options(limit, size, grayscale, labelled, progress))
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise ValueError(
+            f"{path} does not fit into memory ({error}); pass size= or limit="
+        ) from error
+
+
+def _load(path: pathlib.Path, split: str, options: Options) -> Dataset:
     if path.suffix.lower() == ".npz":
         return _load_npz(path, split, options)
     if split != "train":
@@ -104,30 +115,33 @@ def _load_folder(path: pathlib.Path, options: Options) -> Dataset:
     names = _images(files)
     index, labels = path / "dataset.json", None
     if options.labelled and index.exists():
-        labels = _json_labels(index.read_bytes(), "", names, str(index))
+        labels = _json_labels(_bounded(index), "", names, str(index))
     elif options.labelled:
         labels = _folder_labels(names, path)
-    return _dataset(path, names, labels, lambda name: (path / name).read_bytes(), options)
+    return _dataset(path, names, labels, lambda name: _bounded(path / name), options)
+
+
+def _bounded(file: pathlib.Path) -> bytes:
+    if (size := file.stat().st_size) > LARGEST_FILE:
+        raise ValueError(f"{file} has {size} bytes; the limit is {LARGEST_FILE}")
+    return file.read_bytes()
 
 
 def _load_zip(path: pathlib.Path, options: Options) -> Dataset:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a complete zip file (truncated?): {error}") from error
-    with archive:
+    with open_archive(path) as archive:
         _check_members(archive, path, LARGEST_FILE)
         names = _images(archive.namelist())
+        check_names(archive, path, set(archive.namelist()) - set(names))
         indices = [n for n in archive.namelist() if n.split("/")[-1] == "dataset.json"]
         if len(indices) > 1:
             raise ValueError(f"{path} has more than one dataset.json: {', '.join(indices)}")
         labels = None
         if indices and options.labelled:
-            with _reading(path, indices[0]):
-                text = archive.read(indices[0])
+            text = read_member(archive, path, indices[0])
             prefix = indices[0].removesuffix("dataset.json")
             labels = _json_labels(text, prefix, names, f"{path}: {indices[0]}")
-        return _dataset(path, names, labels, archive.read, options)
+        read = lambda name: read_member(archive, path, name)  # noqa: E731
+        return _dataset(path, names, labels, read, options)
 
 
 def _images(names: Iterable[str]) -> list[str]:
@@ -168,11 +182,11 @@ def _folder_labels(names: list[str], path: pathlib.Path) -> np.ndarray | None:
 
 def _json_labels(text: bytes, prefix: str, names: list[str], where: str) -> np.ndarray | None:
     try:
-        table = json.loads(text)["labels"]
+        table = parse_json(text, where)["labels"]
         if table is None:
             return None
         given = {prefix + str(name): value for name, value in table}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f'{where} must be {{"labels": [[name, class], ...]}} or {{"labels": null}}: {error!r}'
         ) from error
@@ -181,8 +195,11 @@ def _json_labels(text: bytes, prefix: str, names: list[str], where: str) -> np.n
     for name in [*names, *given]:
         if name not in given:
             raise ValueError(f"{where} has no label for {name}")
-        if type(given[name]) is not int or given[name] < 0:
-            raise ValueError(f"{where}: the class of {name} must be 0, 1, ...; got {given[name]!r}")
+        if type(given[name]) is not int or not 0 <= given[name] <= LARGEST_CLASS:
+            raise ValueError(
+                f"{where}: the class of {name} must be 0, 1, ..., {LARGEST_CLASS} at most; got "
+                f"{given[name]!r:.60}"
+            )
     absent = given.keys() - set(names)
     if absent:
         raise ValueError(f"{where} has labels for {len(absent)} absent images, as {min(absent)}")
@@ -211,7 +228,7 @@ def _decoded(path: pathlib.Path, names: list[str], read: Read, options: Options)
     from tqdm import tqdm
 
     def decode(name: str) -> np.ndarray:
-        with _reading(path, name):
+        with reading(path, name):
             return _decode(read(name), options)
 
     with warnings.catch_warnings():
@@ -223,6 +240,11 @@ def _decoded(path: pathlib.Path, names: list[str], read: Read, options: Options)
 def _stacked(images: Iterator[np.ndarray], names: list[str], path: pathlib.Path) -> np.ndarray:
     image = next(images)
     shape: tuple[int, ...] = image.shape
+    if (size := len(names) * image.size) > LARGEST_TOTAL:
+        raise ValueError(
+            f"{path}: {len(names)} images of {shape} are {size} bytes; the limit is "
+            f"{LARGEST_TOTAL}: pass size= or limit="
+        )
     stack = np.empty((len(names), *shape), np.uint8)
     stack[0] = image
     for i, image in enumerate(images, start=1):
@@ -240,7 +262,9 @@ def _stacked(images: Iterator[np.ndarray], names: list[str], path: pathlib.Path)
 def _decode(data: bytes, options: Options) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        opened.verify()  # a PNG's checksums, which decoding does not look at
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         if opened.mode.startswith(("I", "F")):
             raise ValueError(f"mode {opened.mode} has more than 8 bits per channel")
         grey = options.grayscale or opened.mode in ("1", "L", "LA", "La")
@@ -255,43 +279,25 @@ def _fitted(image: "Image.Image", size: int) -> "Image.Image":
     return ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
 
 
-@contextlib.contextmanager
-def _reading(path: pathlib.Path, name: str) -> Iterator[None]:
-    """Whatever a damaged image or archive raises, as a ValueError that names it."""
-    from PIL import Image
-
-    failures = (
-        OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, zlib.error,
-        zipfile.BadZipFile, Image.DecompressionBombError, Image.DecompressionBombWarning,
-    )  # fmt: skip
-    try:
-        yield
-    except failures as error:
-        raise ValueError(f"{path}: cannot read {name}: {error}") from error
-
-
 # Arrays
 
 
 def _load_npz(path: pathlib.Path, split: str, options: Options) -> Dataset:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not a complete .npz file (truncated?)")
-    with np.load(path, allow_pickle=False) as arrays:
-        _check_members(arrays.zip, path, LARGEST_TOTAL)
-        image_key, label_key = _keys(arrays, split, path)
-        with _reading(path, image_key):
-            images = arrays[image_key]
-        labels = None
-        if options.labelled and label_key in arrays:
-            with _reading(path, label_key):
-                labels = arrays[label_key]
+    with open_archive(path) as archive:
+        _check_members(archive, path, LARGEST_TOTAL)
+        check_names(archive, path, archive.namelist())
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        image_key, label_key = _keys(names, split, path)
+        images, labels = read_array(archive, path, image_key), None
+        if options.labelled and label_key in names:
+            labels = read_array(archive, path, label_key)
     images, scale = _scaled(_with_channel(images, path), path)
     name, source = f"{path.stem}-{split}", f"{path}, {image_key}, {scale}"
-    whole = Dataset(images, *_flat_labels(labels), name, source)
+    whole = Dataset(images, *_flat_labels(labels, path), name, source)
     return _arranged(whole.take(_chosen(len(whole), options.limit)), options)
 
 
-def _keys(arrays: Mapping[str, np.ndarray], split: str, path: pathlib.Path) -> tuple[str, str]:
+def _keys(arrays: Sequence[str], split: str, path: pathlib.Path) -> tuple[str, str]:
     pairs = [(f"{split}_images", f"{split}_labels"), (f"x_{split}", f"y_{split}")]
     if split == "train":
         pairs += [("images", "labels"), ("arr_0", "arr_1")]
@@ -305,16 +311,20 @@ def _keys(arrays: Mapping[str, np.ndarray], split: str, path: pathlib.Path) -> t
 
 
 def _with_channel(images: np.ndarray, path: pathlib.Path) -> np.ndarray:
+    if images.ndim not in (3, 4) or not images.size:
+        raise ValueError(
+            f"{path}: images must be (n, h, w) or (n, h, w, c), none of them 0; got {images.shape}"
+        )
     if images.ndim == 3:
         return images[..., None]
-    if images.ndim == 4 and images.shape[3] > 4 and images.shape[1] <= 4:
+    if images.shape[3] > 4 and images.shape[1] <= 4:
         raise ValueError(f"{path}: images {images.shape} have channels first; move them last")
     return images
 
 
 def _scaled(images: np.ndarray, path: pathlib.Path) -> tuple[np.ndarray, str]:
     """Images as uint8, or as float32 in [-1, 1], and how their values were read."""
-    if images.dtype == np.uint8 or not images.size:
+    if images.dtype == np.uint8:
         return images, "8 bits"
     if images.dtype.kind not in "iuf":
         raise ValueError(f"{path}: images must be integers or floats, got {images.dtype}")
@@ -334,13 +344,15 @@ def _scaled(images: np.ndarray, path: pathlib.Path) -> tuple[np.ndarray, str]:
     )
 
 
-def _flat_labels(labels: np.ndarray | None) -> tuple[np.ndarray | None, int]:
+def _flat_labels(labels: np.ndarray | None, path: pathlib.Path) -> tuple[np.ndarray | None, int]:
     if labels is None:
         return None, 0
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    integers = labels.dtype.kind in "iu" and labels.size
-    return labels, int(labels.max()) + 1 if integers else 0
+    last = int(labels.max()) if labels.dtype.kind in "iu" and labels.size else -1
+    if last > LARGEST_CLASS:
+        raise ValueError(f"{path}: class {last} is beyond {LARGEST_CLASS}, the largest there is")
+    return labels, last + 1
 
 
 def _arranged(dataset: Dataset, options: Options) -> Dataset:
@@ -359,6 +371,8 @@ def _resized(images: np.ndarray, options: Options) -> np.ndarray:
 
     if images.dtype != np.uint8:
         raise ValueError("size= needs images of 8 bits, got floats")
+    if images.shape[3] > 4:
+        raise ValueError(f"size= needs images of 1 to 4 channels, got {images.shape[3]}")
     size = options.size or images.shape[1]
     bar = tqdm(images, disable=not options.progress, desc="resizing")
     pictures = (Image.fromarray(image[..., 0] if image.shape[2] == 1 else image) for image in bar)

@@ -26,12 +26,14 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.files import read_json, real_array
 from jaxdiff.typing import Array
 
 FORMAT = "jaxdiff-table-1"
@@ -161,11 +163,7 @@ def load_table(path: str | pathlib.Path) -> Table:
     Raises:
         ValueError: if the file is not such a table, or its numbers do not fit together.
     """
-    try:
-        text = json.loads(pathlib.Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    return table_of_dict(text, str(path))
+    return table_of_dict(read_json(path), str(path))
 
 
 def table_of_dict(text: Any, where: str = "this") -> Table:
@@ -176,33 +174,64 @@ def table_of_dict(text: Any, where: str = "this") -> Table:
         raise ValueError(f"{where} is not a sampler table (its 'format' should be {FORMAT!r})")
     names = (*_NUMBERS, "targets") if "targets" in text else _NUMBERS
     try:
-        numbers: dict[str, Any] = {
-            k: np.array(text[k], np.float64).reshape(text["shapes"][k]) for k in names
-        }
-        label = Label(str(text["name"]), dict(text["options"]), dict(text.get("about", {})))
-        ints: dict[str, Any] = {k: tuple(int(i) for i in text[k]) for k in ("accepted", "draws")}
-        made = Table(**numbers, **ints, slots=int(text["slots"]), label=label)
-    except (KeyError, TypeError, ValueError) as error:
+        numbers: dict[str, Any] = {k: real_array(text[k]) for k in names}
+        label = _label(text["name"], text["options"], text.get("about", {}))
+        rows: dict[str, Any] = {k: _places(text[k]) for k in ("accepted", "draws")}
+        made = Table(**numbers, **rows, slots=_whole(text["slots"]), label=label)
+        stated = {k: tuple(text["shapes"][k]) for k in names}, _whole(text["nfe"])
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{where} is a damaged sampler table: {error!r}") from error
+    if stated != (shapes := {k: a.shape for k, a in numbers.items()}, made.nodes.size):
+        raise ValueError(
+            f"{where} is a damaged sampler table: it states 'shapes' {stated[0]} and 'nfe' "
+            f"{stated[1]}, and holds arrays of {shapes}"
+        )
     _check_table(made, where)
     return made
 
 
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{value!r:.60} is not one of 0, 1, 2, ...")
+    return value
+
+
+def _places(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list):
+        raise TypeError(f"{values!r:.60} is not a list of rows")
+    return tuple(map(_whole, values))
+
+
+def _label(name: Any, options: Any, about: Any) -> Label:
+    if not (isinstance(name, str) and isinstance(options, dict) and isinstance(about, dict)):
+        raise TypeError("'name' should be a word, 'options' and 'about' should be objects")
+    json.dumps([options, about], allow_nan=False)  # what could not be saved again
+    return Label(name, options, about)
+
+
 def _check_table(t: Table, where: str) -> None:
+    if t.nodes.ndim != 1 or any(a.ndim != 3 for a in (t.states, t.denoised, t.noises)):
+        raise ValueError(f"{where}: nodes should have one dimension, weights three")
     n, rows = t.nodes.shape[0], t.states.shape[1]
     shapes = [a.shape[:2] for a in (t.states, t.denoised, t.noises)]
-    if shapes != [(n + 1, rows)] * 3 or t.levels.shape != (len(t.accepted) + 1,):
+    if not rows or shapes != [(n + 1, rows)] * 3 or t.levels.shape != (len(t.accepted) + 1,):
         raise ValueError(
             f"{where}: the arrays' shapes do not fit together ({n} nodes, weights {shapes})"
         )
-    if any(not 0 <= i < (n + 1) * rows for i in t.accepted) or any(
-        not 0 <= i < (n + 1) * t.slots for i in t.draws
-    ):
-        raise ValueError(f"{where}: 'accepted' or 'draws' point outside the table")
+    if t.slots > len(t.draws) or (t.noises.size and not t.slots):
+        raise ValueError(f"{where}: {t.slots} slots do not go with {len(t.draws)} draws of noise")
+    for name, end in (("accepted", (n + 1) * rows), ("draws", (n + 1) * t.slots)):
+        places = [-1, *getattr(t, name), end]
+        if any(a >= b for a, b in pairwise(places)):
+            raise ValueError(f"{where}: {name!r} should increase, and lie within 0..{end - 1}")
     if t.targets is not None and t.targets.shape != t.nodes.shape:
-        raise ValueError(f"{where}: {t.targets.shape[0]} targets do not go with {n} nodes")
-    if not all(np.isfinite(np.asarray(getattr(t, k))).all() for k in _NUMBERS):
-        raise ValueError(f"{where}: the table holds numbers that are not finite")
+        raise ValueError(f"{where}: targets of shape {t.targets.shape} do not go with {n} nodes")
+    for name in (*_NUMBERS, "targets"):
+        numbers = np.zeros(0) if getattr(t, name) is None else np.asarray(getattr(t, name))
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{where}: {name!r} holds numbers that are not finite")
+        if name not in ("states", "denoised", "noises") and (numbers < 0).any():
+            raise ValueError(f"{where}: {name!r} holds levels below 0")
 
 
 def pad(tables: Sequence[Table]) -> list[Table]:

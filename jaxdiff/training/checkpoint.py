@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.files import open_archive, parse_json, read_array
 from jaxdiff.training import hosts
 from jaxdiff.typing import Params
 
@@ -151,10 +152,13 @@ def save_params(
     """Write parameters and a JSON-able ``meta`` to one npz file, whole or not at all.
 
     Leaves are keyed by their path, "params.Dense_0.kernel". Processes that share a run all call it,
-    and one of them writes. Raises OSError if it cannot be written.
+    and one of them writes. Raises OSError if it cannot be written, ValueError for a name with a NUL
+    in it, at which zip files end a name.
     """
     path = Path(path).absolute()
     leaves = {name: np.asarray(x) for name, x in _flatten(hosts.whole(params)).items()}
+    if cut := [name for name in leaves if "\0" in name]:
+        raise ValueError(f"no file can hold the name {cut[0]!r}")
     if not hosts.speaks():
         return hosts.wait_for_all(f"{path.name} written")
     record = {"dtypes": {name: str(x.dtype) for name, x in leaves.items()}, "meta": meta or {}}
@@ -182,19 +186,27 @@ def load_params(
     damaged or of another network.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            record = json.loads(str(file["record"]))
-            dtypes = record["dtypes"].items()
-            leaves = {name: file[f"params.{name}"].view(jnp.dtype(d)) for name, d in dtypes}
+        with open_archive(path) as archive:
+            record = parse_json(str(read_array(archive, path, "record")), "record")
+            dtypes, meta = _object(record["dtypes"]), _object(record["meta"])
+            stored = {f"params.{name}.npy": (name, dtype) for name, dtype in dtypes.items()}
+            if {*stored, "record.npy"} != {*archive.namelist()}:
+                raise ValueError("its arrays are not those of its record")
+            leaves = {
+                name: _restored(read_array(archive, path, f"params.{name}"), dtype)
+                for name, dtype in stored.values()
+            }
+        arrays = {name: jnp.array(x) for name, x in leaves.items()}
+        nested = _nested(arrays) if like is None else None
     except OSError:
         raise
-    except Exception as error:  # zip, zlib, json and numpy each have their own types
+    except Exception as error:  # json, numpy and jax each have their own types
         raise ValueError(f"{path} is damaged or not a parameter file: {error}") from error
     if like is None:
-        return _nested({name: jnp.array(x) for name, x in leaves.items()}), record["meta"]
+        return nested, meta
     _check_same([_leaf(name, x) for name, x in leaves.items()], like, Path(path))
-    values = [jnp.array(leaves[name]) for name in _flatten(like)]
-    return jax.tree.unflatten(jax.tree.structure(like), values), record["meta"]
+    values = [arrays[name] for name in _flatten(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), values), meta
 
 
 def fingerprint(tree: Any) -> str:
@@ -301,9 +313,15 @@ def _read_record(folder: Path, step: int) -> tuple[list[Leaf], dict[str, Any]]:
     sealed = _read(folder, step, record=ocp.args.JsonRestore())
     if zlib.crc32(sealed["body"].encode()) != sealed["crc"]:
         raise ValueError("its record is damaged")
-    body = json.loads(sealed["body"])
-    leaves = [Leaf(path, tuple(shape), dtype, crc) for path, shape, dtype, crc in body["leaves"]]
-    return leaves, body["meta"]
+    body = parse_json(sealed["body"], "its record")
+    leaves = [Leaf(str(p), tuple(shape), dtype, crc) for p, shape, dtype, crc in body["leaves"]]
+    return leaves, _object(body["meta"])
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r:.60} is no JSON object")
+    return value
 
 
 def _read(folder: Path, step: int, **item: Any) -> Any:
@@ -366,8 +384,18 @@ def _storable(x: np.ndarray) -> np.ndarray:
     return x if x.dtype.kind in "biufc" else x.view(f"u{x.dtype.itemsize}")
 
 
+def _restored(x: np.ndarray, dtype: str) -> np.ndarray:
+    """The array that :func:`_storable` was given. ValueError if it gave another one."""
+    if not isinstance(dtype, str):
+        raise TypeError(f"{dtype!r:.60} is no dtype")
+    whole = jnp.dtype(dtype)
+    if x.dtype != _storable(np.zeros(0, whole)).dtype:
+        raise ValueError(f"it is noted as {dtype} and stored as {x.dtype}")
+    return x.view(whole)
+
+
 def _nested(leaves: dict[str, Any]) -> Any:
-    if "" in leaves:  # the tree is a leaf
+    if list(leaves) == [""]:  # the tree is a leaf
         return leaves[""]
     tree: dict[str, Any] = {}
     for path, x in leaves.items():
@@ -375,5 +403,9 @@ def _nested(leaves: dict[str, Any]) -> Any:
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{path} lies inside of another array; read it with like=")
+        if name in node:
+            raise ValueError(f"{path} holds other arrays; read it with like=")
         node[name] = x
     return tree

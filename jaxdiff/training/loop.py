@@ -351,14 +351,18 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     Each row has "step", "seconds" since the start and the metrics, "player/name". The file is only
     ever appended to: what a crash has cut short is left out, and so are the rows of steps that a
-    resumed run made again. Raises FileNotFoundError if ``folder`` has no history.
+    resumed run made again. Raises FileNotFoundError if ``folder`` has no history, ValueError for a
+    line that is no row.
     """
-    rows: list[dict[str, Any]] = []
-    for line in (Path(folder) / HISTORY).read_text().split("\n"):
+    path, rows = Path(folder) / HISTORY, []
+    for line in path.read_bytes().split(b"\n"):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:  # cut short
+        except (ValueError, RecursionError):  # cut short
             continue
+        named = row.get("resumed", row.get("step")) if isinstance(row, dict) else None
+        if type(named) is not int:
+            raise ValueError(f"{path} is damaged: {line!r:.60} tells of no step")
         if "resumed" in row:
             rows = [earlier for earlier in rows if earlier["step"] <= row["resumed"]]
         else:

@@ -42,6 +42,7 @@ import optax
 from jax import lax
 
 from jaxdiff.distance import absolute, norm
+from jaxdiff.files import read_json, real_array
 from jaxdiff.prediction import as_partial
 from jaxdiff.process import check
 from jaxdiff.sampling.sample import check_start
@@ -92,21 +93,18 @@ def load_corrections(path: str | pathlib.Path) -> Corrections:
 
     Raises ValueError if the file is something else, or its numbers do not fit together.
     """
-    try:
-        text = json.loads(pathlib.Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    text = read_json(path)
     if not isinstance(text, dict) or text.get("format") != FORMAT:
         raise ValueError(f"{path} holds no corrections (its 'format' should be {FORMAT!r})")
     try:
-        numbers: dict[str, Any] = {k: np.array(text[k], np.float64) for k in _NUMBERS}
-        losses = None if text["losses"] is None else np.array(text["losses"], np.float64)
+        numbers: dict[str, Any] = {k: real_array(text[k]) for k in _NUMBERS}
+        losses = None if text["losses"] is None else real_array(text["losses"])
         made = Corrections(
             **numbers, used=np.array(text["used"]), losses=losses,
             **{k: text[k] for k in _CHOICES},
         )  # fmt: skip
         _check(made)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} holds damaged corrections: {error}") from error
     return made
 
@@ -131,7 +129,7 @@ def _check(c: Corrections) -> None:
 
 
 def _check_order(order: int) -> None:
-    if not isinstance(order, int) or not 1 <= order <= 4:
+    if type(order) is not int or not 1 <= order <= 4:
         raise ValueError(f"order should be 1 (Euler) to 4 (iPNDM), not {order!r}")
 
 
