@@ -14,7 +14,7 @@ import types
 import typing
 from typing import Any, Literal, TypeVar
 
-from jaxdiff.files import read_json
+from jaxdiff.files import read_json, write_text
 
 LARGEST = 1 << 63  # beyond it an integer is no number of anything
 C = TypeVar("C")
@@ -410,14 +410,7 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
 
 def save(config: Any, folder: str | os.PathLike) -> None:
     """Write ``config.json`` into a run's folder, whole or not at all."""
-    path = pathlib.Path(folder) / "config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    try:
-        partial.write_text(json.dumps(to_dict(config), indent=1))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(pathlib.Path(folder) / "config.json", json.dumps(to_dict(config), indent=1))
 
 
 def load(folder: str | os.PathLike) -> Train | Distill:

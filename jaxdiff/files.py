@@ -1,7 +1,7 @@
-"""Reading what others wrote: JSON texts, zip and npz archives. Nothing in them is trusted.
+"""Files: texts are written whole or not at all; JSON, zip and npz files are read with distrust.
 
-Nothing is unpacked to disk or unpickled, sizes are checked before anything is read, members against
-their checksums; whatever is wrong is a ValueError that names the file.
+Of what is read nothing is unpacked to disk or unpickled; sizes are checked before anything is read,
+members against their checksums; whatever is wrong is a ValueError that names the file.
 """
 
 import contextlib
@@ -18,6 +18,18 @@ import numpy as np
 LARGEST_TEXT = 1 << 26  # bytes of a JSON file
 MODEST = 1 << 28  # bytes that an archive may unpack to, however small it is
 EXPANSION = 200  # else so many times its own size: neither images nor parameters compress so well
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, whole or not at all, in a folder that is made if need be."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

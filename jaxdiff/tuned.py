@@ -16,7 +16,7 @@ from jaxdiff import config as configs
 from jaxdiff import runs, solvers
 from jaxdiff.data.dataset import to_float
 from jaxdiff.distance import Distance, of_features, pseudo_huber, squared
-from jaxdiff.files import read_json
+from jaxdiff.files import read_json, write_text
 from jaxdiff.grids import karras
 from jaxdiff.recipes.tuners import DISTANCE, TUNERS, Descent, Task, check, handmade, order_of
 from jaxdiff.sampling.pairs import make_pairs
@@ -177,8 +177,7 @@ def _begin(config: configs.Tune) -> None:
             raise ValueError(f"{config.out} was tuned otherwise ({listed}). Give another folder.")
     hosts.wait_for_all("configuration read")
     if hosts.speaks():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(own, indent=1))
+        write_text(path, json.dumps(own, indent=1))
 
 
 def _settings(config: configs.Tune) -> dict[str, Any]:

@@ -23,7 +23,6 @@ the state that is evaluated; after the last evaluation come the final rows.
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from itertools import pairwise
@@ -33,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.files import read_json, real_array
+from jaxdiff.files import read_json, real_array, write_text
 from jaxdiff.typing import Array
 
 FORMAT = "jaxdiff-table-1"
@@ -145,13 +144,7 @@ class Table:
         """Write the table as JSON, whole or not at all. The file states everything needed to run
         it.
         """
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        partial = pathlib.Path(f"{path}.tmp")
-        try:
-            partial.write_text(text)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False))
 
 
 _NUMBERS = ("levels", "nodes", "states", "denoised", "noises")

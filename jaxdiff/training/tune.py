@@ -175,6 +175,8 @@ def _kept(folder: Path, said: Mapping[str, Any]) -> Tuned | None:
         listed = "; ".join(f"{k}: {v!r} there, {said[k]!r} here" for k, v in other.items())
         raise ValueError(f"{folder / FILE} was tuned otherwise ({listed}). Give another folder.")
     known = table.about
+    if lacking := {"held_out", "before", "step", "finished"} - set(known):
+        raise ValueError(f"{folder / FILE} is not of a tuning: it lacks {sorted(lacking)}")
     return Tuned(table, known["held_out"], known["before"], known["step"])
 
 

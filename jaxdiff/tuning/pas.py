@@ -42,7 +42,7 @@ import optax
 from jax import lax
 
 from jaxdiff.distance import absolute, norm
-from jaxdiff.files import read_json, real_array
+from jaxdiff.files import read_json, real_array, write_text
 from jaxdiff.prediction import as_partial
 from jaxdiff.process import check
 from jaxdiff.sampling.sample import check_start
@@ -82,7 +82,7 @@ class Corrections:
         losses = None if self.losses is None else np.asarray(self.losses, np.float64).tolist()
         text = {"format": FORMAT} | {k: getattr(self, k) for k in _CHOICES} | numbers
         text |= {"used": np.asarray(self.used).tolist(), "losses": losses}
-        pathlib.Path(path).write_text(json.dumps(text, indent=1, allow_nan=False))
+        write_text(path, json.dumps(text, indent=1, allow_nan=False))
 
 
 _NUMBERS, _CHOICES = ("levels", "coordinates"), ("order", "from_start", "relative")
