@@ -62,7 +62,9 @@ def _processor() -> str:
     """The processor's name, as far as the system tells."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     return platform.processor() or platform.machine()
 
 
@@ -109,6 +111,16 @@ def alternate(calls: Calls, repeats: int, clock: str = "wall") -> dict[str, list
             jax.block_until_ready(calls[name]())
             times[name].append(now() - began)
     return times
+
+
+def rounds(calls: Calls, seconds: float, least: int = 5, most: int = 500) -> int:
+    """How many rounds of all calls take so long, within limits."""
+    for call in calls.values():
+        jax.block_until_ready(call())
+    began = time.perf_counter()
+    for call in calls.values():
+        jax.block_until_ready(call())
+    return min(max(least, int(seconds / (time.perf_counter() - began))), most)
 
 
 def paired(
@@ -166,11 +178,12 @@ def compilations() -> Iterator[list[Program]]:
     programs: list[Program] = []
     retrieved: list[float] = []
 
-    def note(event: str, seconds: float, **more: Any) -> None:
+    def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _RETRIEVED:
-            retrieved.append(seconds)
+            retrieved.append(duration_secs)
         elif event == _COMPILED:
-            programs.append(Program(str(more.get("fun_name")), seconds, bool(retrieved)))
+            name = str(kwargs.get("fun_name"))
+            programs.append(Program(name, duration_secs, bool(retrieved)))
             retrieved.clear()
 
     jax.monitoring.register_event_duration_secs_listener(note)

@@ -19,9 +19,7 @@ cores, in float64.
 """
 
 import argparse
-import json
 import pathlib
-import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
+from experiments.benchmarks import common
 from jaxdiff import exact, grids, solvers
 from jaxdiff.sampling import gaussian_start as gs
 
@@ -135,23 +134,22 @@ def saved(plain: dict[int, float], ours: dict[int, float]) -> dict[int, float]:
     return {n: needed(error) - n for n, error in ours.items()}
 
 
-def markdown(results: Sequence[dict[str, Any]], about: dict[str, str]) -> str:
+def markdown(results: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
     """One table per problem."""
-    lines = ["# Gaussian start", "", (__doc__ or "").split("\n\n", 2)[2].strip(), ""]
-    lines += [f"Measured with jax {about['jax']} on {about['device']}, {about['batch']} samples."]
+    lines = [f"{about['batch']} samples."]
     for result in results:
         levels = ", ".join(f"{k} {s:.2f}" for k, s in result["switch_levels"].items())
         lines += ["", f"## {result['name'].capitalize()}", ""]
         lines += [f"Standard deviation {result['data_std']:.2f}. Switch levels: {levels}.", ""]
         lines += [*summary(result), ""]
-        lines += ["| solver | NFE | " + " | ".join(COLUMNS) + " | saved (full) | (full 0.03) |"]
-        lines += ["|---|---|" + "---|" * (len(COLUMNS) + 2)]
+        cells = []
         for solver, errors in result["errors"].items():
             for n in (3, 5, 8, 10, 15, 20):
-                gains = [result["saved"][solver][c][n] for c in ("full", "full 0.03")]
-                cells = [f"{errors[c][n]:.4f}" for c in COLUMNS] + [_gain(g) for g in gains]
-                lines.append(f"| {solver} | {n} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+                gains = [_gain(result["saved"][solver][c][n]) for c in ("full", "full 0.03")]
+                cells.append([solver, n, *[f"{errors[c][n]:.4f}" for c in COLUMNS], *gains])
+        header = ["solver", "NFE", *COLUMNS, "saved (full)", "(full 0.03)"]
+        lines += common.table(header, cells)
+    return common.page("Gaussian start", __doc__, about, lines)
 
 
 def summary(result: dict[str, Any]) -> list[str]:
@@ -203,25 +201,29 @@ def figure(results: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     plt.close(made)
 
 
-def main() -> None:
-    """Run, print and write everything."""
+def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("experiments/results"))
-    parser.add_argument("--batch", type=int, default=256)
-    options = parser.parse_args()
+    parser.add_argument(
+        "--folder", type=pathlib.Path, default=pathlib.Path("experiments/results"),
+        help="for gaussian_start.json, .md and .png (experiments/results)",
+    )  # fmt: skip
+    parser.add_argument("--batch", type=int, default=256, help="samples (256)")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Run, print and write everything."""
+    options = options_of()
     jax.config.update("jax_enable_x64", True)
-    about = {"jax": jax.__version__, "device": str(jax.devices()[0]), "batch": str(options.batch)}
-    about["platform"] = platform.platform()
+    about = common.about(batch=options.batch)
     results = [run(*problem, options.batch) for problem in problems()]
     text = markdown(results, about)
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "gaussian_start.md").write_text(text)
-    numbers = json.dumps({"machine": about, "problems": results}, indent=1)
-    for unknown in ("Infinity", "NaN"):
-        numbers = numbers.replace(unknown, "null")
-    (options.folder / "gaussian_start.json").write_text(numbers + "\n")
+    (options.folder / "gaussian_start.json").write_text(common.to_json(about, problems=results))
     figure(results, options.folder / "gaussian_start.png")
     print(text)
 

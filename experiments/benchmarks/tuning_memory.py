@@ -30,10 +30,6 @@ Takes three to four minutes of one CPU core (taskset -c 1).
 
 import argparse
 import dataclasses
-import json
-import os
-import pathlib
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -42,6 +38,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxdiff as jd
+from experiments.benchmarks import common
 from experiments.benchmarks.sampling import demo_denoiser
 from jaxdiff.typing import Array
 
@@ -109,18 +106,15 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield measure(name, steps, remat, options.batch, options.repeats)
 
 
-def markdown(found: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
-    """The page: what was measured, in words and as a table."""
-    where = f"jax {about['jax']} on {about['device']}, cores to run on: {about['cores']}"
-    lines = ["# Memory of gradients through a sampler", "", (__doc__ or "").split("\n\n", 2)[2]]
-    lines += [f"Measured with {where}, {about['batch']} samples of 8x8.", "", *summary(found), ""]
-    lines += ["| way | steps | remat | memory (MB) | gradient (s) | compilation (s) |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for r in found:
-        remat, memory = "yes" if r["remat"] else "no", r["temporary_bytes"] / 1e6
-        cells = f"{memory:.2f} | {r['seconds']:.3f} | {r['compile_s']:.0f}"
-        lines.append(f"| {r['way']} | {r['steps']} | {remat} | {cells} |")
-    return "\n".join(lines) + "\n"
+def lines_of(found: Sequence[dict[str, Any]], batch: int) -> list[str]:
+    """The page's findings, in words and as a table."""
+    header = ["way", "steps", "remat", "memory (MB)", "gradient (s)", "compilation (s)"]
+    cells = [
+        [r["way"], r["steps"], "yes" if r["remat"] else "no", f"{r['temporary_bytes'] / 1e6:.2f}"]
+        + [f"{r['seconds']:.3f}", f"{r['compile_s']:.0f}"]
+        for r in found
+    ]
+    return [f"{batch} samples of 8x8.", "", *summary(found), "", *common.table(header, cells)]
 
 
 def summary(found: Sequence[dict[str, Any]]) -> list[str]:
@@ -137,13 +131,9 @@ def summary(found: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=pathlib.Path, help="write the numbers to this file")
-    parser.add_argument("--markdown", type=pathlib.Path, help="write the page to this file")
+def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = common.parser(__doc__)
     more: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
     parser.add_argument(
         "--steps", **more, default=[5, 10, 20, 50, 100], help="of the loop (5 10 20 50 100)"
@@ -156,17 +146,17 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=4, help="samples (4); memory goes with them")
     parser.add_argument("--repeats", type=int, default=3, help="gradients that are timed (3)")
-    options = parser.parse_args()
-    about: dict[str, Any] = {"jax": jax.__version__, "device": str(jax.devices()[0])}
-    about |= {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))}
-    about |= {"batch": options.batch, "repeats": options.repeats}
-    found = list(rows(options))
-    text = markdown(found, about)
-    print(text)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": about, "rows": found}, indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text(text)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = options_of()
+    machine = common.about(batch=options.batch, repeats=options.repeats)
+    with common.uncached():
+        found = list(rows(options))
+    title, lines = "Memory of gradients through a sampler", lines_of(found, options.batch)
+    common.publish(options, title, __doc__, machine, lines, rows=found)
 
 
 if __name__ == "__main__":

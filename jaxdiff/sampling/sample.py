@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdiff.prediction import as_partial
@@ -208,12 +209,10 @@ def sample_keys(key: Key, start: Array, index: Array | None) -> Key:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(_index(start, index))
 
 
-def _index(start: Array, index: Array | None) -> Array:
-    return (
-        jnp.arange(start.shape[0], dtype=jnp.int32)
-        if index is None
-        else jnp.asarray(index, jnp.int32)
-    )
+def _index(start: Array, index: Array | None) -> Any:
+    if index is None:  # by NumPy: a program for it would be a twentieth of one evaluation
+        return np.arange(start.shape[0], dtype=np.int32)
+    return jnp.asarray(index, jnp.int32)
 
 
 def check_start(start: Array, index: Array | None) -> None:

@@ -9,6 +9,7 @@ gradient more so. For such integrands 32 points are exact to rounding over ten e
 Traced, the points are one vector: a few operations in the compiled program, not a few hundred.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -19,14 +20,27 @@ from jaxdiff.solvers.scalar import Scalar, exp, is_traced
 
 Rule = tuple[np.ndarray, np.ndarray]  # points in [-1, 1] and weights
 
-GAUSS: Rule = np.polynomial.legendre.leggauss(32)
 RIEMANN: Rule = (np.arange(100) / 50 - 1, np.full(100, 1 / 50))  # left end points, for reference
 
 
+@functools.cache
+def gauss(points: int) -> Rule:
+    """Gauss-Legendre's rule; read-only. Made when first needed: numpy.polynomial takes a fifth of
+    the time that importing jaxdiff takes besides jax.
+    """
+    rule = np.polynomial.legendre.leggauss(points)
+    for array in rule:
+        array.flags.writeable = False
+    return rule
+
+
 def integral(
-    function: Callable[[Scalar], Scalar], start: Scalar, end: Scalar, rule: Rule = GAUSS
+    function: Callable[[Scalar], Scalar], start: Scalar, end: Scalar, rule: Rule | None = None
 ) -> Scalar:
-    """The integral of ``function``, which is given numbers on the host and vectors when traced."""
+    """The integral of ``function``, which is given numbers on the host and vectors when traced; by
+    Gauss quadrature with 32 points unless another rule is given.
+    """
+    rule = gauss(32) if rule is None else rule
     half, middle = (end - start) / 2, (end + start) / 2
     if not is_traced(half):
         pairs = zip(*(a.tolist() for a in rule), strict=True)
@@ -58,7 +72,7 @@ def lagrange_integrals(
     Exact; with a smooth ``weight`` under the integral, by Gauss quadrature with 64 points.
     """
     points = (len(knots) + 1) // 2 + 1 if weight is None else 64
-    rule, density = np.polynomial.legendre.leggauss(points), weight or (lambda t: 1.0)
+    rule, density = gauss(points), weight or (lambda t: 1.0)
     return [
         integral(lambda t, j=j: density(t) * lagrange(knots, j, t), start, end, rule)
         for j in range(len(knots))

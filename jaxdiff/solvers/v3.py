@@ -32,9 +32,8 @@ import numpy as np
 
 from jaxdiff.solvers.exponential import check_order, step_order
 from jaxdiff.solvers.model_statistics import Statistics, check_grid
+from jaxdiff.solvers.quadrature import gauss
 from jaxdiff.solvers.scalar import D, Scalar, State, is_traced, is_zero, log
-
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 class _Step(NamedTuple):
@@ -126,13 +125,14 @@ def _advance(curves: _Curves, y: State, past: Sequence[_Step], end: Scalar, pseu
     times = [step.time for step in past]
     xp = jnp if any(map(is_traced, [*times, end])) else np
     half = xp.asarray((end - times[0]) / 2)
-    inner = times[0] + half * (1 + _POINTS.astype(half.dtype))
+    points, weights = gauss(64)
+    inner = times[0] + half * (1 + points.astype(half.dtype))
     L, S, B = _at(curves, xp.stack([xp.asarray(t, half.dtype) for t in [*times, end]]))
     L_in, S_in, B_in = _at(curves, inner)
     column = (-1,) + (1,) * (L.ndim - 1)
     # S and B are counted from the step's beginning, L from its end: nothing overflows
     kernel = xp.exp(L_in - L[-1:] + S_in - S[:1])
-    kernel = kernel * (half * _WEIGHTS.astype(half.dtype)).reshape(column)
+    kernel = kernel * (half * weights.astype(half.dtype)).reshape(column)
     shift = xp.exp(S[:1]) * (B - B[:1])
     number = lambda a: a.astype(y.dtype)  # noqa: E731
     moved = number(xp.exp(L[:1] - L[-1:])) * y
