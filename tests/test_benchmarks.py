@@ -53,7 +53,7 @@ def test_the_closed_forms_count_every_product_of_the_network(net, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "net", [UNet(32, (1, 2), 1, (4,), **UNET), DiT(2, 64, 2, 2)], ids=["unet", "dit"]
+    "net", [UNet(32, (1,), **UNET), DiT(2, 64, 2, 2)], ids=["unet", "dit"]
 )
 def test_the_closed_forms_agree_with_the_count_of_the_compiler(net, monkeypatch):
     """Which has the elementwise operations too: a few percent of small networks."""
@@ -136,9 +136,17 @@ def test_peaks_are_by_dtype_and_precision_and_unknown_ones_are_said_to_be():
     assert found == {"float32": None, "bfloat16": None} and "--peak" in words
 
 
-def test_a_cpu_is_measured():
+@pytest.mark.slow
+@pytest.mark.parametrize("peak", [None, 0.5])
+def test_the_peak_of_a_cpu_is_measured_unless_it_is_given(monkeypatch, peak):
+    monkeypatch.setattr(throughput, "SHAPE", (8, 8, 3))
+    net = DiT(4, 8, 1, 2)
+    params = init(net, jax.random.key(0), throughput.SHAPE)
+    for row in throughput.measure(net, params, 2, 1, peak):
+        assert 1e-3 < row["peak_tflops"] < 100 and (row["peak_tflops"] == 0.5) == (peak == 0.5)
+        np.testing.assert_allclose(row["share"], row["tflops"] / row["peak_tflops"], rtol=1e-9)
     found, words = throughput.find_peaks(["float32"], None, jax.devices("cpu")[0])
-    assert 1e-3 < found["float32"] < 100 and "measured" in words
+    assert found == {"float32": None} and "measured" in words
 
 
 @pytest.mark.parametrize(

@@ -36,16 +36,16 @@ which XLA does not count; the compiled one's is in the JSON.
 
 On an accelerator the batch is doubled until memory is full or neither rate grows by 5 %, and each
 has its best; on CPU it is 2 and the whole takes minutes, nearly all of it compilation. Where the
-peak of the device is not known, its share is left out: give --peak. The peak of a CPU is measured,
-by products of large float32 matrices.
+peak of the device is not known, its share is left out: give --peak. The peak of a CPU is measured
+by products of large float32 matrices, in turns with the networks, and is that of bfloat16 too.
 """
 
 import argparse
 import functools
 import pathlib
+import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +54,15 @@ import numpy as np
 import optax
 
 import jaxdiff as jd
-from experiments.benchmarks.common import about, is_accelerator, paired, parser, publish, table
+from experiments.benchmarks.common import (
+    about,
+    alternate,
+    is_accelerator,
+    parser,
+    publish,
+    ratio,
+    table,
+)
 from jaxdiff.distill.score_matching import score_matching
 from jaxdiff.networks import count_parameters, from_linen, init
 from jaxdiff.networks.dit import DiT
@@ -107,16 +115,11 @@ PEAKS = {
 }
 
 
-def measured_peak(size: int = 2048, repeats: int = 5) -> float:
-    """TFLOPS of the fastest of a few products of float32 matrices."""
+def product(size: int = 2048) -> tuple[Callable[[], Any], int]:
+    """A product of large float32 matrices as a function of nothing, and its operations."""
     a = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
-    product, times = jax.jit(jnp.matmul), []
-    jax.block_until_ready(product(a, a))
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(product(a, a))
-        times.append(time.perf_counter() - began)
-    return 2e-12 * size**3 / min(times)
+    run = jax.jit(jnp.matmul)
+    return lambda: run(a, a), 2 * size**3
 
 
 def peak_of(dtype: str, kind: str) -> float | None:
@@ -200,29 +203,43 @@ def training(net: UNet | DiT, params: Params, batch: int) -> Callable[[], Any]:
 
 
 def measure(
-    net: UNet | DiT, params: Params, batch: int, steps: int, profile: pathlib.Path | None = None
+    net: UNet | DiT,
+    params: Params,
+    batch: int,
+    steps: int,
+    peak: float | None,
+    profile: pathlib.Path | None = None,
 ) -> list[dict[str, Any]]:
-    """A row of sampling and a row of training, of the same batch."""
+    """A row of sampling and a row of training, of the same batch. On CPU, and without a peak, its
+    own is measured in turns with them, so that other work on the machine slows all down.
+    """
     sample, *counts = evaluation(net, params, batch)
-    train = training(net, params, batch)
-    many = [lambda call=call: [call() for _ in range(steps)][-1] for call in (train, sample)]
-    trains, samples, ratio = paired(many[0], many[1], READINGS)
+    calls = {"sampling": sample, "training": training(net, params, batch)}
+    many = {
+        what: lambda call=call: [call() for _ in range(steps)][-1] for what, call in calls.items()
+    }
+    large, operations = product()
+    own = peak is None and not is_accelerator()
+    times = alternate({**many, "product": large} if own else many, READINGS)
     if profile is not None:
         _trace(profile / f"batch-{batch}", many)
-    flops = forward_flops(net, SHAPE)
+    peak = 1e-12 * operations / statistics.median(times["product"]) if own else peak
     lowered, compiled = (None if count is None else count / batch for count in counts)
     told = {"batch": batch, "flops_xla": lowered, "flops_xla_compiled": compiled}
     rows = []
-    for what, seconds, times in (("sampling", samples, 1), ("training", trains, 3)):
-        row = {"what": what, **told, "seconds": seconds / steps, "flops": times * flops}
-        rows.append({**row, "images_per_s": batch * steps / seconds})
-    rows[1]["evaluations"] = ratio
+    for what, passes in (("sampling", 1), ("training", 3)):
+        seconds, flops = statistics.median(times[what]) / steps, passes * forward_flops(net, SHAPE)
+        tflops = 1e-12 * flops * batch / seconds
+        row = {"what": what, **told, "seconds": seconds, "images_per_s": batch / seconds}
+        row |= {"flops": flops, "tflops": tflops, "peak_tflops": peak}
+        rows.append({**row, "share": None if peak is None else tflops / peak})
+    rows[1]["evaluations"] = ratio(times["training"], times["sampling"]).median
     return rows
 
 
-def _trace(folder: pathlib.Path, many: Sequence[Callable[[], Any]]) -> None:
+def _trace(folder: pathlib.Path, calls: Mapping[str, Callable[[], Any]]) -> None:
     with jax.profiler.trace(folder):
-        for what, call in zip(("training", "sampling"), many, strict=True):
+        for what, call in calls.items():
             with jax.profiler.TraceAnnotation(what):
                 jax.block_until_ready(call())
 
@@ -253,31 +270,37 @@ def rows(options: argparse.Namespace, peaks: dict[str, float | None]) -> Iterato
         print(f"{name}: {told['parameters'] / 1e6:.2f} M parameters", file=sys.stderr)
         for dtype in options.dtype:
             net = NETWORKS[name](jnp.dtype(dtype))
-            profile = options.profile and options.profile / f"{name}-{dtype}"
-            at = functools.partial(measure, net, params, steps=options.steps, profile=profile)
+            told["dtype"] = dtype
+            at = functools.partial(
+                measure, net, params, steps=options.steps, peak=peaks[dtype],
+                profile=options.profile and options.profile / f"{name}-{dtype}",
+            )  # fmt: skip
             for row in at(options.batch) if options.batch else grown(at, options.first):
                 rate = f"{row['images_per_s']:.4g} images/s at batch {row['batch']}"
                 print(f"{name} {dtype} {row['what']}: {rate}", file=sys.stderr)
-                yield {**told, "dtype": dtype, **row, **_share(row, peaks[dtype])}
-
-
-def _share(row: dict[str, Any], peak: float | None) -> dict[str, Any]:
-    """What arithmetic a row achieves, in TFLOPS, and its share of the peak."""
-    achieved = 1e-12 * row["flops"] * row["images_per_s"]
-    share = None if peak is None else achieved / peak
-    return {"tflops": achieved, "peak_tflops": peak, "share": share}
+                yield {**told, **row}
 
 
 def lines(found: Sequence[dict[str, Any]], peak: str) -> list[str]:
     """What was found: a table, and in words what a training step costs in evaluations."""
-    header = ["network", "dtype", "", "batch", "images/s", "GFLOP per image", "by XLA", "TFLOPS"]
+    header = [
+        "network",
+        "dtype",
+        "",
+        "batch",
+        "images/s",
+        "GFLOP per image",
+        "by XLA",
+        "TFLOPS",
+        "peak",
+    ]
     cells = []
     for r in found:
         first = r["what"] == "sampling" and r["flops_xla"]
         xla = f"{r['flops_xla'] / 1e9:.1f}" if first else ""
-        share = "" if r["share"] is None else f"{r['share']:.0%}"
+        share = ["", ""] if r["share"] is None else [f"{r['peak_tflops']:.3g}", f"{r['share']:.0%}"]
         told = [r["network"], r["dtype"], r["what"], r["batch"], f"{r['images_per_s']:.4g}"]
-        cells.append([*told, f"{r['flops'] / 1e9:.1f}", xla, f"{r['tflops']:.3g}", share])
+        cells.append([*told, f"{r['flops'] / 1e9:.1f}", xla, f"{r['tflops']:.3g}", *share])
     trained = [r for r in found if r["what"] == "training"]
     ratios = ", ".join(f"{r['network']} {r['dtype']} {r['evaluations']:.1f}" for r in trained)
     last = f"Evaluations in the time of a training step of the same batch: {ratios}."
@@ -291,9 +314,7 @@ def find_peaks(
     if given:
         return dict(zip(dtypes, given, strict=True)), "Peaks as given."
     if device.platform == "cpu":
-        peak = measured_peak()
-        words = f"Peak: products of float32 matrices, measured: {peak:.3f} TFLOPS."
-        return dict.fromkeys(dtypes, peak), words
+        return dict.fromkeys(dtypes), "Peaks: products of float32 matrices, measured."
     found = {dtype: peak_of(dtype, device.device_kind) for dtype in dtypes}
     if None in found.values():
         return found, "The device's peak is not known; give --peak."
