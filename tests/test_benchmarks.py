@@ -52,9 +52,7 @@ def test_the_closed_forms_count_every_product_of_the_network(net, monkeypatch):
     assert throughput.forward_flops(net, SHAPE) == products(program.jaxpr)
 
 
-@pytest.mark.parametrize(
-    "net", [UNet(32, (1,), **UNET), DiT(2, 64, 2, 2)], ids=["unet", "dit"]
-)
+@pytest.mark.parametrize("net", [UNet(32, (1,), **UNET), DiT(2, 64, 2, 2)], ids=["unet", "dit"])
 def test_the_closed_forms_agree_with_the_count_of_the_compiler(net, monkeypatch):
     """Which has the elementwise operations too: a few percent of small networks."""
     monkeypatch.setattr(throughput, "SHAPE", (8, 8, 3))

@@ -168,9 +168,13 @@ def _update(
 
 
 def _finite(tree: Any) -> Array:
-    return functools.reduce(
-        jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)], jnp.array(True)
-    )
+    """Whether all numbers are finite, as a sum of squares over the leaves.
+
+    A chain of "and" would do, but XLA on CPU copies that into every selection that depends on it,
+    and its programs then grow with the square of the number of leaves; a product it does not copy.
+    """
+    lost = [jnp.any(~jnp.isfinite(x)).astype(jnp.float32) for x in jax.tree.leaves(tree)]
+    return jnp.array(True) if not lost else jnp.dot(jnp.stack(lost), jnp.stack(lost)) == 0
 
 
 def _accumulated(value: Callable[[Batch, Key], Any], parts: int, unroll: bool) -> Any:
