@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def use_cache() -> None:
     """Keep compiled programs on disk, unless the user has said where, or that they be not kept.
 
-    By version of jaxlib and kind of processor, for whose programs no other can be taken.
+    By version of jaxlib and kind of processor, for whose programs no other can be taken. What the
+    environment says of the size and of the programs worth keeping (jax's own variables) holds.
     """
     import jax
     import jaxlib
@@ -99,8 +100,13 @@ def use_cache() -> None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdiff"
     folder = Path(chosen or home) / f"{jaxlib.__version__}-{platform.machine()}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", CACHED)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    ours = {
+        "jax_compilation_cache_max_size": CACHED,
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    for name, value in ours.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
 
 
 def _presets() -> dict[str, tuple[str, configs.Train]]:

@@ -201,7 +201,9 @@ def test_verdicts_on_waiting():
 
 
 @pytest.mark.slow
-def test_a_first_sample_is_timed():
+def test_a_first_sample_is_timed(monkeypatch):
+    # a quick machine compiles all of it in less time than makes a program worth keeping
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     options = first_sample.options_of(["--repeats", "1", "--steps", "2", "--count", "3"])
     cold, warm = first_sample.first_samples(options)
     assert (cold["cache"], warm["cache"]) == ("cold", "warm")
@@ -209,7 +211,7 @@ def test_a_first_sample_is_timed():
         parts = sum(row[name] for name in first_sample.PARTS)
         assert 0.8 * row["seconds"] < parts <= row["seconds"] + 0.01
         assert all(row[name] >= 0 for name in first_sample.PARTS)
-    assert warm["from_disk"] > cold["from_disk"] == 0
+    assert cold["from_disk"] < warm["from_disk"] == warm["programs"]
     assert warm["xla_s"] < cold["xla_s"]
 
 

@@ -242,10 +242,10 @@ def test_a_run_is_exported(folder, tmp_path, capsys):
 def test_compiled_programs_are_kept(tmp_path, choice, kept):
     code = (
         "import jax, jax.numpy as jnp; from jaxdiff.cli import use_cache; use_cache();"
-        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0);"
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4)))"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAXDIFF_CACHE": choice}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert (tmp_path / "jaxdiff").exists() is kept
