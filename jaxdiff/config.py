@@ -7,6 +7,7 @@ in its folder as ``config.json`` and is enough to rebuild its network.
 import dataclasses
 import difflib
 import json
+import math
 import os
 import pathlib
 import sys
@@ -357,6 +358,26 @@ class Demo:
     seed: int = 0
     fresh: bool = False
     """Start anew: do not use what an earlier call left in the folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What a finished model's file says of it, besides what only students have."""
+
+    network: UNet
+    shape: tuple[int, ...]
+    """Of an image."""
+    classes: int
+    sigma_data: float
+    data: Data
+
+    def __post_init__(self) -> None:
+        if not self.shape or min(self.shape) < 1 or math.prod(self.shape) >= 1 << 31:
+            raise ValueError(f"no image has shape {self.shape}")
+        if self.classes < 0 or self.sigma_data <= 0:
+            raise ValueError(
+                f"there are no {self.classes} classes of standard deviation {self.sigma_data}"
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -185,7 +185,8 @@ def load_model(run: str | os.PathLike[str]) -> Model:
     """The model of a finished run.
 
     Raises:
-        FileNotFoundError: if there is no run, or it has not been finished.
+        FileNotFoundError: if there is no run, or it has not been finished. ValueError: if its
+        files are damaged.
     """
     from jaxdiff.training.checkpoint import load_params
 
@@ -196,15 +197,28 @@ def load_model(run: str | os.PathLike[str]) -> Model:
             f"the run {run} is not finished (no model.npz): run its command again to resume it"
         )
     params, about = load_params(path)
-    if about["kind"] == "student":
+    try:
+        return _described(params, about)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _described(params: Any, about: dict[str, Any]) -> Model:
+    """The model of these parameters and what is said of it. ValueError for what is never said."""
+    known = {f.name for f in dataclasses.fields(configs.Described)}
+    own = {name: value for name, value in about.items() if name in known}
+    said = configs.from_dict(configs.Described, own, "model")
+    if about.get("kind") == "student":
         from jaxdiff.students import load_denoiser
 
         D: Any = load_denoiser(about, params)
+    elif about.get("kind") == "teacher":
+        _, network = build_network(said.network, said.classes)
+        D = denoiser(network, params, sigma_data=said.sigma_data)
     else:
-        _, network = build_network(_network_config(about), about["classes"])
-        D = denoiser(network, params, sigma_data=about["sigma_data"])
-    shape, student = tuple(about["shape"]), about["kind"] == "student"
-    return Model(D, params, shape, about["classes"], student, about)
+        raise ValueError(f"a model is a teacher or a student, not {about.get('kind')!r:.60}")
+    about = about | dataclasses.asdict(said)
+    return Model(D, params, said.shape, said.classes, about["kind"] == "student", about)
 
 
 def make_sampler(

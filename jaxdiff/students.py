@@ -202,9 +202,37 @@ def blend(a: Any, b: Any, w: float) -> Any:
 
 
 def load_denoiser(about: dict[str, Any], params: Params) -> Denoiser:
-    """The denoiser of a saved student, as it samples in the fewest steps."""
-    first = next(iter(about["samplers"].values()))
+    """The denoiser of a saved student, as it samples in the fewest steps. ValueError if it does not
+    say how it samples.
+    """
+    first = next(iter(_samplers(about).values()))
     return decode(first["denoiser"], runs.build_module(about), params)
+
+
+def _samplers(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of :func:`described`. ValueError for what it cannot have said."""
+    try:
+        samplers = {str(int(steps)): dict(entry) for steps, entry in about["samplers"].items()}
+        whole = bool(samplers) and type(about["method"]) is str
+    except Exception as error:  # as many types as there are mistakes
+        raise ValueError(f"it does not say how the student samples: {error!r}") from error
+    if not whole or not all(_whole(entry) for entry in samplers.values()):
+        raise ValueError(f"so no student samples: {samplers!r:.60}")
+    return samplers
+
+
+def _whole(entry: dict[str, Any]) -> bool:
+    """Whether an entry has its parts, of which table and denoiser say themselves if they cannot be
+    read.
+    """
+    latent, weights = entry.get("latent", 0), entry.get("weights", [0, 1])
+    return (
+        {"table", "denoiser"} <= {*entry} <= {"table", "denoiser", "latent", "weights"}
+        and type(latent) is int
+        and latent >= 0
+        and type(weights) is list
+        and len(weights) == 2
+    )
 
 
 def student_sampler(model: runs.Model, steps: int, weight: float | None = None) -> Sampler:
@@ -214,7 +242,7 @@ def student_sampler(model: runs.Model, steps: int, weight: float | None = None) 
     guided as a teacher is (:mod:`jaxdiff.conditioning.guidance`). Raises ValueError for steps that
     its method does not have, or guidance without classes.
     """
-    samplers = model.about["samplers"]
+    samplers = _samplers(model.about)
     if str(steps) not in samplers:
         raise ValueError(
             f"a student by {model.about['method']} can sample with {' or '.join(samplers)} "
@@ -223,8 +251,11 @@ def student_sampler(model: runs.Model, steps: int, weight: float | None = None) 
     entry = samplers[str(steps)]
     text = entry["denoiser"]
     if weight is not None and "weights" in entry:
-        low, high = entry["weights"]
-        text = blend(low, high, weight)
+        try:
+            low, high = entry["weights"]
+            text = blend(low, high, weight)
+        except Exception as error:  # as many types as there are mistakes
+            raise ValueError(f"this student cannot be told a weight: {error!r}") from error
     D = decode(text, runs.build_module(model.about), model.params)
     if weight is not None and "weights" not in entry:
         D = runs.guided(model, D, weight)

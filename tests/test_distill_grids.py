@@ -440,9 +440,7 @@ def test_pairs_solved_in_every_update():
 def test_stored_pairs_come_with_the_labels_of_the_data(key):
     made = table(solvers.euler, [HIGH, 3.0, 0.4, 0.0])
     teach = lambda y, s, cond: y * 0.0 + expand(cond.astype(y.dtype), y)  # noqa: E731
-    source = knowledge.stored_pairs(
-        Sampler(teach, made), 10, (2,), key, states=(0, 2, 3), progress=False
-    )
+    source = knowledge.stored_pairs(Sampler(teach, made), 10, key, states=(0, 2, 3), progress=False)
     given = lambda step: {"image": np.zeros((4, 2)), "label": np.arange(4) + 4 * step}  # noqa: E731
     rows = source(given, None)(3)
     assert rows["path"].shape == (4, 3, 2) and rows["label"].max() < 10

@@ -17,7 +17,6 @@ from jaxdiff.distill import bootstrap, piecewise_flow, simple_fast
 from jaxdiff.distill.primitives import implied, perturb
 from jaxdiff.distill.rectified_flow import (
     flow_loss,
-    pairs_like,
     reflow,
     reflow_distillation,
     reflow_stages,
@@ -32,7 +31,7 @@ from jaxdiff.exact import Gaussian
 from jaxdiff.method import Context
 from jaxdiff.prediction import as_partial, denoiser, expand, predictor
 from jaxdiff.process import VP, RectifiedFlow
-from jaxdiff.sampling.pairs import make_pairs
+from jaxdiff.sampling.pairs import make_pairs, pairs_like
 from jaxdiff.sampling.sample import Sampler, sample, start_noise, trajectory
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.singlestep import euler_step, heun_step, unit_first
@@ -452,7 +451,7 @@ def test_pairs_have_the_labels_of_the_data():
         lambda y, s, cond=None: jnp.zeros_like(y) + cond[:, None].astype(y.dtype),
         table(solvers.euler, [HIGH, 0.0]),
     )
-    batch = pairs_like(plain, maker, 9, KEY, 0)(0)
+    batch = pairs_like(plain, maker, 9, KEY)(0)
     np.testing.assert_allclose(batch["image"], np.stack([batch["label"]] * 2, 1), atol=1e-5)
     assert batch["image"].shape == (6, 2)
 

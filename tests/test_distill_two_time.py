@@ -38,7 +38,7 @@ from jaxdiff.distill.trajectory_consistency import (
 from jaxdiff.distill.trajectory_operator import operator_loss, trajectory_operator
 from jaxdiff.exact import Gaussian
 from jaxdiff.method import Context
-from jaxdiff.networks import MLP, UNet, from_linen, init
+from jaxdiff.networks import MLP, DiT, UNet, from_linen, init
 from jaxdiff.networks.temporal import fourier_layer, temporal
 from jaxdiff.prediction import denoiser, edm_scalings, predictor
 from jaxdiff.process import EDM, RectifiedFlow
@@ -479,13 +479,23 @@ def test_a_temporal_network_starts_as_its_own_network(key):
         network(grown, x, label[:, :3])
 
 
-def test_temporal_layers_of_a_unet():
+@pytest.mark.parametrize(
+    ("module", "shapes"),
+    [
+        (
+            UNet(channels=8, multipliers=(1, 2), embedding=8, num_classes=3),
+            [(3, 8, 8)] * 2 + [(3, 16, 16)] * 3,
+        ),
+        (DiT(4, 8, 2, 2, num_classes=3, remat=True), [(3, 8, 8)] * 2),
+    ],
+    ids=["unet", "dit"],
+)
+def test_temporal_layers_of_networks_of_images(module, shapes):
     """One after every block, of its width; labels of a condition are repeated."""
-    module = UNet(channels=8, multipliers=(1, 2), embedding=8, num_classes=3)
     params = some_params(module, (8, 8, 1))
     network, grown = temporal(from_linen(module), params, (8, 8, 1), modes=3)
     widths = sorted(layer["real"].shape for layer in grown["temporal"].values())
-    assert widths == [(3, 8, 8)] * 2 + [(3, 16, 16)] * 3
+    assert widths == shapes
     x, label = jnp.zeros((2, 4, 8, 8, 1), jnp.float32), jnp.zeros((2, 5), jnp.float32)
     out = jax.eval_shape(network, grown, x, label, jnp.zeros(2, jnp.int32))
     assert out.shape == x.shape and out.dtype == x.dtype
@@ -495,7 +505,7 @@ def test_what_temporal_networks_refuse(key):
     with pytest.raises(TypeError, match="from_linen"):
         temporal(lambda *a: None, {}, (2,))
     module = MLP(width=8, depth=1, embedding=8, residual=False)
-    with pytest.raises(ValueError, match="no Block"):
+    with pytest.raises(ValueError, match="no unet.Block, dit.Block"):
         temporal(from_linen(module), some_params(module, (2,)), (2,))
 
 

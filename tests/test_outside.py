@@ -33,7 +33,7 @@ from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 from PIL import Image
 
 from jaxdiff import config as configs
-from jaxdiff import files, grids, solvers, students, tuned
+from jaxdiff import files, grids, runs, solvers, students, tuned
 from jaxdiff.data import load
 from jaxdiff.networks import MLP, from_linen, init
 from jaxdiff.prediction import denoiser
@@ -1309,3 +1309,49 @@ def test_a_changed_description_of_a_student_is_what_it_says_or_refused(descripti
             except ValueError:
                 return
             assert agrees(told, students.encode(made))
+
+
+@pytest.fixture(scope="module")
+def models(description):
+    """What the files of a teacher and of a student say."""
+    params, text = description
+    teacher = {
+        "kind": "teacher", "network": {"channels": 8}, "shape": [8, 8, 1], "classes": 3,
+        "sigma_data": 0.5, "data": {"path": "digits", "flip": True},
+    }  # fmt: skip
+    entry = {"table": table(solvers.euler, [2.0, 0.5, 0.0]).to_dict(), "denoiser": text}
+    told = json.loads(json.dumps({"2": entry | {"weights": [text, text]}, "3": entry}))
+    return params, [teacher, teacher | {"kind": "student", "method": "sfd_v", "samplers": told}]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@depth(30, 300)
+def test_a_changed_model_is_loaded_and_sampled_or_refused(models, tmp_path, number, count):
+    params, known = models[0], models[1][number]
+    configs.save(configs.Train(run=str(tmp_path)), tmp_path)
+
+    def used(told):
+        """A sampler of every number of evaluations, or REFUSED."""
+        checkpoint.save_params(tmp_path / "model.npz", params, told)
+        model = answer(runs.load_model, tmp_path)
+        if model is REFUSED or not model.student:
+            return model
+        for steps in (1, 2, 3):
+            for weight in (None, 0.5):
+                with contextlib.suppress(ValueError):
+                    students.student_sampler(model, steps, weight)
+        return model
+
+    assert used(known) is not REFUSED
+
+    @forall(count, changes(known))
+    def _(changed):
+        try:
+            told = json.loads(text_of(changed))
+        except (ValueError, RecursionError):
+            return
+        with jax.enable_x64(False):
+            model = used(told)
+        if model is not REFUSED:
+            assert {"kind", "network", "shape", "classes", "sigma_data", "data"} <= {*model.about}
+            assert np.prod(model.shape) >= 1 and type(model.classes) is int

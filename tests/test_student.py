@@ -13,6 +13,7 @@ from jaxdiff import grids, solvers
 from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.distance import of_features, squared
 from jaxdiff.distill import tangents
+from jaxdiff.distill.knowledge import knowledge_distillation, stored_pairs
 from jaxdiff.distill.primitives import implied, jump
 from jaxdiff.distill.score_matching import score_matching
 from jaxdiff.distill.stages import Stage
@@ -268,7 +269,7 @@ def test_stages_hand_on_their_student(tmp_path):
         seen.append((float(before.params["scale"]), before.sampler(steps=2).table.nfe))
         return shift_student(student._replace(params=before.params), 2.0)
 
-    def paired(data, before):
+    def paired(data, before, spread):
         return lambda step: data(step) | {"extra": np.ones(4)}
 
     stages = [
@@ -287,6 +288,26 @@ def test_stages_hand_on_their_student(tmp_path):
     again = fit_stages(stages, data, steps=6, **options)[1]  # all done: nothing is trained anew
     assert again.params["student"]["scale"] == 2.0 and len(seen) == 2
     assert method.sampler(state, steps=3).table.nfe == 3
+
+
+def test_what_a_stage_stores_is_made_on_the_devices_that_train(gaussian):
+    places = []
+
+    def made(given, before, spread):
+        def told(f, given, **static):
+            places.append(spread.keywords)
+            return spread(f, given, **static)
+
+        return stored(given, before, told)
+
+    teacher = Sampler(gaussian.denoiser, table(solvers.euler, [20.0, 0.0]))
+    stored = stored_pairs(teacher, 8, jax.random.key(0), progress=False)
+    student = Student(network, {"scale": jnp.float32(1.0)}, prediction="x0", high=20.0)
+    stage = Stage("distil", lambda before: knowledge_distillation(student), data=made)
+    placing = {"parallel": "pmap", "devices": jax.devices()[:1]}
+    data = lambda step: {"image": np.zeros((4, 2), np.float32)}  # noqa: E731
+    state = fit_stages([stage], data, steps=2, progress=False, accumulate=2, **placing)[1]
+    assert places == [placing] and state.params["student"]["scale"] != 1.0
 
 
 def test_a_target_network_lags_behind(gaussian):

@@ -36,6 +36,7 @@ from jaxdiff import grids, runs, solvers, students
 from jaxdiff.data.digits import load_digits
 from jaxdiff.distill.score_matching import score_matching
 from jaxdiff.evaluation import Judge, make_judge, measure
+from jaxdiff.files import write_text
 from jaxdiff.metrics.protocol import Score
 from jaxdiff.networks import count_parameters
 from jaxdiff.recipes import RECIPES
@@ -197,8 +198,8 @@ def write(rows: list[Row], known: Row, options: argparse.Namespace, arguments: l
     """Write the table of the rows made so far."""
     about = store.about(shlex.join(["python", "-m", "experiments.digits", *arguments]))
     whole = {"machine": about, "references": known, "rows": rows}
-    store.write(options.json, json.dumps(whole, indent=1) + "\n")
-    store.write(options.json.with_suffix(".md"), markdown(rows, known, about))
+    write_text(options.json, json.dumps(whole, indent=1) + "\n")
+    write_text(options.json.with_suffix(".md"), markdown(rows, known, about))
     panel = {"teacher, Euler": {n: s[QUALITY] for n, s in known["euler"].items()}}
     for row in (r for r in rows if not r["error"]):
         panel[row["method"]] = {n: scores[QUALITY] for n, scores in row["nfe"].items()}

@@ -22,6 +22,7 @@ from typing import Any
 
 from experiments.gym import report, store, train
 from experiments.gym.problems import PROBLEMS, Problem, make_problem
+from jaxdiff.files import write_text
 from jaxdiff.recipes import RECIPES
 
 Row = dict[str, Any]
@@ -94,8 +95,8 @@ def row_of(method: str, problem: Problem, options: argparse.Namespace, title: st
 def write(rows: list[Row], options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Write the table of the rows made so far."""
     about = store.about(shlex.join(["python", "-m", "experiments.gym", *arguments]))
-    store.write(options.json, json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
-    store.write(options.json.with_suffix(".md"), report.markdown(rows, about))
+    write_text(options.json, json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    write_text(options.json.with_suffix(".md"), report.markdown(rows, about))
     if any(not row["error"] for row in rows):
         report.figure(rows).savefig(options.json.with_suffix(".png"), dpi=110)
 

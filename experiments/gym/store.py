@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 import jaxdiff
+from jaxdiff.files import read_json, write_text
 
 Row = dict[str, Any]
 
@@ -53,16 +54,6 @@ def make_places(options: argparse.Namespace) -> None:
     """The folder of rows and that of the table. ValueError or OSError if they cannot be."""
     options.json = writable(options.json or options.out / "table.json")
     options.out.mkdir(parents=True, exist_ok=True)
-
-
-def write(path: pathlib.Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        partial.write_text(text)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def stamp() -> dict[str, str]:
@@ -105,7 +96,7 @@ def place(folder: pathlib.Path, settings: Row) -> pathlib.Path:
 def keep(folder: pathlib.Path, settings: Row, row: Row) -> None:
     """Store a row."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(place(folder, settings), json.dumps({"settings": settings, "row": row}, indent=1))
+    write_text(place(folder, settings), json.dumps({"settings": settings, "row": row}, indent=1))
 
 
 def kept(folder: pathlib.Path, settings: Row) -> Row | None:
@@ -114,7 +105,7 @@ def kept(folder: pathlib.Path, settings: Row) -> Row | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         row = found["row"]
         if found["settings"] != settings or row["error"]:
             return None

@@ -17,6 +17,7 @@ from jaxdiff.distill.stages import Before, Data, Stage
 from jaxdiff.method import Method
 from jaxdiff.networks import MLP, count_parameters, from_linen, graft, init
 from jaxdiff.recipes import RECIPES, Goal
+from jaxdiff.sampling.pairs import Spread
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.training import fit, fit_stages
 from jaxdiff.training.ema import constant
@@ -121,9 +122,9 @@ class Watch:
             self.methods.append(stage.method(before))
             return self.methods[-1]
 
-        def source(given: Data, before: Before | None) -> Data:
+        def source(given: Data, before: Before | None, spread: Spread) -> Data:
             began = time.perf_counter()
-            made = given if stage.data is None else stage.data(given, before)
+            made = given if stage.data is None else stage.data(given, before, spread)
             self.making += time.perf_counter() - began
             self.sources.append(made)
             return made

@@ -32,6 +32,7 @@ from experiments.scenes import pictures, points, report
 from jaxdiff import runs
 from jaxdiff.data.digits import load_digits
 from jaxdiff.evaluation import make_judge
+from jaxdiff.files import write_text
 from jaxdiff.training.checkpoint import fingerprint
 
 Row = dict[str, Any]
@@ -91,8 +92,8 @@ def write(rows: list[Row], options: argparse.Namespace, arguments: Sequence[str]
     """Write the table of the rows made so far."""
     about = store.about(shlex.join(["python", "-m", "experiments.scenes", *arguments]))
     kept = [{k: v for k, v in row.items() if k not in report.DRAWN} for row in rows]
-    store.write(options.json, json.dumps({"machine": about, "rows": kept}, indent=1) + "\n")
-    store.write(options.json.with_suffix(".md"), report.markdown(rows, about))
+    write_text(options.json, json.dumps({"machine": about, "rows": kept}, indent=1) + "\n")
+    write_text(options.json.with_suffix(".md"), report.markdown(rows, about))
     if any(not row["error"] for row in rows):
         report.figure(rows).savefig(options.json.with_suffix(".png"), dpi=110)
 

@@ -39,6 +39,7 @@ from jaxdiff import grids, runs, solvers, tuned
 from jaxdiff.data.dataset import to_float
 from jaxdiff.data.digits import load_digits
 from jaxdiff.evaluation import Judge, make_judge
+from jaxdiff.files import write_text
 from jaxdiff.recipes.tuners import TUNERS, Task, check, handmade, kernel_judge
 from jaxdiff.sampling.pairs import make_pairs
 from jaxdiff.sampling.sample import Sampler, start_noise
@@ -194,8 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rows:
             about = store.about(shlex.join(["python", "-m", "experiments.tuning", *arguments]))
             whole = json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"
-            store.write(options.json, whole)
-            store.write(options.json.with_suffix(".md"), report.markdown(rows, about))
+            write_text(options.json, whole)
+            write_text(options.json.with_suffix(".md"), report.markdown(rows, about))
             if any(not row["error"] for row in rows):
                 report.figure(rows).savefig(options.json.with_suffix(".png"), dpi=110)
     print(f"table: {options.json}, and .md and .png beside it")

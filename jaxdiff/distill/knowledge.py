@@ -26,11 +26,11 @@ from jaxdiff import solvers
 from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.levels import grid_index
 from jaxdiff.distill.primitives import implied
-from jaxdiff.distill.stages import Before, Data
+from jaxdiff.distill.stages import Before, Data, DataOf
 from jaxdiff.distill.student import Step, Student, regression
 from jaxdiff.grids import from_list
 from jaxdiff.method import Method
-from jaxdiff.sampling.pairs import make_pairs, pair_batches
+from jaxdiff.sampling.pairs import Spread, here, pairs_like
 from jaxdiff.sampling.sample import Sampler, trajectory
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -207,30 +207,19 @@ def subset(levels: np.ndarray, steps: int) -> list[float]:
 def stored_pairs(
     teacher: Sampler,
     count: int,
-    shape: tuple[int, ...],
     key: Key,
     *,
     states: Sequence[int] | None = None,
     progress: bool = True,
-) -> Callable[[Data, Before | None], Data]:
+) -> DataOf:
     """The ``data`` of a stage that trains on stored pairs: ``count`` of them are solved by the
-    teacher when the stage begins, with the labels of the data given, and drawn in batches of their
-    size. ``states``: numbers of the path's states to keep as "path"; None for ends only.
+    teacher when the stage begins (:func:`jaxdiff.sampling.pairs.pairs_like`).
     """
 
-    def data(given: Data, before: Before | None) -> Data:
-        one = given(0)
-        batch = len(one["image"])
-        labels = None
-        if "label" in one:
-            parts = [np.asarray(given(step)["label"]) for step in range(-(-count // batch))]
-            labels = np.concatenate(parts)[:count]
-        pairs = make_pairs(
-            teacher, count, shape, key, labels=labels, path=states is not None, progress=progress
+    def data(given: Data, before: Before | None, spread: Spread = here) -> Data:
+        return pairs_like(
+            given, teacher, count, key, states=states, progress=progress, spread=spread
         )
-        if states is not None:
-            pairs["path"] = np.ascontiguousarray(pairs["path"][:, list(states)])
-        return pair_batches(pairs, batch)
 
     return data
 

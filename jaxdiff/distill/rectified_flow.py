@@ -29,12 +29,12 @@ import optax
 
 from jaxdiff import solvers
 from jaxdiff.distance import Distance, squared
-from jaxdiff.distill.stages import Before, Data, Stage
+from jaxdiff.distill.stages import Before, Data, DataOf, Stage
 from jaxdiff.distill.student import Step, Student, flow_levels, in_steps, regression
 from jaxdiff.method import Method
 from jaxdiff.prediction import expand, predictor
 from jaxdiff.process import RectifiedFlow
-from jaxdiff.sampling.pairs import make_pairs, pair_batches
+from jaxdiff.sampling.pairs import Spread, here, pairs_like
 from jaxdiff.sampling.sample import Sampler, sample
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -215,11 +215,13 @@ def reflow_stages(
         raise ValueError(f"reflow needs at least one round and one pair; got {rounds}, {pairs}")
     whole = sum(shares)
 
-    def data_of(number: int) -> Callable[[Data, Before | None], Data]:
-        def data(plain: Data, before: Before | None) -> Data:
+    def data_of(number: int) -> DataOf:
+        def data(given: Data, before: Before | None, spread: Spread = here) -> Data:
             maker = teacher if before is None else before.sampler(steps=steps)
-            key = jax.random.key(seed + number)
-            return pairs_like(plain, maker, pairs, key, seed + number, progress)
+            own = seed + number
+            return pairs_like(
+                given, maker, pairs, jax.random.key(own), seed=own, progress=progress, spread=spread
+            )
 
         return data
 
@@ -234,22 +236,6 @@ def reflow_stages(
         make = lambda before: reflow_distillation(student(before, share), distance=distance)  # noqa: E731
         stages.append(Stage("distil", make, share, data_of(rounds)))
     return stages
-
-
-def pairs_like(
-    plain: Data, maker: Sampler, count: int, key: Key, seed: int, progress: bool = False
-) -> Data:
-    """``data(step)`` over ``count`` pairs made by a sampler, with the batches, shapes and labels of
-    the data ``plain``.
-    """
-    first = plain(0)
-    size, shape = first["image"].shape[0], tuple(first["image"].shape[1:])
-    labels = None
-    if "label" in first:
-        rows = [np.asarray(plain(n)["label"]) for n in range(-(-count // size))]
-        labels = np.concatenate(rows)[:count]
-    made = make_pairs(maker, count, shape, key, labels=labels, progress=progress)
-    return pair_batches(made, size, seed)
 
 
 def flow_tables(student: Student) -> Callable[[int], Table]:

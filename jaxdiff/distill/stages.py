@@ -4,13 +4,12 @@ The loop over stages is :func:`jaxdiff.training.stages.fit_stages`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from jaxdiff.method import Method
+from jaxdiff.sampling.pairs import Data as Data
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.typing import Params
-
-Data = Callable[[int], Any]
 
 
 class Before(NamedTuple):
@@ -22,17 +21,22 @@ class Before(NamedTuple):
     params: Params
 
 
+DataOf: TypeAlias = Callable[..., Data]
+"""``data(given, before, spread)``: what a stage trains on."""
+
+
 class Stage(NamedTuple):
     """One stage.
 
     name: for progress bars and folders.
     method: ``method(before) -> Method``; ``before`` is None in the first stage.
     share: of the updates of the whole training, relative to the other stages'.
-    data: what the stage trains on, made of the data given and of what was before (stored pairs);
-        None for the data as they are.
+    data: ``data(given, before, spread)``, what the stage trains on (stored pairs), made of the data
+        given and of what was before, on the devices that ``spread`` knows
+        (:func:`jaxdiff.sampling.pairs.pairs_like`); None for the data as they are.
     """
 
     name: str
     method: Callable[[Before | None], Method]
     share: float = 1.0
-    data: Callable[[Data, Before | None], Data] | None = None
+    data: DataOf | None = None

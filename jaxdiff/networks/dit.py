@@ -13,21 +13,18 @@ Differs from the paper: the output has the input's channels and no variances; th
 those of :mod:`jaxdiff.networks.embedding`, ``width`` of them; linear layers start with variance
 1/inputs, as in the other networks.
 
-Layer norm's and softmax's statistics are in float32 at least. Attention is two einsums and a
-softmax, because fused kernels have no forward-mode derivative, which consistency and flow-map
-training need.
+Layer norm's and softmax's statistics are in float32 at least.
 """
 
-import math
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.networks.embedding import Embedding, Features, LogVariance, sinusoidal, wide
-from jaxdiff.networks.mlp import _norm
+from jaxdiff.networks.attention import attention
+from jaxdiff.networks.embedding import Embedding, Features, LogVariance, sinusoidal
+from jaxdiff.networks.mlp import layer_norm
 from jaxdiff.typing import Array, Cond, Outputs
 
 
@@ -142,13 +139,6 @@ class Block(nn.Module):
         return h + g2[:, None] * nn.Dense(width, **kinds)(r)
 
 
-def attention(q: Array, k: Array, v: Array) -> Array:
-    """softmax(q k^T / sqrt(c)) v for each head; all are (batch, tokens, heads, c)."""
-    logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=wide(q.dtype))
-    weights = jax.nn.softmax(logits / math.sqrt(q.shape[-1]), axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqk,bkhc->bqhc", weights, v)
-
-
 def positions(rows: int, columns: int, width: int) -> np.ndarray:
     """Fixed positions of the tokens, row by row: (rows * columns, width), in float64.
 
@@ -182,4 +172,4 @@ def _image(h: Array, shape: tuple[int, ...], p: int) -> Array:
 
 def _modulated(h: Array, scale: Array, shift: Array) -> Array:
     """Layer norm of every token, then a sample's own scale and shift, both (batch, width)."""
-    return _norm(h) * (1 + scale)[:, None] + shift[:, None]
+    return layer_norm(h) * (1 + scale)[:, None] + shift[:, None]

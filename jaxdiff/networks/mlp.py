@@ -71,7 +71,7 @@ class MLP(nn.Module):
             for _ in range(self.depth):
                 h = Residual(self.width, self.dropout, **dense)(h, e, deterministic)
                 maps.append(h)
-            h = _norm(h)
+            h = layer_norm(h)
         else:
             h = jnp.concatenate([h, e], axis=-1)
             for _ in range(self.depth):
@@ -99,12 +99,12 @@ class Residual(nn.Module):
         dense = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         modulation = nn.Dense(3 * self.width, kernel_init=nn.initializers.zeros, **dense)(e)
         scale, shift, gate = jnp.split(modulation, 3, axis=-1)
-        r = nn.silu(nn.Dense(self.width, **dense)(_norm(h) * (1 + scale) + shift))
+        r = nn.silu(nn.Dense(self.width, **dense)(layer_norm(h) * (1 + scale) + shift))
         r = nn.Dropout(self.dropout)(r, deterministic=deterministic)
         return h + gate * nn.Dense(self.width, **dense)(r)
 
 
-def _norm(h: Array) -> Array:
+def layer_norm(h: Array) -> Array:
     """Layer norm without parameters, its statistics in float32."""
     r = h.astype(wide(h.dtype))
     r = r - jnp.mean(r, axis=-1, keepdims=True)

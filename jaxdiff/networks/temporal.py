@@ -24,12 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.networks import dit, unet
 from jaxdiff.networks.adapters import Linen
 from jaxdiff.networks.mlp import Residual
-from jaxdiff.networks.unet import Block
 from jaxdiff.typing import Array, Cond, Key, Params
 
-BLOCKS: tuple[type[nn.Module], ...] = (Block, Residual)
+BLOCKS: tuple[type[nn.Module], ...] = (unet.Block, dit.Block, Residual)
 
 
 def waves(count: int, modes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +133,7 @@ def temporal(
         network: made by :func:`jaxdiff.networks.from_linen`. params: its own.
         shape: of one sample.
         modes: number of Fourier modes, at most M/2 + 1.
-        blocks: modules of the network after which to mix; those of MLP and UNet by default.
+        blocks: modules of the network after which to mix; those of MLP, UNet and DiT by default.
 
     Returns the network and {"network": params, "temporal": the layers'}. Raises TypeError for
     another network, ValueError for one without such blocks.
@@ -149,7 +149,7 @@ def temporal(
     x, label = jnp.zeros((1, *shape), jnp.float32), jnp.zeros((1, 2), jnp.float32)
     jax.eval_shape(lambda p: _apply(made, p, note, x, label, None, None), params)
     if not widths:
-        names = ", ".join(block.__name__ for block in blocks)
+        names = ", ".join(f"{b.__module__.split('.')[-1]}.{b.__name__}" for b in blocks)
         raise ValueError(f"{type(network.module).__name__} has no {names} to mix after")
     layers = {
         name: {

@@ -22,6 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.networks.attention import attention
 from jaxdiff.networks.conv import Conv
 from jaxdiff.networks.embedding import Embedding, Features, LogVariance, sinusoidal, wide
 from jaxdiff.typing import Array, Cond, Outputs
@@ -195,10 +196,7 @@ class Attention(nn.Module):
         b, height, width, c = x.shape
         h = Norm(self.groups, self.param_dtype)(x).reshape(b, height * width, c)
         qkv = nn.Dense(3 * c, **kinds)(h).reshape(b, height * width, 3, self.heads, c // self.heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        logits = jnp.einsum("bqhc,bkhc->bhqk", q, k) / math.sqrt(c // self.heads)
-        weights = jax.nn.softmax(logits.astype(wide(h.dtype)), axis=-1).astype(h.dtype)
-        h = jnp.einsum("bhqk,bkhc->bqhc", weights, v).reshape(x.shape)
+        h = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(x.shape)
         return x + nn.Dense(c, kernel_init=nn.initializers.zeros, **kinds)(h)
 
 

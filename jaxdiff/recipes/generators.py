@@ -79,7 +79,7 @@ def _low_rank(goal: Goal, rank: int = 16) -> list[Stage]:
 def _dmd(goal: Goal) -> list[Stage]:
     """From the highest level, where its pairs start."""
     count, key = min(50_000, 8 * goal.steps), jax.random.key(goal.seed)
-    pairs = stored_pairs(accurate(goal), count, goal.shape, key, progress=False)
+    pairs = stored_pairs(accurate(goal), count, key, progress=False)
     method = matching.dmd(goal.teacher, _student(goal, high=goal.high), opponent=_fake(goal))
     return [Stage("distil", lambda before: method, data=pairs)]
 

@@ -1,13 +1,11 @@
 """Recipes of the methods that learn from pairs and on grids."""
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 
 from jaxdiff import solvers
 from jaxdiff.distill import classifier_features, guided, knowledge, progressive
-from jaxdiff.distill.stages import Before, Data, Stage
+from jaxdiff.distill.stages import DataOf, Stage
 from jaxdiff.recipes.goal import Goal, Recipe
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.trace import table
@@ -21,11 +19,9 @@ def accurate(goal: Goal) -> Sampler:
     return Sampler(goal.teacher, table(solvers.dpmpp, np.append(levels, 0.0), order=3))
 
 
-def _pairs(goal: Goal) -> Callable[[Data, Before | None], Data]:
+def _pairs(goal: Goal) -> DataOf:
     count, key = min(50_000, 8 * goal.steps), jax.random.key(goal.seed)
-    return knowledge.stored_pairs(
-        accurate(goal), count, goal.shape, key, states=_STATES, progress=False
-    )
+    return knowledge.stored_pairs(accurate(goal), count, key, states=_STATES, progress=False)
 
 
 def _knowledge(goal: Goal) -> list[Stage]:

@@ -18,6 +18,7 @@ from jaxdiff.distill.stages import Before, Data, Stage
 from jaxdiff.distill.trajectory_consistency import trajectory_consistency
 from jaxdiff.distill.trajectory_operator import trajectory_operator
 from jaxdiff.recipes.goal import Goal, Recipe, one
+from jaxdiff.sampling.pairs import Spread, here
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Cond, Key, Params
@@ -79,17 +80,17 @@ def _trajectory_operator(goal: Goal) -> list[Stage]:
     method = trajectory_operator(student, levels, starts=4, cap=10.0)
 
     stored = stored_pairs(
-        Sampler(goal.teacher, made), 4 * goal.steps, goal.shape, jax.random.key(goal.seed),
+        Sampler(goal.teacher, made), 4 * goal.steps, jax.random.key(goal.seed),
         states=range(len(levels)), progress=False,
     )  # fmt: skip
 
-    def half(data: Data, before: Before | None) -> Data:
+    def half(data: Data, before: Before | None, spread: Spread = here) -> Data:
         """Batches of half the size: each of their samples is decoded four times."""
 
         def halved(step: int) -> Any:
             return {name: rows[: max(1, len(rows) // 2)] for name, rows in data(step).items()}
 
-        return stored(halved, before)
+        return stored(halved, before, spread)
 
     return [Stage("distil", lambda before: method, data=half)]
 

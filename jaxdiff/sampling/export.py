@@ -22,7 +22,6 @@ and eight lines run it anywhere::
 An older version of jax may not read what a newer one wrote: export with the older one.
 """
 
-import io
 import json
 import os
 import re
@@ -34,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.files import open_archive, parse_json, read_array
+from jaxdiff.files import open_archive, parse_json, read_array, replacing
 from jaxdiff.prediction import as_partial
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.typing import Array
@@ -107,15 +106,9 @@ def export_sampler(
     }  # fmt: skip
     pairs = zip(leaves, program.in_avals, strict=False)  # then the seed, ...
     arrays = {str(i): np.asarray(leaf, needed.dtype) for i, (leaf, needed) in enumerate(pairs)}
-    written = io.BytesIO()
     code = np.frombuffer(program.serialize(), np.uint8)
-    np.savez(written, program=code, about=np.str_(json.dumps(about)), **arrays)  # type: ignore[arg-type]
-    partial = path.with_name(f"{path.name}.tmp")
-    try:
-        partial.write_bytes(written.getvalue())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, program=code, about=np.str_(json.dumps(about)), **arrays)  # type: ignore[arg-type]
 
 
 def _storable(leaf: Any) -> Any:

@@ -2,8 +2,8 @@
 results.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,13 @@ import numpy as np
 from jaxdiff.prediction import as_partial
 from jaxdiff.sampling.sample import Sampler, start_noise, trajectory
 from jaxdiff.typing import Array, Key
+
+Data: TypeAlias = Callable[[int], Any]
+"""``data(step)``, the batch of a step."""
+Spread: TypeAlias = Callable[..., Callable[[Any], Any]]
+"""Where a function of rows is run: :func:`here`, or on several devices
+:func:`jaxdiff.training.devices.over_batch`.
+"""
 
 
 def here(f: Callable[..., Any], given: Any, **static: Any) -> Callable[[Any], Any]:
@@ -28,16 +35,15 @@ def make_pairs(
     batch: int = 512,
     path: bool = False,
     progress: bool = True,
-    spread: Callable[..., Callable[[Any], Any]] = here,
+    spread: Spread = here,
 ) -> dict[str, np.ndarray]:
     """Solve the teacher's ODE from ``count`` noises and keep both ends, the data of knowledge
     distillation and reflow.
 
     Returns "start" (count, *shape), the states at the sampler's highest level; "image", its
     samples; with ``path`` also "path" (count, A + 1, *shape), every accepted state; with labels
-    (count,) "label". Pair i depends on ``key`` and i alone. spread: where the pairs are made:
-    :func:`jaxdiff.training.devices.over_batch` spreads them over several devices. Raises ValueError
-    for a stochastic sampler.
+    (count,) "label". Pair i depends on ``key`` and i alone. spread: where they are made. Raises
+    ValueError for a stochastic sampler.
     """
     from tqdm import tqdm
 
@@ -66,9 +72,7 @@ def _solved(given: Any, batch: Any, *, shape: tuple[int, ...], path: bool) -> di
     return ends | ({"path": jnp.moveaxis(states, 0, 1)} if path else {})
 
 
-def pair_batches(
-    pairs: dict[str, np.ndarray], batch: int, seed: int = 0
-) -> Callable[[int], dict[str, np.ndarray]]:
+def pair_batches(pairs: dict[str, np.ndarray], batch: int, seed: int = 0) -> Data:
     """``data(step)`` over stored pairs: random rows, the same for the same step."""
     count = len(pairs["image"])
 
@@ -77,3 +81,33 @@ def pair_batches(
         return {name: values[rows] for name, values in pairs.items()}
 
     return data
+
+
+def pairs_like(
+    given: Data,
+    maker: Sampler,
+    count: int,
+    key: Key,
+    *,
+    seed: int = 0,
+    states: Sequence[int] | None = None,
+    progress: bool = False,
+    spread: Spread = here,
+) -> Data:
+    """``data(step)`` over ``count`` pairs made by a sampler, with the batches, shapes and labels of
+    the data ``given``. states: numbers of the path's states to keep as "path"; None for ends only.
+    seed: of the rows drawn. The rest as for :func:`make_pairs`.
+    """
+    first = given(0)
+    batch, shape = len(first["image"]), tuple(first["image"].shape[1:])
+    labels = None
+    if "label" in first:
+        rows = [np.asarray(given(step)["label"]) for step in range(-(-count // batch))]
+        labels = np.concatenate(rows)[:count]
+    pairs = make_pairs(
+        maker, count, shape, key, labels=labels, path=states is not None, progress=progress,
+        spread=spread,
+    )  # fmt: skip
+    if states is not None:
+        pairs["path"] = np.ascontiguousarray(pairs["path"][:, list(states)])
+    return pair_batches(pairs, batch, seed)

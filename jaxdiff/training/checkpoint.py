@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.files import open_archive, parse_json, read_array
+from jaxdiff.files import open_archive, parse_json, read_array, replacing
 from jaxdiff.training import hosts
 from jaxdiff.typing import Params
 
@@ -163,16 +163,8 @@ def save_params(
         return hosts.wait_for_all(f"{path.name} written")
     record = {"dtypes": {name: str(x.dtype) for name, x in leaves.items()}, "meta": meta or {}}
     arrays = {f"params.{name}": _storable(x) for name, x in leaves.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, record=np.str_(json.dumps(record)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, record=np.str_(json.dumps(record)), **arrays)
     hosts.wait_for_all(f"{path.name} written")
 
 

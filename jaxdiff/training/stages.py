@@ -1,5 +1,6 @@
 """Training in stages: a plain loop over methods, each made of what the one before left."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 
 from jaxdiff.distill.stages import Before, Data, Stage
 from jaxdiff.method import Method
+from jaxdiff.training.devices import over_batch
 from jaxdiff.training.loop import State, fit
 from jaxdiff.typing import Key
 
@@ -45,13 +47,16 @@ def fit_stages(
     steps: updates in all, divided by the stages' shares. ema: the average that a stage hands on and
     that later stages use; None for the parameters themselves. checkpoint: a folder; each stage has
     one of its own in it, and a run that was stopped goes on in the stage where it was. log: called
-    as ``log(stage, step, metrics)``. options: of :func:`jaxdiff.training.loop.fit`.
+    as ``log(stage, step, metrics)``. options: of :func:`jaxdiff.training.loop.fit`; what a stage
+    makes of the data is made on the same devices.
     """
     base = jax.random.key(key) if isinstance(key, int) else key
+    placing = {k: options[k] for k in ("parallel", "devices") if k in options}
+    spread = functools.partial(over_batch, **placing)
     before, result = None, None
     for number, (stage, count) in enumerate(zip(stages, split_steps(stages, steps), strict=True)):
         method = stage.method(before)
-        source = data if stage.data is None else stage.data(data, before)
+        source = data if stage.data is None else stage.data(data, before, spread)
         folder = None if checkpoint is None else Path(checkpoint) / f"{number}-{stage.name}"
         note = None if log is None else lambda n, row, name=stage.name: log(name, n, row)
         own = jax.random.fold_in(base, number) if number else base  # one stage is what fit does
