@@ -41,6 +41,7 @@ class Player(NamedTuple):
     loss: ``loss(params, context, batch, key) -> (scalar, metrics)``.
     optimiser: an optax transformation.
     every: the player is updated in steps whose number is a multiple of this.
+    turn: ``turn(step)`` says in which of these steps it is; None for all.
     ema: moving averages to keep, by name; each a function of the player's step giving the decay
         (see :mod:`jaxdiff.training.ema`).
     """
@@ -49,6 +50,7 @@ class Player(NamedTuple):
     optimiser: optax.GradientTransformation
     every: int = 1
     ema: Mapping[str, Decay] = {}
+    turn: Callable[[int], bool] | None = None
 
 
 class Method(NamedTuple):

@@ -247,9 +247,10 @@ def test_compiled_programs_are_kept(tmp_path, choice, kept):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAXDIFF_CACHE": choice}
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    command = [sys.executable, "-W", "error", "-c", code]
+    subprocess.run(command, env=environment, check=True)
     assert (tmp_path / "jaxdiff").exists() is kept
-    assert any(tmp_path.rglob("*")) is kept
+    assert any(tmp_path.rglob("*-cache")) is kept
 
 
 def tune(folder, out, *more):

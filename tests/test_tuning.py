@@ -17,13 +17,13 @@ from jaxdiff.sampling.pairs import pair_batches
 from jaxdiff.sampling.sample import sample, start_noise, trajectory
 from jaxdiff.sampling.table import load_table
 from jaxdiff.sampling.trace import table
-from jaxdiff.training.loop import fit
+from jaxdiff.training.loop import due, fit
 from jaxdiff.training.tune import held_out, tune
 from jaxdiff.tuning.bespoke import bespoke_tuning, of_bespoke, step_errors, with_middles
 from jaxdiff.tuning.family import concrete
 from jaxdiff.tuning.handmade import Recipe, steps_for, usual
 from jaxdiff.tuning.levels import moving
-from jaxdiff.tuning.method import Ball, within
+from jaxdiff.tuning.method import Ball, Turns, within
 from jaxdiff.tuning.objective import mmd2
 from jaxdiff.tuning.path import Path
 
@@ -138,14 +138,22 @@ def test_the_kernel_distance_is_that_of_the_metrics(rng):
 
 
 @pytest.mark.slow
-def test_alternating_players_move_their_own_numbers():
-    each = {"levels": optax.sgd(0.0), "start": optax.sgd(0.0), "denoised": optax.sgd(1e-2)}
-    made = method(alternate=True, optimiser=each)
-    state = fit(made, batches(), steps=2, **QUIET)
-    np.testing.assert_array_equal(state.params["levels"]["levels"], family().init["levels"])
-    assert np.abs(state.params["denoised"]["denoised"]).max() > 0
+def test_numbers_are_tuned_in_turn():
+    turns = Turns((("levels",), ("denoised", "start")), 2)
+    each = {"levels": optax.sgd(1e-3), "denoised": optax.sgd(1e-2)}
+    made = method(turns=turns, optimiser=each)
+    assert [due(made, n) for n in range(5)] == [("levels",)] * 2 + [("denoised",)] * 2 + [
+        ("levels",)
+    ]
+    first, second = (fit(made, batches(), steps=n, **QUIET).params for n in (2, 4))
+    assert np.abs(first["levels"]["levels"] - family().init["levels"]).max() > 0
+    assert not any(np.any(first["denoised"][name]) for name in ("denoised", "start"))
+    np.testing.assert_array_equal(second["levels"]["levels"], first["levels"]["levels"])
+    assert all(np.any(second["denoised"][name]) for name in ("denoised", "start"))
     with pytest.raises(ValueError, match=r"optimisers are for \['levels'\]"):
-        method(alternate=True, optimiser={"levels": optax.sgd(1.0)})
+        method(turns=turns, optimiser={"levels": optax.sgd(1.0)})
+    with pytest.raises(ValueError, match="the turns are"):
+        method(turns=Turns((("levels",), ("levels", "start")), 2))
     with pytest.raises(ValueError, match="nothing to tune"):
         method(tuning.Family({}, lambda numbers: START))
 

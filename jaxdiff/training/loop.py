@@ -90,7 +90,11 @@ def init_state(method: Method, key: Key) -> State:
 
 def due(method: Method, step: int) -> tuple[str, ...]:
     """Return the names of the players that step number ``step`` updates."""
-    return tuple(name for name, player in method.players.items() if step % player.every == 0)
+    return tuple(
+        name
+        for name, player in method.players.items()
+        if step % player.every == 0 and (player.turn is None or player.turn(step))
+    )
 
 
 def update(

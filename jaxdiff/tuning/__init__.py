@@ -29,6 +29,7 @@ from jaxdiff.tuning.handmade import usual as usual
 from jaxdiff.tuning.levels import moving as moving
 from jaxdiff.tuning.levels import snapped as snapped
 from jaxdiff.tuning.method import Ball as Ball
+from jaxdiff.tuning.method import Turns as Turns
 from jaxdiff.tuning.method import tuning as tuning
 from jaxdiff.tuning.objective import end_point as end_point
 from jaxdiff.tuning.objective import every_state as every_state

@@ -2,14 +2,14 @@
 
     loss(numbers) = objective(D, build(numbers), batch)
 
-so tuning has the training loop's checkpoints, placement on devices and resume. With ``alternate``
-every group of numbers is a player of its own and a step updates them in turn, each seeing the
-others' new values (S4S-Alt). With ``ball`` the starts of the training pairs move too, each within
-a ball around where it was: what is asked for is then that *some* start nearby ends where the
-teacher ends, which few evaluations can do better (LD3's relaxed teacher).
+so tuning has the training loop's checkpoints, placement on devices and resume. With ``turns``
+groups of numbers are players of their own, updated for a while each (S4S-Alt). With ``ball`` the
+starts of the training pairs move too, each within a ball around where it was: what is asked for is
+then that *some* start nearby ends where the teacher ends, which few evaluations can do better
+(LD3's relaxed teacher).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -35,13 +35,22 @@ class Ball(NamedTuple):
     rate: float = 0.1
 
 
+class Turns(NamedTuple):
+    """Numbers that are tuned in turn. groups: of names of the family's numbers, each in one of
+    them. length: updates of one group before the next has its turn.
+    """
+
+    groups: Sequence[Sequence[str]]
+    length: int
+
+
 def tuning(
     denoiser: Denoiser,
     family: Family,
     objective: Objective,
     *,
     optimiser: optax.GradientTransformation | Mapping[str, optax.GradientTransformation],
-    alternate: bool = False,
+    turns: Turns | None = None,
     ball: Ball | None = None,
     shape: tuple[int, ...] = (),
 ) -> Method:
@@ -50,17 +59,21 @@ def tuning(
     Args:
         denoiser: frozen. family: see :mod:`jaxdiff.tuning.family`. objective: see
             :mod:`jaxdiff.tuning.objective`.
-        optimiser: of all numbers, or, with ``alternate``, also one for each group by its name.
-        alternate: a player for each group of numbers.
+        optimiser: of all numbers, or, with turns, also one for each group, by its first name.
+        turns: which numbers are tuned in turn; None for all in every update.
         ball: the relaxed teacher; batches then have "index" (batch,), the pairs' numbers.
         shape: of a sample; needed with a ball.
 
     Raises:
-        ValueError: for a family without numbers, or optimisers of other groups than it has.
+        ValueError: for a family without numbers, or turns or optimisers of other numbers.
     """
     if not family.init:
         raise ValueError("this family has nothing to tune")
-    groups = {name: (name,) for name in family.init} if alternate else {"table": (*family.init,)}
+    groups = {"table": (*family.init,)}
+    if turns is not None:
+        groups = {names[0]: tuple(names) for names in turns.groups}
+        if sorted(n for names in groups.values() for n in names) != sorted(family.init):
+            raise ValueError(f"the turns are {groups}; the numbers are {sorted(family.init)}")
     optimisers = optimiser if isinstance(optimiser, Mapping) else dict.fromkeys(groups, optimiser)
     if set(optimisers) != set(groups):
         raise ValueError(f"optimisers are for {sorted(optimisers)}; the groups: {sorted(groups)}")
@@ -91,7 +104,10 @@ def tuning(
     init: dict[str, Any] = {
         group: {k: family.init[k] for k in names} for group, names in groups.items()
     }
-    players = {group: Player(loss_of(group), optimisers[group]) for group in groups}
+    players = {
+        group: Player(loss_of(group), optimisers[group], turn=turns and _turn(turns, number))
+        for number, group in enumerate(groups)
+    }
     if ball is not None:
         high = float(family.build(family.init).levels[0])
         descent = optax.chain(optax.sgd(ball.rate), within(ball.radius * high))
@@ -102,6 +118,10 @@ def tuning(
         return Sampler(denoiser, concrete(family, numbers(state.params)))
 
     return Method(lambda key: init, players, sampler, as_partial(denoiser))
+
+
+def _turn(turns: Turns, number: int) -> Callable[[int], bool]:
+    return lambda step: step // turns.length % len(turns.groups) == number
 
 
 def within(radius: float) -> optax.GradientTransformation:
