@@ -97,7 +97,7 @@ def unets() -> Iterator[dict[str, Any]]:
 def torch_layer(x: np.ndarray, w: np.ndarray) -> dict[str, float]:
     """The same convolution in PyTorch; nothing where that is not installed."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         return {}
     torch.set_num_threads(1)  # its threads wait busily, which would count
@@ -119,7 +119,7 @@ def torch_layer(x: np.ndarray, w: np.ndarray) -> dict[str, float]:
 def torch_unet(size: int, batch: int, options: dict[str, Any], parameters: int) -> dict[str, float]:
     """The same U-Net in PyTorch; nothing where that is not installed."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         return {}
     torch.set_num_threads(1)
@@ -202,7 +202,7 @@ def main() -> None:
     options = parser(__doc__).parse_args()
     found = [*layers(), *unets()]
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         versions = {"torch": torch.__version__}
     except ImportError:
