@@ -56,3 +56,11 @@ def test_the_page_chooses_by_the_held_out_score():
     assert "3: 5.0 (a)" in page  # b's error is less, but who could have known
     assert "**0.05** (3 s)" in page and "MMD² 1.0e-01" in page and "0.5 (3 s, 2 calls)" in page
     assert len(report.figure(rows).axes) == 1
+
+
+def test_the_page_shows_what_failed():
+    failed = row("hand-made", 4, None, None) | {"error": "ValueError: no"}
+    rows, lost = [row("hand-made", 3, 0.3, 0.3), failed], failed | {"problem": "q"}
+    page = report.markdown([*rows, lost], {"command": "c", "jax": "j", "device": "d"})
+    assert "| `hand-made` | **0.3** (3 s) | - |" in page and "## q" in page
+    assert len(report.figure([*rows, lost]).axes) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def _table(rows: list[Row]) -> list[str]:
     counts = sorted({row["evaluations"] for row in rows})
     cells = {(row["method"], row["evaluations"]): row for row in rows}
     known = errors(rows)
-    least = {n: min(e[n] for e in known.values() if n in e) for n in counts}
+    least = {n: min((e[n] for e in known.values() if n in e), default=math.nan) for n in counts}
     text = ["| method | " + " | ".join(map(str, counts)) + " |", "|---" * (len(counts) + 1) + "|"]
     for method in dict.fromkeys(row["method"] for row in rows):
         shown = [_cell(cells.get((method, n)), least[n]) for n in counts]
