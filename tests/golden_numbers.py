@@ -12,20 +12,26 @@ SHARED = pathlib.Path(__file__).parents[2] / "shared" / "golden"
 
 
 class Family:
-    """One family: ``cases`` as in the JSON file, arrays as ``get(case, name)`` or by key."""
+    """One family: ``cases`` as in the JSON file, arrays as ``get(case, name)`` or by key, some of
+    them kept as the ``same`` as another.
+    """
 
     def __init__(self, folder, name):
         self.name = name
         text = json.loads((folder / f"{name}.json").read_text())
         self.cases, self.extra = text["cases"], text.get("extra", {})
         self.failed = text.get("failed_in_peer", [])  # calls on which the peer raised
+        self.same = text.get("same", {})
         self.arrays = np.load(folder / f"{name}.npz", allow_pickle=False)
 
+    def __contains__(self, key):
+        return self.same.get(key, key) in self.arrays
+
     def __getitem__(self, key):
-        return self.arrays[key]
+        return self.arrays[self.same.get(key, key)]
 
     def get(self, case, name):
-        return self.arrays[f"{case['id']}/{name}"]
+        return self[f"{case['id']}/{name}"]
 
 
 @functools.cache

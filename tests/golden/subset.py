@@ -12,12 +12,8 @@ import sys
 import numpy as np
 
 HERE = pathlib.Path(__file__).parent
-LEFT_OUT = (
-    "inter",
-    "eval_t",
-    "x_at_eval",
-    "sigma_hat",
-)  # intermediate states, to keep it small: 'final' is there
+# What is left out, to keep it small: intermediate states; 'final' is there.
+LEFT_OUT = ("inter", "eval_t", "x_at_eval", "sigma_hat")
 # family: (fields that make a kind, prefixes of shared arrays kept whole, values a case must have)
 DIFFUSERS = """c0002 c0003 c0006 c0032 c0037 c0045 c0054 c0057 c0060 c0063 c0064 c0065 c0066 c0067
 c0069 c0071 c0074 c0077 c0080 c0243 c0248 c0262 c0265 c0270""".split()
@@ -53,6 +49,20 @@ FAMILIES = {
         {},
     ),
     "losses_fastgen": (("id",), (), {"id": FASTGEN}),
+    "gits": (
+        ("peer", "cost", "num_steps", "metric", "solver_tea"),
+        ("deviation/",),
+        {
+            "cost": ("cost/random_upper/11", "cost/metric_like/21"),
+            "num_steps": (3, 4, 6),
+            "num_steps_tea": (11, 15, 21),
+        },
+    ),
+    "solvers_amed": (
+        ("function", "max_order", "predict_x0", "lower_order_final", "afs"),
+        (),
+        {"num_steps": (4,)},
+    ),
 }
 
 
@@ -76,8 +86,12 @@ def choose(full: pathlib.Path, family: str) -> None:
     named = {v for case in cases for v in case.values() if isinstance(v, str) and v in arrays.files}
     shared = lambda k: k in named or k.startswith(prefixes or ("\0",))  # noqa: E731
     kept = [k for k in arrays.files if k in kept_arrays or shared(k)]
-    np.savez_compressed(HERE / f"{family}.npz", **{k: arrays[k] for k in kept})
-    smaller = {"extra": text.get("extra", {}), "cases": cases}
+    first: dict[bytes, str] = {}  # an array that several cases have is kept once
+    kind = {k: f"{arrays[k].dtype}{arrays[k].shape}".encode() for k in kept}
+    same = {k: first.setdefault(kind[k] + arrays[k].tobytes(), k) for k in kept}
+    same = {k: other for k, other in same.items() if k != other}
+    np.savez_compressed(HERE / f"{family}.npz", **{k: arrays[k] for k in kept if k not in same})
+    smaller = {"extra": text.get("extra", {}), "cases": cases, "same": same}
     (HERE / f"{family}.json").write_text(json.dumps(smaller))
     size = sum((HERE / f"{family}.{e}").stat().st_size for e in ("npz", "json"))
     print(f"{family}: {len(cases)} of {len(text['cases'])} cases, {size / 1e3:.0f} kB")
