@@ -1,4 +1,5 @@
-"""A sampler with its network as one file that needs only jax and numpy to run.
+"""A sampler with its network as one file that needs only jax and numpy to run (and flatbuffers, by
+which jax reads such programs).
 
 The whole sampling program (starting noise from a seed, every step of the table, the network) is
 lowered to StableHLO for several kinds of device and any number of samples, by jax.export; the
@@ -77,7 +78,6 @@ def export_sampler(
     Raises:
         ValueError: for another ending, a kind of device that jax does not know, or a program that
             calls what :func:`load_sampler` refuses (Python, or hand-written kernels).
-        ImportError: without the package flatbuffers (``pip install 'jaxdiff[export]'``).
     """
     path = Path(path)
     if path.suffix != ".npz":
