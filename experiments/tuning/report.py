@@ -110,9 +110,11 @@ def _aim(rows: list[Row]) -> list[str]:
 
 @styled
 def figure(rows: Sequence[Row]) -> Figure:
-    """Error against evaluations, both logarithmic: a panel per problem, a line per method."""
+    """Error against evaluations: a panel per problem, a line per method; axes are logarithmic, but
+    for errors within a factor of ten.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     panels = {name: errors(own) for name, own in by_problem(rows).items()}
     methods = list(dict.fromkeys(m for panel in panels.values() for m in panel))
@@ -127,13 +129,18 @@ def figure(rows: Sequence[Row]) -> Figure:
                       marker=MARKERS[k % len(MARKERS)], ms=4, **look)  # fmt: skip
         counts = sorted({n for errors_ in panel.values() for n in errors_})
         axes.set_xscale("log")
-        axes.set_yscale("log")
         axes.set_xticks(counts, [str(n) for n in counts])
         axes.xaxis.set_minor_formatter(NullFormatter())
+        found = [e for errors_ in panel.values() for e in errors_.values()]
+        if found and max(found) > 10 * min(found):
+            axes.set_yscale("log")
+            subs = (1.0, 2.0, 5.0) if max(found) < 200 * min(found) else (1.0,)
+            axes.yaxis.set_major_locator(LogLocator(subs=subs))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(title)
         axes.set_xlabel("network evaluations")
-    every[0].set_ylabel("error on fresh noise")
+        if title == "digits" or axes is every[0]:
+            axes.set_ylabel("Fréchet distance" if title == "digits" else "error on fresh noise")
     made.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     return made
