@@ -177,6 +177,11 @@ def read_array(archive: zipfile.ZipFile, path: str | os.PathLike[str], name: str
         return np.lib.format.read_array(stream, allow_pickle=False)  # to the end: checksummed
 
 
+def storable(x: np.ndarray) -> np.ndarray:
+    """Itself, or the bits of a dtype that npz does not know (bfloat16)."""
+    return x if x.dtype.kind in "biufc" else x.view(f"u{x.dtype.itemsize}")
+
+
 def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype]:
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,

@@ -242,7 +242,7 @@ def student_sampler(model: runs.Model, steps: int, weight: float | None = None) 
     guided as a teacher is (:mod:`jaxdiff.conditioning.guidance`). Raises ValueError for steps that
     its method does not have, or guidance without classes.
     """
-    samplers = _samplers(model.about)
+    samplers = model.about["samplers"]
     if str(steps) not in samplers:
         raise ValueError(
             f"a student by {model.about['method']} can sample with {' or '.join(samplers)} "
@@ -264,7 +264,7 @@ def student_sampler(model: runs.Model, steps: int, weight: float | None = None) 
 
 def history(run: str | Path) -> list[dict[str, Any]]:
     """The logged losses of a run, one stage after the other, steps counted through."""
-    from jaxdiff.training.loop import HISTORY, read_history
+    from jaxdiff.training.history import HISTORY, read_history
 
     folder = Path(run) / "checkpoints"
     if (folder / HISTORY).exists():

@@ -16,7 +16,7 @@ from jaxdiff.exact import Gaussian
 from jaxdiff.method import Context
 from jaxdiff.prediction import denoiser, expand
 from jaxdiff.process import EDM
-from jaxdiff.training.loop import init_state, update
+from jaxdiff.training.step import init_state, update
 from jaxdiff.typing import Outputs
 
 KEY = jax.random.key(5)

@@ -12,7 +12,7 @@ from test_recipes import TEACHER, make
 jax.config.update("jax_enable_x64", True)
 
 from jaxdiff.recipes import RECIPES, Goal  # noqa: E402
-from jaxdiff.training import devices, init_state, loop, update  # noqa: E402
+from jaxdiff.training import devices, due, fit, init_state, update  # noqa: E402
 from jaxdiff.training.ema import constant  # noqa: E402
 
 # a regression, a derivative's target, a kernel, three adversaries with their own periods
@@ -39,7 +39,7 @@ def batch(step):
 
 
 def train(method, parallel, where):
-    return loop.fit(
+    return fit(
         method, batch, steps=STEPS, parallel=parallel, devices=where, progress=False, ahead=0
     )
 
@@ -53,7 +53,7 @@ def emulated(method):
             devices.replicated(devices.mesh(jax.devices()[:1])),
         )
         one = lambda part, now=state, n=step: update(  # noqa: E731
-            method, now, part, loop.due(method, n), "parts"
+            method, now, part, due(method, n), "parts"
         )[0]
         states = jax.jit(jax.vmap(one, axis_name="parts", out_axes=0))(cut)
         state = jax.tree.map(lambda x: x[0], states)

@@ -33,7 +33,7 @@ from jaxdiff.method import Context
 from jaxdiff.prediction import denoiser, expand, predictor
 from jaxdiff.process import RectifiedFlow
 from jaxdiff.sampling.sample import sample
-from jaxdiff.training.loop import init_state
+from jaxdiff.training.step import init_state
 
 FLOW = RectifiedFlow()
 GAUSSIAN = Gaussian(np.array([0.2, -0.4]), np.array([0.09, 0.5]))

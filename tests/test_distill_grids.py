@@ -316,7 +316,7 @@ def test_progressive_weights_and_clipping():
 
 
 def method_state(own):
-    from jaxdiff.training.loop import State
+    from jaxdiff.training.step import State
 
     return State(jnp.asarray(0), {"student": own.params}, {}, {}, jax.random.key(0), jnp.asarray(0))
 

@@ -43,7 +43,7 @@ from jaxdiff.networks.temporal import fourier_layer, temporal
 from jaxdiff.prediction import denoiser, edm_scalings, predictor
 from jaxdiff.process import EDM, RectifiedFlow
 from jaxdiff.sampling.sample import sample
-from jaxdiff.training.loop import init_state, update
+from jaxdiff.training.step import init_state, update
 
 FLOW = RectifiedFlow()
 # run once on little: unoptimised programs compile faster

@@ -45,7 +45,7 @@ from jaxdiff.distill.two_players import Opponent
 from jaxdiff.method import Context
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.ema import constant
-from jaxdiff.training.loop import init_state
+from jaxdiff.training.step import init_state
 
 IMAGE = {"image": np.zeros((COUNT, 1))}
 

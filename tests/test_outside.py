@@ -43,7 +43,7 @@ from jaxdiff.sampling.sample import Sampler
 from jaxdiff.sampling.table import Label, Table, load_table
 from jaxdiff.sampling.trace import table
 from jaxdiff.training import checkpoint
-from jaxdiff.training.loop import HISTORY, read_history
+from jaxdiff.training.history import HISTORY, read_history
 from jaxdiff.tuning.pas import Corrections, load_corrections
 
 REFUSED = object()

@@ -16,6 +16,7 @@ from jaxdiff.distill.two_players import Opponent
 from jaxdiff.method import Method, Player
 from jaxdiff.training import loop
 from jaxdiff.training.ema import constant, power
+from jaxdiff.training.step import due, init_state
 
 NAMES, STEPS = ("fake", "ratio", "student"), 6
 PRODUCT = list(itertools.product((1, 2, 3), repeat=3))
@@ -53,24 +54,24 @@ def chasing(periods):
 @pytest.fixture(scope="module")
 def programs():
     """One runner of the three for all their periods, which are no part of its programs."""
-    return loop._runner(chasing((1, 1, 1)), "jit", None)
+    return loop.step_runner(chasing((1, 1, 1)), "jit", None)
 
 
 def goes_on_from_every_step(method, data, folder):
     """And moves the players that are due, and no others."""
     options = {"key": 0, "progress": False}
-    before = loop.init_state(method, jax.random.key(0))
+    before = init_state(method, jax.random.key(0))
     for step in range(STEPS):
         whole = loop.fit(method, data, steps=step + 1, **options)
         parts = loop.fit(method, data, steps=step + 1, checkpoint=folder, **options)
         for tree in ("step", "params", "opt_state", "ema"):
             jax.tree.map(np.testing.assert_array_equal, getattr(whole, tree), getattr(parts, tree))
-        due = {name for name, player in method.players.items() if step % player.every == 0}
+        expected = {name for name, player in method.players.items() if step % player.every == 0}
         moved = {
             name for name in method.players
             if any(map(differ, *(jax.tree.leaves(s.params[name]) for s in (before, whole))))
         }  # fmt: skip
-        assert moved == due == set(loop.due(method, step))
+        assert moved == expected == set(due(method, step))
         before = whole
 
 
@@ -90,7 +91,7 @@ def number(step):
 def test_all_periods_of_three_players_resume_to_the_same_numbers(
     periods, programs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loop, "_runner", lambda *_: programs)
+    monkeypatch.setattr(loop, "step_runner", lambda *_: programs)
     with jax.enable_x64(False):
         goes_on_from_every_step(chasing(periods), number, tmp_path)
 
@@ -110,8 +111,8 @@ def test_methods_with_other_periods_resume_to_the_same_numbers(
     """With every combination of their players in one run."""
     with jax.enable_x64(False):
         method = with_periods(frames()[name](), periods)
-        runner = loop._runner(method, "jit", None)
-        monkeypatch.setattr(loop, "_runner", lambda *_: runner)
+        runner = loop.step_runner(method, "jit", None)
+        monkeypatch.setattr(loop, "step_runner", lambda *_: runner)
         goes_on_from_every_step(method, tiny_batch, tmp_path)
 
 

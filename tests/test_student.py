@@ -324,7 +324,7 @@ def test_a_target_network_lags_behind(gaussian):
         method = regression(
             student, each, lambda steps: None, optimiser=optax.sgd(1.0), target=decay
         )
-        from jaxdiff.training.loop import init_state, update
+        from jaxdiff.training.step import init_state, update
 
         state = init_state(method, jax.random.key(0))
         batch = {"image": jnp.ones((2, 2))}

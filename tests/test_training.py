@@ -19,6 +19,7 @@ from jaxdiff.method import Method, Player
 from jaxdiff.training import (
     checkpoint,
     devices,
+    due,
     ema,
     fit,
     init_state,
@@ -27,6 +28,7 @@ from jaxdiff.training import (
     replay,
     update,
 )
+from jaxdiff.training.history import HISTORY
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((32, 3))
@@ -114,7 +116,7 @@ def test_one_step_is_the_gradient_step_by_hand():
 def test_players_take_turns_and_touch_only_themselves():
     method = duel()
     state = init_state(method, jax.random.key(0))
-    assert [loop.due(method, n) for n in range(4)] == [
+    assert [due(method, n) for n in range(4)] == [
         ("first", "second"), ("first",), ("first",), ("first", "second"),
     ]  # fmt: skip
     after, metrics = update(method, state, {}, ("first",))
@@ -180,7 +182,7 @@ def test_frozen_trees_are_arguments_of_the_step_and_no_constants_in_it(monkeypat
     frozen, given = jnp.full((1000,), 1.5), {}
     method = duel(frozen)
     monkeypatch.setattr(devices, "by_jit", lambda *args: given.update(args=args))
-    loop._runner(method, "jit", None)
+    loop.step_runner(method, "jit", None)
     step, tree = given["args"][:2]
     assert tree is frozen
     state = init_state(method, jax.random.key(0))
@@ -294,7 +296,7 @@ def test_the_average_in_the_loop_counts_the_players_own_updates():
     state, seen = init_state(method, jax.random.key(0)), []
     step = jax.jit(lambda s, active: update(method, s, {}, active)[0], static_argnames="active")
     for n in range(7):
-        state = step(state, loop.due(method, n))
+        state = step(state, due(method, n))
         seen.append(state.params["second"])
     edges = (np.arange(4) / 3) ** 4.0
     expected = sum(w * p for w, p in zip(np.diff(edges), seen[::3], strict=True))
@@ -334,7 +336,7 @@ def test_a_run_killed_without_warning_resumes_from_its_last_checkpoint(tmp_path,
         run(method, 10, tmp_path, data=data, save_every=3, log_every=1)
     assert checkpoint.latest_step(tmp_path) == saved
     assert [row["step"] for row in read_history(tmp_path)] == list(range(1, kill))
-    with (tmp_path / loop.HISTORY).open("a") as file:
+    with (tmp_path / HISTORY).open("a") as file:
         file.write('{"step": 8, "seco')  # cut short by the kill
     resumed = run(method, 10, tmp_path, save_every=3, log_every=1)
     assert same(resumed, run(method, 10))
@@ -499,9 +501,18 @@ def test_a_gradient_that_is_not_finite_is_found_behind_a_finite_loss(tmp_path):
 
 def test_parameters_that_start_out_not_finite_are_never_saved(tmp_path):
     method = regression()._replace(init=lambda key: {"fit": {"w": jnp.full((3, 1), jnp.nan)}})
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(FloatingPointError, match="there is no checkpoint in"):
         run(method, 20, tmp_path)
     assert checkpoint.steps(tmp_path) == []
+
+
+@pytest.mark.parametrize("nonfinite", ["stop", "skip"])
+def test_an_update_that_overflows_is_never_saved(tmp_path, nonfinite):
+    """Its gradient is finite, and what the optimiser makes of it is not."""
+    method = regression(optax.sgd(lambda step: jnp.where(step == 3, 1e308, 0.1) * 10))
+    with pytest.raises(FloatingPointError, match="fit.w is not finite .* that of step 2 in"):
+        run(method, 20, tmp_path, save_every=2, nonfinite=nonfinite)
+    assert checkpoint.steps(tmp_path) == [2]
 
 
 # --- accumulation, batches in advance, transfers

@@ -17,7 +17,8 @@ from jaxdiff.sampling.pairs import pair_batches
 from jaxdiff.sampling.sample import sample, start_noise, trajectory
 from jaxdiff.sampling.table import load_table
 from jaxdiff.sampling.trace import table
-from jaxdiff.training.loop import due, fit
+from jaxdiff.training.loop import fit
+from jaxdiff.training.step import due
 from jaxdiff.training.tune import held_out, tune
 from jaxdiff.tuning.bespoke import bespoke_tuning, of_bespoke, step_errors, with_middles
 from jaxdiff.tuning.family import concrete

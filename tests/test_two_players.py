@@ -41,7 +41,8 @@ from jaxdiff.distill.two_players import Opponent, generating, two_players
 from jaxdiff.method import Context
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.ema import constant
-from jaxdiff.training.loop import fit, init_state
+from jaxdiff.training.loop import fit
+from jaxdiff.training.step import init_state
 
 FRAMES = frames()
 T = flat_teacher

@@ -49,7 +49,7 @@ from jaxdiff.method import Method
 from jaxdiff.networks import MLP, from_linen, graft, init
 from jaxdiff.process import RectifiedFlow
 from jaxdiff.recipes import RECIPES, Goal
-from jaxdiff.training.loop import State, guarded_update, init_state, update
+from jaxdiff.training.step import State, guarded_update, init_state, update
 
 MOST = 1.5  # the aim
 

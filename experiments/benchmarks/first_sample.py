@@ -174,6 +174,8 @@ def first_samples(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def lines_of(imported: dict[str, Any], rows: Sequence[dict[str, Any]], count: int) -> list[str]:
     """The page's findings."""
+    from experiments.benchmarks.common import table
+
     word = "reached" if imported["seconds"] < MOST_IMPORT else "missed"
     each = ", ".join(f"{s:.2f}" for s in imported["each"])
     lines = ["## Import", ""]
@@ -203,14 +205,7 @@ def lines_of(imported: dict[str, Any], rows: Sequence[dict[str, Any]], count: in
         cells.append([kind, at("seconds"), at("processor_s"), *map(at, PARTS), at("xla_s")])
         cells[-1].append(f"{own[-1]['programs'] - own[-1]['from_disk']}")
     header = ["cache", "in all", "on the CPU", *PARTS, "XLA", "programs compiled"]
-    return [*lines, *common_table(header, cells), ""]
-
-
-def common_table(header: Sequence[str], cells: Sequence[Sequence[Any]]) -> list[str]:
-    """:func:`experiments.benchmarks.common.table`, imported when the measuring is over."""
-    from experiments.benchmarks.common import table
-
-    return table(header, cells)
+    return [*lines, *table(header, cells), ""]
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:

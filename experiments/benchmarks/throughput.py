@@ -68,6 +68,7 @@ from jaxdiff.networks import count_parameters, from_linen, init
 from jaxdiff.networks.dit import DiT
 from jaxdiff.networks.unet import UNet
 from jaxdiff.training import ema, loop
+from jaxdiff.training.step import due, init_state
 from jaxdiff.typing import Params
 
 SHAPE = (32, 32, 3)
@@ -190,9 +191,9 @@ def training(net: UNet | DiT, params: Params, batch: int) -> Callable[[], Any]:
         from_linen(net), lambda key: params, optimiser=optax.adam(1e-3),
         ema={"average": ema.constant(0.9999)},
     )  # fmt: skip
-    runner, active = loop._runner(method, "jit", jax.devices()[:1]), loop.due(method, 0)
+    runner, active = loop.step_runner(method, "jit", jax.devices()[:1]), due(method, 0)
     image = 0.5 * np.random.default_rng(0).standard_normal((batch, *SHAPE), np.float32)
-    held = [runner.enter(loop.init_state(method, jax.random.key(2)))]
+    held = [runner.enter(init_state(method, jax.random.key(2)))]
     placed = runner.feed({"image": image})
 
     def step() -> Any:

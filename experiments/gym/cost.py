@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jaxdiff.method import Method
-from jaxdiff.training.loop import init_state, update
+from jaxdiff.training.step import init_state, update
 
 
 def of_update(method: Method, batch: Mapping[str, Any]) -> float:

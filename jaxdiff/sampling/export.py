@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.files import open_archive, parse_json, read_array, replacing
+from jaxdiff.files import open_archive, parse_json, read_array, replacing, storable
 from jaxdiff.prediction import as_partial
 from jaxdiff.sampling.sample import Sampler
 from jaxdiff.typing import Array
@@ -86,7 +86,10 @@ def export_sampler(
         raise ValueError(f"no platform {unknown[0]!r}; there are {', '.join(PLATFORMS)} and rocm")
     leaves, tree = jax.tree.flatten(as_partial(sampler.denoiser))
     dtypes = [getattr(leaf, "dtype", None) for leaf in leaves]
-    leaves = [_storable(leaf) for leaf in leaves]
+    leaves = [
+        storable(np.asarray(leaf)) if _is_foreign(dtype) else leaf
+        for leaf, dtype in zip(leaves, dtypes, strict=True)
+    ]
 
     def run(leaves: list[Array], seed: Array, index: Array, *label: Array) -> Array:
         whole = [_restored(leaf, dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
@@ -111,15 +114,13 @@ def export_sampler(
         np.savez(file, program=code, about=np.str_(json.dumps(about)), **arrays)  # type: ignore[arg-type]
 
 
-def _storable(leaf: Any) -> Any:
-    """Itself, or the bits of a dtype that npz does not know (bfloat16)."""
-    unknown = getattr(getattr(leaf, "dtype", None), "kind", "") == "V"
-    return np.asarray(leaf).view(f"u{leaf.dtype.itemsize}") if unknown else leaf
+def _is_foreign(dtype: Any) -> bool:
+    """Whether it is a dtype that npz does not know (bfloat16)."""
+    return getattr(dtype, "kind", "") == "V"
 
 
 def _restored(leaf: Array, dtype: Any) -> Array:
-    unknown = getattr(dtype, "kind", "") == "V"
-    return jax.lax.bitcast_convert_type(leaf, dtype) if unknown else leaf
+    return jax.lax.bitcast_convert_type(leaf, dtype) if _is_foreign(dtype) else leaf
 
 
 def load_sampler(path: str | os.PathLike[str]) -> Exported:

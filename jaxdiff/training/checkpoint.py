@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.files import open_archive, parse_json, read_array, replacing
+from jaxdiff.files import open_archive, parse_json, read_array, replacing, storable
 from jaxdiff.training import hosts
 from jaxdiff.typing import Params
 
@@ -162,7 +162,7 @@ def save_params(
     if not hosts.speaks():
         return hosts.wait_for_all(f"{path.name} written")
     record = {"dtypes": {name: str(x.dtype) for name, x in leaves.items()}, "meta": meta or {}}
-    arrays = {f"params.{name}": _storable(x) for name, x in leaves.items()}
+    arrays = {f"params.{name}": storable(x) for name, x in leaves.items()}
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, record=np.str_(json.dumps(record)), **arrays)
     hosts.wait_for_all(f"{path.name} written")
@@ -371,17 +371,12 @@ def _warn(folder: Path, step: int, error: Exception) -> str:
     return f"step {step}: {reason}"
 
 
-def _storable(x: np.ndarray) -> np.ndarray:
-    """Itself, or the bits of a dtype that npz does not know (bfloat16)."""
-    return x if x.dtype.kind in "biufc" else x.view(f"u{x.dtype.itemsize}")
-
-
 def _restored(x: np.ndarray, dtype: str) -> np.ndarray:
-    """The array that :func:`_storable` was given. ValueError if it gave another one."""
+    """The array that :func:`storable` was given. ValueError if it gave another one."""
     if not isinstance(dtype, str):
         raise TypeError(f"{dtype!r:.60} is no dtype")
     whole = jnp.dtype(dtype)
-    if x.dtype != _storable(np.zeros(0, whole)).dtype:
+    if x.dtype != storable(np.zeros(0, whole)).dtype:
         raise ValueError(f"it is noted as {dtype} and stored as {x.dtype}")
     return x.view(whole)
 

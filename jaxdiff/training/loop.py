@@ -1,13 +1,7 @@
 """The one training loop.
 
-One step, for the players k that are due (step mod every_k = 0), in the method's order:
-    loss_k(params_k; context, batch, key_k),  key_k = fold_in(fold_in(base key, step), k)
-    params_k <- params_k + optimiser_k(gradient),   ema_k <- b ema_k + (1 - b) params_k.
-A step is a pure function of (state, batch), and the batch a pure function of the step number, so a
-run that was stopped anywhere and resumed gives the numbers of one that was not. With ``accumulate``
-the gradient is the mean of those of so many parts of the batch, one after the other.
-
-A step of which a loss or a gradient is not finite is not made: the state stays as it was.
+It calls one program for a step (:mod:`jaxdiff.training.step`), and the batch is a pure function of
+the step number: a run that was stopped anywhere and resumed gives the numbers of one that was not.
 
 The host decides which players are due and calls one compiled program for each combination: no
 control flow is compiled around a gradient, because XLA on CPU computes gradients of convolutions
@@ -19,7 +13,6 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import json
 import os
 import signal
 import sys
@@ -32,205 +25,16 @@ from typing import Any, Literal, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jaxdiff.method import Batch, Context, Method, Player
+from jaxdiff.method import Batch, Method
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import devices as placement
-from jaxdiff.training import ema, hosts
-from jaxdiff.typing import Array, Key, Params
+from jaxdiff.training import history, hosts
+from jaxdiff.training.step import SKIPPED, State, due, guarded_update, init_state, update
+from jaxdiff.typing import Array, Key
 
 Log = Callable[[int, dict[str, Any]], None]
-Watch = Callable[[int, "State"], bool]
-
-
-class State(NamedTuple):
-    """All that a run is: what a checkpoint holds.
-
-    step: steps made, int32. params, opt_state: by player. ema: by player, then name. key: the base
-    key, which never changes; keys of a step are folded from it. skipped: how many of the steps
-    updated nothing, as something was not finite, int32.
-    """
-
-    step: Array
-    params: dict[str, Params]
-    opt_state: dict[str, Any]
-    ema: dict[str, dict[str, Params]]
-    key: Key
-    skipped: Array
-
-
-def init_state(method: Method, key: Key) -> State:
-    """Return the state before the first step; no leaf shares a buffer with the method's own trees.
-
-    Raises ValueError if ``method.init`` gives parameters for other names than the players', or a
-    period is not positive.
-    """
-    init_key, base = jax.random.split(key)
-    params = method.init(init_key)
-    if set(params) != set(method.players):
-        raise ValueError(
-            f"init gives parameters of {sorted(params)}; the players are {sorted(method.players)}"
-        )
-    players = method.players.items()
-    if late := [name for name, player in players if player.every < 1]:
-        raise ValueError(f"the periods of {late} are below 1")
-
-    @jax.jit
-    def own(params: dict[str, Params]) -> Any:
-        opt_state = {name: player.optimiser.init(params[name]) for name, player in players}
-        averages = {n: {e: ema.start(params[n]) for e in player.ema} for n, player in players}
-        # Copies: the step donates every buffer, once, and optimisers may keep the parameters.
-        return jax.tree.map(lambda x: jnp.array(x, copy=True), (params, opt_state, averages))
-
-    params, opt_state, averages = own(dict(params))
-    step, skipped = (jnp.zeros((), jnp.int32) for _ in range(2))
-    return State(step, params, opt_state, averages, base, skipped)
-
-
-def due(method: Method, step: int) -> tuple[str, ...]:
-    """Return the names of the players that step number ``step`` updates."""
-    return tuple(
-        name
-        for name, player in method.players.items()
-        if step % player.every == 0 and (player.turn is None or player.turn(step))
-    )
-
-
-def update(
-    method: Method,
-    state: State,
-    batch: Batch,
-    active: tuple[str, ...],
-    axis_name: str | None = None,
-    accumulate: int = 1,
-    unroll: bool = False,
-) -> tuple[State, dict[str, Array]]:
-    """Make one step: update the ``active`` players, in the method's order. Pure.
-
-    axis_name: of the pmap axis that gradients and metrics are averaged over; each of its devices
-    then has its own key. accumulate: parts that the batch is taken in; part i is its rows i, i +
-    accumulate, ... and has a key of its own. unroll: without a loop over the parts, as XLA needs it
-    on CPU. Returns the next state and the metrics, "player/loss" and "player/name".
-    """
-    return _update(method, state, batch, active, axis_name, accumulate, unroll)[:2]
-
-
-def guarded_update(
-    method: Method, state: State, batch: Batch, active: tuple[str, ...], skip: bool, *how: Any
-) -> tuple[State, dict[str, Array]]:
-    """:func:`update`, unless a loss or a gradient is not finite: then the state stays as it was.
-
-    That is counted in ``skipped``, and with ``skip`` as a step; without, the state then stays for
-    good. The metrics tell ``skipped``.
-    """
-    new, metrics, fine = _update(method, state, batch, active, *how)
-    if not skip:
-        fine = fine & (state.skipped == 0)
-    kept = jax.tree.map(functools.partial(jnp.where, fine), new[:4], state[:4])
-    step, params, opt_state, averages = kept
-    skipped = state.skipped + (~fine).astype(jnp.int32)
-    step = new.step if skip else step
-    return State(step, params, opt_state, averages, state.key, skipped), {
-        **metrics,
-        SKIPPED: skipped,
-    }
-
-
-def _update(
-    method: Method,
-    state: State,
-    batch: Batch,
-    active: tuple[str, ...],
-    axis_name: str | None,
-    accumulate: int,
-    unroll: bool,
-) -> tuple[State, dict[str, Array], Array]:
-    """The next state, the metrics, and whether all losses and gradients were finite."""
-    key = jax.random.fold_in(state.key, state.step)
-    if axis_name is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    params, opt_state, averages = dict(state.params), dict(state.opt_state), dict(state.ema)
-    metrics, fine = {}, jnp.array(True)
-    for position, (name, player) in enumerate(method.players.items()):
-        if name not in active:
-            continue
-        context = Context(state.step, _fixed(params), _fixed(averages), method.frozen)
-        value = functools.partial(jax.value_and_grad(player.loss, has_aux=True), params[name])
-        value = _accumulated(functools.partial(value, context), accumulate, unroll)
-        out, grads = value(batch, jax.random.fold_in(key, position))
-        if axis_name is not None:
-            out, grads = jax.lax.pmean((out, grads), axis_name)
-        loss, extra = out
-        # Known before anything is updated, so that keeping the old numbers is part of one pass.
-        fine = fine & jnp.isfinite(loss) & _finite(grads)
-        params[name], opt_state[name] = _descend(player, params[name], opt_state[name], grads)
-        averages[name] = _averaged(player, averages[name], params[name], state.step)
-        metrics |= {**{f"{name}/{k}": v for k, v in extra.items()}, f"{name}/loss": loss}
-    new = State(state.step + 1, params, opt_state, averages, state.key, state.skipped)
-    return new, metrics, fine
-
-
-def _finite(tree: Any) -> Array:
-    """Whether all numbers are finite, as a sum of squares over the leaves.
-
-    A chain of "and" would do, but XLA on CPU copies that into every selection that depends on it,
-    and its programs then grow with the square of the number of leaves; a product it does not copy.
-    """
-    lost = [jnp.any(~jnp.isfinite(x)).astype(jnp.float32) for x in jax.tree.leaves(tree)]
-    return jnp.array(True) if not lost else jnp.dot(jnp.stack(lost), jnp.stack(lost)) == 0
-
-
-def _accumulated(value: Callable[[Batch, Key], Any], parts: int, unroll: bool) -> Any:
-    """The mean of a function of (batch, key) over parts of the batch, each with its own key."""
-    if parts == 1:
-        return value
-
-    def mean(batch: Batch, key: Key) -> Any:
-        for path, x in jax.tree_util.tree_flatten_with_path(batch)[0]:
-            if x.shape[0] % parts:
-                raise ValueError(
-                    f"batch{jax.tree_util.keystr(path)} has {x.shape[0]} rows, which do not divide "
-                    f"into {parts} parts"
-                )
-        # (n, parts) and not (parts, n): every part then lies on all devices that hold the batch.
-        cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-
-        def add(total: Any, inputs: Any) -> tuple[Any, None]:
-            part, number = inputs
-            one = value(part, jax.random.fold_in(key, number))
-            return jax.tree.map(lambda a, b: a + jnp.asarray(b, a.dtype), total, one), None
-
-        numbers = jnp.arange(parts, dtype=jnp.int32)
-        shapes = jax.eval_shape(value, jax.tree.map(lambda x: x[0], cut), key)
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, _summed(x.dtype)), shapes)
-        total, _ = jax.lax.scan(add, zero, (cut, numbers), unroll=unroll)
-        return jax.tree.map(lambda x: x / jnp.asarray(parts, x.dtype), total)
-
-    return mean
-
-
-def _summed(dtype: Any) -> Any:
-    """The type to add numbers in: their own, or the default for integers and booleans."""
-    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
-
-
-def _descend(player: Player, params: Params, opt_state: Any, grads: Params) -> tuple[Params, Any]:
-    # optax's own arithmetic relies on implicit promotion (decay ** count).
-    with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = player.optimiser.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-
-def _averaged(
-    player: Player, averages: dict[str, Params], params: Params, step: Array
-) -> dict[str, Params]:
-    n = step // player.every
-    return {name: ema.update(averages[name], params, b(n)) for name, b in player.ema.items()}
-
-
-def _fixed(tree: Any) -> Any:
-    return jax.tree.map(jax.lax.stop_gradient, tree)
+Watch = Callable[[int, State], bool]
 
 
 def fit(
@@ -261,18 +65,18 @@ def fit(
     ``data(step, rows)``, the slice of it that they need. It is called by another thread, ``ahead``
     steps in advance (0: by none). key: a key or a seed. checkpoint: a folder for checkpoints, every
     ``save_every`` steps and at the end, of which ``keep`` stay, and for the history
-    (:func:`read_history`). With ``resume`` a run found there is continued, for which
+    (:mod:`jaxdiff.training.history`). With ``resume`` a run found there is continued, for which
     ``method.init`` is traced, not run. parallel: "jit" (parameters on every device), "fsdp"
     (parameters split over the devices) or "pmap". devices: default all, of all processes.
-    accumulate: see :func:`update`: memory for a part of the batch is enough. log: called as
+    accumulate: parts that the batch is taken in, for which memory for one is enough. log: called as
     ``log(step, metrics)`` every ``log_every`` steps with the latest metrics of each player, in one
     process. watch: called as ``watch(step, state)`` every ``watch_every`` steps and after the last,
     for held-out scores; training ends where it returns True. A resumed run calls it for the step
     that it starts from, too: no step that was due is left out, whenever the run was stopped.
 
-    nonfinite: what to do where a loss or a gradient is not finite. "stop"
-    raises FloatingPointError; the state before that step is kept as a checkpoint, and beside it the
-    batch and key for :func:`replay`. "skip" makes the step without any update and counts it
+    nonfinite: what to do where a loss or a gradient is not finite. "stop" raises
+    FloatingPointError; the state before that step is kept as a checkpoint, and beside it the batch
+    and key for :func:`replay`. "skip" makes the step without any update and counts it
     (``State.skipped``, "skipped" in the history), until most steps of a run are such.
 
     SIGINT and SIGTERM, in any process, finish the step, save, and leave by KeyboardInterrupt or
@@ -291,7 +95,7 @@ def fit(
     folder = None if checkpoint is None else Path(checkpoint).absolute()
     state, skip = _first_state(method, key, folder, steps, resume), nonfinite == "skip"
     state = state if skip else state._replace(skipped=jnp.zeros((), jnp.int32))
-    runner = _runner(method, parallel, devices, accumulate, skip)
+    runner = step_runner(method, parallel, devices, accumulate, skip)
     make, feed = _own_rows(data, runner)
     n = saved = int(state.step)
     latest, pending = {}, {}
@@ -339,9 +143,10 @@ def fit(
 def replay(method: Method, folder: str | os.PathLike[str]) -> tuple[State, Batch, dict[str, Array]]:
     """Make the step again that stopped a run for not being finite.
 
-    Returns the state before it, its batch and its metrics. It is one call of :func:`update`: within
-    ``with jax.debug_nans(True), jax.disable_jit():`` it ends at the operation that made the first
-    NaN. Raises FileNotFoundError if no step was kept in ``folder``.
+    Returns the state before it, its batch and its metrics. It is one call of
+    :func:`jaxdiff.training.step.update`: within ``with jax.debug_nans(True), jax.disable_jit():``
+    it ends at the operation that made the first NaN. Raises FileNotFoundError if no step was kept
+    in ``folder``.
     """
     folder = Path(folder).absolute()
     step = checkpoints.latest_step(folder)
@@ -352,34 +157,6 @@ def replay(method: Method, folder: str | os.PathLike[str]) -> tuple[State, Batch
     state = checkpoints.restore(folder, like).state
     batch, _ = checkpoints.load_params(path)
     return state, batch, update(method, state, batch, due(method, step))[1]
-
-
-def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the logged metrics of a run, in order.
-
-    Each row has "step", "seconds" since the start and the metrics, "player/name". The file is only
-    ever appended to: what a crash has cut short is left out, and so are the rows of steps that a
-    resumed run made again. Raises FileNotFoundError if ``folder`` has no history, ValueError for a
-    line that is no row.
-    """
-    path, rows = Path(folder) / HISTORY, []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):  # cut short
-            continue
-        named = row.get("resumed", row.get("step")) if isinstance(row, dict) else None
-        if type(named) is not int:
-            raise ValueError(f"{path} is damaged: {line!r:.60} tells of no step")
-        if "resumed" in row:
-            rows = [earlier for earlier in rows if earlier["step"] <= row["resumed"]]
-        else:
-            rows.append(row)
-    return rows
-
-
-HISTORY = "history.jsonl"
-SKIPPED = "skipped"
 
 
 class _Look(NamedTuple):
@@ -408,7 +185,7 @@ class _Tell(NamedTuple):
     began: float
 
 
-def _runner(
+def step_runner(
     method: Method,
     parallel: placement.Parallel,
     devices: placement.Devices | None,
@@ -487,7 +264,7 @@ def _stopped(
     before = runner.leave(state)
     n, key = int(before.step), jax.random.fold_in(before.key, before.step)
     batch = data(n)
-    kept = "nothing was saved, as no checkpoint folder was given"
+    kept = _kept(folder)
     if folder is not None:
         _store(before._replace(skipped=jnp.zeros_like(before.skipped)), folder, keep)
         path = folder / f"nonfinite-{n}.npz"
@@ -514,7 +291,7 @@ def _first_state(method: Method, key: Key, folder: Path | None, steps: int, resu
     like = jax.eval_shape(functools.partial(init_state, method), key)
     checkpoints.probe(folder, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)))
     if checkpoints.latest_step(folder) is None:
-        _mark_history(folder, 0)
+        history.mark(folder, 0)
         return init_state(method, key)
     if not resume:
         raise ValueError(f"{folder} holds checkpoints and resume is False; choose another folder")
@@ -524,7 +301,7 @@ def _first_state(method: Method, key: Key, folder: Path | None, steps: int, resu
         raise ValueError(f"{folder} holds a run with another key; use its key or another folder")
     if state.step > steps:
         raise ValueError(f"{folder} holds a run of {state.step} steps, more than {steps}")
-    _mark_history(folder, int(state.step))
+    history.mark(folder, int(state.step))
     return state
 
 
@@ -543,7 +320,9 @@ def _store(state: State, folder: Path | None, keep: int) -> int:
 def _kept(folder: Path | None) -> str:
     if folder is None:
         return "nothing was saved, as no checkpoint folder was given"
-    return f"the newest checkpoint is that of step {checkpoints.latest_step(folder)} in {folder}"
+    if (newest := checkpoints.latest_step(folder)) is None:
+        return f"there is no checkpoint in {folder} yet"
+    return f"the newest checkpoint is that of step {newest} in {folder}"
 
 
 def _leave(number: int, message: str) -> NoReturn:
@@ -602,7 +381,7 @@ def _report(
         seconds = round(time.monotonic() - tell.began, 3)
         row = {"step": step, "seconds": seconds, **row, **({SKIPPED: skipped} if skipped else {})}
         if tell.folder is not None and hosts.speaks():
-            _append(tell.folder, row)
+            history.append(tell.folder, row)
         if tell.log is not None:
             tell.log(step, row)
     if now:
@@ -618,17 +397,3 @@ def _check_skipped(tell: _Tell, step: int | None, skipped: int) -> None:
             f"{lost} of the last {made} steps were not finite and were skipped; "
             f"{_kept(tell.folder)}"
         )
-
-
-def _append(folder: Path, row: dict[str, Any]) -> None:
-    with (folder / HISTORY).open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def _mark_history(folder: Path, step: int) -> None:
-    """Note that what follows continues from ``step``, on a line of its own whatever came before."""
-    path = folder / HISTORY
-    if path.exists() and hosts.speaks():
-        with path.open("a") as file:
-            file.write("\n")
-        _append(folder, {"resumed": step})

@@ -11,7 +11,8 @@ import jax
 from jaxdiff.distill.stages import Before, Data, Stage
 from jaxdiff.method import Method
 from jaxdiff.training.devices import over_batch
-from jaxdiff.training.loop import State, fit
+from jaxdiff.training.loop import fit
+from jaxdiff.training.step import State
 from jaxdiff.typing import Key
 
 

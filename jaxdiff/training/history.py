@@ -1,0 +1,49 @@
+"""The history of a run: its logged metrics, one JSON object in a line, only ever appended to."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxdiff.training import hosts
+
+HISTORY = "history.jsonl"
+
+
+def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the logged metrics of a run, in order.
+
+    Each row has "step", "seconds" since the start and the metrics, "player/name". The file is only
+    ever appended to: what a crash has cut short is left out, and so are the rows of steps that a
+    resumed run made again. Raises FileNotFoundError if ``folder`` has no history, ValueError for a
+    line that is no row.
+    """
+    path, rows = Path(folder) / HISTORY, []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):  # cut short
+            continue
+        named = row.get("resumed", row.get("step")) if isinstance(row, dict) else None
+        if type(named) is not int:
+            raise ValueError(f"{path} is damaged: {line!r:.60} tells of no step")
+        if "resumed" in row:
+            rows = [earlier for earlier in rows if earlier["step"] <= row["resumed"]]
+        else:
+            rows.append(row)
+    return rows
+
+
+def append(folder: Path, row: dict[str, Any]) -> None:
+    """Add a row."""
+    with (folder / HISTORY).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def mark(folder: Path, step: int) -> None:
+    """Note that what follows continues from ``step``, on a line of its own whatever came before."""
+    path = folder / HISTORY
+    if path.exists() and hosts.speaks():
+        with path.open("a") as file:
+            file.write("\n")
+        append(folder, {"resumed": step})
