@@ -447,7 +447,9 @@ def test_digits():
 )
 def test_real_files(name, shape):
     if not (REAL / name).exists():
-        pytest.skip(f"{name} is not beside this checkout")
+        pytest.skip(
+            f"{name}, which is not committed, is not beside this checkout; others are read above"
+        )
     data = load(REAL / name, limit=500)
     assert data.images.shape == (500, *shape) and data.num_classes == 10
     assert np.bincount(data.labels, minlength=10).min() > 20
