@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxdiff.files import write_text
+
 Calls = Mapping[str, Callable[[], Any]]
 
 
@@ -121,17 +123,6 @@ def rounds(calls: Calls, seconds: float, least: int = 5, most: int = 500) -> int
     for call in calls.values():
         jax.block_until_ready(call())
     return min(max(least, int(seconds / (time.perf_counter() - began))), most)
-
-
-def paired(
-    first: Callable[[], Any], second: Callable[[], Any], repeats: int
-) -> tuple[float, float, float]:
-    """Median seconds of each, and the median of their ratio, in turns so that both see the same
-    machine.
-    """
-    times = alternate({"first": first, "second": second}, repeats)
-    a, b = times["first"], times["second"]
-    return statistics.median(a), statistics.median(b), ratio(a, b).median
 
 
 class Ratio(NamedTuple):
@@ -265,5 +256,4 @@ def publish(
     print(made)
     for path, content in ((options.markdown, made), (options.json, to_json(machine, **found))):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            write_text(path, content)

@@ -31,7 +31,6 @@ import numpy as np
 
 import jaxdiff as jd
 from experiments.benchmarks import common
-from experiments.benchmarks.common import paired as paired
 from jaxdiff import config, runs, solvers
 from jaxdiff.networks.adapters import init
 

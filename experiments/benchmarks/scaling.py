@@ -3,8 +3,8 @@
     python -m experiments.benchmarks.scaling [--json FILE] [--markdown FILE]
 
 No cluster is needed for the two things that decide about scaling, because the compiler states them:
-this compiles the training step (as ``fit`` runs it, by jit and by fsdp) for 1, 2, 4, ... simulated
-devices and reads, per device,
+this compiles the training step (that of ``fit``, by jit and by fsdp, without its guard against what
+is not finite) for 1, 2, 4, ... simulated devices and reads, per device,
 
     state and batch  the bytes of the step's arguments: parameters, Adam's two moments, the average;
     temporary        the bytes that XLA reserves for what is computed in between;
