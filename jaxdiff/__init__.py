@@ -4,43 +4,47 @@
 
     D = jd.exact.Gaussian(mean, variances).denoiser            # or jd.denoiser(network, params)
     table = jd.table(jd.solvers.unipc, jd.grids.karras(10))    # trace a textbook solver once
+    start = jd.start(jax.random.key(0), table, 16, shape)      # level * noise
     x = jd.sample(D, table, start)                             # jit, vmap, grad, pmap at will
 
-What needs optax, orbax or flax (``distill``, ``tuning``, ``networks``, ``training``, ``metrics``,
-``fit``, ``tune``) is imported when first used.
+What needs optax, orbax or flax (``distill``, ``tuning``, ``networks``, ``pretrained``,
+``training``, ``metrics``, ``fit``, ``tune``, ``load_pretrained``) is imported when first used.
 """
 
 import importlib
 from typing import Any
 
+from jaxdiff import denoisers as denoisers
 from jaxdiff import exact as exact
 from jaxdiff import grids as grids
 from jaxdiff import prediction as prediction
 from jaxdiff import process as process
 from jaxdiff import solvers as solvers
+from jaxdiff.arrays import expand as expand
 from jaxdiff.conditioning import guidance as guidance
 from jaxdiff.conditioning import threshold as threshold
-from jaxdiff.prediction import denoiser as denoiser
+from jaxdiff.denoisers import denoiser as denoiser
+from jaxdiff.noise import start_noise as start_noise
 from jaxdiff.sampling import gaussian_start as gaussian_start
-from jaxdiff.sampling.adaptive import adaptive as adaptive
+from jaxdiff.sampling.adaptive.dpm_solver import dpm_adaptive as dpm_adaptive
+from jaxdiff.sampling.adaptive.gotta_go_fast import gotta_go_fast as gotta_go_fast
+from jaxdiff.sampling.adaptive.probability_flow import adaptive as adaptive
+from jaxdiff.sampling.adaptive.reverse_sde import reverse_sde as reverse_sde
 from jaxdiff.sampling.direct import direct as direct
-from jaxdiff.sampling.dpm_adaptive import dpm_adaptive as dpm_adaptive
-from jaxdiff.sampling.gotta_go_fast import gotta_go_fast as gotta_go_fast
 from jaxdiff.sampling.inversion import decode as decode
 from jaxdiff.sampling.inversion import encode as encode
 from jaxdiff.sampling.inversion import invert as invert
 from jaxdiff.sampling.likelihood import bits_per_dimension as bits_per_dimension
 from jaxdiff.sampling.likelihood import dequantise as dequantise
 from jaxdiff.sampling.likelihood import log_likelihood as log_likelihood
+from jaxdiff.sampling.parallel import sample_in_stages as sample_in_stages
+from jaxdiff.sampling.parallel import stages as stages
 from jaxdiff.sampling.picard import picard as picard
-from jaxdiff.sampling.reverse_sde import reverse_sde as reverse_sde
-from jaxdiff.sampling.sample import Sampler as Sampler
 from jaxdiff.sampling.sample import Trajectory as Trajectory
 from jaxdiff.sampling.sample import sample as sample
-from jaxdiff.sampling.sample import start_noise as start_noise
 from jaxdiff.sampling.sample import trajectory as trajectory
-from jaxdiff.sampling.stages import sample_in_stages as sample_in_stages
-from jaxdiff.sampling.stages import stages as stages
+from jaxdiff.sampling.sampler import Sampler as Sampler
+from jaxdiff.sampling.start import start as start
 from jaxdiff.sampling.table import Table as Table
 from jaxdiff.sampling.table import load_table as load_table
 from jaxdiff.sampling.table import pad as pad
@@ -53,6 +57,8 @@ _LATER = {
     "distill": "jaxdiff.distill",
     "metrics": "jaxdiff.metrics",
     "networks": "jaxdiff.networks",
+    "pretrained": "jaxdiff.pretrained",
+    "load_pretrained": "jaxdiff.pretrained.opening:load_pretrained",
     "training": "jaxdiff.training",
     "tuning": "jaxdiff.tuning",
     "tune": "jaxdiff.training.tune:tune",

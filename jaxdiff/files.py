@@ -5,9 +5,11 @@ members against their checksums; whatever is wrong is a ValueError that names th
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,8 +24,8 @@ EXPANSION = 200  # else so many times its own size: neither images nor parameter
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of ``path`` once it is whole and on the disk, or never.
-    Its folder is made if need be.
+    """Provide a file to write that takes the place of ``path`` once it is whole and on the disk, or
+    never. Its folder is made if need be.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError now if the file ``path`` could not be written after the work. Its folder is
+    made if need be.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder has this name")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as file:
@@ -45,8 +62,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a JSON file. Raises OSError, and ValueError for a file that is not JSON or is
-    larger than any that is written here.
+    """Return the value in a JSON file. Raises OSError, and ValueError for a file that is not JSON
+    or is larger than any that is written here.
     """
     path = Path(path)
     if (size := path.stat().st_size) > LARGEST_TEXT:
@@ -55,7 +72,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """The value that a JSON text is. ValueError, naming ``where``, if it is none."""
+    """Return the value that a JSON text is. ValueError, naming ``where``, if it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -119,19 +136,19 @@ def _check_archive(archive: zipfile.ZipFile, path: str | os.PathLike[str], size:
 
 
 def _check_count(archive: zipfile.ZipFile, path: str | os.PathLike[str], file: IO[bytes]) -> None:
-    """Compare the number of members with what the end of the file says, as zipfile does not: a
+    """Check the number of members against the end of the file, as zipfile does not: a
     flipped bit may hide a member in the comment of another one.
     """
     file.seek(-22 - len(archive.comment), os.SEEK_END)
     end, found = file.read(22), len(archive.infolist())
-    told = int.from_bytes(end[10:12], "little")  # in long archives all ones, or a remainder
-    if not end.startswith(b"PK\x05\x06") or told not in (0xFFFF, found % 0x10000):
+    counted = int.from_bytes(end[10:12], "little")  # in long archives all ones, or a remainder
+    if not end.startswith(b"PK\x05\x06") or counted not in (0xFFFF, found % 0x10000):
         raise ValueError(f"{path} is damaged: it should end with the number of its {found} members")
 
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], name: str) -> Iterator[None]:
-    """Whatever a damaged member raises, as a ValueError that names it."""
+    """Raise whatever a damaged member raises as a ValueError that names it."""
     try:
         yield
     except Exception as error:  # zipfile, zlib, struct, PIL and NumPy each have their own types
@@ -149,7 +166,9 @@ def check_names(
 
 
 def read_member(archive: zipfile.ZipFile, path: str | os.PathLike[str], name: str) -> bytes:
-    """The bytes of a member. ValueError if they are not of the declared size and checksum."""
+    """Return the bytes of a member. ValueError if they are not of the declared size and
+    checksum.
+    """
     with reading(path, name):
         declared = archive.getinfo(name).file_size
         with archive.open(name) as stream:
@@ -160,8 +179,8 @@ def read_member(archive: zipfile.ZipFile, path: str | os.PathLike[str], name: st
 
 
 def read_array(archive: zipfile.ZipFile, path: str | os.PathLike[str], name: str) -> np.ndarray:
-    """The array ``name`` of an npz. ValueError if it is damaged, or of objects (which would have to
-    be unpickled), or if its header claims another size than there is.
+    """Return the array ``name`` of an npz. ValueError if it is damaged, or of objects (which would
+    have to be unpickled), or if its header claims another size than there is.
     """
     with reading(path, name), archive.open(f"{name}.npy") as stream:
         shape, dtype = _header(stream)
@@ -171,10 +190,21 @@ def read_array(archive: zipfile.ZipFile, path: str | os.PathLike[str], name: str
         declared = archive.getinfo(f"{name}.npy").file_size
         if min(shape, default=0) < 0 or claimed != declared:
             raise ValueError(
-                f"its header says {dtype}{list(shape)}, {claimed} bytes with it, of {declared}"
+                f"its header declares {dtype}{list(shape)}, {claimed} bytes with it, of {declared}"
             )
         stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)  # to the end: checksummed
+
+
+@contextlib.contextmanager
+def naming(path: Any) -> Iterator[None]:
+    """Name the file in what is said of it."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def storable(x: np.ndarray) -> np.ndarray:
@@ -191,4 +221,19 @@ def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype]:
     if version not in readers:
         raise ValueError(f"it is of version {version} of the npy format; 1.0 and 2.0 are read")
     shape, _, dtype = readers[version](stream)
+    return shape, dtype
+
+
+def read_array_header(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype of an .npy. Raises OSError, and ValueError, naming the file, if it is
+    damaged, of objects, or not as long as its header says.
+    """
+    with open(path, "rb") as stream, reading(path, "its header"):
+        shape, dtype = _header(stream)
+        if dtype.hasobject:
+            raise ValueError("it holds pickled objects, which are never loaded")
+        claimed = stream.tell() + dtype.itemsize * math.prod(shape)
+        size = os.fstat(stream.fileno()).st_size
+        if min(shape, default=0) < 0 or claimed != size:
+            raise ValueError(f"it says {dtype}{list(shape)}, {claimed} bytes with it, of {size}")
     return shape, dtype

@@ -5,17 +5,33 @@ is data), ``s`` or ``level`` the noise level sigma(t)/alpha(t), ``y = x_t / alph
 the state in the one frame that samplers, losses and analysis work in, ``D`` the denoiser E[x0 | y].
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Float64, Shaped
+
+from jaxdiff.brief import short
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array
+# also data, noise and denoised outputs
+States: TypeAlias = Float[Array, "batch *shape"]  # noqa: F821
+PerSample: TypeAlias = Float[Array, " batch"]  # one number per sample
+Points: TypeAlias = Float[Array, "batch d"]  # states of the exact models
+Grid: TypeAlias = Float64[np.ndarray, " knots"]  # noise levels, strictly decreasing
+Times: TypeAlias = (
+    Shaped[Array, "*times"] | Shaped[np.ndarray, "*times"] | np.number | np.bool_ | float | int
+)  # a process's own; results have the shape of the argument
+Values: TypeAlias = ArrayLike | Sequence[Any]  # an array, a number, or nested lists
+AtTimes: TypeAlias = Float[Array, "*times"]
 Params: TypeAlias = Any
 Cond: TypeAlias = Any
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Posterior mean of the clean data.
 
@@ -36,11 +52,14 @@ class Outputs(NamedTuple):
     are computed.
     """
 
+    __repr__ = short
+
     value: Any
     log_variance: Any
     features: tuple[Any, ...]
 
 
+@runtime_checkable
 class Network(Protocol):
     """A network as a pure function of its parameters.
 
@@ -60,4 +79,5 @@ class Network(Protocol):
         ...
 
 
+Correct: TypeAlias = Callable[[Array, Array, Key | None], Array]
 Solver: TypeAlias = Callable[..., Any]

@@ -1,12 +1,21 @@
-"""Strict numerics for every test: float64, no silent promotion; compiled programs are kept."""
+"""Strict numerics for every test: float64, no silent promotion; compiled programs are kept.
 
+Tests spend their time compiling, so that their programs are compiled in the quickest way, which
+does the same operations in slower code. ``JAX_DISABLE_MOST_OPTIMIZATIONS=0`` compiles them as
+users' programs are, and so does the fixture ``optimised``, which is for modules whose programs run
+for longer than they take to compile, or hang on rounding.
+"""
+
+import gc
 import os
 import tempfile
 
 import jax
 import numpy as np
 import pytest
+from helpers.shapes import check_shapes
 
+check_shapes()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -15,7 +24,36 @@ _cache = os.environ.get(
 )
 if _cache:
     jax.config.update("jax_compilation_cache_dir", _cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+QUICKLY = "--xla_cpu_use_fusion_emitters=false"  # later versions stop at a flag they do not know
+QUICKLY = QUICKLY if jax.__version_info__ < (0, 11) else ""
+
+
+def pytest_configure(config):
+    """Before anything is compiled, in every worker and for the processes that tests start."""
+    given = os.environ.get("XLA_FLAGS", "")
+    if QUICKLY not in given:
+        os.environ["XLA_FLAGS"] = f"{QUICKLY} {given}"  # what is given comes last and counts
+    if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_collection_finish(session):
+    """What was imported stays: the collector of garbage need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """Programs compiled as users' are, for the tests of a module."""
+    quickly = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", quickly)
 
 
 @pytest.fixture

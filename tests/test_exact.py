@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_numbers import load
+from helpers.golden_numbers import load
 from scipy import stats
 
 from jaxdiff.exact import Empirical, Gaussian, GaussianMixture
@@ -274,8 +274,13 @@ def test_classes_restrict_the_mixture(rng):
     )
     samples = jax.jit(lambda m, key: m.sample(key, 20_000, cond=0))(model, jax.random.key(0))
     np.testing.assert_allclose(samples.mean(0), model.moments(cond=0)[0], atol=0.05)
-    unknown = np.array([0, 1, 2, 0])  # traced, class 2 cannot be refused: it is NaN
-    assert np.isnan(call(GaussianMixture.denoise, model, y, 0.5, unknown)[2]).all()
+    null = call(GaussianMixture.denoise, model, y, 0.5, np.full(4, 2))  # as cond None
+    np.testing.assert_allclose(null, call(GaussianMixture.denoise, model, y, 0.5), rtol=1e-13)
+    unknown = np.array([0, -1, 3, -3])  # traced, they cannot be refused
+    wrong = np.isnan(call(GaussianMixture.denoise, model, y, 0.5, unknown)).all(axis=1)
+    assert wrong.tolist() == [False, True, True, True]
+    drawn = jax.jit(lambda m, key, c: m.sample(key, 4, c))(model, jax.random.key(0), unknown)
+    assert np.isnan(drawn).all(axis=1).tolist() == [False, True, True, True]
 
 
 def test_posterior_of_one_component_is_gaussian_conditioning(rng):
@@ -358,7 +363,8 @@ WRONG = [
     (lambda: MODELS["gaussian_full"].denoiser(jnp.ones(2), 1.0), "states must have shape"),
     (lambda: MODELS["gaussian_full"].denoiser(jnp.ones((1, 2)), 1.0, 0), "no classes"),
     (lambda: MODELS["mixture_full"].denoiser(jnp.ones((1, 2)), 1.0, 0), "no classes"),
-    (lambda: MODELS["mixture_diagonal"].denoiser(jnp.ones((1, 2)), 1.0, 2), "0 to 1"),
+    (lambda: MODELS["mixture_diagonal"].denoiser(jnp.ones((1, 2)), 1.0, 3), "0 to 1"),
+    (lambda: MODELS["mixture_diagonal"].denoiser(jnp.ones((1, 2)), 1.0, -1), "0 to 1"),
     (lambda: MODELS["mixture_full"].posterior(np.eye(3), np.ones(3), 1.0), "matrix must"),
     (lambda: MODELS["mixture_full"].posterior(np.eye(2), np.ones(2), 0.0), "noise_variance"),
 ]

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from golden_numbers import load
+from helpers.golden_numbers import load
 
 from jaxdiff import grids
 from jaxdiff.process import (
@@ -33,11 +33,11 @@ PROCESSES = {"sd": STABLE_DIFFUSION, "ddpm": Discrete.from_betas(linear_betas(10
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_ends_and_number_of_knots(maker):
-    for steps, zero in itertools.product(range(1, 51), (True, False)):
-        levels = maker(steps, 0.01, 40.0, zero=zero)
-        assert levels.shape == (steps + 1,) and levels.dtype == np.float64
+    for num_steps, zero in itertools.product(range(1, 51), (True, False)):
+        levels = maker(num_steps, 0.01, 40.0, zero=zero)
+        assert levels.shape == (num_steps + 1,) and levels.dtype == np.float64
         assert (np.diff(levels) < 0).all() and levels[0] == pytest.approx(40.0)
-        if steps > 1 or not zero:
+        if num_steps > 1 or not zero:
             assert levels[-2 if zero else -1] == pytest.approx(0.01)
         assert (levels[-1] == 0) == zero
 
@@ -105,21 +105,21 @@ PROCESS_GRIDS = [
 
 
 @pytest.mark.parametrize("maker", PROCESS_GRIDS)
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
-def test_grids_in_time_decrease(maker, steps):
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 50])
+def test_grids_in_time_decrease(maker, num_steps):
     for zero in (True, False):
-        levels = maker(steps, zero)
-        assert levels.shape == (steps + 1,) and levels.dtype == np.float64
+        levels = maker(num_steps, zero)
+        assert levels.shape == (num_steps + 1,) and levels.dtype == np.float64
         assert (np.diff(levels) < 0).all() and (levels[-1] == 0) == zero
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_timesteps_decrease(spacing):
-    for steps in range(1, 51):
-        chosen = grids.timesteps(steps, spacing)
-        assert chosen.shape == (steps,) and chosen.dtype == np.int64
+    for num_steps in range(1 if spacing == "trailing" else 2, 51):
+        chosen = grids.timesteps(num_steps, spacing)
+        assert chosen.shape == (num_steps,) and chosen.dtype == np.int64
         assert (np.diff(chosen) < 0).all() and 0 <= chosen[-1] and chosen[0] <= 999
-        assert grids.of_timesteps(STABLE_DIFFUSION, chosen).shape == (steps + 1,)
+        assert grids.of_timesteps(STABLE_DIFFUSION, chosen).shape == (num_steps + 1,)
 
 
 def test_timesteps_of_the_paper():
@@ -204,13 +204,16 @@ def test_flow_grids():
     np.testing.assert_allclose(ours / (1 + ours), dynamic, rtol=1e-12)
     assert grids.resolution_shift(4096) == pytest.approx(np.exp(1.15))
     assert grids.resolution_shift(256) == pytest.approx(np.exp(0.5))
-    for steps, factor in ((4, 1.0), (6, 3.0)):
+    for num_steps, factor in ((4, 1.0), (6, 3.0)):
         end = factor * 1e-3 / (1 + (factor - 1) * 1e-3)
-        ours = grids.flow(steps, shift=factor, start=1 - 1e-12, end=end)
+        ours = grids.flow(num_steps, shift=factor, start=1 - 1e-12, end=end)
         numbers = load("solvers_diffusers")
         for case in numbers.cases:
             own = case["scheduler"] == "FlowMatchEulerDiscreteScheduler"
-            if own and (case["num_inference_steps"], case["config"]["shift"]) == (steps, factor):
+            if own and (case["num_inference_steps"], case["config"]["shift"]) == (
+                num_steps,
+                factor,
+            ):
                 theirs = numbers.get(case, "sched_sigmas")
                 np.testing.assert_allclose(ours / (1 + ours), theirs, rtol=1e-6)
 
@@ -249,9 +252,9 @@ def test_published_lists(name):
     np.testing.assert_allclose(grids.resample(levels, len(levels) - 1), levels, rtol=1e-12)
     ending = grids.end_in_zero(levels)
     assert ending[-1] == 0 and (ending[:-1] == levels[:-1]).all() and levels[-1] > 0
-    for steps in range(1, 51):
-        more = grids.resample(levels, steps)
-        assert (np.diff(more) < 0).all() and more.shape == (steps + 1,)
+    for num_steps in range(1, 51):
+        more = grids.resample(levels, num_steps)
+        assert (np.diff(more) < 0).all() and more.shape == (num_steps + 1,)
         assert more[0] == pytest.approx(levels[0]) and more[-1] == pytest.approx(levels[-1])
 
 
@@ -262,6 +265,40 @@ def test_published_lists_against_their_models():
     np.testing.assert_allclose(ours, grids.AYS_SD15, rtol=0.02)
     fine = grids.karras(60, zero=False)[[0, 19, 27, 33, 39, 45, 60]]
     np.testing.assert_allclose(fine, grids.GITS_CIFAR10, atol=5.1e-5)
+
+
+REFUSED = {
+    "not below the next": [
+        lambda: grids.of_process(VP(), 3, end=2.0),
+        lambda: grids.beta(VP(), 30, 1e-3, 1e-3),
+        lambda: grids.flow(4, end=0.9995),
+        lambda: grids.flow(4, end=0.0),
+        lambda: grids.karras(3, rho=1e20),
+        lambda: grids.log_snr(9, 1.0, 1.0 + 1e-15),
+        lambda: grids.poly_exponential(3, rho=500.0),
+        lambda: grids.vp_time(3, 5.0, 5.001, smallest=0.9),
+        lambda: grids.resample([1.0, 2.0, 3.0], 4),
+        lambda: grids.snap([1.0, 2.0, 3.0], np.array([1.0, 2.0])),
+    ],
+    "at least two": [lambda: grids.snap([3.0, 2.9], np.array([3.0]))],
+    "positive": [
+        lambda: grids.of_process(VP(), 3, end=-1.0),
+        lambda: grids.of_process(VP(), 3, rho=0.0),
+        lambda: grids.karras(3, rho=0.0),
+        lambda: grids.arctan(3, scale=-1.0),
+        lambda: grids.snap([3.0, 2.0], np.array([0.0, 1.0])),
+        lambda: grids.resolution_shift(-4),
+    ],
+    "between 0 and 1": [lambda: grids.vp_time(3, smallest=1.0)],
+    "whole number": [lambda: grids.karras(-3), lambda: grids.timesteps(-4)],
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_every_maker_checks_its_own_result(words):
+    for make in REFUSED[words]:
+        with pytest.raises(ValueError, match=words.replace("not below the next", "decrease")):
+            make()
 
 
 def test_errors():
@@ -280,11 +317,14 @@ def test_errors():
     ):
         with pytest.raises(ValueError, match=message):
             grids.from_list(wrong)
+    for spacing in ("linspace", "leading"):  # timestep 0 it would be, free of noise
+        with pytest.raises(ValueError, match="'trailing' is timestep 999"):
+            grids.timesteps(1, spacing)
     for options in ({"start": 1.0}, {"shift": 0.0}):
         with pytest.raises(ValueError):
             grids.flow(3, **options)
     with pytest.raises(ValueError, match="do not fit"):
-        grids.timesteps(11, count=10)
+        grids.timesteps(11, num_timesteps=10)
     with pytest.raises(ValueError, match="beyond 999"):
         grids.timesteps(4, "trailing", offset=1)
     with pytest.raises(ValueError, match="spacing is"):

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_numbers import load
+from helpers.golden_numbers import load
 
+from jaxdiff import denoisers as dn
 from jaxdiff import prediction as pn
 from jaxdiff import process as pr
 
@@ -111,7 +112,7 @@ def test_boundary_scalings_keep_the_state_at_the_boundary():
     said = pn.boundary_scalings(jnp.array(0.01), SD, 0.01)
     assert (said.c_skip, said.c_out) == (1, 0)
     y = jnp.asarray(draw()[0])
-    denoise = pn.denoiser(bland, jnp.array(0.4), sigma_data=SD, sigma_min=0.01)
+    denoise = dn.denoiser(bland, jnp.array(0.4), sigma_data=SD, sigma_min=0.01)
     np.testing.assert_array_equal(call(denoise, y, 0.01), y)
     assert not np.allclose(call(denoise, y, 0.5), y)
 
@@ -169,7 +170,7 @@ call = jax.jit(lambda denoiser, y, level: denoiser(y, level))
 def test_denoiser_of_a_perfect_network_is_the_posterior_mean(name, process):
     process, y = PROCESSES[process], 2 * draw()[0]
     network = ideal(name, process)
-    denoise = pn.denoiser(network, PARAMS, prediction=name, process=process, sigma_data=SD)
+    denoise = dn.denoiser(network, PARAMS, prediction=name, process=process, sigma_data=SD)
     level = np.array([0.02, 0.7, 5.0])
     expected = gaussian(PARAMS, y, level[:, None, None])
     np.testing.assert_allclose(call(denoise, y, level), expected, rtol=1e-9, atol=1e-11)
@@ -185,7 +186,7 @@ def bland(params, x, label, cond):
 def test_value_and_gradient_at_level_zero(name):
     """D(y, 0) = y, except that a network for x0 says what it wants."""
     y, process = jnp.asarray(draw()[0]), pr.VP()
-    denoise = pn.denoiser(bland, jnp.array(0.4), prediction=name, process=process)
+    denoise = dn.denoiser(bland, jnp.array(0.4), prediction=name, process=process)
     value, slope = jax.jit(jax.jvp, static_argnums=0)(lambda s: denoise(y, s), (0.0,), (1.0,))
     assert np.isfinite(value).all() and np.isfinite(slope).all()
     if name != "x0":
@@ -199,7 +200,7 @@ def test_gradient_with_respect_to_the_process():
 
     def loss(beta_min):
         process = pr.VP(beta_min)
-        return pn.denoiser(bland, 0.4, prediction="eps", process=process)(y, 0.7).sum()
+        return dn.denoiser(bland, 0.4, prediction="eps", process=process)(y, 0.7).sum()
 
     both = jax.jit(jax.value_and_grad(loss))
     slope = (both(0.1 + h)[0] - both(0.1 - h)[0]) / (2 * h)
@@ -214,7 +215,7 @@ def test_what_the_network_is_given():
         return x
 
     y, cond, table = jnp.asarray(draw()[0]), jnp.arange(3), pr.Discrete(TABLE)
-    steps = pn.denoiser(apply, (), prediction="eps", process=table, label=lambda t: 20 * t - 1)
+    steps = dn.denoiser(apply, (), prediction="eps", process=table, label=lambda t: 20 * t - 1)
 
     @jax.jit
     def look(steps, y):
@@ -226,7 +227,7 @@ def test_what_the_network_is_given():
     np.testing.assert_allclose(seen["label"], [7, 7, 7], rtol=1e-12)
     np.testing.assert_allclose(seen["x"], np.sqrt(TABLE[7]) * y, rtol=1e-12)
     assert seen["cond"] is cond and seen["key"] == "a key"
-    pn.denoiser(apply, (), sigma_data=SD, label=lambda s: 250 * jnp.log(s))(y, 2.0)
+    dn.denoiser(apply, (), sigma_data=SD, label=lambda s: 250 * jnp.log(s))(y, 2.0)
     np.testing.assert_allclose(seen["label"], 250 * np.log([2, 2, 2]))
     np.testing.assert_allclose(seen["x"], y / np.hypot(2, SD), rtol=1e-12)
     assert seen["cond"] is None
@@ -249,7 +250,7 @@ def test_dtypes(name, dtype, compute, inside, label):
         seen.update(x=x.dtype, label=time.dtype, shape=time.shape)
         return x * params.astype(x.dtype)
 
-    denoise = pn.denoiser(
+    denoise = dn.denoiser(
         apply, jnp.float32(0.5), prediction=name, process=pr.VP(), compute_dtype=compute
     )
     said = jax.eval_shape(denoise, jnp.ones(SHAPE, dtype), 0.3)
@@ -265,7 +266,7 @@ def test_parameters_are_arguments_of_the_compiled_program():
         return params["w"] * x
 
     y = jnp.ones(SHAPE)
-    make = lambda w, beta: pn.denoiser(  # noqa: E731
+    make = lambda w, beta: dn.denoiser(  # noqa: E731
         apply, {"w": jnp.array(w)}, prediction="eps", process=pr.VP(beta)
     )
     first, second = call(make(0.1, 0.1), y, 1.0), call(make(0.2, 0.3), y, 1.0)
@@ -278,8 +279,8 @@ def test_parameters_are_arguments_of_the_compiled_program():
 
 
 WRONG = [
-    (lambda: pn.denoiser(bland, (), prediction="velocity"), "x0, eps, score, v, flow, edm"),
-    (lambda: pn.denoiser(bland, (), sigma_data=0.0), "sigma_data"),
+    (lambda: dn.denoiser(bland, (), prediction="velocity"), "x0, eps, score, v, flow, edm"),
+    (lambda: dn.denoiser(bland, (), sigma_data=0.0), "sigma_data"),
     (lambda: pn.row("noise", 1.0, 1.0), "unknown prediction 'noise'"),
     (lambda: pn.row("flow", 1.0, 1.0), "rates"),
     (lambda: pn.target("F", jnp.ones(1), jnp.ones(1), pr.VP(), 0.5), "unknown prediction"),
@@ -294,4 +295,4 @@ def test_wrong_names_and_numbers_are_refused(make, words):
 
 def test_a_network_must_be_a_function():
     with pytest.raises(TypeError, match="function"):
-        pn.denoiser({"w": 1.0}, ())
+        dn.denoiser({"w": 1.0}, ())

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_numbers import load
+from helpers.golden_numbers import load
 
 from jaxdiff import process as pr
 
@@ -276,3 +276,19 @@ def test_published_discrete_schedule():
     np.testing.assert_allclose(say(process, t)["level"], levels, rtol=1e-11)
     back = golden["discrete/sigma_inv_roundtrip"]
     np.testing.assert_allclose(inverse(process, levels), back, rtol=1e-9)
+
+
+def test_discrete_labels_are_the_steps():
+    """In float32 1000 t - 1 is short of three in four of the steps, and -0.99 below the first."""
+    table, label = pr.Discrete.from_betas(pr.scaled_linear_betas(1000)), pr.discrete_label(1000)
+    steps = np.arange(1000)
+    with jax.enable_x64(True):
+        levels = np.asarray(pr.level(table, (steps + 1.0) / 1000), np.float32)
+    told = np.asarray(label(pr.time(table, levels)))
+    assert told.dtype == np.float32
+    np.testing.assert_array_equal(told.astype(int), steps)
+    ends = label(pr.time(table, np.array([1e-5, 0.002, 1e4], np.float32)))
+    np.testing.assert_array_equal(ends, [0, 0, 999])
+    assert label is pr.discrete_label(1000)
+    with pytest.raises(ValueError, match="whole number of steps"):
+        pr.discrete_label(0)

@@ -41,9 +41,9 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def about(**more: Any) -> dict[str, Any]:
-    """What was measured on, and when: device, processor, cores to run on, versions, date; ``more``
-    with it.
+def metadata(**more: Any) -> dict[str, Any]:
+    """Return what was measured on, and when: device, processor, cores to run on, versions, date;
+    ``more`` with it.
     """
     device = jax.devices()[0]
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def about(**more: Any) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """Return the processor's name, where the system gives it."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(
@@ -71,7 +71,7 @@ def _processor() -> str:
 
 
 def where(machine: Mapping[str, Any]) -> str:
-    """The sentence that says what was measured on."""
+    """Return the sentence that says what was measured on."""
     on = machine["processor"] if machine["kind"] == "cpu" else machine["kind"]
     cores = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
     versions = f"jax {machine['jax']}, Python {machine['python']}"
@@ -88,7 +88,7 @@ def add_clock(made: argparse.ArgumentParser) -> None:
 
 
 def is_accelerator() -> bool:
-    """Whether arrays live on something other than the CPU."""
+    """Return whether arrays live on something other than the CPU."""
     return jax.default_backend() != "cpu"
 
 
@@ -116,7 +116,7 @@ def alternate(calls: Calls, repeats: int, clock: str = "wall") -> dict[str, list
 
 
 def rounds(calls: Calls, seconds: float, least: int = 5, most: int = 500) -> int:
-    """How many rounds of all calls take so long, within limits."""
+    """Return how many rounds of all calls take so long, within limits."""
     for call in calls.values():
         jax.block_until_ready(call())
     began = time.perf_counter()
@@ -134,7 +134,7 @@ class Ratio(NamedTuple):
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
-    """How the times of one call compare with those of another in the same rounds."""
+    """Return how the times of one call compare with those of another in the same rounds."""
     values = sorted(a / b for a, b in zip(first, second, strict=True))
     n = len(values)
     # the number below the median is binomial (n, 1/2), of standard deviation sqrt(n)/2
@@ -143,8 +143,8 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
 
 
 def verdict(found: Ratio, most: float) -> str:
-    """Whether a ratio is at most ``most``: "reached", "missed", or "open" if its interval has both
-    sides of it.
+    """Return whether a ratio is at most ``most``: "reached", "missed", or "open" if its interval
+    has both sides of it.
     """
     if found.high <= most:
         return "reached"
@@ -165,7 +165,9 @@ _RETRIEVED = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[Program]]:
-    """A list that grows by every program that is compiled within the block, small ones included."""
+    """Provide a list that grows by every program that is compiled within the block, small ones
+    included.
+    """
     programs: list[Program] = []
     retrieved: list[float] = []
 
@@ -225,13 +227,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def page(title: str, text: str | None, machine: Mapping[str, Any], lines: Sequence[str]) -> str:
-    """A benchmark's page: its text less the title and the command, the machine, the findings."""
+    """Return a benchmark's page: its text less the title and the command, the machine, the
+    findings.
+    """
     told = (text or "").split("\n\n", 2)[2].rstrip()
     return "\n".join([f"# {title}", "", told, "", where(machine), "", *lines]) + "\n"
 
 
 def to_json(machine: Mapping[str, Any], **found: Any) -> str:
-    """The numbers as a JSON text; what is not finite becomes null."""
+    """Return the numbers as a JSON text; what is not finite becomes null."""
     return json.dumps(_finite({"machine": dict(machine), **found}), indent=1) + "\n"
 
 

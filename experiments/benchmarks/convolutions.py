@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.common import about, parser, publish, table
+from experiments.benchmarks.common import metadata, parser, publish, table
 from jaxdiff.networks import UNet, conv, count_parameters, from_linen, init
 
 LAYERS = [(64, 32, 32, 32), (16, 32, 128, 128), (64, 28, 32, 32), (64, 16, 64, 64),
@@ -38,7 +38,7 @@ WAYS = ("lax", "ours", "torch")
 
 
 def least(call: Callable[[], Any], calls: int) -> float:
-    """The least processor time of several calls, in milliseconds."""
+    """Return the least processor time of several calls, in milliseconds."""
     call()
     times = []
     for _ in range(calls):
@@ -49,13 +49,13 @@ def least(call: Callable[[], Any], calls: int) -> float:
 
 
 def timed(f: Callable[..., Any], *args: Any, calls: int = 5) -> float:
-    """The time of a jitted function."""
+    """Return the time of a jitted function."""
     run = jax.jit(f)
     return least(lambda: jax.block_until_ready(run(*args)), calls)
 
 
 def way(name: str) -> Any:
-    """A context in which convolutions are lax's, or ours."""
+    """Return a context in which convolutions are lax's, or ours."""
     return mock.patch.object(conv, "_on_cpu", lambda: name == "ours")
 
 
@@ -95,7 +95,7 @@ def unets() -> Iterator[dict[str, Any]]:
 
 
 def torch_layer(x: np.ndarray, w: np.ndarray) -> dict[str, float]:
-    """The same convolution in PyTorch; nothing where that is not installed."""
+    """Return the same convolution in PyTorch; nothing where that is not installed."""
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -117,7 +117,7 @@ def torch_layer(x: np.ndarray, w: np.ndarray) -> dict[str, float]:
 
 
 def torch_unet(size: int, batch: int, options: dict[str, Any], parameters: int) -> dict[str, float]:
-    """The same U-Net in PyTorch; nothing where that is not installed."""
+    """Return the same U-Net in PyTorch; nothing where that is not installed."""
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -187,7 +187,7 @@ def torch_unet(size: int, batch: int, options: dict[str, Any], parameters: int) 
 
 
 def lines(found: list[dict[str, Any]]) -> list[str]:
-    """A table of processor milliseconds, and of ours against the others."""
+    """Return a table of processor milliseconds, and of ours against the others."""
     kinds = ("forward", "with gradient")
     head = ["", *(f"{way}, {kind}" for kind in kinds for way in WAYS)]
     rows = []
@@ -207,7 +207,9 @@ def main() -> None:
         versions = {"torch": torch.__version__}
     except ImportError:
         versions = {}
-    publish(options, "Convolutions on a CPU", __doc__, about(**versions), lines(found), rows=found)
+    publish(
+        options, "Convolutions on a CPU", __doc__, metadata(**versions), lines(found), rows=found
+    )
 
 
 if __name__ == "__main__":

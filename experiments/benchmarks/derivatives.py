@@ -9,10 +9,10 @@ the demo's U-Net for 8x8 images and on a perceptron for points. Each is compared
 regression of as many network evaluations: so many of the student with gradient, so many of the
 student or its teacher without, no derivative. Aim: at most 1.5 times plain regression.
 
-Arithmetic and overhead are told apart by passes: the floating-point operations of the step by XLA's
-cost analysis, in units of one forward evaluation of the network. Plain regression takes 3 (forward,
-and backward for input and parameters), a value with its derivative 2, so that 4/3 is what one
-derivative costs at least. A loss whose gradient goes through the derivative (Lagrangian and
+Arithmetic and overhead are distinguished by passes: the floating-point operations of the step by
+XLA's cost analysis, in units of one forward evaluation of the network. Plain regression takes 3
+(forward, and backward for input and parameters), a value with its derivative 2, so that 4/3 is what
+one derivative costs at least. A loss whose gradient goes through the derivative (Lagrangian and
 Eulerian flow maps, marked) takes 6 for it, and misses the aim by arithmetic alone. "Arithmetic" is
 the ratio of passes, "overhead" what time adds to it. Derivatives run with matrix products in full
 precision, which a GPU does slower than its usual ones: that is part of their overhead there. On
@@ -39,12 +39,15 @@ import optax
 
 import jaxdiff as jd
 from experiments.benchmarks import common
-from jaxdiff import config, runs
+from jaxdiff.app import config
+from jaxdiff.app.network import build_network
 from jaxdiff.distance import squared
-from jaxdiff.distill.levels import log_normal_levels
-from jaxdiff.distill.primitives import perturb
+from jaxdiff.distill.parts.frame import Step, regression
+from jaxdiff.distill.parts.levels import log_normal_levels
+from jaxdiff.distill.parts.primitives import perturb
+from jaxdiff.distill.parts.student import Student
+from jaxdiff.distill.parts.tables import jump_table
 from jaxdiff.distill.score_matching import score_matching
-from jaxdiff.distill.student import Step, Student, jump_table, regression
 from jaxdiff.method import Method
 from jaxdiff.networks import MLP, from_linen, graft, init
 from jaxdiff.process import RectifiedFlow
@@ -70,7 +73,7 @@ class Loss(NamedTuple):
 
 
 def recipe(name: str) -> Callable[[Goal], Method]:
-    """The first stage of a recipe."""
+    """Return the first stage of a recipe."""
     return lambda goal: RECIPES[name].stages(goal)[0].method(None)
 
 
@@ -79,10 +82,7 @@ def teacher_loss(prediction: str, process: Any) -> Callable[[Goal], Method]:
 
     def make(goal: Goal) -> Method:
         network, params = goal.network(1, False)
-        return score_matching(
-            network, lambda key: params, prediction=prediction, process=process,
-            classes=goal.classes,
-        )  # fmt: skip
+        return score_matching(Student(network, params, prediction, process, classes=goal.classes))
 
     return make
 
@@ -92,22 +92,22 @@ def plain(goal: Goal, gradient: int, fixed: int) -> Method:
     network, params = goal.network(1, False)
     student = Student(network, params, classes=goal.classes)
 
-    def each(now: Step) -> Any:
+    def student_loss(step: Step) -> Any:
         def point(key: Any) -> tuple[Any, Any]:
             key_level, key_noise = jax.random.split(key)
-            level = log_normal_levels(key_level, now.x0, -1.2, 1.2)
-            eps = jax.random.normal(key_noise, now.x0.shape, now.x0.dtype)
-            return perturb(now.x0, level, eps), level
+            level = log_normal_levels(key_level, step.x0, -1.2, 1.2)
+            eps = jax.random.normal(key_noise, step.x0.shape, step.x0.dtype)
+            return perturb(step.x0, level, eps), level
 
-        points = [point(key) for key in jax.random.split(now.key, gradient + fixed)]
-        target = now.x0 + sum(now.target(*p) - now.x0 for p in points[gradient:])
+        points = [point(key) for key in jax.random.split(step.key, gradient + fixed)]
+        target = step.x0 + sum(step.target(*p) - step.x0 for p in points[gradient:])
         target = jax.lax.stop_gradient(target)
-        return sum(squared(now.student(*p), target) for p in points[:gradient])
+        return sum(squared(step.student(*p), target) for p in points[:gradient])
 
-    def tables(steps: int) -> jd.Table:
+    def tables(num_steps: int) -> jd.Table:
         return jump_table([student.high, 0.0])
 
-    return regression(student, each, tables, optimiser=optax.adam(1e-3))
+    return regression(student, student_loss, tables, optimiser=optax.adam(1e-3))
 
 
 LOSSES: dict[str, Loss] = {
@@ -136,7 +136,7 @@ class Problem(NamedTuple):
 
 
 def problem(module: Any, shape: tuple[int, ...], count: int, classes: int) -> Problem:
-    """A network with random parameters, which is its own teacher, and random data."""
+    """Return a network with random parameters, which is its own teacher, and random data."""
     params, calls = init(module, jax.random.key(0), shape), []
 
     def counted(network: Any) -> Any:
@@ -163,12 +163,12 @@ def problem(module: Any, shape: tuple[int, ...], count: int, classes: int) -> Pr
 
 
 def unet(count: int) -> Problem:
-    """The demo's network and images."""
-    return problem(runs.build_network(config.UNet(), 10)[0], (8, 8, 1), count, 10)
+    """Return the demo's network and images."""
+    return problem(build_network(config.UNet(), 10)[0], (8, 8, 1), count, 10)
 
 
 def perceptron(count: int) -> Problem:
-    """A residual perceptron of 2 blocks of 256, and points in 16 dimensions."""
+    """Return a residual perceptron of 2 blocks of 256, and points in 16 dimensions."""
     return problem(MLP(width=256, depth=2), (16,), count, 0)
 
 
@@ -183,7 +183,9 @@ class Trained(NamedTuple):
 
 
 def lowered(method: Method, batch: Any, guard: bool) -> tuple[Any, State]:
-    """The training step of a method, traced, and the state that it starts from. Adam for all."""
+    """Return the training step of a method, traced, and the state that it starts from. Adam for
+    all.
+    """
     players = {k: p._replace(optimiser=optax.adam(1e-4)) for k, p in method.players.items()}
     method = method._replace(players=players)
     state = init_state(method, jax.random.key(0))
@@ -198,7 +200,7 @@ def lowered(method: Method, batch: Any, guard: bool) -> tuple[Any, State]:
 
 
 def evaluations(loss: Loss, problem: Problem) -> int:
-    """How often a loss calls networks, by tracing it."""
+    """Return how often a loss calls networks, by tracing it."""
     method = loss.make(problem.goal)
     state, before = init_state(method, jax.random.key(0)), len(problem.calls)
     active = tuple(method.players)
@@ -213,7 +215,7 @@ def operations(program: Any) -> float:
 
 
 def compiled(problem: Problem, losses: dict[str, Loss], guard: bool) -> dict[str, Trained]:
-    """The steps of all losses, and of the plain regressions they are compared with."""
+    """Return the steps of all losses, and of the plain regressions they are compared with."""
     goal, batch = problem.goal, problem.batch
     counts = sorted({(loss.gradient, loss.fixed) for loss in losses.values()})
     methods = {plain_name(*n): plain(goal, *n) for n in counts}
@@ -241,12 +243,12 @@ def _compile(low: Any) -> tuple[float, Any]:
 
 
 def plain_name(gradient: int, fixed: int) -> str:
-    """What the plain regression with so many evaluations is called."""
+    """Return what the plain regression with so many evaluations is called."""
     return f"plain {gradient} + {fixed}"
 
 
 def stepping(trained: Trained, batch: Any) -> Callable[[], Any]:
-    """A call that makes the next step."""
+    """Return a call that makes the next step."""
     state = trained.state
 
     def call() -> Any:
@@ -280,7 +282,7 @@ def measure(
 
 
 def lines_of(rows: Sequence[dict[str, Any]], batch: int) -> list[str]:
-    """The page's part on one network."""
+    """Return the page's part on one network."""
     kind = rows[0]["network"]
     lines, cells = [f"## {kind}, batches of {batch}", ""], []
     verdicts: dict[str, list[str]] = {"reached": [], "open": [], "missed": []}
@@ -299,8 +301,8 @@ def lines_of(rows: Sequence[dict[str, Any]], batch: int) -> list[str]:
             + [f"{found.median:.2f} [{found.low:.2f}, {found.high:.2f}]", f"{r['arithmetic']:.2f}"]
             + [f"{found.median / r['arithmetic']:.2f}", word]
         )
-    said = [f"{word}: {', '.join(names) or 'none'}" for word, names in verdicts.items()]
-    lines += [f"Aim, at most {MOST} times plain regression: {'; '.join(said)}.", ""]
+    listed = [f"{word}: {', '.join(names) or 'none'}" for word, names in verdicts.items()]
+    lines += [f"Aim, at most {MOST} times plain regression: {'; '.join(listed)}.", ""]
     header = ["loss", "evaluations", "derivatives", "step (ms)", "passes", "times plain"]
     return [*lines, *common.table([*header, "arithmetic", "overhead", "aim"], cells), ""]
 
@@ -309,7 +311,7 @@ NETWORKS: dict[str, Callable[[int], Problem]] = {"U-Net 8x8": unet, "perceptron"
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = common.parser(__doc__)
     common.add_clock(parser)
     parser.add_argument(
@@ -337,7 +339,7 @@ def main() -> None:
             found = measure(name, NETWORKS[name](count), losses, options)
         rows += found
         lines += lines_of(found, count)
-    machine = common.about(
+    machine = common.metadata(
         batch=options.batch, points=options.points, repeats=options.repeats, clock=options.clock,
         guard=options.guard,
     )  # fmt: skip

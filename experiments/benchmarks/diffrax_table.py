@@ -5,7 +5,7 @@
 Fixed steps. The probability flow dy/ds = (y - D)/s by the same method on the same grid, once as a
 table run by ``jd.sample`` and once by diffrax (``StepTo``). diffrax goes through -s, not s: where
 time decreases it integrates in negated time, and a solver that looks at its time, as multistep ones
-do, is then told -t. The midpoint method is that of flow time tau = s/(1 + s), for the state
+do, is then given -t. The midpoint method is that of flow time tau = s/(1 + s), for the state
 y/(1 + s). Adams-Bashforth, which diffrax lacks, is written for it here, with its formula for two
 unequal steps; the table's comes from interpolation. "Difference" is the largest of the samples over
 the largest sample, in float32 (on a GPU, whose matrix products are shorter, it is more); "trace"
@@ -62,7 +62,7 @@ class AdamsBashforth(diffrax.AbstractSolver):
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: Any, made_jump: Any
     ) -> Any:
-        """One step, of one evaluation."""
+        """Make one step, of one evaluation."""
         before, last = solver_state
         h, f = t1 - t0, terms.vf(t0, y0, args)
         w = h / (2 * last)
@@ -70,7 +70,7 @@ class AdamsBashforth(diffrax.AbstractSolver):
         return y1, None, {"y0": y0, "y1": y1}, (f, h), diffrax.RESULTS.successful
 
     def func(self, terms: Any, t0: Any, y0: Any, args: Any) -> Any:
-        """The vector field."""
+        """Return the vector field."""
         return terms.vf(t0, y0, args)
 
 
@@ -103,7 +103,7 @@ def flowing(u: Any, x: Any, D: Any) -> Any:
 
 
 def solve(method: Method, D: Any, levels: Any, start: Any) -> Any:
-    """The solve by diffrax on the levels of a table."""
+    """Return the solve by diffrax on the levels of a table."""
     times = levels / (1 + levels) if method.flow else levels
     scale = 1 + levels if method.flow else jnp.ones_like(levels)
     solution = diffrax.diffeqsolve(
@@ -115,10 +115,12 @@ def solve(method: Method, D: Any, levels: Any, start: Any) -> Any:
     return scale[-1] * ends[-1]
 
 
-def fixed(name: str, D: Any, start: Any, steps: int, repeats: int, clock: str) -> dict[str, Any]:
-    """One method both ways: numbers compared, seconds of tracing, compiling and running."""
+def fixed(
+    name: str, D: Any, start: Any, num_steps: int, repeats: int, clock: str
+) -> dict[str, Any]:
+    """Run one method both ways: numbers compared, seconds of tracing, compiling and running."""
     method = METHODS[name]
-    levels = jd.grids.karras(steps, LOW, HIGH, zero=False)
+    levels = jd.grids.karras(num_steps, LOW, HIGH, zero=False)
     table = jax.tree.map(
         lambda a: jnp.asarray(a, jnp.float32),
         jd.table(method.solver, levels, **method.options),
@@ -152,7 +154,7 @@ def mixture() -> Any:
 
 
 def digits() -> Any:
-    """The 1797 digits of scikit-learn as a finite data set, in [-1, 1]."""
+    """Return the 1797 digits of scikit-learn as a finite data set, in [-1, 1]."""
     from sklearn.datasets import load_digits
 
     return exact.Empirical(load_digits().data / 8.0 - 1.0)  # type: ignore[attr-defined]
@@ -167,7 +169,7 @@ PROBLEMS: dict[str, tuple[Callable[[], Any], int]] = {
 def controlled(
     D: Any, start: Any, truth: Any, tolerance: float, per_sample: bool, repeats: int, clock: str
 ) -> dict[str, Any]:
-    """One adaptive solve: evaluations, seconds, errors."""
+    """Run one adaptive solve: evaluations, seconds, errors."""
     built = common.build(
         lambda D, y: jd.adaptive(
             D, y, HIGH, LOW, rtol=tolerance, atol=tolerance, per_sample=per_sample
@@ -211,7 +213,7 @@ def adaptive(batch: int, tolerances: Sequence[float], repeats: int, clock: str) 
 
 
 def fixed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The page's part on fixed steps."""
+    """Return the page's part on fixed steps."""
     worst = max(r["difference"] for r in rows)
     lines = ["## Fixed steps", "", f"The largest difference is {worst:.1e}.", ""]
     header = ["network", "method", "NFE", "difference", "trace (s)", "compile (s)", "run (ms)"]
@@ -230,7 +232,7 @@ def fixed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def adaptive_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The page's part on adaptive steps."""
+    """Return the page's part on adaptive steps."""
     lines = ["## Adaptive steps", "", f"Tsit5, batches of {rows[0]['batch']}.", ""]
     header = ["problem", "tolerance", "steps of", "mean evaluations", "most", "error"]
     cells = [
@@ -244,7 +246,7 @@ def adaptive_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = common.parser(__doc__)
     common.add_clock(parser)
     parser.add_argument("--steps", type=int, default=10, help="of the fixed grids (10)")
@@ -273,7 +275,7 @@ def main() -> None:
         repeats = max(3, options.repeats // 3)
         solves = adaptive(options.points, options.tolerance, repeats, options.clock)
     lines = [*fixed_lines(rows), *adaptive_lines(solves)]
-    machine = common.about(batch=options.batch, repeats=options.repeats, clock=options.clock)
+    machine = common.metadata(batch=options.batch, repeats=options.repeats, clock=options.clock)
     title = "diffrax and tables"
     common.publish(options, title, __doc__, machine, lines, fixed=rows, adaptive=solves)
 

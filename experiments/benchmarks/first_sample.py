@@ -51,12 +51,12 @@ import jaxdiff
 times.append(time.perf_counter())
 print(*[b - a for a, b in zip(times, times[1:])], time.process_time())
 """
-"""A process that imports, and tells the seconds."""
+"""A process that imports, and reports the seconds."""
 
 COMMAND = """
 import sys, time
 started = time.time()
-import jaxdiff.cli, jaxdiff.runs, jaxdiff.report.images
+import jaxdiff.app.main, jaxdiff.app.sample, jaxdiff.report.images
 imported = time.time()
 from experiments.benchmarks.first_sample import timed_command
 timed_command(sys.argv[1], sys.argv[2:], started, imported)
@@ -85,7 +85,8 @@ def imports(repeats: int) -> dict[str, Any]:
 def timed_command(file: str, arguments: Sequence[str], started: float, imported: float) -> None:
     """Run a command in this process; write when its parts began and ended to a file."""
     from experiments.benchmarks.common import compilations
-    from jaxdiff import cli, runs
+    from jaxdiff.app import main as cli
+    from jaxdiff.app import sample as sampling
     from jaxdiff.report import images
 
     marks: dict[str, tuple[float, float]] = {}
@@ -100,10 +101,10 @@ def timed_command(file: str, arguments: Sequence[str], started: float, imported:
         return run
 
     entered: Any = time.time()
-    parts: Any = runs
-    parts.load_model = timed("load", runs.load_model)
-    parts.make_sampler = timed("sampler", runs.make_sampler)
-    parts.generate = timed("samples", runs.generate)
+    parts: Any = sampling
+    parts.load_model = timed("load", sampling.load_model)
+    parts.make_sampler = timed("sampler", sampling.make_sampler)
+    parts.generate = timed("samples", sampling.generate)
     drawing: Any = images
     drawing.image_grid = timed("picture", images.image_grid)
     with compilations() as programs:
@@ -162,7 +163,7 @@ def first_samples(options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run, cache, out = folder / "run", folder / "programs", folder / "samples"
-        train = ["train", options.preset, "--run", str(run), "--steps", str(options.steps)]
+        train = ["train", options.preset, "--run", str(run), "--updates", str(options.updates)]
         command(folder, train, folder / "of-training")
         sample = ["sample", "--run", str(run), "--out", str(out), "--count", str(options.count)]
         rows = []
@@ -173,7 +174,7 @@ def first_samples(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def lines_of(imported: dict[str, Any], rows: Sequence[dict[str, Any]], count: int) -> list[str]:
-    """The page's findings."""
+    """Return the page's findings."""
     from experiments.benchmarks.common import table
 
     word = "reached" if imported["seconds"] < MOST_IMPORT else "missed"
@@ -209,14 +210,14 @@ def lines_of(imported: dict[str, Any], rows: Sequence[dict[str, Any]], count: in
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     from experiments.benchmarks import common
 
     parser = common.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="processes of each kind (5)")
     parser.add_argument("--only", choices=("import", "sample"), help="measure this alone")
     parser.add_argument("--preset", default="digits", help="of jaxdiff train (digits)")
-    parser.add_argument("--steps", type=int, default=4, help="updates of the run (4)")
+    parser.add_argument("--updates", type=int, default=4, help="updates of the run (4)")
     parser.add_argument("--count", type=int, default=100, help="samples (100)")
     return parser.parse_args(arguments)
 
@@ -229,7 +230,7 @@ def main() -> None:
     imported = imports(options.repeats)
     rows = [] if options.only == "import" else first_samples(options)
     lines = lines_of(imported, rows, options.count)
-    machine = common.about(count=options.count, repeats=options.repeats)
+    machine = common.metadata(count=options.count, repeats=options.repeats)
     title = "Import and first sample"
     common.publish(options, title, __doc__, machine, lines, imports=imported, first_samples=rows)
 

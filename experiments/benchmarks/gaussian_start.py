@@ -46,7 +46,9 @@ COLUMNS = ("plain", "first step", "start low", "diagonal", "full", "full 0.03")
 
 
 def mixture(d: int, components: int, spread: float, seed: int) -> exact.GaussianMixture:
-    """A mixture of full Gaussians whose means have standard deviations from 1 down to 0.1."""
+    """Return a mixture of full Gaussians whose means have standard deviations from 1 down to
+    0.1.
+    """
     rng = np.random.default_rng(seed)
     half = spread * rng.normal(size=(components, d, d)) / np.sqrt(d)
     means = rng.normal(size=(components, d)) * np.linspace(1, 0.1, d)
@@ -67,7 +69,7 @@ def problems() -> list[tuple[str, Any, int, float]]:
 
 
 def fitted(truth: Any) -> dict[str, exact.Gaussian]:
-    """The Gaussians with the exact moments, full and diagonal."""
+    """Return the Gaussians with the exact moments, full and diagonal."""
     mean, covariance = truth.moments()
     covariance = covariance + 1e-4 * jnp.trace(covariance) / len(mean) * jnp.eye(len(mean))
     return {
@@ -77,7 +79,7 @@ def fitted(truth: Any) -> dict[str, exact.Gaussian]:
 
 
 def run(name: str, truth: Any, d: int, low: float, batch: int) -> dict[str, Any]:
-    """All errors of one problem."""
+    """Return all errors of one problem."""
     start = HIGH * jax.random.normal(jax.random.key(0), (batch, d))
     fine = np.append(np.geomspace(HIGH, low, 600), 0.0)
     reference = jd.sample(truth.denoiser, jd.table(solvers.unipc, fine), start)
@@ -94,7 +96,7 @@ def run(name: str, truth: Any, d: int, low: float, batch: int) -> dict[str, Any]
     for label, solver, options in SOLVERS:
         for column in COLUMNS:
             for n in NFES + (MORE if column == "plain" else ()):
-                first = solvers.unit_first if column == "first step" else None
+                first = solvers.steps.unit_first if column == "first step" else None
                 grid = grids.karras(n + (first is not None), low, highs[column])
                 jobs.append((label, column, n, jd.table(solver, grid, first=first, **options)))
     errors: dict[str, dict[str, dict[int, float]]] = {
@@ -134,9 +136,9 @@ def saved(plain: dict[int, float], ours: dict[int, float]) -> dict[int, float]:
     return {n: needed(error) - n for n, error in ours.items()}
 
 
-def markdown(results: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
-    """One table per problem."""
-    lines = [f"{about['batch']} samples."]
+def markdown(results: Sequence[dict[str, Any]], metadata: dict[str, Any]) -> str:
+    """Return one table per problem."""
+    lines = [f"{metadata['batch']} samples."]
     for result in results:
         levels = ", ".join(f"{k} {s:.2f}" for k, s in result["switch_levels"].items())
         lines += ["", f"## {result['name'].capitalize()}", ""]
@@ -149,11 +151,11 @@ def markdown(results: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
                 cells.append([solver, n, *[f"{errors[c][n]:.4f}" for c in COLUMNS], *gains])
         header = ["solver", "NFE", *COLUMNS, "saved (full)", "(full 0.03)"]
         lines += common.table(header, cells)
-    return common.page("Gaussian start", __doc__, about, lines)
+    return common.page("Gaussian start", __doc__, metadata, lines)
 
 
 def summary(result: dict[str, Any]) -> list[str]:
-    """In words: what the full jump saves, and where the plain sampler is better."""
+    """Return, in words, what the full jump saves, and where the plain sampler is better."""
     lines = []
     for n in (5, 10, 20):
         gains = [result["saved"][solver]["full"][n] for solver in result["errors"]]
@@ -202,7 +204,7 @@ def figure(results: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -218,12 +220,12 @@ def main() -> None:
     """Run, print and write everything."""
     options = options_of()
     jax.config.update("jax_enable_x64", True)
-    about = common.about(batch=options.batch)
+    metadata = common.metadata(batch=options.batch)
     results = [run(*problem, options.batch) for problem in problems()]
-    text = markdown(results, about)
+    text = markdown(results, metadata)
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "gaussian_start.md").write_text(text)
-    (options.folder / "gaussian_start.json").write_text(common.to_json(about, problems=results))
+    (options.folder / "gaussian_start.json").write_text(common.to_json(metadata, problems=results))
     figure(results, options.folder / "gaussian_start.png")
     print(text)
 

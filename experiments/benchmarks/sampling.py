@@ -31,47 +31,28 @@ import numpy as np
 
 import jaxdiff as jd
 from experiments.benchmarks import common
-from jaxdiff import config, runs, solvers
+from jaxdiff import solvers
+from jaxdiff.app import config
+from jaxdiff.app.network import build_network
 from jaxdiff.networks.adapters import init
 
 SHAPE, CLASSES = (8, 8, 1), 10
 PROGRAMS = 8  # the aim of the sweep
 NFES = (1, 2, 5, 10, 20, 50, 100)
 STEPS = (4, 5, 6, 8, 10, 12, 16, 20)
-SOLVERS: tuple[tuple[Any, dict[str, Any]], ...] = (
-    (solvers.euler, {}),
-    (solvers.heun, {}),
-    (solvers.dpm2, {}),
-    (solvers.dpm_solver, {"order": 2}),
-    (solvers.dpm_solver, {"order": 3, "prediction": "data"}),
-    (solvers.lms, {"order": 4}),
-    (solvers.ipndm, {"order": 4}),
-    (solvers.deis, {"order": 3}),
-    (solvers.dpmpp, {"order": 2}),
-    (solvers.dpmpp, {"order": 3}),
-    (solvers.unipc, {"order": 2, "variant": "bh1"}),
-    (solvers.unipc, {"order": 3}),
-    (solvers.flow_midpoint, {}),
-    (solvers.edict, {}),
-    (solvers.ddim, {"eta": 1.0}),
-    (solvers.dpmpp_2s_ancestral, {}),
-    (solvers.sde_dpmpp, {"order": 2}),
-    (solvers.sa_solver, {"low": 0.0, "high": 100.0}),
-    (solvers.er_sde, {}),
-    (solvers.churn, {"amount": 10.0}),
-)
+SOLVERS = [(e.solver, options) for e in solvers.SOLVERS for options in e.sweep]
 
 
 def demo_denoiser() -> Any:
-    """The demo's network with random parameters, its zero-initialised output layer included: time
-    is all that matters.
+    """Return the demo's network with random parameters, its zero-initialised output layer included:
+    time is all that matters.
     """
-    module, network = runs.build_network(config.UNet(), CLASSES)
+    module, network = build_network(config.UNet(), CLASSES)
     return jd.denoiser(network, init(module, jax.random.key(0), SHAPE))
 
 
 def small_denoiser() -> Any:
-    """The exact denoiser of a Gaussian: hardly more than the sampler itself is compiled."""
+    """Return the exact denoiser of a Gaussian: hardly more than the sampler itself is compiled."""
     return jd.exact.Gaussian(np.array([0.3, -0.2]), np.array([0.04, 1.3])).denoiser
 
 
@@ -110,8 +91,9 @@ def _loop(D: Any, y: Any, levels: Any, labels: Any) -> Any:
 
 
 def counted(D: Any, traces: list[int]) -> Any:
-    """The denoiser, which adds to ``traces`` whenever it is traced; its parameters remain arguments
-    of the program. It is another function every time, so that no program of before fits it.
+    """Return the denoiser, which adds to ``traces`` whenever it is traced; its parameters remain
+    arguments of the program. It is another function every time, so that no program of before fits
+    it.
     """
 
     def call(D: Any, y: Any, s: Any, cond: Any = None) -> Any:
@@ -122,10 +104,10 @@ def counted(D: Any, traces: list[int]) -> Any:
 
 
 def tables(
-    methods: Sequence[tuple[Any, dict[str, Any]]] = SOLVERS, steps: Sequence[int] = STEPS
+    methods: Sequence[tuple[Any, dict[str, Any]]] = SOLVERS, num_steps: Sequence[int] = STEPS
 ) -> list[jd.Table]:
-    """The samplers of the sweep: every solver at every number of steps."""
-    return [jd.table(s, jd.grids.karras(n), **options) for s, options in methods for n in steps]
+    """Return the samplers of the sweep: every solver at every number of steps."""
+    return [jd.table(s, jd.grids.karras(n), **options) for s, options in methods for n in num_steps]
 
 
 def sweep(D: Any, shape: tuple[int, ...], group: Sequence[jd.Table], batch: int) -> dict[str, Any]:
@@ -150,7 +132,7 @@ def sweep(D: Any, shape: tuple[int, ...], group: Sequence[jd.Table], batch: int)
 
 
 def kinds(group: Sequence[jd.Table]) -> dict[str, list[str]]:
-    """Which solvers share a program once padded: those of as many rows and noises per
+    """Return which solvers share a program once padded: those of as many rows and noises per
     evaluation.
     """
     found: dict[str, list[str]] = {}
@@ -162,7 +144,7 @@ def kinds(group: Sequence[jd.Table]) -> dict[str, list[str]]:
 
 
 def sweeps(batch: int, every: int) -> dict[str, Any]:
-    """All samplers of both networks; with the demo's, every so many-th one by one."""
+    """Return all samplers of both networks; with the demo's, every so many-th one by one."""
     began = time.perf_counter()
     group = tables()
     built = time.perf_counter()
@@ -180,7 +162,7 @@ def sweeps(batch: int, every: int) -> dict[str, Any]:
 
 
 def overhead_lines(rows: Sequence[dict[str, Any]], batch: int) -> list[str]:
-    """The page's part on overhead."""
+    """Return the page's part on overhead."""
     most = 1.01 if common.is_accelerator() else 1.03
     lines, cells = ["## Overhead", ""], []
     verdicts: dict[str, list[str]] = {"reached": [], "open": [], "missed": []}
@@ -206,7 +188,7 @@ def _percent(r: common.Ratio) -> str:
 
 
 def sweep_lines(found: dict[str, Any]) -> list[str]:
-    """The page's part on the sweep."""
+    """Return the page's part on the sweep."""
     worst = max(r["programs"] for r in found["rows"] if r["way"] == "padded")
     reached = "reached" if worst <= PROGRAMS else "missed"
     lines = ["## Sweep", ""]
@@ -227,7 +209,7 @@ def sweep_lines(found: dict[str, Any]) -> list[str]:
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = common.parser(__doc__)
     common.add_clock(parser)
     parser.add_argument("--only", choices=("overhead", "sweep"), help="measure this alone")
@@ -255,7 +237,7 @@ def main() -> None:
         with common.uncached():
             found["sweep"] = sweeps(4, options.every)
         lines += sweep_lines(found["sweep"])
-    machine = common.about(batch=options.batch, clock=options.clock)
+    machine = common.metadata(batch=options.batch, clock=options.clock)
     title = "What sampling costs beyond the network"
     common.publish(options, title, __doc__, machine, lines, **found)
 

@@ -34,7 +34,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from experiments.benchmarks.common import about, parser, publish, table
+from experiments.benchmarks.common import metadata, parser, publish, table
 
 
 class Kind(NamedTuple):
@@ -81,7 +81,7 @@ def _product(dims: str) -> int:
 
 
 def networks() -> dict[str, Any]:
-    """What is scaled: the modules, images of 32x32x3."""
+    """Return what is scaled: the modules, images of 32x32x3."""
     from jaxdiff.networks.dit import DiT
     from jaxdiff.networks.unet import UNet
 
@@ -93,11 +93,12 @@ def networks() -> dict[str, Any]:
 
 
 def compiled(module: Any, devices: int, parallel: str, batch: int) -> Any:
-    """The training step for so many devices, compiled from shapes alone."""
+    """Return the training step for so many devices, compiled from shapes alone."""
     import jax
     import jax.numpy as jnp
     import optax
 
+    from jaxdiff.distill.parts.student import Student
     from jaxdiff.distill.score_matching import score_matching
     from jaxdiff.networks import conv, from_linen, init
     from jaxdiff.training import devices as placement
@@ -106,10 +107,13 @@ def compiled(module: Any, devices: int, parallel: str, batch: int) -> Any:
     conv._on_cpu = lambda: False  # the program is to be that of GPUs and TPUs
     mesh = placement.mesh(jax.devices()[:devices])
     rule = placement.fsdp(mesh) if parallel == "fsdp" else placement.replicated(mesh)
-    method = score_matching(
-        from_linen(module), lambda key: init(module, key, (32, 32, 3)), optimiser=optax.adam(1e-4),
+    student = Student(
+        from_linen(module),
+        lambda key: init(module, key, (32, 32, 3)),
+        optimiser=optax.adam(1e-4),
         ema={"average": ema.constant(0.999)},
-    )  # fmt: skip
+    )
+    method = score_matching(student)
 
     def placed(x: Any, sharding: Any) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
@@ -127,7 +131,7 @@ def compiled(module: Any, devices: int, parallel: str, batch: int) -> Any:
 
 
 def row(name: str, module: Any, devices: int, parallel: str, each: int) -> dict[str, Any]:
-    """What the compiler says of one program, per device."""
+    """Return what the compiler says of one program, per device."""
     program = compiled(module, devices, parallel, each * devices)
     memory, cost = program.memory_analysis(), program.cost_analysis()
     by_kind = sent(program.as_text(), devices)
@@ -139,12 +143,12 @@ def row(name: str, module: Any, devices: int, parallel: str, each: int) -> dict[
 
 
 def seconds(found: dict[str, Any], kind: Kind, share: float) -> tuple[float, float]:
-    """The calculated seconds of a step: arithmetic, and communication."""
+    """Return the calculated seconds of a step: arithmetic, and communication."""
     return found["FLOPs"] / (kind.peak * share), found["communicated"] / kind.bandwidth
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All programs that are asked for."""
+    """Return all programs that are requested."""
     for name, module in networks().items():
         if options.network and not any(part in name for part in options.network):
             continue
@@ -156,7 +160,7 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def lines(found: list[dict[str, Any]], share: float) -> list[str]:
-    """The table of bytes, and that of calculated times."""
+    """Return the table of bytes, and that of calculated times."""
     sizes = []
     for r in found:
         batch = r["devices"] * r["batch per device"]
@@ -172,11 +176,11 @@ def lines(found: list[dict[str, Any]], share: float) -> list[str]:
     head = ["network", "parallel", "devices", "batch"]
     first = [*head, "state and batch (MB)", "temporary (MB)", "communicated (MB)"]
     second = [*head[:3], "batch per device", *(kind.name for kind in KINDS)]
-    said = (
+    note = (
         f"Calculated milliseconds per step: arithmetic at {share:.0%} of the peak + communication, "
         "and in parentheses what is left of perfect scaling if nothing overlaps."
     )
-    return [*table(first, sizes), "", said, "", *table(second, times)]
+    return [*table(first, sizes), "", note, "", *table(second, times)]
 
 
 def main() -> None:
@@ -195,7 +199,7 @@ def main() -> None:
         found.append(one)
         print(json.dumps(one), file=sys.stderr, flush=True)
     title, text = "How a training step scales", lines(found, options.share)
-    publish(options, title, __doc__, about(), text, rows=found)
+    publish(options, title, __doc__, metadata(), text, rows=found)
 
 
 if __name__ == "__main__":

@@ -55,14 +55,15 @@ import optax
 
 import jaxdiff as jd
 from experiments.benchmarks.common import (
-    about,
     alternate,
     is_accelerator,
+    metadata,
     parser,
     publish,
     ratio,
     table,
 )
+from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.score_matching import score_matching
 from jaxdiff.networks import count_parameters, from_linen, init
 from jaxdiff.networks.dit import DiT
@@ -117,14 +118,14 @@ PEAKS = {
 
 
 def product(size: int = 2048) -> tuple[Callable[[], Any], int]:
-    """A product of large float32 matrices as a function of nothing, and its operations."""
+    """Return a product of large float32 matrices as a function of nothing, and its operations."""
     a = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
     run = jax.jit(jnp.matmul)
     return lambda: run(a, a), 2 * size**3
 
 
 def peak_of(dtype: str, kind: str) -> float | None:
-    """The peak in TFLOPS of a device kind that is in the table, else None."""
+    """Return the peak in TFLOPS of a device kind that is in the table, else None."""
     if kind not in PEAKS:
         return None
     exact = jax.config.jax_default_matmul_precision in ("highest", "float32")  # type: ignore[attr-defined]
@@ -142,7 +143,7 @@ def _dit_flops(net: DiT, shape: tuple[int, ...]) -> int:
     n, c, ends = height * width // net.patch**2, net.width, net.patch**2 * channels
     block = (8 + 4 * net.mlp_ratio) * n * c**2 + 4 * n**2 * c + 12 * c**2
     embedding, last = 4 * c**2, 4 * c**2  # two layers, and the modulation of the output
-    return net.depth * block + embedding + last + 2 * (2 * n * ends * c)
+    return round(net.depth * block + embedding + last + 2 * (2 * n * ends * c))
 
 
 def _unet_flops(net: UNet, shape: tuple[int, ...]) -> int:
@@ -173,8 +174,8 @@ def _unet_flops(net: UNet, shape: tuple[int, ...]) -> int:
 
 
 def evaluation(net: UNet | DiT, params: Params, batch: int) -> tuple[Callable[[], Any], Any, Any]:
-    """An evaluation of the denoiser as a function of nothing, and its operations by XLA's count,
-    before and after optimisation, all images together.
+    """Return an evaluation of the denoiser as a function of nothing, and its operations by XLA's
+    count, before and after optimisation, all images together.
     """
     D = jd.denoiser(from_linen(net), params)
     y = jd.start_noise(jax.random.key(1), batch, SHAPE)
@@ -186,11 +187,11 @@ def evaluation(net: UNet | DiT, params: Params, batch: int) -> tuple[Callable[[]
 
 
 def training(net: UNet | DiT, params: Params, batch: int) -> Callable[[], Any]:
-    """A training step as a function of nothing, which keeps the state."""
-    method = score_matching(
-        from_linen(net), lambda key: params, optimiser=optax.adam(1e-3),
-        ema={"average": ema.constant(0.9999)},
-    )  # fmt: skip
+    """Return a training step as a function of nothing, which keeps the state."""
+    student = Student(
+        from_linen(net), params, optimiser=optax.adam(1e-3), ema={"average": ema.constant(0.9999)}
+    )
+    method = score_matching(student)
     runner, active = loop.step_runner(method, "jit", jax.devices()[:1]), due(method, 0)
     image = 0.5 * np.random.default_rng(0).standard_normal((batch, *SHAPE), np.float32)
     held = [runner.enter(init_state(method, jax.random.key(2)))]
@@ -211,8 +212,8 @@ def measure(
     peak: float | None,
     profile: pathlib.Path | None = None,
 ) -> list[dict[str, Any]]:
-    """A row of sampling and a row of training, of the same batch. On CPU, and without a peak, its
-    own is measured in turns with them, so that other work on the machine slows all down.
+    """Return a row of sampling and a row of training, of the same batch. On CPU, and without a
+    peak, its own is measured in turns with them, so that other work on the machine slows all down.
     """
     sample, *counts = evaluation(net, params, batch)
     calls = {"sampling": sample, "training": training(net, params, batch)}
@@ -246,7 +247,7 @@ def _trace(folder: pathlib.Path, calls: Mapping[str, Callable[[], Any]]) -> None
 
 
 def grown(measure: Callable[[int], list[dict[str, Any]]], first: int) -> list[dict[str, Any]]:
-    """Each row at its best batch: doubled from ``first`` until memory is full, or no
+    """Return each row at its best batch: doubled from ``first`` until memory is full, or no
     ``images_per_s`` grows by 5 %.
     """
     best, batch, more = measure(first), 2 * first, True
@@ -264,7 +265,7 @@ def grown(measure: Callable[[int], list[dict[str, Any]]], first: int) -> list[di
 
 
 def rows(options: argparse.Namespace, peaks: dict[str, float | None]) -> Iterator[dict[str, Any]]:
-    """All measurements, each with its share of the peak."""
+    """Return all measurements, each with its share of the peak."""
     for name in options.network:
         params = init(NETWORKS[name](None), jax.random.key(0), SHAPE)
         told = {"network": name, "parameters": count_parameters(params)}
@@ -283,7 +284,7 @@ def rows(options: argparse.Namespace, peaks: dict[str, float | None]) -> Iterato
 
 
 def lines(found: Sequence[dict[str, Any]], peak: str) -> list[str]:
-    """What was found: a table, and in words what a training step costs in evaluations."""
+    """Return what was found: a table, and in words what a training step costs in evaluations."""
     header = [
         "network",
         "dtype",
@@ -311,7 +312,7 @@ def lines(found: Sequence[dict[str, Any]], peak: str) -> list[str]:
 def find_peaks(
     dtypes: Sequence[str], given: Sequence[float] | None, device: Any
 ) -> tuple[dict[str, float | None], str]:
-    """The peak of each dtype in TFLOPS, and in words where it is from."""
+    """Return the peak of each dtype in TFLOPS, and in words where it is from."""
     if given:
         return dict(zip(dtypes, given, strict=True)), "Peaks as given."
     if device.platform == "cpu":
@@ -324,7 +325,7 @@ def find_peaks(
 
 
 def arguments(cpu: bool) -> argparse.ArgumentParser:
-    """The command line, with the defaults of the kind of device."""
+    """Return the command line, with the defaults of the kind of device."""
     made = parser(__doc__)
     more: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     made.add_argument(
@@ -368,7 +369,7 @@ def main() -> None:
         made.error("--batch, --first and --steps are at least 1")
     peaks, words = find_peaks(options.dtype, options.peak, jax.devices()[0])
     found = list(rows(options, peaks))
-    machine = about(steps=options.steps, peak=words)
+    machine = metadata(steps=options.steps, peak=words)
     publish(options, "Throughput", __doc__, machine, lines(found, words), rows=found)
 
 

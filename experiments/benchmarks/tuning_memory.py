@@ -18,7 +18,7 @@ gradients, which other work on the machine disturbs least, compilation apart. Th
     scheduled   unrolled, and on CPU compiled with jax.jit(..., compiler_options={
                 "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"});
     weights     scheduled with remat, and the gradient is that of the weights of states and denoised
-                outputs alone, not of the levels that the network is told.
+                outputs alone, not of the levels that the network is conditioned on.
 
 Unrolled on CPU, remat by itself saves nothing: XLA drops the barriers that hold the second forward
 passes back, and its usual order of operations puts all of them before the backward pass, where
@@ -64,8 +64,8 @@ WAYS = {
 
 
 def gradient(way: Way, remat: bool) -> Callable[..., Any]:
-    """The loss and its gradient with respect to parts of a table, a function of the parts, the
-    whole table, the denoiser, the start and the goal.
+    """Return the loss and its gradient with respect to parts of a table, a function of the parts,
+    the whole table, the denoiser, the start and the goal.
     """
 
     def loss(parts: dict[str, Any], table: jd.Table, D: Any, start: Array, goal: Array) -> Array:
@@ -77,9 +77,9 @@ def gradient(way: Way, remat: bool) -> Callable[..., Any]:
     return jax.value_and_grad(loss)
 
 
-def measure(name: str, steps: int, remat: bool, batch: int, repeats: int) -> dict[str, Any]:
-    """One row: bytes, seconds per gradient and seconds of compilation."""
-    way, table = WAYS[name], jd.table(jd.solvers.euler, jd.grids.karras(steps))
+def measure(name: str, num_steps: int, remat: bool, batch: int, repeats: int) -> dict[str, Any]:
+    """Measure one row: bytes, seconds per gradient and seconds of compilation."""
+    way, table = WAYS[name], jd.table(jd.solvers.euler, jd.grids.karras(num_steps))
     table = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), table)
     start, goal = (jd.start_noise(jax.random.key(seed), batch, SHAPE) for seed in (0, 1))
     parts = {part: getattr(table, part) for part in way.parts}
@@ -93,21 +93,21 @@ def measure(name: str, steps: int, remat: bool, batch: int, repeats: int) -> dic
         jax.block_until_ready(run(*given))
         times.append(time.perf_counter() - began)
     used: Any = run.memory_analysis()
-    row = {"way": name, "steps": steps, "remat": remat, "compile_s": built}
+    row = {"way": name, "steps": num_steps, "remat": remat, "compile_s": built}
     row |= {"temporary_bytes": used.temp_size_in_bytes}
     return row | {"seconds": min(times[1:])}  # the first is a warm-up
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All measurements."""
+    """Return all measurements."""
     for name, way in WAYS.items():
-        for steps in options.unrolled if way.unroll else options.steps:
+        for num_steps in options.unrolled if way.unroll else options.steps:
             for remat in way.remat:
-                yield measure(name, steps, remat, options.batch, options.repeats)
+                yield measure(name, num_steps, remat, options.batch, options.repeats)
 
 
 def lines_of(found: Sequence[dict[str, Any]], batch: int) -> list[str]:
-    """The page's findings, in words and as a table."""
+    """Return the page's findings, in words and as a table."""
     header = ["way", "steps", "remat", "memory (MB)", "gradient (s)", "compilation (s)"]
     cells = [
         [r["way"], r["steps"], "yes" if r["remat"] else "no", f"{r['temporary_bytes'] / 1e6:.2f}"]
@@ -118,7 +118,7 @@ def lines_of(found: Sequence[dict[str, Any]], batch: int) -> list[str]:
 
 
 def summary(found: Sequence[dict[str, Any]]) -> list[str]:
-    """How memory grows from the fewest to the most steps."""
+    """Return how memory grows from the fewest to the most steps."""
     lines = []
     for name, remat in dict.fromkeys((r["way"], r["remat"]) for r in found):
         own = [r for r in found if (r["way"], r["remat"]) == (name, remat)]
@@ -132,7 +132,7 @@ def summary(found: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = common.parser(__doc__)
     more: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
     parser.add_argument(
@@ -152,7 +152,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure, print and write."""
     options = options_of()
-    machine = common.about(batch=options.batch, repeats=options.repeats)
+    machine = common.metadata(batch=options.batch, repeats=options.repeats)
     with common.uncached():
         found = list(rows(options))
     title, lines = "Memory of gradients through a sampler", lines_of(found, options.batch)

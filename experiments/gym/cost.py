@@ -49,7 +49,7 @@ def _count(jaxpr: Any) -> float:
 
 
 def _inside(params: dict[str, Any]) -> Iterator[Any]:
-    """The programs among an instruction's parameters."""
+    """Yield the programs among an instruction's parameters."""
     for value in params.values():
         for each in value if isinstance(value, tuple | list) else (value,):
             program = getattr(each, "jaxpr", each)

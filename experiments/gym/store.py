@@ -5,6 +5,7 @@ and found again by their settings.
 import argparse
 import datetime
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ Row = dict[str, Any]
 
 
 def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
-    """The names in a list "a,b", or all. ValueError for one that is not known."""
+    """Return the names in a list "a,b", or all. ValueError for one that is not known."""
     names = list(known) if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
@@ -33,7 +34,7 @@ def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
 
 
 def writable(path: pathlib.Path) -> pathlib.Path:
-    """The path of a table, its folder made. ValueError or OSError if it cannot be one."""
+    """Return the path of a table, its folder made. ValueError or OSError if it cannot be one."""
     if path.suffix != ".json" or path.is_dir():
         raise ValueError(f"--json names a file that ends in .json, not {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,43 +42,50 @@ def writable(path: pathlib.Path) -> pathlib.Path:
 
 
 def add_options(parser: argparse.ArgumentParser, folder: str, what: str = "rows are") -> None:
-    """The options that all tables have: --out, --json and --fresh."""
+    """Add the options that all tables have: --out, --json and --fresh."""
     add = parser.add_argument
     add("--out", type=pathlib.Path, default=pathlib.Path(folder), metavar="FOLDER",
         help=f"where {what} kept ({folder})")  # fmt: skip
     add("--json", type=pathlib.Path, metavar="FILE",
         help="the table; .md and .png beside it (table.json in --out)")  # fmt: skip
     add("--fresh", action="store_true", help="make rows anew that were made before")
+    add("--current", action="store_true",
+        help="make rows anew that other code made, so that all are by one version")  # fmt: skip
 
 
 def make_places(options: argparse.Namespace) -> None:
-    """The folder of rows and that of the table. ValueError or OSError if they cannot be."""
+    """Make the folder of rows and that of the table. ValueError or OSError if they cannot be."""
     options.json = writable(options.json or options.out / "table.json")
     options.out.mkdir(parents=True, exist_ok=True)
 
 
-def stamp() -> dict[str, str]:
-    """When, where and with what code a row is made."""
+@functools.cache
+def code() -> str:
+    """Return a digest of the code that makes rows, as it is when it is first requested."""
     folders = pathlib.Path(jaxdiff.__path__[0]), pathlib.Path(__file__).parent
     sources = sorted(path for folder in folders for path in folder.rglob("*.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def stamp() -> dict[str, str]:
+    """When, where and with what code a row is made."""
     return {
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "machine": f"{platform.machine()}, {_cores()} of {os.cpu_count()} cores, "
         f"{jax.devices()[0].platform}",
         "jax": jax.__version__,
-        "code": digest.hexdigest()[:12],
+        "code": code(),
     }
 
 
 def _cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     own = getattr(os, "sched_getaffinity", None)
     return os.cpu_count() or 1 if own is None else len(own(0))
 
 
-def about(command: str) -> dict[str, str]:
-    """What a table says of where it comes from."""
+def metadata(command: str) -> dict[str, str]:
+    """Return what a table says of where it comes from."""
     return {
         "command": command,
         "jax": jax.__version__,
@@ -88,7 +96,7 @@ def about(command: str) -> dict[str, str]:
 
 
 def place(folder: pathlib.Path, settings: Row) -> pathlib.Path:
-    """The file of the row with these settings."""
+    """Return the file of the row with these settings."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     return folder / f"{settings['problem']}-{settings['method']}-{digest}.json"
 
@@ -100,7 +108,9 @@ def keep(folder: pathlib.Path, settings: Row, row: Row) -> None:
 
 
 def kept(folder: pathlib.Path, settings: Row) -> Row | None:
-    """The row made with these settings before; None without one, if it failed or is damaged."""
+    """Return the row made with these settings before; None without one, if it failed or is
+    damaged.
+    """
     path = place(folder, settings)
     if not path.exists():
         return None
@@ -109,24 +119,36 @@ def kept(folder: pathlib.Path, settings: Row) -> Row | None:
         row = found["row"]
         if found["settings"] != settings or row["error"]:
             return None
-        for name in {"nfe", "euler"} & set(row):  # JSON's keys are strings
-            row[name] = {int(k): v for k, v in row[name].items()}
+        numbered(row)
     except (ValueError, KeyError, TypeError):
         return None
     return row
 
 
+def numbered(row: Row) -> Row:
+    """Return a row as JSON gives it, whose keys are strings, with numbers of evaluations."""
+    for name in {"nfe", "euler"} & set(row):
+        row[name] = {int(k): v for k, v in row[name].items()}
+    return row
+
+
 def obtain(
-    folder: pathlib.Path, settings: Row, make: Callable[[], Row], title: str, fresh: bool = False
+    folder: pathlib.Path,
+    settings: Row,
+    make: Callable[[], Row],
+    title: str,
+    fresh: bool = False,
+    current: bool = False,
 ) -> Row:
-    """The row with these settings: the one kept, or that of ``make()``, which is then kept.
+    """Return the row with these settings: the one kept, or that of ``make()``, which is then kept.
 
     A row that could not be made says why in "error", is None otherwise; it is tried again next
-    time. ``fresh``: do not use what is kept.
+    time. ``fresh``: do not use what is kept; ``current``: nor what other code made.
     """
     before, now = None if fresh else kept(folder, settings), stamp()
-    if before is not None:
-        other = "" if before["code"] == now["code"] else " by other code (--fresh makes it anew)"
+    same = before is not None and before["code"] == now["code"]
+    if before is not None and (same or not current):
+        other = "" if same else " by other code (--current makes it anew)"
         print(f"{title}: made {before['made']}{other}", flush=True)
         return before
     print(title, flush=True)

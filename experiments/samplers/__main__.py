@@ -10,7 +10,7 @@ all divided by the spread of the data:
 - state: root mean square distance to where the exact flow takes the same start (deterministic
 only);
 - distribution: 2-Wasserstein distance for the Gaussian (closed form), sliced 2-Wasserstein for the
-  others, whose floor, that of exact samples, is printed.
+  others, the score of exact samples is printed, too.
 
 Takes about five minutes on two CPU cores.
 """
@@ -30,6 +30,7 @@ import jaxdiff as jd
 from experiments.samplers import beyond, orders, problems
 from experiments.samplers.rows import GRIDS, ROWS, Row
 from jaxdiff import solvers
+from jaxdiff.solvers.model_statistics import second_moments
 
 BUDGETS = (5, 10, 20, 50)
 PLOTTED = (
@@ -64,9 +65,9 @@ def _counted(row: Row, levels: list[float]) -> int:
 
 
 def grid_for(row: Row, nfe: int) -> np.ndarray | None:
-    """The longest usual grid of a solver that costs at most ``nfe`` evaluations."""
-    for steps in range(nfe, 1, -1):
-        levels = GRIDS[row.grid](steps, problems.LOW, problems.HIGH, True)
+    """Return the longest usual grid of a solver that costs at most ``nfe`` evaluations."""
+    for num_steps in range(nfe, 1, -1):
+        levels = GRIDS[row.grid](num_steps, problems.LOW, problems.HIGH, True)
         if evaluations(row, levels) <= nfe:
             return levels
     return None
@@ -93,7 +94,7 @@ def errors(row: Row, levels: np.ndarray, problem: problems.Problem) -> dict[str,
     key, options = jax.random.key(3) if row.stochastic else None, row.options
     if row.solver is solvers.analytic_dpm:
         some = jnp.asarray(problem.data[:4096])
-        moments = solvers.second_moments(problem.denoiser, some, levels, jax.random.key(4))
+        moments = second_moments(problem.denoiser, some, levels, jax.random.key(4))
         options: dict[str, Any] = {"moments": moments}
     run = functools.partial(jd.direct, problem.denoiser, row.solver, levels, problem.start)
     out = run(key=key, **options)
@@ -107,7 +108,7 @@ def errors(row: Row, levels: np.ndarray, problem: problems.Problem) -> dict[str,
     return found
 
 
-def floor(problem: problems.Problem) -> float:
+def real_data_score(problem: problems.Problem) -> float:
     """Sliced distance of the exact flow's samples to the data."""
     unit = np.sqrt(problem.scale**2 / problem.data.shape[1])
     return float(jd.metrics.sliced_wasserstein(np.asarray(problem.flowed), problem.data) / unit)
@@ -150,7 +151,7 @@ def number(x: float | None) -> str:
 
 
 def lines(rows: list[dict[str, Any]], budgets: tuple[int, ...], kind: str) -> list[str]:
-    """One Markdown table: a row per solver, the errors of a kind by problem and budget."""
+    """Return one Markdown table: a row per solver, the errors of a kind by problem and budget."""
     names = ["gaussian", "mixture", "digits"]
     head = ["solver", "order: declared", "observed", "grid", "NFE of 10 steps", "window"]
     head += [f"{p} {n}" for p in names for n in budgets]
@@ -168,10 +169,10 @@ def lines(rows: list[dict[str, Any]], budgets: tuple[int, ...], kind: str) -> li
 def markdown(result: dict[str, Any], budgets: tuple[int, ...]) -> str:
     """Both tables with what they mean."""
     rows = result["rows"]
-    floors = ", ".join(f"{k} {v:.3f}" for k, v in result["floors"].items())
+    real_data = ", ".join(f"{k} {v:.3f}" for k, v in result["real_data"].items())
     state = lines([r for r in rows if not r["stochastic"]], budgets, "state")
     spread = lines(rows, budgets, "distribution")
-    about = result["machine"]
+    metadata = result["machine"]
     return "\n".join(
         [
             "# Every sampler on exact problems",
@@ -180,7 +181,7 @@ def markdown(result: dict[str, Any], budgets: tuple[int, ...]) -> str:
             "`experiments/samplers/`. Columns after the window are errors by problem and number of "
             "network evaluations, divided by the spread of the data.",
             "",
-            f"jax {about['jax']}, {about['device']}, {about['seconds']:.0f} s.",
+            f"jax {metadata['jax']}, {metadata['device']}, {metadata['seconds']:.0f} s.",
             "",
             "## Error of the state: distance to the exact flow",
             "",
@@ -188,7 +189,7 @@ def markdown(result: dict[str, Any], budgets: tuple[int, ...]) -> str:
             "",
             "## Error of the distribution: Wasserstein distance to the data",
             "",
-            f"Floor (exact samples): {floors}; that of the Gaussian is 0.",
+            f"Exact samples against exact samples: {real_data}; that of the Gaussian is 0.",
             "",
             *spread,
             "",
@@ -218,7 +219,7 @@ def plot(result: dict[str, Any], path: str) -> None:
         if r["solver"] in PLOTTED
     }
     figure = quality_against_nfe(
-        curves, result["floors"]["mixture"], ylabel="sliced Wasserstein distance, mixture"
+        curves, result["real_data"]["mixture"], ylabel="sliced Wasserstein distance, mixture"
     )
     figure.savefig(path)
 
@@ -240,16 +241,16 @@ def main() -> None:
     for row in ROWS:
         rows.append(measure(row, budgets, sampled))
         print(f"{row.name}: order {rows[-1]['observed']:.2f}", flush=True)
-    about = {
+    metadata = {
         "jax": jax.__version__,
         "device": str(jax.devices()[0]),
         "platform": platform.platform(),
     }
     others = beyond.adaptive_lines(sampled[0]) + beyond.parallel_lines(sampled[0])
     result = {
-        "machine": about | {"seconds": time.perf_counter() - began},
+        "machine": metadata | {"seconds": time.perf_counter() - began},
         "beyond": [solve._asdict() for solve in others],
-        "floors": {p.name: floor(p) for p in sampled},
+        "real_data": {p.name: real_data_score(p) for p in sampled},
         "rows": rows,
     }
     text = markdown(result, budgets)

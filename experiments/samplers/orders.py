@@ -21,12 +21,12 @@ STEPS = (40, 80, 160)
 
 
 def denoiser(variances: np.ndarray) -> Callable[[Any, Any], Any]:
-    """The denoiser of N(0, variances)."""
+    """Return the denoiser of N(0, variances)."""
     return lambda y, s: variances / (variances + s * s) * y
 
 
 def flow(variances: np.ndarray, y: np.ndarray, s: float, r: float) -> np.ndarray:
-    """The exact solution at level r of the probability-flow ODE through y at level s."""
+    """Return the exact solution at level r of the probability-flow ODE through y at level s."""
     return y * np.sqrt((variances + r * r) / (variances + s * s))
 
 

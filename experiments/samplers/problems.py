@@ -52,7 +52,7 @@ def _problem(name: str, model: Any, data: np.ndarray, count: int) -> Problem:
 
 
 def mixture(count: int = 8192) -> Problem:
-    """The anisotropic mixture."""
+    """Return the anisotropic mixture."""
     random = np.random.default_rng(0)
     variances = np.exp(random.uniform(np.log(1e-3), np.log(0.3), size=(4, 8)))
     model = jd.exact.GaussianMixture(
@@ -63,7 +63,7 @@ def mixture(count: int = 8192) -> Problem:
 
 
 def digits(count: int = 2048) -> Problem:
-    """The finite data set."""
+    """Return the finite data set."""
     from sklearn.datasets import load_digits
 
     data = load_digits(return_X_y=True)[0] / 8.0 - 1.0

@@ -3,7 +3,7 @@
 
     python -m experiments.scenes
     python -m experiments.scenes --part points --particles 512
-    python -m experiments.scenes --part digits --sds 1 30 --vsd 1 2 --scenes 8 --steps 300
+    python -m experiments.scenes --part digits --sds 1 30 --vsd 1 2 --scenes 8 --updates 300
     python -m experiments.scenes --teacher runs/digits-methods/teacher
 
 Points: a scene is a point of the plane, its teacher the exact denoiser of six Gaussians. Digits: a
@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 from experiments.digits.__main__ import teacher_of
 from experiments.gym import store
 from experiments.scenes import pictures, points, report
-from jaxdiff import runs
+from jaxdiff.app.evaluator import make_evaluator
+from jaxdiff.app.load import load_model
 from jaxdiff.data.digits import load_digits
-from jaxdiff.evaluation import make_judge
 from jaxdiff.files import write_text
 from jaxdiff.training.checkpoint import fingerprint
 
@@ -47,10 +47,10 @@ class Job(NamedTuple):
 
 
 def of_points(options: argparse.Namespace) -> list[Job]:
-    """What is done with particles."""
+    """Return what is done with particles."""
     common = {
-        "count": options.particles, "steps": options.point_steps,
-        "start_steps": options.start_steps, "seed": options.seed,
+        "count": options.particles, "updates": options.point_updates,
+        "start_updates": options.start_updates, "seed": options.seed,
     }  # fmt: skip
     return [
         Job(
@@ -62,11 +62,13 @@ def of_points(options: argparse.Namespace) -> list[Job]:
 
 
 def of_digits(options: argparse.Namespace) -> list[Job]:
-    """What is done with scenes of blobs. Loads or trains the teacher, and trains the judge."""
+    """Return what is done with scenes of blobs. Loads or trains the teacher, and trains the
+    evaluator.
+    """
     model, real = teacher_of(options), load_digits("train")
-    judge = make_judge(real, load_digits("test"), "classifier", options.seed)
-    measures = pictures.Measures(judge, real, model.classes)
-    plan = pictures.Plan(options.scenes, options.blobs, options.steps, options.rank, options.seed)
+    evaluator = make_evaluator(real, load_digits("test"), "classifier", options.seed)
+    measures = pictures.Measures(evaluator, real, model.classes)
+    plan = pictures.Plan(options.scenes, options.blobs, options.updates, options.rank, options.seed)
     common = {"problem": "digits", **plan._asdict(), "teacher": fingerprint(model.params)}
     jobs = []
     for weight in sorted({1.0, *options.vsd}):
@@ -90,10 +92,10 @@ def of_digits(options: argparse.Namespace) -> list[Job]:
 
 def write(rows: list[Row], options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Write the table of the rows made so far."""
-    about = store.about(shlex.join(["python", "-m", "experiments.scenes", *arguments]))
+    metadata = store.metadata(shlex.join(["python", "-m", "experiments.scenes", *arguments]))
     kept = [{k: v for k, v in row.items() if k not in report.DRAWN} for row in rows]
-    write_text(options.json, json.dumps({"machine": about, "rows": kept}, indent=1) + "\n")
-    write_text(options.json.with_suffix(".md"), report.markdown(rows, about))
+    write_text(options.json, json.dumps({"machine": metadata, "rows": kept}, indent=1) + "\n")
+    write_text(options.json.with_suffix(".md"), report.markdown(rows, metadata))
     if any(not row["error"] for row in rows):
         report.figure(rows).savefig(options.json.with_suffix(".png"), dpi=110)
 
@@ -116,14 +118,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--blobs", type=int, default=16, help="of a scene (16)")
     add("--rank", type=int, default=16,
         help="of the adapters of the digits' fake score; 0 trains all of it (16)")  # fmt: skip
-    add("--steps", type=int, default=600, help="updates of a row of digits (600)")
+    add("--updates", type=int, default=600, help="updates of a row of digits (600)")
     add("--particles", type=int, default=1024, help="points (1024)")
-    add("--point-steps", type=int, default=2000, help="updates of a row of points (2000)")
-    add("--start-steps", type=int, default=3000, help="of the network that points' VSD starts from "
-        "(3000)")  # fmt: skip
+    add("--point-updates", type=int, default=2000, help="updates of a row of points (2000)")
+    add(
+        "--start-updates",
+        type=int,
+        default=3000,
+        help="of the network that points' VSD starts from (3000)",
+    )
     add("--seed", type=int, default=0, help="of everything (0)")
     add("--teacher", metavar="FOLDER", help="a finished run; by default one is trained in --out")
-    add("--teacher-steps", type=int, default=3000, help="updates of that one (3000)")
+    add("--teacher-updates", type=int, default=3000, help="updates of that one (3000)")
     store.add_options(parser, "runs/scenes", "teacher and rows are")
     options = parser.parse_args(arguments)
     try:
@@ -136,8 +142,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _check(options: argparse.Namespace) -> None:
     least = {"scenes": 2, "particles": 20, "rank": 0, "seed": 0}
-    whole = ("scenes", "blobs", "rank", "steps", "particles", "point_steps", "start_steps", "seed")
-    for name in (*whole, "teacher_steps"):
+    whole = (
+        "scenes",
+        "blobs",
+        "rank",
+        "updates",
+        "particles",
+        "point_updates",
+        "start_updates",
+        "seed",
+    )
+    for name in (*whole, "teacher_updates"):
         if getattr(options, name) < least.get(name, 1):
             raise ValueError(f"--{name.replace('_', '-')} is at least {least.get(name, 1)}")
     for name in ("sds", "vsd"):
@@ -146,8 +161,8 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"weights of --{name} are not negative")
         setattr(options, name, list(dict.fromkeys(weights)))
     if options.teacher:
-        about = runs.load_model(options.teacher).about
-        if about["data"]["path"] != "digits" or about["kind"] != "teacher":
+        metadata = load_model(options.teacher).metadata
+        if (metadata["data"] or {}).get("path") != "digits" or metadata["kind"] != "teacher":
             raise ValueError(f"{options.teacher} is not a teacher of the digits")
 
 
@@ -161,7 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             jobs = of_points(options) if part == "points" else of_digits(options)
             for number, job in enumerate(jobs, 1):
                 title = f"[{number}/{len(jobs)}] {part}, {job.settings['name']}"
-                row = store.obtain(options.out, job.settings, job.make, title, options.fresh)
+                row = store.obtain(
+                    options.out, job.settings, job.make, title, options.fresh, options.current
+                )
                 rows.append(row)
                 print(report.line(row), flush=True)
     except KeyboardInterrupt:

@@ -16,19 +16,23 @@ import numpy as np
 import optax
 
 from experiments.scenes import render
-from jaxdiff import grids, runs, solvers
+from jaxdiff import grids, solvers
+from jaxdiff.app import samplers as choosing
+from jaxdiff.app.data import class_labels
+from jaxdiff.app.evaluator import Evaluator, measure
+from jaxdiff.app.generate import generate
+from jaxdiff.app.models import Model
 from jaxdiff.data.dataset import Dataset, to_float
-from jaxdiff.distill.generator import in_time
-from jaxdiff.distill.score_distillation import (
+from jaxdiff.distill.parts.generator import in_time
+from jaxdiff.distill.parts.student import Student
+from jaxdiff.distill.score.score_distillation import (
     score_distillation,
     variational_score_distillation,
 )
-from jaxdiff.distill.student import Student
-from jaxdiff.evaluation import Judge, measure
 from jaxdiff.method import Batch, Context, Method, Metrics, Player
 from jaxdiff.networks import from_linen
 from jaxdiff.process import VP
-from jaxdiff.sampling.sample import Sampler
+from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.trace import table
 from jaxdiff.training import fit
 from jaxdiff.typing import Array, Key, Params
@@ -57,7 +61,7 @@ class Plan(NamedTuple):
 
     scenes: int = 16
     blobs: int = 16
-    steps: int = 600
+    updates: int = 600
     rank: int = 16
     seed: int = 0
 
@@ -68,57 +72,59 @@ def scattered(key: Key, count: int, blobs: int) -> Params:
 
 
 def in_turn(classes: int, scene: Params, key: Key) -> Array:
-    """The rendering: a random scene of class 0, 1, ... in turn, BATCH times."""
+    """Return the rendering: a random scene of class 0, 1, ... in turn, BATCH times."""
     places = jnp.arange(BATCH * classes)
     own = scene["angle"].shape[0] // classes
     chosen = jax.random.randint(key, places.shape, 0, own) * classes + places % classes
     return render.pictures(jax.tree.map(lambda leaf: leaf[chosen], scene))
 
 
-def teacher(model: runs.Model, weight: float) -> Any:
-    """The teacher with guidance; without, at half the cost, for a weight of 1."""
-    return model.denoiser if weight == 1 else runs.guided(model, model.denoiser, weight)
+def teacher(model: Model, weight: float) -> Any:
+    """Return the teacher with guidance; without, at half the cost, for a weight of 1."""
+    return model.denoiser if weight == 1 else choosing.guided(model, model.denoiser, weight)
 
 
 def method_of(
-    choice: Choice, plan: Plan, model: runs.Model, scene: Params, last: float, rate: Any
+    choice: Choice, plan: Plan, model: Model, scene: Params, last: float, rate: Any
 ) -> Method:
-    """The method, its levels uniform in time from 2 % to ``last``."""
-    common = {
-        "levels": in_time(cast(Any, VP()), 0.02, last),
-        "optimiser": optax.adam(rate, b2=0.99),
-    }
+    """Return the method, its levels uniform in time from 2 % to ``last``."""
+    levels = in_time(cast(Any, VP()), 0.02, last)
+    common = {"levels": levels, "optimiser": optax.adam(rate, b2=0.99)}
     draw = functools.partial(in_turn, model.classes)
     told = teacher(model, choice.weight)
     if choice.method == "sds":
         return score_distillation(told, draw, scene, **common)
     fake = Student(
-        from_linen(runs.build_module(model.about)), model.params,
-        sigma_data=model.about["sigma_data"], classes=model.classes,
+        from_linen(model.module), model.params,
+        sigma_data=model.metadata["sigma_data"], classes=model.classes,
         optimiser=optax.adam(FAKE_RATE),
     )  # fmt: skip
-    return variational_score_distillation(told, draw, scene, fake, rank=plan.rank, **common)
+    return variational_score_distillation(
+        told, draw, scene, fake, rank=plan.rank, late_levels=levels, fake_levels=levels, **common
+    )
 
 
-def distilled(choice: Choice, plan: Plan, model: runs.Model) -> Params:
-    """The scenes at the end."""
+def distilled(choice: Choice, plan: Plan, model: Model) -> Params:
+    """Return the scenes at the end."""
     count = model.classes * (1 if choice.alone else plan.scenes)
     scene = scattered(jax.random.key(plan.seed), count, plan.blobs)
-    rate = optax.cosine_decay_schedule(RATE, plan.steps, 0.05)
+    rate = optax.cosine_decay_schedule(RATE, plan.updates, 0.05)
     batch = {"label": np.arange(BATCH * model.classes, dtype=np.int32) % model.classes}
-    half = plan.steps // 2
-    parts = [(half, 0.98), (plan.steps - half, 0.5)] if choice.annealed else [(plan.steps, 0.98)]
+    half = plan.updates // 2
+    parts = (
+        [(half, 0.98), (plan.updates - half, 0.5)] if choice.annealed else [(plan.updates, 0.98)]
+    )
     players, made = None, 0
-    for steps, last in parts:
+    for updates, last in parts:
         later = functools.partial(_later, rate, made)
         method = method_of(choice, plan, model, scene, last, later)
         if players is not None:
             method = method._replace(init=lambda key, players=players: players)
         state = fit(
-            method, lambda step: batch, steps=steps, key=plan.seed + made,
+            method, lambda step: batch, num_updates=updates, key=plan.seed + made,
             progress=sys.stderr.isatty(),
         )  # fmt: skip
-        players, made = state.params, made + steps
+        players, made = state.params, made + updates
     assert players is not None
     return players["student"]
 
@@ -135,37 +141,38 @@ def traced(plan: Plan, images: np.ndarray) -> Params:
         value = jnp.mean((render.pictures(params) - batch["image"]) ** 2)
         return value, {"loss": value}
 
-    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, plan.steps, 0.05), b2=0.99)
+    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, plan.updates, 0.05), b2=0.99)
     method = Method(
         init=lambda key: {"student": scene}, players={"student": Player(loss, optimiser)},
         sampler=lambda state: None,
     )  # fmt: skip
     batch = {"image": images.astype(scene["angle"].dtype)}
-    state = fit(method, lambda step: batch, steps=plan.steps, progress=sys.stderr.isatty())
+    state = fit(method, lambda step: batch, num_updates=plan.updates, progress=sys.stderr.isatty())
     return state.params["student"]
 
 
 class Measures(NamedTuple):
     """What pictures are measured with. real: digits, for their diversity."""
 
-    judge: Judge
+    evaluator: Evaluator
     real: Dataset
     classes: int
 
     def numbers(self, images: np.ndarray) -> Row:
-        """Of pictures whose classes come in turn: "class", how often the judge sees it; "frechet"
-        and "floor", that of as many real digits; "diversity" and "contrast", relative to
-        real digits.
+        """Of pictures whose classes come in turn: "class", how often the evaluator sees it;
+        "frechet" and "real_data", that of as many real digits; "diversity" and "contrast", relative
+        to real digits.
         """
         labels = np.arange(len(images)) % self.classes
-        scores = measure(self.judge, np.clip(images, -1, 1), labels, ("Frechet distance",))
-        distance, floor = scores["Frechet distance"], scores["Frechet distance"].floor
+        scores = measure(self.evaluator, np.clip(images, -1, 1), labels, ("Frechet distance",))
+        distance = scores["Frechet distance"]
+        real_data = distance.real_data
         real = diversity(to_float(self.real.images), np.asarray(self.real.labels), self.classes)
         return {
             "count": len(images),
             "class": scores["agreement"].value,
             "frechet": distance.value,
-            "floor": floor.value if floor else None,
+            "real_data": real_data.value if real_data else None,
             "diversity": diversity(images, labels, self.classes) / real,
             "contrast": float(images.std() / to_float(self.real.images).std()),
         }
@@ -182,7 +189,7 @@ def diversity(images: np.ndarray, labels: np.ndarray, classes: int) -> float:
     return float(np.mean(np.sqrt(squares)))
 
 
-def run(choice: Choice, plan: Plan, model: runs.Model, measures: Measures) -> Row:
+def run(choice: Choice, plan: Plan, model: Model, measures: Measures) -> Row:
     """Numbers of one choice, and the scenes."""
     began = time.perf_counter()
     scene = jax.block_until_ready(distilled(choice, plan, model))
@@ -190,7 +197,7 @@ def run(choice: Choice, plan: Plan, model: runs.Model, measures: Measures) -> Ro
 
 
 def run_traced(plan: Plan, measures: Measures) -> Row:
-    """The same of scenes fitted to real digits drawn at random, the classes in turn."""
+    """Return the same of scenes fitted to real digits drawn at random, the classes in turn."""
     began = time.perf_counter()
     mixed = np.random.default_rng(plan.seed).permutation(len(measures.real))
     labels = np.asarray(measures.real.labels)[mixed]
@@ -201,21 +208,21 @@ def run_traced(plan: Plan, measures: Measures) -> Row:
 
 
 def scored(scene: Params, seconds: float, measures: Measures) -> Row:
-    """A row: numbers of scenes and the scenes themselves."""
+    """Return a row: numbers of scenes and the scenes themselves."""
     found = measures.numbers(np.asarray(render.pictures(scene)))
     kept = {name: np.asarray(leaf, np.float64).round(4).tolist() for name, leaf in scene.items()}
     return {"seconds": seconds, **found, "scene": kept}
 
 
-def run_teacher(weight: float, plan: Plan, model: runs.Model, measures: Measures) -> Row:
+def run_teacher(weight: float, plan: Plan, model: Model, measures: Measures) -> Row:
     """Numbers of the teacher's own samples: Heun's method, 35 evaluations, with guidance twice as
     many.
     """
     began = time.perf_counter()
     count = plan.scenes * model.classes
     sampler = Sampler(teacher(model, weight), table(solvers.heun, grids.karras(18)))
-    labels = runs.class_labels(count, model.classes)
-    images = runs.generate(
+    labels = class_labels(count, model.classes)
+    images = generate(
         sampler, count, model.shape, labels, batch=count, seed=plan.seed, progress=False
     )
     seconds = time.perf_counter() - began

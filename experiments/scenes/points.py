@@ -21,14 +21,14 @@ import numpy as np
 import optax
 
 from experiments.gym import train
-from experiments.gym.problems import SIGMA_DATA, Problem, make_problem
-from jaxdiff.distill.generator import in_time, log_normal
-from jaxdiff.distill.score_distillation import (
+from jaxdiff.app.problems import SIGMA_DATA, Problem, make_problem
+from jaxdiff.distill.parts.generator import in_time, log_normal
+from jaxdiff.distill.parts.student import Student
+from jaxdiff.distill.score.score_distillation import (
     score_distillation,
     variance,
     variational_score_distillation,
 )
-from jaxdiff.distill.student import Student
 from jaxdiff.exact import GaussianMixture
 from jaxdiff.metrics.sliced import sliced_wasserstein
 from jaxdiff.networks import from_linen
@@ -76,21 +76,24 @@ def problem() -> Problem:
 
 
 def some(size: int, particles: Array, key: Key) -> Array:
-    """The rendering: ``size`` particles drawn at random."""
+    """Return the rendering: ``size`` particles drawn at random."""
     return particles[jax.random.randint(key, (size,), 0, len(particles))]
 
 
-def distilled(choice: Choice, count: int, steps: int, start_steps: int, seed: int) -> np.ndarray:
-    """Where ``count`` particles of a normal distribution end, (count, 2)."""
+def distilled(
+    choice: Choice, count: int, updates: int, start_updates: int, seed: int
+) -> np.ndarray:
+    """Return where ``count`` particles of a normal distribution end, (count, 2)."""
     given = problem()
     start = SIGMA_DATA * jax.random.normal(jax.random.key(seed), (count, 2))
-    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, steps, 0.02), b2=0.99)
-    common = {"levels": LEVELS[choice.levels], "optimiser": optimiser}
+    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, updates, 0.02), b2=0.99)
+    levels = LEVELS[choice.levels]
+    common = {"levels": levels, "optimiser": optimiser}
     if choice.method == "sds":  # as cheap as they are, all at once
         draw = functools.partial(some, count)
         method = score_distillation(given.model.denoiser, draw, start, **common)
     else:
-        params, _ = train.pretrained(given, seed, start_steps)
+        params, _ = train.pretrained(given, seed, start_updates)
         fake = Student(
             from_linen(train.module()), params, sigma_data=SIGMA_DATA,
             optimiser=optax.adam(FAKE_RATE),
@@ -101,16 +104,20 @@ def distilled(choice: Choice, count: int, steps: int, start_steps: int, seed: in
             start,
             fake,
             rank=RANK,
+            late_levels=levels,
+            fake_levels=levels,
             **common,
         )
-    state = fit(method, lambda step: {}, steps=steps, key=seed, progress=sys.stderr.isatty())
+    state = fit(
+        method, lambda step: {}, num_updates=updates, key=seed, progress=sys.stderr.isatty()
+    )
     return np.asarray(state.params["student"])
 
 
-def run(choice: Choice, count: int, steps: int, start_steps: int, seed: int) -> Row:
+def run(choice: Choice, count: int, updates: int, start_updates: int, seed: int) -> Row:
     """Numbers of one choice, and the particles."""
     began, count = time.perf_counter(), choice.few or count
-    x = distilled(choice, count, steps, start_steps, seed)
+    x = distilled(choice, count, updates, start_updates, seed)
     seconds = time.perf_counter() - began
     return {
         "count": count,
@@ -121,9 +128,9 @@ def run(choice: Choice, count: int, steps: int, start_steps: int, seed: int) -> 
 
 
 def numbers(x: np.ndarray, given: Problem, seed: int) -> Row:
-    """What particles (n, 2) are like, beside as many exact samples.
+    """Return what particles (n, 2) are like, beside as many exact samples.
 
-    "sliced": mean sliced Wasserstein distance to sets of exact samples; "floor": that of exact
+    "sliced": mean sliced Wasserstein distance to sets of exact samples; "real_data": that of exact
     samples to them. "shares": the fraction of particles nearest to each mode, over that of exact
     samples; "spread": their standard deviation there, likewise. "ends": groups of particles further
     than APART from all others.
@@ -135,7 +142,7 @@ def numbers(x: np.ndarray, given: Problem, seed: int) -> Row:
     true_share, true_spread = by_mode(np.concatenate(exact), given.modes)
     return {
         "sliced": float(np.mean([sliced_wasserstein(x, e) for e in reference])),
-        "floor": float(
+        "real_data": float(
             np.mean([sliced_wasserstein(*pair) for pair in zip(others, reference, strict=True)])
         ),
         "shares": (share / true_share).tolist(),

@@ -67,7 +67,7 @@ def pictures(scenes: Params, size: int = 8, fine: int = FINE) -> Array:
 
 @functools.partial(jax.jit, static_argnames="count")
 def blobs(key: Key, count: int) -> Params:
-    """A scene of faint blobs scattered about the middle."""
+    """Return a scene of faint blobs scattered about the middle."""
     keys = jax.random.split(key, 3)
     return {
         "position": 0.4 * jax.random.normal(keys[0], (count, 2)),

@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-DRAWN = ("particles", "scene", "images")  # kept for the figure, not told in the table
+DRAWN = ("particles", "scene", "images")  # kept for the figure, not in the table
 TRACED = "blobs fitted to digits"
 ENOUGH = 60  # pictures that a Frechet distance is given of
 PAPER = "#f1f2f0"
 FINE = 64  # pixels that a scene is drawn with for the eye
 
 LEGEND = """\
-Points. **distance**: sliced Wasserstein distance to exact samples in floors, a floor being that of
-as many exact samples; below 1, particles are spread more evenly than independent samples.
+Points. **distance**: sliced Wasserstein distance to exact samples divided by the real-data score,
+that of as many exact samples; below 1, particles are spread more evenly than independent samples.
 **shares**: least and largest fraction of the particles nearest to a mode, relative to the mode's
 own; **spread**: least and largest standard deviation about a mode, likewise. **ends**: groups of
 particles that are more than 0.1 apart.
 
-Digits. **class**: how often a classifier, trained on real digits, sees the class asked for.
+Digits. **class**: how often a classifier, trained on real digits, sees the class requested.
 **Frechet**: distance to digits that were set aside, by its features; as many other real digits have
-the floor. **diversity**: root mean square distance between two pictures of one class, relative to
-real digits, and to the teacher's own samples with the same guidance. **contrast**: standard
-deviation of all pixels, relative to real digits.
+the real-data score. **diversity**: root mean square distance between two pictures of one class,
+relative to real digits, and to the teacher's own samples with the same guidance. **contrast**:
+standard deviation of all pixels, relative to real digits.
 """
 
 
 def named(method: str, weight: float = 1.0, alone: bool = False, annealed: bool = False) -> str:
-    """What a choice is called."""
+    """Return what a choice is called."""
     name = method if method == "teacher" else method.upper()
     name += f", guidance {weight:g}" if weight != 1 else ""
     name += ", one scene of a class" if alone else ""
@@ -46,7 +46,7 @@ def named(method: str, weight: float = 1.0, alone: bool = False, annealed: bool 
 
 
 def line(row: Row) -> str:
-    """A row for the terminal."""
+    """Return a row for the terminal."""
     if row["error"]:
         return f"  failed: {row['error']}"
     told = _points(row) if row["problem"] == "points" else _digits(row, None)
@@ -56,7 +56,7 @@ def line(row: Row) -> str:
 def _points(row: Row) -> dict[str, str]:
     span = lambda values: f"{min(values):.2f} to {max(values):.2f}"  # noqa: E731
     return {
-        "distance": f"{row['sliced'] / row['floor']:.2f}",
+        "distance": f"{row['sliced'] / row['real_data']:.2f}",
         "shares": span(row["shares"]),
         "spread": span(row["spread"]),
         "ends": f"{row['ends']}" if row["method"] == "sds" else "",
@@ -70,7 +70,7 @@ def _digits(row: Row, own: float | None) -> dict[str, str]:
     return {
         "class": f"{row['class']:.2f}",
         "Frechet": f"{row['frechet']:.2f}" if told else "",
-        "floor": f"{row['floor']:.2f}" if told else "",
+        "real data": f"{row['real_data']:.2f}" if told else "",
         "diversity": f"{row['diversity']:.2f}" if several else "",
         "of the teacher's": f"{row['diversity'] / own:.2f}" if several and own else "",
         "contrast": f"{row['contrast']:.2f}",
@@ -78,14 +78,14 @@ def _digits(row: Row, own: float | None) -> dict[str, str]:
     }
 
 
-def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
+def markdown(rows: Sequence[Row], metadata: dict[str, Any]) -> str:
     """Both tables with what their columns mean."""
     machines = sorted({row["machine"] for row in rows})
     text = [
         "# Scenes drawn by score distillation",
         "",
-        f"Made by `{about['command']}`.",
-        f"jax {about['jax']}, {about['device']}; rows made on: {'; '.join(machines)}.",
+        f"Made by `{metadata['command']}`.",
+        f"jax {metadata['jax']}, {metadata['device']}; rows made on: {'; '.join(machines)}.",
         "",
         LEGEND,
     ]
@@ -94,7 +94,7 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
         one = at[0]
         text += [
             "## Points", "",
-            f"{one['count']} particles, {one['steps']} updates, seed {one['seed']}.", "",
+            f"{one['count']} particles, {one['updates']} updates, seed {one['seed']}.", "",
             *_table([(r["name"], _points(r)) for r in at]), "",
         ]  # fmt: skip
     if at := [row for row in whole if row["problem"] == "digits"]:
@@ -103,7 +103,7 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
         cells = [(r["name"], _digits(r, own.get(r.get("weight", 1.0)))) for r in at]
         text += [
             "## Digits", "",
-            f"{one['scenes']} scenes of a class, {one['blobs']} blobs each, {one['steps']} "
+            f"{one['scenes']} scenes of a class, {one['blobs']} blobs each, {one['updates']} "
             f"updates, adapters of rank {one['rank']}, seed {one['seed']}.", "",
             *_table(cells), "",
         ]  # fmt: skip

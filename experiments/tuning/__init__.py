@@ -1,1 +1,1 @@
-"""Tuned samplers against hand-made ones, at a few evaluations."""
+"""Tuned samplers against baselines, at a few evaluations."""

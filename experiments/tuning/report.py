@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-HAND = "hand-made"
-BRIGHT = tuple(colour for colour in COLOURS if colour != "#1d1f21")  # black is the hand-made's
+BASELINE = "baseline"
+BRIGHT = tuple(colour for colour in COLOURS if colour != "#1d1f21")  # black is the baseline's
 WITHIN = 5  # evaluations that the aim is for
 
 LEGEND = """\
 Errors on noise that was neither tuned nor chosen on: on the exact problems root mean square per
 coordinate, to where the exact flow takes the same noise (standard deviation of the data: 0.5); on
 the digits the Frechet distance to digits that were set aside. In brackets: seconds of tuning,
-compilation and the hand-made samplers' ranking included. Bold: the least of a column. "-": the
+compilation and the baselines' ranking included. Bold: the least of a column. "-": the
 method cannot have that many evaluations. EPD makes two evaluations of every step at once: so many
 calls one after another stand behind its error.
 """
 
 
 def line(row: Row) -> str:
-    """A row for the terminal."""
+    """Return a row for the terminal."""
     if row["error"]:
         return f"  {row['error']}"
     value = row["error_of"] if row["error_of"] is not None else row["mmd2"]
@@ -52,17 +52,51 @@ def errors(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
     return found
 
 
-def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
-    """One table per problem with what its numbers mean."""
+def markdown(rows: Sequence[Row], metadata: dict[str, Any]) -> str:
+    """Return one table per problem with what its numbers mean."""
     machines = sorted({row["machine"] for row in rows})
     text = [
-        "# Tuned samplers against hand-made ones", "", f"Made by `{about['command']}`.",
-        f"jax {about['jax']}, {about['device']}; rows made on: {'; '.join(machines)}.", "", LEGEND,
+        "# Tuned samplers against baselines", "", f"Made by `{metadata['command']}`.",
+        f"jax {metadata['jax']}, {metadata['device']}; rows made on: {'; '.join(machines)}.", "",
+        *_versions(rows), "", LEGEND,
     ]  # fmt: skip
     for name, own in by_problem(rows).items():
         text += [f"## {name}", "", *_table(own), ""]
-        text += [] if name == "digits" else [*_aim(own), ""]  # a Frechet distance has a floor
+        text += (
+            [] if name == "digits" else [*_aim(own), ""]
+        )  # a Frechet distance of real data is not 0
     return "\n".join(text)
+
+
+def _versions(rows: Sequence[Row]) -> list[str]:
+    """Return which rows were made by which code, and when: methods change, and rows stay."""
+    codes: dict[str, list[Row]] = {}
+    done = [row for row in rows if not row["error"]]
+    for row in sorted(done, key=lambda row: row["made"]):
+        codes.setdefault(row["code"], []).append(row)
+    most, text = max(codes, key=lambda code: len(codes[code]), default=None), []
+    for code, own in codes.items():
+        days = dict.fromkeys(row["made"][:10] for row in (own[0], own[-1]))
+        others = "all other rows" if len(codes) > 1 else "all rows"
+        which = others if code == most else ", ".join(_places(own, done))
+        text.append(f"- Made by code {code}, {' to '.join(days)}: {which}.")
+    return text
+
+
+def _places(own: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    """Some of the rows in words: methods, and their problems and evaluations if not all are."""
+    found = []
+    for method in dict.fromkeys(row["method"] for row in own):
+        mine, every = ([r for r in some if r["method"] == method] for some in (own, rows))
+        text = f"`{method}`"
+        if len(mine) < len(every):
+            places = by_problem(mine)
+            counts = {name: sorted(r["evaluations"] for r in r_) for name, r_ in places.items()}
+            text += " on " + " and ".join(
+                f"{name} at {' '.join(map(str, numbers))}" for name, numbers in counts.items()
+            )
+        found.append(text)
+    return found
 
 
 def _table(rows: list[Row]) -> list[str]:
@@ -74,9 +108,9 @@ def _table(rows: list[Row]) -> list[str]:
     for method in dict.fromkeys(row["method"] for row in rows):
         shown = [_cell(cells.get((method, n)), least[n]) for n in counts]
         text.append(f"| `{method}` | " + " | ".join(shown) + " |")
-    names = [cells[HAND, n]["name"] for n in counts if (HAND, n) in cells]
+    names = [cells[BASELINE, n]["name"] for n in counts if (BASELINE, n) in cells]
     best = "; ".join(f"{n}: {name}" for n, name in zip(counts, names, strict=False))
-    return [*text, "", f"The best hand-made samplers, by evaluations: {best}."]
+    return [*text, "", f"The best baselines, by evaluations: {best}."]
 
 
 def _cell(row: Row | None, least: float) -> str:
@@ -94,11 +128,11 @@ def _aim(rows: list[Row]) -> list[str]:
     known = {(r["method"], r["evaluations"]): r for r in rows if not r["error"]}
     shown = []
     for n in sorted({n for _, n in known}):
-        others = [r for (m, k), r in known.items() if k == n and m != HAND]
+        others = [r for (m, k), r in known.items() if k == n and m != BASELINE]
         others = [r for r in others if r["error_of"] is not None]
-        if (HAND, n) in known and others:
+        if (BASELINE, n) in known and others:
             best = min(others, key=lambda r: r["held_out"])
-            gain = known[HAND, n]["error_of"] / best["error_of"]
+            gain = known[BASELINE, n]["error_of"] / best["error_of"]
             shown.append(f"{n}: {gain:.1f} ({best['method']})")
     if not shown:
         return []
@@ -123,7 +157,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     for axes, (title, panel) in zip(every, panels.items(), strict=True):
         for k, method in enumerate(methods):
             points = sorted(panel.get(method, {}).items())
-            look = {"color": INK, "lw": 2.2} if method == HAND else {
+            look = {"color": INK, "lw": 2.2} if method == BASELINE else {
                 "color": BRIGHT[k % len(BRIGHT)], "ls": DASHES[k % len(DASHES)]}  # fmt: skip
             axes.plot(*zip(*points, strict=True) if points else ([], []), label=method,
                       marker=MARKERS[k % len(MARKERS)], ms=4, **look)  # fmt: skip

@@ -21,15 +21,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.prediction import as_partial
-from jaxdiff.process import check
+from jaxdiff.arrays import check
+from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
 
 
 def static(
     denoiser: Denoiser, low: float | Array = -1.0, high: float | Array = 1.0
 ) -> jax.tree_util.Partial:
-    """The denoiser with its output clipped to [low, high], the range of the data.
+    """Return the denoiser with its output clipped to [low, high], the range of the data.
 
     Args:
         denoiser: ``D(y, level, cond)``.
@@ -43,9 +43,12 @@ def static(
 
 
 def dynamic(
-    denoiser: Denoiser, quantile: float | Array = 0.995, bound: float | Array = 1.0
+    denoiser: Denoiser,
+    quantile: float | Array = 0.995,
+    bound: float | Array = 1.0,
+    largest: float | Array = math.inf,
 ) -> jax.tree_util.Partial:
-    """The denoiser with outliers clipped and each sample rescaled to [-bound, bound].
+    """Return the denoiser with outliers clipped and each sample rescaled to [-bound, bound].
 
     A sample whose quantile is within the bound is clipped at the bound and not rescaled. Every
     sample has its own quantile: no result depends on the batch.
@@ -55,17 +58,21 @@ def dynamic(
         quantile: in (0, 1], of the absolute values of one sample's numbers, interpolated linearly;
             taken in float32 or better.
         bound: positive, the largest absolute value that data have.
+        largest: what a quantile beyond it is taken for, at least ``bound``; published schedulers
+            have one (``sample_max_value``), the paper none.
 
     Raises:
-        ValueError: for a quantile outside (0, 1] or a bound that is not positive.
+        ValueError: for a quantile outside (0, 1], a bound that is not positive, or a ``largest``
+            below it.
     """
     check("quantile must be in (0, 1]", lambda q: 0 < q <= 1, quantile)
     check("bound must be positive and finite", lambda b: 0 < b < math.inf, bound)
-    return jax.tree_util.Partial(_dynamic, as_partial(denoiser), quantile, bound)
+    check("largest must be at least bound", lambda a, b: a <= b, bound, largest)
+    return jax.tree_util.Partial(_dynamic, as_partial(denoiser), quantile, bound, largest)
 
 
 def _static(
-    denoiser: Any,
+    denoiser: jax.tree_util.Partial,
     low: Array,
     high: Array,
     y: Array,
@@ -78,9 +85,10 @@ def _static(
 
 
 def _dynamic(
-    denoiser: Any,
+    denoiser: jax.tree_util.Partial,
     quantile: Array,
     bound: Array,
+    largest: Array,
     y: Array,
     level: Array,
     cond: Cond = None,
@@ -90,5 +98,6 @@ def _dynamic(
     dtype = output.dtype if jnp.finfo(output.dtype).bits >= 32 else jnp.dtype(jnp.float32)
     flat = output.reshape(output.shape[0], -1).astype(dtype)
     q, bound = jnp.asarray(quantile, dtype), jnp.asarray(bound, dtype)
-    width = jnp.maximum(jnp.quantile(jnp.abs(flat), q, axis=1, keepdims=True), bound)
+    width = jnp.quantile(jnp.abs(flat), q, axis=1, keepdims=True)
+    width = jnp.clip(width, bound, jnp.asarray(largest, dtype))
     return (jnp.clip(flat, -width, width) * (bound / width)).reshape(y.shape).astype(output.dtype)

@@ -4,26 +4,52 @@ Source: the test part of "Optical Recognition of Handwritten Digits" (Alpaydin a
 Machine Learning Repository). Values 0..16 become the multiples of 1/8 in [-1, 1], exactly.
 """
 
+import dataclasses
+
 import numpy as np
 
+from jaxdiff.data.arrays import arranged, choice
 from jaxdiff.data.dataset import Dataset, split
+from jaxdiff.data.pictures import Range
+from jaxdiff.data.readers import Options
 
 TEST_FRACTION = 0.2
 
 
-def load_digits(part: str = "all") -> Dataset:
-    """The digits, float32 (n, 8, 8, 1) in [-1, 1], with ten classes.
+def load_digits(
+    part: str = "all",
+    *,
+    limit: int | None = None,
+    size: int | None = None,
+    grayscale: bool = False,
+    labels: str = "auto",
+    range: Range | None = None,
+) -> Dataset:
+    """Return the digits, float32 (n, 8, 8, 1) in [-1, 1], with ten classes.
 
-    ``part``: "train", "test" (a fifth of every class, always the same) or "all". Raises ValueError
-    for another.
+    ``part``: "train", "test" (a fifth of every class, always the same) or "all". ``limit``,
+    ``size`` and ``labels`` (auto or none) are those of :func:`jaxdiff.data.load`. Raises ValueError
+    for another part, and for the options of a reader that mean nothing here.
     """
     from sklearn.datasets import load_digits as read
 
-    images, labels = read(return_X_y=True)
-    scaled = (images.reshape(-1, 8, 8, 1) / 8 - 1).astype(np.float32)
-    digits = Dataset(scaled, labels, 10, "digits", "scikit-learn, values 0..16")
-    if part == "all":
-        return digits
-    if part not in ("train", "test"):
+    if grayscale:
+        raise ValueError("the digits are grey already: grayscale has no effect on them")
+    if range is not None:
+        raise ValueError("the range of the digits is known, 0..16: give none")
+    if labels not in ("auto", "none"):
+        raise ValueError(f"the digits lie in no folders: there are no labels {labels!r} of them")
+    if part not in ("all", "train", "test"):
         raise ValueError(f'part must be "all", "train" or "test", got {part!r}')
-    return split(digits, TEST_FRACTION)[part == "test"]
+    Options(limit=limit, size=size)  # checked there
+    images, classes = read(return_X_y=True)
+    scaled = (images.reshape(-1, 8, 8, 1) / 8 - 1).astype(np.float32)
+    digits = Dataset(
+        scaled, classes, 10, "digits", "scikit-learn, values 0..16", values="0..16, read as 0..16"
+    )
+    if part != "all":
+        digits = split(digits, TEST_FRACTION)[part == "test"]
+        digits = dataclasses.replace(digits, notes=(f"the {part} part",))
+    if labels == "none":
+        digits = dataclasses.replace(digits, labels=None, num_classes=0, class_names=())
+    return arranged(digits.take(choice(len(digits), limit)), size, False, False)

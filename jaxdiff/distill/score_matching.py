@@ -9,24 +9,23 @@ unconditional model (arXiv 2207.12598).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxdiff import grids, solvers
 from jaxdiff.distance import squared
-from jaxdiff.distill.levels import log_normal_levels
-from jaxdiff.distill.primitives import drop_labels, perturb
-from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
-from jaxdiff.prediction import denoiser, edm_weight
-from jaxdiff.process import EDM, Process
-from jaxdiff.sampling.sample import Sampler
+from jaxdiff.distill.parts.frame import bind, drawn, mean_loss
+from jaxdiff.distill.parts.level_distributions import LevelDistribution, log_normal
+from jaxdiff.distill.parts.primitives import perturb
+from jaxdiff.distill.parts.student import Student, trained
+from jaxdiff.method import Batch, Context, Method, Metrics, Player
+from jaxdiff.prediction import edm_weight
+from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
-from jaxdiff.typing import Array, Key, Network, Params
-
-_KARRAS = EDM()
+from jaxdiff.typing import Array, Key, Params
 
 
 def score_matching_loss(
@@ -39,73 +38,47 @@ def score_matching_loss(
 
 
 def score_matching(
-    network: Network,
-    init: Callable[[Key], Params],
+    student: Student,
     *,
-    prediction: str = "edm",
-    process: Process = _KARRAS,
-    sigma_data: float = 0.5,
     mean: float = -1.2,
     std: float = 1.2,
     weight: Callable[..., Array] = edm_weight,
-    classes: int | None = None,
-    label_drop: float = 0.1,
-    optimiser: optax.GradientTransformation | None = None,
-    ema: dict[str, Decay] | None = None,
+    levels: LevelDistribution | None = None,
 ) -> Method:
     """Train a denoiser by denoising score matching.
 
     Args:
-        network: ``network(params, x, label, cond, key=...)``.
-        init: ``init(key) -> params``.
-        prediction, process, sigma_data: how the network is made a denoiser
-            (:func:`jaxdiff.prediction.denoiser`).
-        mean, std: of log level in training.
-        weight: function ``weight(level, sigma_data)``.
-        classes: number of classes, if the data have labels; the class of this number means no
-            label.
-        label_drop: fraction of labels replaced by it.
-        optimiser: Adam with learning rate 1e-3 by default.
-        ema: averages to keep, by name (:mod:`jaxdiff.training.ema`).
-    """
+        student: what is trained; Adam with learning rate 1e-3, and a tenth of the conditions
+            dropped, by default.
+        mean, std: of log level in training, where no ``levels`` are given.
+        weight: function ``weight(level, sigma_data)`` of the squared error of x0
+            (:mod:`jaxdiff.prediction`, :mod:`jaxdiff.distill.parts.weightings`).
+        levels: how levels are drawn (:mod:`jaxdiff.distill.parts.level_distributions`).
 
-    def wrap(params: Params) -> jax.tree_util.Partial:
-        return denoiser(
-            network, params, prediction=prediction, process=process, sigma_data=sigma_data
-        )
+    Sampled by ``sampler(state, table=None, ema=None)``, with 18 Heun steps by default.
+    """
+    dropped = 0.1 if student.label_drop is None else student.label_drop
+    trainee = student._replace(label_drop=dropped)
+    draw = (levels or log_normal(mean, std)).draw
 
     def loss(params: Params, context: Context, batch: Batch, key: Key) -> tuple[Array, Metrics]:
         x0 = batch["image"]
         key_level, key_noise, key_label, key_dropout = jax.random.split(key, 4)
-        level = log_normal_levels(key_level, x0, mean, std)
+        level = draw(key_level, x0)
         eps = jax.random.normal(key_noise, x0.shape, x0.dtype)
-        labels = drop_labels(key_label, batch.get("label"), label_drop, classes)
-        D = wrap(params)
-        each = score_matching_loss(
-            lambda y, s: D(y, s, labels, key=key_dropout), x0, level, eps, weight(level, sigma_data)
-        )
-        value = jnp.mean(each)
-        return value, {"loss": value}
+        _, own = bind(trainee, batch, key_label, key_dropout)
+        D = own(trainee.denoiser(params))
+        return mean_loss(score_matching_loss(D, x0, level, eps, weight(level, student.sigma_data)))
+
+    def sampler(state: Any, table: Table | None = None, ema: str | None = None) -> Sampler:
+        return Sampler(trained(student, state, ema), default_table() if table is None else table)
 
     return Method(
-        init=lambda key: {"model": init(key)},
-        players={"model": Player(loss, optimiser or optax.adam(1e-3), ema=ema or {})},
-        sampler=lambda state, **options: trained_sampler(wrap, state, **options),
+        init=lambda key: {"student": drawn(student.params, key)},
+        players={"student": Player(loss, student.optimiser or optax.adam(1e-3), ema=student.ema)},
+        sampler=sampler,
+        check=student.check,
     )
-
-
-def trained_sampler(
-    wrap: Callable[[Params], jax.tree_util.Partial],
-    state: object,
-    table: Table | None = None,
-    ema: str | None = None,
-    player: str = "model",
-) -> Sampler:
-    """Sampler of a trained player: its parameters, or the average named ``ema``, in a table (18
-    Heun steps by default).
-    """
-    params = state.params[player] if ema is None else state.ema[player][ema]  # type: ignore[attr-defined]
-    return Sampler(wrap(params), default_table() if table is None else table)
 
 
 def default_table() -> Table:

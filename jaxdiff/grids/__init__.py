@@ -1,6 +1,7 @@
 """Grids of noise levels: strictly decreasing arrays, nothing else.
 
-``steps`` counts intervals, so a grid has steps + 1 knots. Grids are made on the host in float64.
+``num_steps`` counts intervals, so a grid has num_steps + 1 knots. Grids are made on the host in
+float64.
 Any list of levels is a grid: solvers and :func:`jaxdiff.sampling.trace.table` take sequences of
 numbers as they are, and :func:`from_list` checks one first.
 
@@ -18,8 +19,8 @@ Where a grid ends is stated, never guessed, and numbers of different conventions
 Uniform in something of the level: :func:`karras`, :func:`log_snr` (:data:`exponential`),
 :func:`poly_exponential`, :func:`arctan`, :func:`cosine`, :func:`vp_time`. In a process's own time:
 :func:`of_process`, :func:`beta`, :func:`flow`, and the integer :func:`timesteps` of discrete models
-by :func:`of_timesteps`. Of lists: :func:`from_list`, :func:`resample`, :func:`snap`,
-:func:`shift`, and the published ``AYS_*`` and ``GITS_*``.
+by :func:`of_timesteps`; :func:`earlier_levels` for TCD. Of lists: :func:`from_list`,
+:func:`resample`, :func:`snap`, :func:`shift`, and the published ``AYS_*`` and ``GITS_*``.
 """
 
 from jaxdiff.grids.ends import Grid as Grid
@@ -35,6 +36,7 @@ from jaxdiff.grids.lists import resample as resample
 from jaxdiff.grids.lists import shift as shift
 from jaxdiff.grids.lists import snap as snap
 from jaxdiff.grids.times import beta as beta
+from jaxdiff.grids.times import earlier_levels as earlier_levels
 from jaxdiff.grids.times import flow as flow
 from jaxdiff.grids.times import of_process as of_process
 from jaxdiff.grids.times import of_timesteps as of_timesteps

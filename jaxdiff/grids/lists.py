@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxdiff.grids.ends import Grid, finish, knots
+from jaxdiff.grids.ends import Grid, check_positive, checked, finish, knots
 
 # fmt: off
 AYS_SD15 = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
@@ -27,56 +27,78 @@ GITS_CIFAR10 = (80.0, 10.9836, 3.8811, 1.584, 0.5666, 0.1698, 0.002)
 
 
 def from_list(levels: Sequence[float] | np.ndarray) -> Grid:
-    """Any list of noise levels as a grid, checked.
+    """Check any list of noise levels and return it as a grid.
+
+    Args:
+        levels: a grid: decreasing, positive but for the last, which may be 0.
+
+    Returns:
+        (num_steps + 1,) float64.
 
     Raises:
         ValueError: unless there are at least two finite numbers, strictly decreasing, positive but
             for the last, which may be 0.
     """
-    grid = np.asarray(levels, np.float64)
-    if grid.ndim != 1 or grid.size < 2:
-        raise ValueError(f"a grid is a list of at least two levels; got shape {grid.shape}")
-    if not np.isfinite(grid).all() or grid[-1] < 0:
-        raise ValueError(f"levels must be finite and not negative; got {grid}")
-    wrong = np.flatnonzero(np.diff(grid) >= 0)
-    if wrong.size:
-        i = int(wrong[0])
-        raise ValueError(
-            f"levels must strictly decrease; levels[{i}] = {grid[i]} comes before "
-            f"levels[{i + 1}] = {grid[i + 1]}"
-        )
-    return grid
+    return checked(levels)
 
 
 def end_in_zero(levels: Sequence[float] | np.ndarray) -> Grid:
-    """The grid with 0 in place of its last level; its number of steps stays."""
+    """Return the grid with 0 in place of its last level; its number of steps stays.
+
+    Args:
+        levels: a grid: decreasing, positive but for the last, which may be 0.
+
+    Returns:
+        (num_steps + 1,) float64.
+
+    Raises:
+        ValueError: for levels that are no grid.
+    """
     grid = from_list(levels).copy()
     grid[-1] = 0.0
     return grid
 
 
 def shift(levels: Sequence[float] | np.ndarray, factor: float, power: float = 1.0) -> Grid:
-    """The grid's levels to a power, times a factor: the time shift of flow models.
+    """Return the grid's levels to a power, times a factor: the time shift of flow models.
 
     tau' = factor tau/(1 + (factor - 1) tau) (SD3, arXiv 2403.03206, eq. 23) multiplies the level
     tau/(1 - tau) by ``factor``, and e^mu/(e^mu + (1/tau - 1)^power) is factor e^mu with a power.
     Shifting twice is shifting by the product: it belongs in one place.
+
+    Args:
+        levels: a grid: decreasing, positive but for the last, which may be 0.
+        factor, power: positive.
+
+    Returns:
+        (num_steps + 1,) float64.
+
+    Raises:
+        ValueError: for levels that are no grid, or a factor or power that is not positive.
     """
-    if not (0 < factor < np.inf and 0 < power < np.inf):
-        raise ValueError(f"factor and power must be positive; got {factor}, {power}")
-    return from_list(factor * np.asarray(levels, np.float64) ** power)
+    check_positive(factor=factor, power=power)
+    return checked(factor * from_list(levels) ** power)
 
 
-def resample(levels: Sequence[float] | np.ndarray, steps: int) -> Grid:
-    """A grid with another number of steps: linear interpolation of log level over the knots'
+def resample(levels: Sequence[float] | np.ndarray, num_steps: int) -> Grid:
+    """Return a grid with another number of steps: linear interpolation of log level over the knots'
     numbers.
 
-    A final zero stays; it is not counted among the interpolated knots.
+    Args:
+        levels: a grid: decreasing, positive but for the last, which may be 0.
+        num_steps: intervals of the result.
+
+    Returns:
+        (num_steps + 1,) float64. A final zero stays; it is not counted among the interpolated
+        knots.
+
+    Raises:
+        ValueError: for levels that are no grid, or fewer steps than 1.
     """
-    levels = np.asarray(levels, np.float64)
+    levels = from_list(levels)
     zero = bool(levels[-1] == 0)
     own = levels[:-1] if zero else levels
-    u = knots(steps, zero) * (len(own) - 1)
+    u = knots(num_steps, zero) * (len(own) - 1)
     return finish(np.exp(np.interp(u, np.arange(len(own)), np.log(own))), zero)
 
 
@@ -84,10 +106,20 @@ def snap(levels: Sequence[float] | np.ndarray, allowed: np.ndarray) -> Grid:
     """Move every level to the nearest of ``allowed`` in log level, for networks that know only a
     list of levels.
 
-    Levels that land on the same one are merged, so that the result strictly decreases; a final zero
-    stays.
+    Args:
+        levels: a grid: decreasing, positive but for the last, which may be 0.
+        allowed: (n,) positive levels, in any order.
+
+    Returns:
+        Strictly decreasing levels, float64: those that land on the same one are merged, and a final
+        zero stays.
+
+    Raises:
+        ValueError: where fewer than two are left, and for ``allowed`` that are not positive.
     """
-    levels, allowed = np.asarray(levels, np.float64), np.asarray(allowed, np.float64)
+    levels, allowed = from_list(levels), np.asarray(allowed, np.float64)
+    if allowed.ndim != 1 or not allowed.size or not ((allowed > 0) & (allowed < np.inf)).all():
+        raise ValueError(f"allowed levels are a list of positive numbers; got {allowed}")
     zero = bool(levels[-1] == 0)
     own = levels[:-1] if zero else levels
     nearest = np.abs(np.log(own)[:, None] - np.log(allowed)[None, :]).argmin(axis=1)

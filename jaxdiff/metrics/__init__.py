@@ -15,14 +15,31 @@ from jaxdiff.metrics.frechet import (
     moments,
     streamed_moments,
 )
-from jaxdiff.metrics.kernel import KID, kid, kid_indices, median_bandwidth, mmd2, polynomial, rbf
-from jaxdiff.metrics.neighbours import PRDC, Nearest, nearest_distances, prdc
-from jaxdiff.metrics.protocol import Floor, Score, real_floor, score
+from jaxdiff.metrics.inception_score import InceptionScore, inception_score
+from jaxdiff.metrics.kernel import (
+    KID,
+    kid,
+    kid_indices,
+    mean_kernel,
+    median_bandwidth,
+    mmd2,
+    polynomial,
+    rbf,
+)
+from jaxdiff.metrics.neighbours import PRDC, Nearest, nearest_distances, prdc, squared_radii
+from jaxdiff.metrics.protocol import RealDataScore, Score, real_data_score, score
 from jaxdiff.metrics.sliced import (
     exact_wasserstein,
     max_sliced_wasserstein,
     random_directions,
     sliced_wasserstein,
+)
+from jaxdiff.metrics.statistics import (
+    Statistics,
+    frechet_to,
+    read_statistics,
+    statistics,
+    write_statistics,
 )
 
 __all__ = [
@@ -30,18 +47,23 @@ __all__ = [
     "PRDC",
     "Classifier",
     "FeatureFunction",
-    "Floor",
+    "RealDataScore",
+    "InceptionScore",
     "Moments",
     "Nearest",
     "Score",
+    "Statistics",
     "batched",
     "classifier_features",
     "exact_wasserstein",
     "frechet_distance",
+    "frechet_to",
     "gaussian_w2_squared",
+    "inception_score",
     "kid",
     "kid_indices",
     "max_sliced_wasserstein",
+    "mean_kernel",
     "median_bandwidth",
     "merge",
     "mmd2",
@@ -52,8 +74,12 @@ __all__ = [
     "prdc",
     "random_directions",
     "rbf",
-    "real_floor",
+    "read_statistics",
+    "real_data_score",
     "score",
     "sliced_wasserstein",
+    "squared_radii",
+    "statistics",
     "streamed_moments",
+    "write_statistics",
 ]

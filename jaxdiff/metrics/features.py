@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxdiff.brief import short
 from jaxdiff.typing import Array, Key
 
 Layers = list[tuple[Array, Array]]
@@ -41,7 +42,7 @@ def checked(features: ArrayLike, name: str, least: int = 1) -> np.ndarray:
         raise ValueError(f"{name} must have shape (samples, dimension), got {array.shape}")
     if len(array) < least:
         raise ValueError(f"{name} has {len(array)} samples; this metric needs at least {least}")
-    array = array.astype(np.float64)
+    array = array.astype(np.float64, copy=False)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise ValueError(
@@ -63,7 +64,7 @@ def checked_pair(x: ArrayLike, y: ArrayLike, least: int = 1) -> tuple[np.ndarray
 
 
 def pixels(images: ArrayLike) -> np.ndarray:
-    """The images in [-1, 1] themselves as features: (n, ...) to float32 (n, d)."""
+    """Return the images in [-1, 1] themselves as features: (n, ...) to float32 (n, d)."""
     array = _checked_images(images)
     return array.reshape(len(array), -1)
 
@@ -85,7 +86,9 @@ def batched(
         array = np.asarray(images)
         if not len(array):
             raise ValueError("no images to take features of")
-        starts = tqdm(range(0, len(array), batch_size), disable=not progress, desc="features")
+        starts = tqdm(
+            range(0, len(array), batch_size), disable=not progress, desc="features", leave=False
+        )
         blocks = (array[start : start + batch_size] for start in starts)
         return np.concatenate(
             [np.asarray(feature_fn(_filled(block, batch_size)))[: len(block)] for block in blocks]
@@ -106,6 +109,8 @@ class Classifier:
     params: weights (inputs, outputs) and biases of every layer.
     mean, scale: mean and standard deviation of the last hidden layer over the training images.
     """
+
+    __repr__ = short
 
     params: Layers
     mean: Array
@@ -128,7 +133,7 @@ def classifier_features(
     seed: int = 0,
     *,
     widths: Sequence[int] = (128, 64),
-    steps: int = 300,
+    num_updates: int = 300,
     batch_size: int = 2048,
     learning_rate: float = 3e-3,
     held_out: float = 0.2,
@@ -136,9 +141,9 @@ def classifier_features(
     """Train a small classifier; its ``features`` are a feature function.
 
     ``images`` (n, ...) are floats in [-1, 1], ``labels`` (n,) class indices from 0. A fraction
-    ``held_out`` of the images is set aside at random; the rest is trained on by ``steps`` of AdamW,
-    on all of it at once if there are no more than ``batch_size``, otherwise on batches drawn with
-    replacement. Same ``seed``, same classifier.
+    ``held_out`` of the images is set aside at random; the rest is trained on by ``num_updates`` of
+    AdamW, on all of it at once if there are no more than ``batch_size``, otherwise on batches drawn
+    with replacement. Same ``seed``, same classifier.
 
     Returns the classifier and its accuracy on the images set aside. Raises ValueError or TypeError
     for labels that do not fit the images, integer images, or a fraction that leaves one side empty.
@@ -158,7 +163,7 @@ def classifier_features(
     sizes = (x[0].size, *widths, int(y.max()) + 1)
     classifier = _train(
         jax.random.key(seed), x[train], y[train].astype(np.int32),
-        sizes, steps, min(batch_size, len(train)), learning_rate,
+        sizes, num_updates, min(batch_size, len(train)), learning_rate,
     )  # fmt: skip
     guesses = np.argmax(batched(classifier.logits, 1024)(x[test]), axis=1)
     return classifier, float(np.mean(guesses == y[test]))
@@ -175,7 +180,7 @@ def _checked_images(images: ArrayLike) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _train(
-    key: Key, x: Array, y: Array, sizes: tuple[int, ...], steps: int, batch: int, rate: float
+    key: Key, x: Array, y: Array, sizes: tuple[int, ...], num_updates: int, batch: int, rate: float
 ) -> Classifier:
     import optax
 
@@ -200,7 +205,7 @@ def _train(
             updates, state = optimiser.update(gradients, state, params)
         return cast(Layers, optax.apply_updates(params, updates)), state
 
-    params, _ = jax.lax.fori_loop(0, steps, update, (params, optimiser.init(params)))
+    params, _ = jax.lax.fori_loop(0, num_updates, update, (params, optimiser.init(params)))
     hidden = _hidden(params, inputs)
     # a unit that never varies must not be divided by zero
     return Classifier(params, jnp.mean(hidden, 0), jnp.maximum(jnp.std(hidden, 0), 1e-3))

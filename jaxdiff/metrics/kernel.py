@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxdiff.metrics.features import checked_pair
+from jaxdiff.metrics.features import checked, checked_pair
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 ROWS = 1024
@@ -43,23 +43,35 @@ def rbf(bandwidth: float) -> Kernel:
 
 
 def median_bandwidth(x: ArrayLike, y: ArrayLike, most: int = 1000) -> float:
-    """Median distance between samples, the usual bandwidth, from at most ``most`` of each set."""
+    """Median distance between samples, the median heuristic for a bandwidth, from at most ``most``
+    of each set.
+    """
     from scipy.spatial.distance import pdist
 
     a, b = checked_pair(x, y, least=2)
     return float(np.median(pdist(np.concatenate([a[:most], b[:most]]))))
 
 
-def mmd2(x: ArrayLike, y: ArrayLike, kernel: Kernel | None = None) -> float:
+def mmd2(
+    x: ArrayLike, y: ArrayLike, kernel: Kernel | None = None, *, within: float | None = None
+) -> float:
     """Unbiased estimate of the squared MMD between features (n, d) and (m, d).
 
     ``kernel`` maps arrays (a, d) and (b, d) to the kernel matrix (a, b); the cubic one unless
-    given.
+    given. ``within``: :func:`mean_kernel` of ``y``, if it is known.
     """
     a, b = checked_pair(x, y, least=2)
     k = kernel or polynomial()
     cross = _total(a, b, k) / (len(a) * len(b))
-    return _mean_off_diagonal(a, k) + _mean_off_diagonal(b, k) - 2 * cross
+    own = _mean_off_diagonal(b, k) if within is None else within
+    return _mean_off_diagonal(a, k) + own - 2 * cross
+
+
+def mean_kernel(y: ArrayLike, kernel: Kernel | None = None) -> float:
+    """Mean of k(y, y') over all pairs of different samples of features (m, d): the term of
+    :func:`mmd2` that a reference which many sets are compared with needs once.
+    """
+    return _mean_off_diagonal(checked(y, "reference features", least=2), kernel or polynomial())
 
 
 class KID(NamedTuple):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxdiff.metrics.features import checked_pair
+from jaxdiff.metrics.features import checked, checked_pair
 
 ROWS = 512
 COLUMNS = 4096
@@ -35,10 +35,30 @@ class PRDC(NamedTuple):
     coverage: float
 
 
-def prdc(x: ArrayLike, y: ArrayLike, k: int = 5, progress: bool = False) -> PRDC:
+def squared_radii(y: ArrayLike, k: int = 5, progress: bool = False) -> np.ndarray:
+    """Squared distances (m,) of features (m, d) to their k-th nearest other one.
+
+    Of a reference that many sets are compared with they are needed once: they are the dear part,
+    m^2 distances.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    b = checked(y, "reference features", least=k + 1)
+    return _squared_radii(b - b.mean(axis=0), k, progress)
+
+
+def prdc(
+    x: ArrayLike,
+    y: ArrayLike,
+    k: int = 5,
+    progress: bool = False,
+    *,
+    radii: ArrayLike | None = None,
+) -> PRDC:
     """Compare generated features (n, d) with reference features (m, d) by their neighbourhoods.
 
-    Raises ValueError if either set has no k-th nearest other sample.
+    radii: :func:`squared_radii` of ``y`` and ``k``, if they are known. Raises ValueError if either
+    set has no k-th nearest other sample, or if there are other than m radii.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -49,7 +69,10 @@ def prdc(x: ArrayLike, y: ArrayLike, k: int = 5, progress: bool = False) -> PRDC
             f"and {len(b)} reference"
         )
     a, b = a - b.mean(axis=0), b - b.mean(axis=0)  # distances are formed from squared norms
-    radii_a, radii_b = _squared_radii(a, k, progress), _squared_radii(b, k, progress)
+    radii_a = _squared_radii(a, k, progress)
+    radii_b = _squared_radii(b, k, progress) if radii is None else np.asarray(radii, np.float64)
+    if radii_b.shape != (len(b),):
+        raise ValueError(f"{len(b)} reference samples have {len(b)} radii, not {radii_b.shape}")
     hits, recalled, covered = np.zeros(len(a)), np.zeros(len(b), bool), np.zeros(len(b), bool)
     # a distance equal to the radius but for rounding is not inside
     for rows, squared in _blocks(a, b, progress, ROUNDING):
@@ -126,5 +149,5 @@ def _blocks(
 def _row_blocks(a: np.ndarray, progress: bool, what: str) -> Iterator[np.ndarray]:
     from tqdm import tqdm
 
-    for start in tqdm(range(0, len(a), ROWS), disable=not progress, desc=what):
+    for start in tqdm(range(0, len(a), ROWS), disable=not progress, desc=what, leave=False):
         yield a[start : start + ROWS]

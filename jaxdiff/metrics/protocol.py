@@ -1,8 +1,9 @@
 """A number with what it takes to read it: its protocol, and what real data would have scored.
 
-A metric of a finite sample is not zero between two halves of the real data. That floor depends on
-the sample sizes, so it is taken with the sizes of the score where there are enough real samples;
-otherwise both are made smaller in proportion, and the sizes stated with it show that.
+A metric of a finite sample is not zero between two halves of the real data. What real data score
+against other real data depends on the sample sizes, so it is taken with the sizes of the score
+where there are enough real samples; otherwise both are made smaller in proportion, and the sizes
+stated with it show that.
 """
 
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from numpy.typing import ArrayLike
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
-class Floor(NamedTuple):
-    """What ``samples`` real samples score against ``reference_samples`` other real samples."""
+class RealDataScore(NamedTuple):
+    """What ``samples`` real samples score against ``reference_samples`` other real samples: the
+    mean over random draws and their standard deviation, None of a single one.
+    """
 
     value: float
     samples: int
     reference_samples: int
+    std: float | None = None
 
 
 class Score(NamedTuple):
@@ -28,7 +32,8 @@ class Score(NamedTuple):
     metric, features, reference: names of the metric, the feature function and the reference set.
     samples, reference_samples: how many were compared with how many.
     seed: of the samples and of whatever the metric draws.
-    floor: the real-against-real value and its sample sizes, or None if it was not measured.
+    real_data: the score of real data against real data and its sample sizes, or None if it was not
+        measured.
     """
 
     value: float
@@ -38,28 +43,36 @@ class Score(NamedTuple):
     reference: str
     reference_samples: int
     seed: int
-    floor: Floor | None = None
+    real_data: RealDataScore | None = None
 
     def __str__(self) -> str:
-        floor = "no floor measured"
-        if self.floor is not None:
-            value, samples, reference = self.floor
-            floor = f"floor {value:.4g} at {samples} against {reference} real"
+        other = "real data not scored"
+        if self.real_data is not None:
+            value, samples, reference, std = self.real_data
+            spread = "" if std is None else f" +- {std:.2g}"
+            other = f"real data {value:.4g}{spread} at {samples} against {reference} real"
         return (
-            f"{self.metric} {self.value:.4g} ({floor}); {self.samples} samples against "
+            f"{self.metric} {self.value:.4g} ({other}); {self.samples} samples against "
             f"{self.reference_samples} of {self.reference}, features {self.features}, "
             f"seed {self.seed}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings under the field names, ready for JSON."""
-        return self._asdict() | {"floor": None if self.floor is None else self.floor._asdict()}
+        return self._asdict() | {
+            "real_data": None if self.real_data is None else self.real_data._asdict()
+        }
 
 
-def real_floor(
-    metric: Metric, real: ArrayLike, seed: int = 0, sizes: tuple[int, int] | None = None
-) -> Floor:
-    """``metric`` between two disjoint random parts of the real features (n, d).
+def real_data_score(
+    metric: Metric,
+    real: ArrayLike,
+    seed: int = 0,
+    sizes: tuple[int, int] | None = None,
+    draws: int = 5,
+) -> RealDataScore:
+    """``metric`` between two disjoint random parts of the real features (n, d), the mean and the
+    standard deviation of ``draws`` choices of them.
 
     ``sizes`` are the numbers of generated and reference samples of the score to compare with;
     without them, halves. Where real samples are too few for both, the parts keep the proportion of
@@ -73,8 +86,15 @@ def real_floor(
     if n + m > total:
         n = min(max(1, round(total * n / (n + m))), total - 1)
         m = total - n
-    order = np.random.default_rng(seed).permutation(total)
-    return Floor(float(metric(features[order[:n]], features[order[n : n + m]])), n, m)
+    if draws < 1:
+        raise ValueError(f"a real-data score needs at least one draw, not {draws}")
+    each = []
+    for draw in range(draws):
+        order = np.random.default_rng([seed, draw]).permutation(total)
+        each.append(metric(features[order[:n]], features[order[n : n + m]]))
+    return RealDataScore(
+        float(np.mean(each)), n, m, float(np.std(each, ddof=1)) if draws > 1 else None
+    )
 
 
 def score(
@@ -90,9 +110,10 @@ def score(
 ) -> Score:
     """Measure ``metric(generated, reference)`` on features (n, d) and (m, d) and write down how.
 
-    ``real``: all real features there are, of which the floor is measured; None for no floor.
+    ``real``: all real features there are, whose score against each other is taken; None for no such
+    score.
     """
     x, y = np.asarray(generated), np.asarray(reference)
     value = float(metric(x, y))
-    floor = None if real is None else real_floor(metric, real, seed, (len(x), len(y)))
-    return Score(value, name, features, len(x), reference_name, len(y), seed, floor)
+    real_data = None if real is None else real_data_score(metric, real, seed, (len(x), len(y)))
+    return Score(value, name, features, len(x), reference_name, len(y), seed, real_data)

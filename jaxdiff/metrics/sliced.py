@@ -64,11 +64,14 @@ def max_sliced_wasserstein(
 def wasserstein_1d_power(x: np.ndarray, y: np.ndarray, p: float) -> np.ndarray:
     """W_p^p of samples (n, c) and (m, c), column by column."""
     n, m = len(x), len(y)
+    # each column contiguous: sorting along a stride takes several times as long
+    a, b = np.sort(np.ascontiguousarray(x.T)), np.sort(np.ascontiguousarray(y.T))
+    if n == m:
+        return (np.abs(a - b) ** p).mean(axis=1)
     # jumps of both quantile functions as whole multiples of 1/(n m)
     jumps = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
     rows, widths = jumps[:-1], np.diff(jumps) / (n * m)
-    gaps = np.abs(np.sort(x, axis=0)[rows // m] - np.sort(y, axis=0)[rows // n])
-    return widths @ gaps**p
+    return np.abs(a[:, rows // m] - b[:, rows // n]) ** p @ widths
 
 
 def exact_wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:

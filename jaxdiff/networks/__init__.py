@@ -10,20 +10,57 @@ from jaxdiff.networks.adapters import (
     from_nnx,
     graft,
     init,
+    init_with_state,
 )
+from jaxdiff.networks.adm import DhariwalUNet
+from jaxdiff.networks.attention import Place, attention_weights, softmax_attention
+from jaxdiff.networks.clip import ClipText, ClipVision
+from jaxdiff.networks.cnn import CNN
+from jaxdiff.networks.controlled import Controlled
+from jaxdiff.networks.controlnet import ControlNet
 from jaxdiff.networks.critic import pair_critic
 from jaxdiff.networks.dit import DiT
+from jaxdiff.networks.dit_embedders import DiTEmbedders
+from jaxdiff.networks.edm2 import EDM2UNet
 from jaxdiff.networks.embedding import Embedding, class_index, fourier, sinusoidal
+from jaxdiff.networks.flux import FluxTransformer
+from jaxdiff.networks.guided_classifier import GuidedClassifier
+from jaxdiff.networks.guided_unet import GuidedUNet
 from jaxdiff.networks.heads import FeatureHead, feature_head
 from jaxdiff.networks.mlp import MLP
+from jaxdiff.networks.pixart import PixArt
+from jaxdiff.networks.sd3 import SD3Transformer
+from jaxdiff.networks.song import SongUNet
+from jaxdiff.networks.t2i_adapter import T2IAdapter
 from jaxdiff.networks.unet import UNet
+from jaxdiff.networks.unet2d import UNet2D
+from jaxdiff.networks.unet2d_condition import UNet2DCondition
 
 __all__ = [
+    "CNN",
     "MLP",
+    "ClipText",
+    "ClipVision",
+    "ControlNet",
+    "Controlled",
+    "DhariwalUNet",
     "DiT",
+    "DiTEmbedders",
+    "EDM2UNet",
     "Embedding",
     "FeatureHead",
+    "FluxTransformer",
+    "GuidedClassifier",
+    "GuidedUNet",
+    "PixArt",
+    "Place",
+    "SD3Transformer",
+    "SongUNet",
+    "T2IAdapter",
     "UNet",
+    "UNet2D",
+    "UNet2DCondition",
+    "attention_weights",
     "class_index",
     "count_parameters",
     "feature_head",
@@ -33,6 +70,8 @@ __all__ = [
     "from_nnx",
     "graft",
     "init",
+    "init_with_state",
     "pair_critic",
     "sinusoidal",
+    "softmax_attention",
 ]

@@ -9,19 +9,31 @@ loss share them); without one it is deterministic.
     network = from_linen(UNet(num_classes=10))
     params = init(network.module, jax.random.key(0), (8, 8, 1))
     network(params, x, label, cond)
+
+A linen module may keep state besides its parameters, batch norm's running averages:
+
+    params, state = init_with_state(module, jax.random.key(0), (8, 8, 1))
+    network(params, x, label, cond, state=state)                        # evaluation
+    out, state = network(params, x, label, cond, state=state, key=key)  # training
+
+The training loop keeps it (:class:`jaxdiff.method.WithState`, which ``init_with_state`` returns).
 """
 
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, traverse_util
 from jax.core import Tracer
 
+from jaxdiff.method import WithState
+from jaxdiff.networks.embedding import class_index
 from jaxdiff.typing import Array, Cond, Key, Network, Params
 
 
@@ -45,15 +57,33 @@ def init(
 
     shape: of one sample, without the batch. cond: an example of the condition, batch 1; not needed
     for the networks of this package, whose parameters do not depend on it. labels: numbers per
-    sample that tell the level or time (2 for a map between two times; the label then has shape
+    sample that give the level or time (2 for a map between two times; the label then has shape
     (batch, 2)).
 
     Raises ValueError for a module with state besides its parameters (batch statistics), TypeError
     for one that cannot be hashed.
     """
+    params, state = init_with_state(module, key, shape, cond=cond, labels=labels)
+    if state:
+        raise ValueError(
+            f"the module keeps {sorted(state)} besides its parameters: init_with_state gives both, "
+            "and the network takes it as state=; or use group or layer norm instead of batch norm"
+        )
+    return params
+
+
+def init_with_state(
+    module: nn.Module, key: Key, shape: tuple[int, ...], *, cond: Cond = None, labels: int = 1
+) -> WithState:
+    """Draw a linen module's parameters and its state besides them, as :func:`init` does.
+
+    Returns WithState(params, state), a tuple: the "params" collection, and all others by name,
+    {"batch_stats": ...}; {} for a module without state. Raises TypeError as :func:`init`.
+    """
     # compiler options are for the outermost jit only
     draw = _draw if isinstance(key, Tracer) else _draw_at_once
-    return _only_params(draw(_hashable(module), key, tuple(shape), labels, cond))
+    variables = dict(draw(_hashable(module), key, tuple(shape), labels, cond))
+    return WithState(variables.pop("params"), variables)
 
 
 def graft(params: Params, onto: Params) -> Params:
@@ -87,7 +117,7 @@ def from_linen(module: nn.Module) -> "Linen":
     """Return the network of a linen module; its ``params`` are the module's "params" collection.
 
     The module's call is ``module(x, label, cond)``, with a keyword ``deterministic`` if it has
-    dropout.
+    dropout or batch norm (whose ``use_running_average`` it is).
     """
     return Linen(_hashable(module))
 
@@ -107,18 +137,35 @@ class Linen:
         /,
         *,
         key: Key | None = None,
+        state: Mapping[str, Any] | None = None,
         **kwargs: Any,
-    ) -> Array:
-        """Apply the module. Raises ValueError if ``params`` is the dictionary of all variables."""
-        if isinstance(params, dict) and "params" in params:
+    ) -> Any:
+        """Apply the module.
+
+        state: the module's collections besides "params". With a key, which is for training, the
+        result is (output, next state). Raises ValueError if ``params`` or ``state`` is the
+        dictionary of all variables.
+        """
+        if "params" in (state or {}) or (isinstance(params, dict) and "params" in params):
             raise ValueError(
-                'params holds a "params" collection; pass that subtree, variables["params"]'
+                'params holds a "params" collection; pass that subtree, variables["params"], and '
+                "the others as state"
             )
         if "deterministic" in inspect.signature(type(self.module).__call__).parameters:
             kwargs["deterministic"] = key is None
         rngs = {} if key is None else {"dropout": key}
-        out = self.module.apply({"params": params}, x, label, cond, rngs=rngs, **kwargs)
-        return cast(Array, out)
+        mutable = False if state is None or key is None else list(state)
+        variables = {"params": params, **(state or {})}
+        return self.module.apply(variables, x, label, cond, rngs=rngs, mutable=mutable, **kwargs)
+
+    def check_cond(self, cond: Cond) -> None:
+        """Raise ValueError for class indices, known ones, that a module with ``num_classes`` does
+        not have.
+        """
+        classes = getattr(self.module, "num_classes", 0)
+        if classes and np.ndim(cond) == 1 and jnp.issubdtype(jnp.result_type(cond), jnp.integer):
+            null = getattr(self.module, "null_class", True)
+            class_index(cond, classes, np.shape(cond)[0], null=null)
 
 
 def _hashable(module: nn.Module) -> nn.Module:
@@ -130,15 +177,6 @@ def _hashable(module: nn.Module) -> nn.Module:
             "use tuples"
         ) from error
     return module
-
-
-def _only_params(variables: Any) -> Params:
-    if others := set(variables) - {"params"}:
-        raise ValueError(
-            f"the module keeps {sorted(others)} besides its parameters, which a pure function of "
-            "(params, x, label, cond) cannot update; use group or layer norm instead of batch norm"
-        )
-    return variables["params"]
 
 
 def from_nnx(module: nnx.Module) -> tuple[Network, Params]:

@@ -1,4 +1,4 @@
-"""Convolutions of images, and how XLA is asked for them on a CPU.
+"""Convolutions of images, signals and volumes, and how they are passed to XLA on a CPU.
 
     y[b, i, j, d] = sum over k, l, c of x[b, i + k, j + l, c] w[k, l, c, d]
 
@@ -33,12 +33,13 @@ PART = 2**18  # numbers of a part of the batch: a megabyte in float32
 class Conv(nn.Module):
     """Convolution with bias; parameters as those of ``flax.linen.Conv`` with SAME padding.
 
-    features: channels of the output. size: height and width of the kernel. stride: 1 or 2. dtype:
-    what it computes in; param_dtype: what the parameters are kept in.
+    features: channels of the output. size: of the kernel along each axis: (height, width) for
+    images, one number for signals, three for volumes. stride: 1 or 2. dtype: what it computes in;
+    param_dtype: what the parameters are kept in.
     """
 
     features: int
-    size: tuple[int, int] = (3, 3)
+    size: tuple[int, ...] = (3, 3)
     stride: int = 1
     kernel_init: Any = nn.initializers.lecun_normal()
     dtype: Any = None
@@ -46,12 +47,13 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Map ``x`` (batch, height, width, channels) to ``features`` channels."""
+        """Map ``x`` (batch, *axes, channels) to ``features`` channels."""
         shape, dtype = (*self.size, x.shape[-1], self.features), jnp.dtype(self.dtype or x.dtype)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        y = convolve(x.astype(dtype), kernel.astype(dtype), self.stride)
-        return y + bias.astype(dtype)[None, None, None]
+        own = convolve if len(self.size) == 2 else _lax
+        y = own(x.astype(dtype), kernel.astype(dtype), self.stride)
+        return y + bias.astype(dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -65,7 +67,7 @@ def convolve(x: Array, w: Array, stride: int = 1) -> Array:
 def _derivative(
     stride: int, given: tuple[Array, Array], change: tuple[Any, Any]
 ) -> tuple[Array, Array]:
-    """The product rule, x' * w + x * w', the second term in parts of the batch."""
+    """Return the product rule, x' * w + x * w', the second term in parts of the batch."""
     (x, w), (dx, dw) = given, change
     y, terms = convolve(x, w, stride), []
     if not isinstance(dx, SymbolicZero):
@@ -79,7 +81,8 @@ convolve.defjvp(_derivative, symbolic_zeros=True)
 
 
 def in_parts(x: Array, w: Array, stride: int, part: int = PART) -> Array:
-    """The convolution, part by part of the batch, of at most ``part`` numbers each if they can be.
+    """Return the convolution, part by part of the batch, of at most ``part`` numbers each if they
+    can be.
 
     The transpose of this with respect to w is the sum over the parts of their own. A part is a
     power of two images: others do not fill the processor's vectors, and take three times as long.
@@ -97,7 +100,7 @@ def in_parts(x: Array, w: Array, stride: int, part: int = PART) -> Array:
 
 
 def by_matrix(x: Array, w: Array, stride: int = 1) -> Array:
-    """The convolution as a product of the matrix of patches and the matrix of weights."""
+    """Return the convolution as a product of the matrix of patches and the matrix of weights."""
     k, l, c, d = w.shape
     sizes = [-(-n // stride) for n in x.shape[1:3]]
     pads = [(m - 1) * stride + s - n for m, s, n in zip(sizes, (k, l), x.shape[1:3], strict=True)]
@@ -111,8 +114,10 @@ def by_matrix(x: Array, w: Array, stride: int = 1) -> Array:
 
 
 def _lax(x: Array, w: Array, stride: int) -> Array:
-    names = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, w, (stride,) * 2, "SAME", dimension_numbers=names)
+    axes = "DHW"[-(x.ndim - 2) :]
+    names = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+    strides = (stride,) * (x.ndim - 2)
+    return jax.lax.conv_general_dilated(x, w, strides, "SAME", dimension_numbers=names)
 
 
 def _on_cpu() -> bool:

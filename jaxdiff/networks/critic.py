@@ -1,7 +1,8 @@
 """A critic of pairs of states, for adversarial denoising (Xiao et al. 2112.07804, section 4).
 
-It is told two states of one diffusion side by side, each scaled to unit variance, and the level of
-the earlier one. This one is a perceptron of the flattened states: for vectors and small images.
+It is conditioned on two states of one diffusion side by side, each scaled to unit variance, and the
+level of the earlier one. This one is a perceptron of the flattened states: for vectors and small
+images.
 """
 
 import math
@@ -20,7 +21,7 @@ def pair_critic(
     shape: tuple[int, ...], *, sigma_data: float = 0.5, num_classes: int = 0, **options: Any
 ) -> tuple[Callable[..., Array], Callable[[Key], Params]]:
     """``logits(params, y_s, (y_t, t, s, cond)) -> (batch,)`` and ``init(key)``, the first fields of
-    a :class:`jaxdiff.distill.adversarial.Critic`.
+    a :class:`jaxdiff.distill.parts.critic.Critic`.
 
     shape: of one sample. options: of :class:`jaxdiff.networks.mlp.MLP`. The logit is a random
     projection of the perceptron's output.
@@ -32,8 +33,8 @@ def pair_critic(
         scale = jax.lax.rsqrt(s**2 + sigma_data**2).astype(y.dtype)
         return y.reshape(len(y), -1) * scale[:, None]
 
-    def logits(params: Params, y_s: Array, told: tuple[Array, Array, Array, Cond]) -> Array:
-        y_t, t, s, cond = told
+    def logits(params: Params, y_s: Array, pair: tuple[Array, Array, Array, Cond]) -> Array:
+        y_t, t, s, cond = pair
         x = jnp.concatenate([unit(y_s, s), unit(y_t, t)], axis=1)
         out = network(params["network"], x, jnp.log(t) / 4, cond if num_classes else None)
         return out @ params["mix"]

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.networks.embedding import class_index
+from jaxdiff.networks.embedding import class_index, class_row
 from jaxdiff.typing import Array, Cond, Key, Network, Params
 
 
@@ -24,7 +24,8 @@ class FeatureHead(nn.Module):
     """The head of the module's text.
 
     width: hidden channels. which: numbers of the maps that are looked at; None for all, -1 the last
-    one. num_classes: a class adds its row, the projection of its embedding, to every logit.
+    one. num_classes: a class adds the projection of the hidden channels on its row, h . row /
+    sqrt(width) with rows N(0, 1) at the start, to every logit: as large as the logit itself.
     """
 
     width: int = 64
@@ -43,9 +44,9 @@ class FeatureHead(nn.Module):
             logits = nn.Dense(1)(h)[..., 0]
             index = class_index(cond, self.num_classes, f.shape[0])
             if index is not None:
-                row = nn.Embed(self.num_classes + 1, self.width)(index)
+                row = class_row(index, self.num_classes, self.width)
                 row = row.reshape(len(index), *(1,) * (h.ndim - 2), self.width)
-                logits = logits + jnp.mean(h * row, axis=-1)
+                logits = logits + jnp.sum(h * row, axis=-1) / self.width**0.5
             found.append(logits.reshape(f.shape[0], -1))
         return jnp.concatenate(found, axis=1)
 
@@ -59,17 +60,18 @@ def feature_head(
     which: tuple[int, ...] | None = None,
     num_classes: int = 0,
 ) -> tuple[Callable[..., Array], Callable[[Key], Params]]:
-    """A head on the features of a network: ``logits(params, features, cond)`` and ``init(key)``,
-    the two fields of a :class:`jaxdiff.distill.adversarial.Head`.
+    """Return a head on the features of a network: ``logits(params, features, cond)`` and
+    ``init(key)``, the two fields of a :class:`jaxdiff.distill.parts.critic.Head`.
 
     shape: of one sample. The network answers ``full=True``. Raises ValueError if it has no features
     of a number in ``which``.
     """
     module = FeatureHead(width, which, num_classes)
+    cond = jnp.zeros((1,), jnp.int32) if num_classes else None
 
     def features(params: Params) -> Any:
         x = jnp.zeros((1, *shape), jnp.float32)
-        out: Any = network(params, x, jnp.zeros((1,), jnp.float32), None, full=True)
+        out: Any = network(params, x, jnp.zeros((1,), jnp.float32), cond, full=True)
         return out.features
 
     like = jax.eval_shape(features, params)

@@ -24,7 +24,8 @@ class MLP(nn.Module):
     width: hidden units. depth: blocks (residual) or hidden layers (plain). residual: adaptive
     residual blocks, else layers on the concatenated [x, e]. embedding: length of e. num_classes,
     label_scale, features: see :class:`jaxdiff.networks.embedding.Embedding`. dropout: rate, within
-    the blocks. log_variance: whether it has that head. dtype: what it computes in; None means the
+    the blocks. flatten: take samples of any shape as vectors, and return that shape. log_variance:
+    whether it has that head. dtype: what it computes in; None means the
     input's dtype. param_dtype: what the parameters are kept in.
     """
 
@@ -39,6 +40,7 @@ class MLP(nn.Module):
     log_variance: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
+    flatten: bool = False
 
     @nn.compact
     def __call__(
@@ -56,6 +58,7 @@ class MLP(nn.Module):
 
         Raises ValueError if ``x`` is not (batch, d) or ``label`` has another batch.
         """
+        shape, x = x.shape, x.reshape(len(x), -1) if self.flatten else x
         if x.ndim != 2 or label.shape[0] != x.shape[0]:
             raise ValueError(
                 f"an MLP takes x (batch, d) and label (batch,); got {x.shape}, {label.shape}"
@@ -79,7 +82,7 @@ class MLP(nn.Module):
                 h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
                 maps.append(h)
         zero = nn.initializers.zeros
-        out = nn.Dense(x.shape[-1], kernel_init=zero, **dense)(h).astype(x.dtype)
+        out = nn.Dense(x.shape[-1], kernel_init=zero, **dense)(h).astype(x.dtype).reshape(shape)
         head = LogVariance(self.label_scale, self.features, self.param_dtype)
         log_variance = head(label) if self.log_variance else None
         return Outputs(out, log_variance, tuple(maps)) if full else out
@@ -104,8 +107,8 @@ class Residual(nn.Module):
         return h + gate * nn.Dense(self.width, **dense)(r)
 
 
-def layer_norm(h: Array) -> Array:
+def layer_norm(h: Array, epsilon: float = 1e-6) -> Array:
     """Layer norm without parameters, its statistics in float32."""
     r = h.astype(wide(h.dtype))
     r = r - jnp.mean(r, axis=-1, keepdims=True)
-    return (r * jax.lax.rsqrt(jnp.mean(r**2, axis=-1, keepdims=True) + 1e-6)).astype(h.dtype)
+    return (r * jax.lax.rsqrt(jnp.mean(r**2, axis=-1, keepdims=True) + epsilon)).astype(h.dtype)

@@ -26,6 +26,7 @@ import numpy as np
 
 from jaxdiff.networks import dit, unet
 from jaxdiff.networks.adapters import Linen
+from jaxdiff.networks.attention import AttentionFn
 from jaxdiff.networks.mlp import Residual
 from jaxdiff.typing import Array, Cond, Key, Params
 
@@ -41,7 +42,7 @@ def waves(count: int, modes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fourier_layer(weights: Params, u: Array) -> Array:
-    """The layer of the module's text on u (batch, M, ..., channels).
+    """Return the layer of the module's text on u (batch, M, ..., channels).
 
     weights: {"real": A, "imaginary": B}, (modes, channels, channels).
     """
@@ -83,8 +84,13 @@ class Temporal:
         /,
         *,
         key: Key | None = None,
+        attention: AttentionFn | None = None,
     ) -> Array:
-        """Decode all points; ``params`` are of :func:`temporal`. Returns the shape of ``x``."""
+        """Decode all points; ``params`` are of :func:`temporal`. Returns the shape of ``x``.
+
+        attention: of a network that has it; it sees all points of a sample one after the other,
+        as batch * M samples.
+        """
         batch, count = x.shape[:2]
         if label.shape != (batch, 1 + count):
             raise ValueError(
@@ -99,15 +105,15 @@ class Temporal:
             return mixed.reshape(h.shape)
 
         flat = x.reshape(batch * count, *x.shape[2:])
-        out = _apply(self, params["network"], mix, flat, pairs, cond, key)
+        options = {} if attention is None else {"attention": attention}
+        out = _apply(self, params["network"], mix, flat, pairs, cond, key=key, **options)
         return out.reshape(x.shape)
 
 
 def _apply(
-    network: Temporal, params: Params, mix: Callable[[str, Array], Array], *arguments: Any
+    network: Temporal, params: Params, mix: Callable[..., Array], *inputs: Any, **options: Any
 ) -> Array:
     """Run the module, with ``mix(name, output)`` in place of each block's output."""
-    *inputs, key = arguments
 
     def after(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         out = call(*args, **kwargs)
@@ -116,7 +122,7 @@ def _apply(
         return mix("/".join(context.module.path), out)
 
     with nn.intercept_methods(after):
-        return cast(Array, Linen(network.module)(params, *inputs, key=key))
+        return cast(Array, Linen(network.module)(params, *inputs, **options))
 
 
 def temporal(
@@ -147,7 +153,7 @@ def temporal(
         return h
 
     x, label = jnp.zeros((1, *shape), jnp.float32), jnp.zeros((1, 2), jnp.float32)
-    jax.eval_shape(lambda p: _apply(made, p, note, x, label, None, None), params)
+    jax.eval_shape(lambda p: _apply(made, p, note, x, label, None), params)
     if not widths:
         names = ", ".join(f"{b.__module__.split('.')[-1]}.{b.__name__}" for b in blocks)
         raise ValueError(f"{type(network.module).__name__} has no {names} to mix after")

@@ -1,128 +1,222 @@
-"""Recipes of the consistency family.
+"""Recipes of :mod:`jaxdiff.distill.consistency`: the same output all along a trajectory.
 
 Without a teacher the targets of the small problems here scatter as widely as the data, so c of the
 pseudo-Huber distance is large enough for means, not medians, to be learned. For the same reason
 sct goes without its learned weight, which would favour the levels where tangents scatter least.
 """
 
-from jaxdiff.distill import consistency
-from jaxdiff.distill.continuous_consistency import (
+from typing import Any
+
+from jaxdiff.distill.consistency import consistency
+from jaxdiff.distill.consistency.continuous import (
     continuous_distillation,
     continuous_training,
     scd,
     sct,
 )
-from jaxdiff.distill.improved_consistency import improved_consistency
-from jaxdiff.distill.latent_consistency import latent_consistency
-from jaxdiff.distill.multistep_consistency import multistep_consistency
-from jaxdiff.distill.stages import Before, Stage
-from jaxdiff.distill.truncated_consistency import truncated_stages
+from jaxdiff.distill.consistency.improved import improved_consistency
+from jaxdiff.distill.consistency.latent import latent_consistency
+from jaxdiff.distill.consistency.multistep import multistep_consistency
+from jaxdiff.distill.consistency.truncated import truncated_consistency, truncated_stages
+from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.method import Method
 from jaxdiff.recipes.goal import Goal, Recipe, one
+from jaxdiff.typing import Denoiser
 
 WIDE = 1.0
 MEAN, STD = 0.0, 2.0  # of log levels; narrower, few updates never reach the noise end
 
 
-def _distillation(goal: Goal, scales: int = 18) -> list[Stage]:
-    method = consistency.consistency_distillation(goal.teacher, goal.student(), scales=scales)
-    return one(method)
+def _distillation(goal: Goal, **options: Any) -> list[Stage]:
+    return one(consistency.consistency_distillation(goal.teacher, goal.student(), **options))
 
 
-def _training(goal: Goal) -> list[Stage]:
+def _training(goal: Goal, last: int = 160, decay: float = 0.01, **options: Any) -> list[Stage]:
+    numbers: dict[str, Any] = {"num_updates": goal.num_updates, "last": last, "decay": decay}
+    return one(consistency.consistency_training(goal.student(), **numbers, **options))
+
+
+def _improved(goal: Goal, last: int = 160, c: float = WIDE, **options: Any) -> list[Stage]:
     student = goal.student()
-    return one(consistency.consistency_training(student, steps=goal.steps, last=160, decay=0.01))
-
-
-def _improved(goal: Goal) -> list[Stage]:
-    student = goal.student()
-    return one(improved_consistency(student, steps=goal.steps, last=160, c=WIDE))
-
-
-def _easy(goal: Goal, stages: int = 4, q: float = 4.0, c: float = 0.06) -> list[Stage]:
-    stage_steps = max(1, goal.steps // stages)
-    return one(consistency.easy_consistency(goal.student(), stage_steps=stage_steps, q=q, c=c))
-
-
-def _easy_distillation(goal: Goal) -> list[Stage]:
     return one(
-        consistency.easy_consistency(
-            goal.student(), teacher=goal.teacher, stage_steps=max(1, goal.steps // 4), q=4.0,
-            c=WIDE,
-        )
-    )  # fmt: skip
-
-
-def _scd(goal: Goal) -> list[Stage]:
-    student = goal.student(log_variance=True)
-    return one(scd(goal.teacher, student, warm_steps=goal.steps // 4, mean=MEAN, std=STD))
-
-
-def _sct(goal: Goal) -> list[Stage]:
-    return one(
-        sct(
-            goal.student(), warm_steps=goal.steps // 4, c=WIDE, mean=MEAN, std=STD,
-            prior_weight=False, learned_weight=False,
-        )
-    )  # fmt: skip
-
-
-def _continuous_distillation(goal: Goal) -> list[Stage]:
-    return one(continuous_distillation(goal.teacher, goal.student()))
-
-
-def _continuous_training(goal: Goal) -> list[Stage]:
-    return one(continuous_training(goal.student()))
-
-
-def _truncated(goal: Goal) -> list[Stage]:
-    easy = {"stage_steps": max(1, goal.steps // 8), "q": 4.0, "c": WIDE}
-    return truncated_stages(
-        lambda before: goal.student(before=before, share=0.5), easy=easy, c=WIDE, gap=1 / 128
+        improved_consistency(student, num_updates=goal.num_updates, last=last, c=c, **options)
     )
 
 
-def _latent(goal: Goal) -> list[Stage]:
+def _easy(
+    goal: Goal, stages: int = 4, q: float = 4.0, c: float = 0.06, **options: Any
+) -> list[Stage]:
+    """Return a pseudo-Huber distance, and stages that share the updates equally.
+
+    stages: number of stages, of equal length.
+    """
+    options |= {"stage_updates": max(1, goal.num_updates // stages), "q": q, "c": c}
+    return one(consistency.easy_consistency(goal.student(), **options))
+
+
+def _easy_distillation(
+    goal: Goal, stages: int = 4, q: float = 4.0, c: float = WIDE, **options: Any
+) -> list[Stage]:
+    """Return the same by the teacher's steps.
+
+    stages: number of stages, of equal length.
+    """
+    return _easy(goal, stages, q, c, teacher=goal.teacher, **options)
+
+
+def _scd(
+    goal: Goal, mean: float = MEAN, std: float = STD, warmup: float = 0.25, **options: Any
+) -> list[Stage]:
+    """Its student has a learned weight.
+
+    warmup: share of the updates in which the tangent's share grows from 0 to 1.
+    """
+    student = goal.student(log_variance=options.get("learned_weight", True))
+    options |= {"mean": mean, "std": std, "warmup_updates": round(goal.num_updates * warmup)}
+    return one(scd(goal.teacher, student, **options))
+
+
+def _sct(
+    goal: Goal,
+    mean: float = MEAN,
+    std: float = STD,
+    warmup: float = 0.25,
+    c: float = WIDE,
+    prior_weight: bool = False,
+    learned_weight: bool = False,
+    **options: Any,
+) -> list[Stage]:
+    """Without weights.
+
+    warmup: share of the updates in which the tangent's share grows from 0 to 1.
+    """
+    student = goal.student(log_variance=learned_weight)
+    options |= {
+        "mean": mean,
+        "std": std,
+        "warmup_updates": round(goal.num_updates * warmup),
+        "c": c,
+    }
+    return one(sct(student, prior_weight=prior_weight, learned_weight=learned_weight, **options))
+
+
+def _continuous_distillation(goal: Goal, **options: Any) -> list[Stage]:
+    return one(continuous_distillation(goal.teacher, goal.student(), **options))
+
+
+def _continuous_training(goal: Goal, **options: Any) -> list[Stage]:
+    return one(continuous_training(goal.student(), **options))
+
+
+def _truncated(
+    goal: Goal,
+    stages: int = 4,
+    q: float = 4.0,
+    c: float = WIDE,
+    gap: float = 1 / 128,
+    share: float = 0.5,
+    **options: Any,
+) -> list[Stage]:
+    """Return an easy consistency model, then the truncated one.
+
+    stages, q: of the first model (:func:`jaxdiff.distill.easy_consistency`).
+    c: of the pseudo-Huber distance of both.
+    share: of the updates that the first model gets.
+    """
+    easy = {"stage_updates": max(1, round(goal.num_updates * share) // stages), "q": q, "c": c}
+    return truncated_stages(
+        lambda before: goal.student(before=before, share=share if before is None else 1 - share),
+        easy=easy, share=(1 - share) / share, c=c, gap=gap, **options,
+    )  # fmt: skip
+
+
+def _latent(
+    goal: Goal, guidance_range: tuple[float, float] = (1.0, 3.0), **options: Any
+) -> list[Stage]:
     student = goal.student(labels=2)
-    return one(latent_consistency(goal.teacher, student, weights=(1.0, 3.0)))
+    return one(latent_consistency(goal.teacher, student, guidance_range=guidance_range, **options))
 
 
-def _multistep(goal: Goal, teacher: bool = True) -> list[Stage]:
-    """Four segments, then two, then one."""
-    given = goal.teacher if teacher else None
+def _multistep(
+    goal: Goal,
+    segments: tuple[int, ...] = (4, 2, 1),
+    first: int = 16,
+    last: int = 128,
+    **options: Any,
+) -> list[Stage]:
+    """One stage after the other.
 
-    def stage(segments: int) -> Stage:
+    segments: of each stage, which starts as the one before left it.
+    """
+    return _multistep_stages(goal, goal.teacher, segments, first, last, options)
+
+
+def _multistep_training(
+    goal: Goal,
+    segments: tuple[int, ...] = (4, 2, 1),
+    first: int = 16,
+    last: int = 128,
+    **options: Any,
+) -> list[Stage]:
+    """One stage after the other.
+
+    segments: of each stage, which starts as the one before left it.
+    """
+    return _multistep_stages(goal, None, segments, first, last, options)
+
+
+def _multistep_stages(
+    goal: Goal,
+    teacher: Denoiser | None,
+    segments: tuple[int, ...],
+    first: int,
+    last: int,
+    options: dict[str, Any],
+) -> list[Stage]:
+    count = len(segments)
+    numbers: dict[str, Any] = {
+        "num_updates": goal.num_updates // count,
+        "first": first,
+        "last": last,
+    } | options
+
+    def stage(number: int) -> Stage:
         def method(before: Before | None) -> Method:
-            student = goal.student(before=before, share=1 / 3)
-            return multistep_consistency(
-                given, student, segments=segments, steps=goal.steps // 3, first=16, last=128
-            )
+            student = goal.student(before=before, share=1 / count)
+            return multistep_consistency(teacher, student, segments=number, **numbers)
 
-        return Stage(f"{segments}-segments", method)
+        return Stage(f"{number}-segments", method)
 
-    return [stage(segments) for segments in (4, 2, 1)]
+    return [stage(number) for number in segments]
 
 
 _SCATTER = (
     "without a teacher the targets scatter as widely as the data, and few updates average them"
 )
+_EASY: dict[str, Any] = {"of": (consistency.easy_consistency,), "fixed": ("stage_updates",)}
+_CONTINUOUS: dict[str, Any] = {"of": (scd,), "fixed": ("warmup_updates",)}
+_UNIFORM: dict[str, Any] = {"of": (continuous_distillation,)}
+_MULTISTEP: dict[str, Any] = {"of": (multistep_consistency,), "fixed": ("num_updates", "segments")}
 
 RECIPES = {
-    "consistency_distillation": Recipe(_distillation),
-    "consistency_training": Recipe(_training),
-    "improved_consistency": Recipe(_improved),
-    "easy_consistency": Recipe(_easy),
-    "easy_consistency_distillation": Recipe(_easy_distillation),
-    "scd": Recipe(_scd),
-    "sct": Recipe(_sct, weakness=_SCATTER),
-    "continuous_distillation": Recipe(_continuous_distillation),
+    "consistency_distillation": Recipe(
+        _distillation, of=(consistency.consistency_distillation,)
+    ),
+    "consistency_training": Recipe(_training, of=(consistency.consistency_training,)),
+    "improved_consistency": Recipe(_improved, of=(improved_consistency,)),
+    "easy_consistency": Recipe(_easy, **_EASY),
+    "easy_consistency_distillation": Recipe(_easy_distillation, **_EASY),
+    "scd": Recipe(_scd, **_CONTINUOUS),
+    "sct": Recipe(_sct, **_CONTINUOUS, weakness=_SCATTER),
+    "continuous_distillation": Recipe(_continuous_distillation, **_UNIFORM),
     "continuous_training": Recipe(
-        _continuous_training, weakness=_SCATTER + ", here unnormalised and at every level"
+        _continuous_training, **_UNIFORM,
+        weakness=_SCATTER + ", here unnormalised and at every level",
     ),
-    "truncated_consistency": Recipe(_truncated),
-    "latent_consistency": Recipe(_latent),
-    "multistep_consistency": Recipe(_multistep),
+    "truncated_consistency": Recipe(_truncated, of=(truncated_consistency,)),
+    "latent_consistency": Recipe(_latent, of=(latent_consistency,)),
+    "multistep_consistency": Recipe(_multistep, **_MULTISTEP),
     "multistep_consistency_training": Recipe(
-        lambda goal: _multistep(goal, teacher=False), weakness=_SCATTER
+        _multistep_training, **_MULTISTEP, weakness=_SCATTER
     ),
-}
+}  # fmt: skip

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @styled
 def quality_against_nfe(
     curves: Mapping[str, Points],
-    floor: float | None = None,
+    real_data: float | None = None,
     points: Mapping[str, tuple[float, float]] | None = None,
     ylabel: str = "Fréchet distance to the data (lower is better)",
 ) -> Figure:
@@ -49,7 +49,7 @@ def quality_against_nfe(
 
     Args:
         curves: by solver, pairs (nfe, score) in any order.
-        floor: score of real data against real data, drawn as the edge of a grey band.
+        real_data: score of real data against real data, drawn as the edge of a grey band.
         points: by student, one pair (nfe, score).
         ylabel: name of the score.
 
@@ -59,8 +59,8 @@ def quality_against_nfe(
     points = points or {}
     _check_nfe({**curves, **{name: [point] for name, point in points.items()}})
     figure, axes = _wide_axes(4.8)
-    if floor is not None and math.isfinite(floor):
-        axes.axhline(floor, color=SOFT, lw=1.1, zorder=1)
+    if real_data is not None and math.isfinite(real_data):
+        axes.axhline(real_data, color=SOFT, lw=1.1, zorder=1)
     students = [
         axes.plot(*_finite([point]).T, ls="none", label=_label(name, [point]), **_student(n))[0]
         for n, (name, point) in enumerate(points.items())
@@ -68,10 +68,10 @@ def quality_against_nfe(
     solvers = _draw_curves(axes, curves)
     every = [p for c in curves.values() for p in c] + [*points.values()]
     _nfe_axis(axes, [nfe for nfe, _ in every])
-    _score_axis(axes, [score for _, score in every] + ([] if floor is None else [floor]))
+    _score_axis(axes, [score for _, score in every] + ([] if real_data is None else [real_data]))
     axes.set_ylabel(ylabel)
-    if floor is not None and math.isfinite(floor):
-        _floor(axes, floor)
+    if real_data is not None and math.isfinite(real_data):
+        _real_data_band(axes, real_data)
     _legend(axes, students, solvers)
     return figure
 
@@ -199,7 +199,7 @@ def _wide_axes(height: float) -> tuple[Figure, Axes]:
 
 
 def _draw_curves(axes: Axes, curves: Mapping[str, Points]) -> list[Any]:
-    """One line per curve, ordered by the last scores, the highest first."""
+    """Return one line per curve, ordered by the last scores, the highest first."""
     drawn = []
     for n, (name, points) in enumerate(curves.items()):
         pairs = _finite(points)
@@ -210,7 +210,7 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Points]) -> list[Any]:
 
 
 def _curve(n: int) -> dict[str, Any]:
-    """Look of the n-th curve. Marker and dashes alone tell the first 36 apart."""
+    """Look of the n-th curve. Marker and dashes alone distinguish the first 36."""
     return {
         "color": COLOURS[n % len(COLOURS)],
         "marker": MARKERS[n % len(MARKERS)],
@@ -229,7 +229,7 @@ def _student(n: int) -> dict[str, Any]:
 
 
 def _label(name: str, points: Points) -> str:
-    """The name, and at which numbers of evaluations there is no finite score."""
+    """Return the name, and at which numbers of evaluations there is no finite score."""
     lost = [f"{nfe:g}" for nfe, score in points if not math.isfinite(score)]
     whole = textwrap.fill(name, LETTERS)
     return f"{whole}\n(not finite at {', '.join(lost)})" if lost else whole
@@ -246,16 +246,16 @@ def _legend(axes: Axes, students: Sequence[Any], solvers: Sequence[Any]) -> None
     )
 
 
-def _floor(axes: Axes, floor: float) -> None:
-    """Grey below the floor: differences there say nothing."""
+def _real_data_band(axes: Axes, real_data: float) -> None:
+    """Draw grey below the score of real data: differences there mean nothing."""
     from matplotlib.patheffects import withStroke
 
     low, high = axes.get_ylim()
-    axes.axhspan(low, floor, color=BAND, zorder=0, lw=0)
+    axes.axhspan(low, real_data, color=BAND, zorder=0, lw=0)
     axes.set_ylim(low, high)
     axes.annotate(
-        f"noise floor: real against real {cell_text(float(floor))}",
-        (0.27, floor),  # between students (left) and solvers that have arrived at the floor (right)
+        f"real data against real data {cell_text(float(real_data))}",
+        (0.27, real_data),  # between students (left) and converged solvers (right)
         xycoords=("axes fraction", "data"),
         xytext=(0, -4),
         textcoords="offset points",

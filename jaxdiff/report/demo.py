@@ -16,14 +16,12 @@ BEST: Best = {QUALITY: "min", "MMD^2": "min", "sliced Wasserstein": "min"}
 
 
 class Shown(NamedTuple):
-    """Pictures for the page. All images are (n, h, w, c) in [-1, 1], generated ones with labels 0,
-    1, ... in turn.
+    """Pictures for the page. All images are (n, h, w, c) in [-1, 1].
 
-    real: real images in the same order of classes. samples: by name of the sampler. states,
-        denoised, levels, nodes: a
-    trajectory. losses: (step, loss) by name of the training. nearest: for the samples nearest to a
-    training image, the sample and that image. distances, held_out: to the nearest training image,
-    of samples and of held-out images.
+    real: real images of classes 0, 1, ... in turn. samples: by name of the sampler, of classes in
+    turn too. states, denoised, levels, nodes: a trajectory. losses: (step, loss) by name of the
+    training. nearest: for the samples nearest to a training image, the sample and that image.
+    distances, held_out: to the nearest training image, of samples and of held-out images.
     """
 
     real: np.ndarray
@@ -38,26 +36,23 @@ class Shown(NamedTuple):
     held_out: np.ndarray
 
 
-def demo_page(folder: Path, numbers: dict[str, Any], shown: Shown) -> str:
-    """Write report.html and report.json; return the tables and the path, for the terminal."""
-    scores = numbers["scores"]
-    names = list(next(iter(scores.values())))
-    floors = [next(iter(scores.values()))[k]["floor"]["value"] for k in names]
-    rows = [
-        [name, each["nfe"], *(each["scores"][k]["value"] for k in names)]
-        for name, each in _with_nfe(scores)
-    ]
-    table = Table(
-        ["sampler", "NFE", *names], [*rows, ["real digits", None, *floors]], best=BEST, references=1
-    )
+def in_words(numbers: dict[str, Any]) -> str:
+    """Return the table and the sentence of the page, for the terminal."""
+    table = _table(numbers)
+    text = format_table(table.headers, table.rows, table.best, table.references)
+    return f"{text}\n\n{_closed(numbers['student'])}"
+
+
+def demo_page(folder: Path, numbers: dict[str, Any], shown: Shown) -> Path:
+    """Write report.html and report.json; return the path of the page."""
     sections = [
         _samples(shown),
-        _quality(numbers, table, next(iter(scores.values()))[QUALITY]),
+        _quality(numbers, _table(numbers), next(iter(numbers["scores"].values()))[QUALITY]),
         _trajectory(shown),
         _copies(numbers, shown),
         _training(numbers, shown),
     ]
-    path = write_page(
+    return write_page(
         folder / "report.html",
         "jaxdiff: digits in one evaluation",
         f"{numbers['machine']['device']}, jax {numbers['machine']['jax']}, seed "
@@ -65,15 +60,19 @@ def demo_page(folder: Path, numbers: dict[str, Any], shown: Shown) -> str:
         sections,
         numbers,
     )
-    student = numbers["student"]
-    return "\n".join(
-        [
-            format_table(table.headers, table.rows, table.best, table.references),
-            "",
-            _closed(student),
-            f"report: {path.resolve()}",
-        ]
-    )
+
+
+def _table(numbers: dict[str, Any]) -> Table:
+    scores = numbers["scores"]
+    names = list(next(iter(scores.values())))
+    real = [next(iter(scores.values()))[k]["real_data"] for k in names]
+    rows = [
+        [name, each["nfe"], *(each["scores"][k]["value"] for k in names)]
+        for name, each in _with_nfe(scores)
+    ]
+    rows.append(["real digits", None, *(one["value"] for one in real)])
+    rows.append(["+- over draws", None, *(one["std"] for one in real)])
+    return Table(["sampler", "NFE", *names], rows, best=BEST, references=2)
 
 
 def _with_nfe(scores: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -116,22 +115,23 @@ def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Se
     points = {"student": (1, student["student at 1"])}
     if "student at 2" in student:
         points["student, 2"] = (2, student["student at 2"])
-    floor = score["floor"]
+    real_data = score["real_data"]
     protocol = (
         f"Frechet distance between the features of {score['samples']} samples and of "
         f"{score['reference']}; features: the last "
-        "hidden layer of a small classifier trained on the training digits (it recognises "
+        "hidden layer of a small classifier trained on half of the training digits (it recognises "
         f"{100 * numbers['classifier accuracy on held-out digits']:.1f} % of the held-out "
-        "digits). The floor is the score of "
-        f"{floor['samples']} real training digits. Seed {score['seed']}. Numbers on so few 8 by 8 "
-        "images compare samplers with "
-        "each other, not with anything published."
+        "digits). The grey band ends at the mean score of "
+        f"draws of {real_data['samples']} real digits of the other half "
+        f"({real_data['value']:.3g} +- {real_data['std']:.2g}). Seed {score['seed']}. "
+        "Numbers on so few 8 by 8 images compare samplers with each other, not with anything "
+        "published."
     )
     best = min(sweep, key=lambda r: r[QUALITY])
     words = (
         f"The best of the sweep is {best['solver']} at NFE {best['nfe']} with {best[QUALITY]:.3g}."
     )
-    curves = quality_against_nfe(of(QUALITY), floor["value"], points)
+    curves = quality_against_nfe(of(QUALITY), real_data["value"], points)
     times = seconds_per_image(of("seconds_per_image"))
     return Section(
         "Quality against network evaluations",

@@ -89,7 +89,7 @@ def trajectory_strip(
     nodes: ArrayLike,
     columns: int = 11,
 ) -> Figure:
-    """A few samples on their way from noise to data: every state above its denoised output.
+    """Return a few samples on their way from noise to data: every state above its denoised output.
 
     A state y = x0 + s eps at level s is shown as y / sqrt(1 + s^2), which keeps its scale. Below
     it stands the last output D(y, s) at this level; where the denoiser was not evaluated (at level
@@ -175,7 +175,7 @@ class _Sheet(NamedTuple):
 
     figure: Figure
     axes: Axes
-    centres: np.ndarray  # (columns,) middles
+    centres: np.ndarray  # (columns,) centres
     tops: np.ndarray  # (rows,) upper edges
     width: float
     height: float
@@ -190,8 +190,8 @@ class _Sheet(NamedTuple):
         middle = self.tops[row] + self.height / 2
         self._text(text, -0.12, middle, {}, ha="right", va="center", color=SOFT)
 
-    def _text(self, text: str, x: float, y: float, style: dict[str, Any], **usual: Any) -> None:
-        look: dict[str, Any] = {"size": 8.5, **usual, **style}
+    def _text(self, text: str, x: float, y: float, style: dict[str, Any], **defaults: Any) -> None:
+        look: dict[str, Any] = {"size": 8.5, **defaults, **style}
         self.axes.text(x, y, text, **look)
 
 
@@ -236,7 +236,7 @@ def _tile_width(gaps: Sequence[float], left: float = 0.0) -> float:
 
 def _starts(count: int, size: int, gaps: Sequence[float], density: float) -> np.ndarray:
     """First pixels of ``count`` tiles of ``size`` pixels with gaps in inches between them."""
-    pixels = (np.asarray(gaps, np.float64) * density).astype(int)  # down: never wider than asked
+    pixels = (np.asarray(gaps, np.float64) * density).astype(int)  # down: never wider than given
     return np.concatenate([[0], np.cumsum(pixels)]) + size * np.arange(count)
 
 
@@ -252,6 +252,17 @@ def _pixels(images: ArrayLike, name: str, ndim: int = 4) -> np.ndarray:
     scaled = np.round((np.clip(np.where(finite, x, 0), -1, 1) + 1) * 127.5).astype(np.uint8)
     colour = np.where(finite, scaled, np.array(MAGENTA, np.uint8))
     return np.concatenate([colour, np.full((*x.shape[:-1], 1), 255, np.uint8)], axis=-1)
+
+
+def apart(images: ArrayLike) -> np.ndarray:
+    """Images (n, H, W, C) as they can be drawn: where C is not 1 or 3, the channels side by side,
+    each grey, (n, H, C W, 1).
+    """
+    x = np.asarray(images)
+    if x.ndim != 4 or x.shape[-1] in (1, 3):
+        return x
+    n, height, width, channels = x.shape
+    return np.moveaxis(x, -1, 2).reshape(n, height, channels * width, 1)
 
 
 def _fold(tiles: np.ndarray, rows: int, columns: int) -> np.ndarray:

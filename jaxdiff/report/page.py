@@ -122,9 +122,21 @@ def write_page(
     if page.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"the page's name must end in .html: {page}")
     beside = page.with_suffix(".json")
-    values = json.dumps(_plain(numbers, "numbers"), indent=1, allow_nan=False) + "\n"
-    _write_together({beside: values, page: _page(title, subtitle, sections, beside.name)})
+    made = _page(title, subtitle, sections, beside.name)
+    _write_together({beside: _json(numbers), page: made})
     return page
+
+
+def write_numbers(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:
+    """Write numbers as JSON, as :func:`write_page` does beside a page, whole or not at all; return
+    ``path``. For numbers that took long, before a page that may fail is made. Raises as it does.
+    """
+    _write_together({Path(path): _json(numbers)})
+    return Path(path)
+
+
+def _json(numbers: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(numbers, "numbers"), indent=1, allow_nan=False) + "\n"
 
 
 def _page(title: str, subtitle: str, sections: Sequence[Section], numbers: str) -> str:
@@ -183,7 +195,7 @@ def _picture(picture: Picture, heading: str) -> str:
 
 
 def _data_uri(figure: Figure) -> str:
-    """The figure as PNG, or as SVG if it is of lines only and smaller so."""
+    """Return the figure as PNG, or as SVG if it is of lines only and smaller so."""
     kinds = {"image/png": _encode(figure, "png")}
     if not any(axes.images for axes in figure.axes):
         kinds["image/svg+xml"] = _encode(figure, "svg")

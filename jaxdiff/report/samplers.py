@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @styled
 def levels_and_weights(tables: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
-    """Where samplers evaluate, and what each state is made of; usually before and after tuning.
+    """Return where samplers evaluate, and what each state is made of; usually before and after
+    tuning.
 
     Args:
         tables: by name, the levels of the evaluations (N,) and the weights (N + 1, N) of every

@@ -17,7 +17,7 @@ Best: TypeAlias = Mapping[str, Literal["min", "max"]]
 def format_table(
     headers: Sequence[str], rows: Sequence[Row], best: Best | None = None, references: int = 0
 ) -> str:
-    """A plain-text table that reads the same with and without colour.
+    """Return a plain-text table that reads the same with and without colour.
 
     Args:
         headers: names of the columns.
@@ -86,12 +86,12 @@ def _column(
 
 
 def is_number(value: Cell) -> TypeGuard[float]:
-    """Whether a cell is a number (True and False are not)."""
+    """Return whether a cell is a number (True and False are not)."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_numeric(values: Sequence[Cell]) -> bool:
-    """Whether a column holds numbers, or None, only."""
+    """Return whether a column holds numbers, or None, only."""
     return any(map(is_number, values)) and all(v is None or is_number(v) for v in values)
 
 

@@ -11,10 +11,10 @@ from the level where the Gaussian stops being good enough::
     model = fit(data)                                      # once per data set
     errors = jump_errors(D, model, levels, starts)         # once per denoiser: where to switch
     y = jump(model, start, 80.0, switch)                   # no evaluation
-    x = sample(D, table(solver, grids.karras(steps, high=switch)), y)
+    x = sample(D, table(solver, grids.karras(num_steps, high=switch)), y)
 
-The usual analytic first step (:func:`jaxdiff.solvers.singlestep.unit_first`) is one Euler step
-with the denoiser of N(0, I); this is the exact flow with the data's own covariance.
+The analytic first step for unit variance (:func:`jaxdiff.solvers.steps.unit_first`) is one Euler
+step with the denoiser of N(0, I); this is the exact flow with the data's own covariance.
 
 How far to jump. With delta(s) the difference of the two denoisers along the Gaussian's path, the
 final sample is displaced, to first order in delta and with the Gaussian's flow carrying the
@@ -37,9 +37,9 @@ import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from jaxdiff.arrays import check, pytree_dataclass
+from jaxdiff.denoisers import as_partial
 from jaxdiff.exact import Gaussian
-from jaxdiff.prediction import as_partial
-from jaxdiff.process import check, pytree_dataclass
 from jaxdiff.typing import Array, Cond, Denoiser
 
 Covariance = Literal["isotropic", "channel", "diagonal", "full"]
@@ -89,7 +89,7 @@ class LowRank:
 
     @property
     def denoiser(self) -> Partial:
-        """The denoiser D(y, level, cond=None), a pytree."""
+        """Return the denoiser D(y, level, cond=None), a pytree."""
         return Partial(LowRank.denoise, self)
 
     def flow(self, y: Array, level_from: ArrayLike, level_to: ArrayLike) -> Array:
@@ -99,7 +99,7 @@ class LowRank:
 
 
 def fit(data: ArrayLike, covariance: Covariance = "full", floor: float = 1e-4) -> Gaussian:
-    """The Gaussian with the mean and covariance of data (n, *shape), over flattened states.
+    """Return the Gaussian with the mean and covariance of data (n, *shape), over flattened states.
 
     A class-conditional model has one per class: fit them to the classes' own data.
 
@@ -133,8 +133,9 @@ def fit(data: ArrayLike, covariance: Covariance = "full", floor: float = 1e-4) -
 
 
 def fit_low_rank(data: ArrayLike, rank: int, floor: float = 1e-4) -> LowRank:
-    """The Gaussian of data (n, *shape) with its ``rank`` largest variances, and their mean for the
-    rest (probabilistic principal components: Tipping and Bishop 1999, doi 10.1111/1467-9868.00196).
+    """Return the Gaussian of data (n, *shape) with its ``rank`` largest variances, and their mean
+    for the rest (probabilistic principal components: Tipping and Bishop 1999, doi
+    10.1111/1467-9868.00196).
 
     Raises ValueError unless 1 <= rank < min(n, d); otherwise as :func:`fit`.
     """
@@ -166,14 +167,22 @@ def jump(model: Flow, start: Array, high: float | Array, low: float | Array) -> 
     Raises ValueError unless high > low >= 0.
     """
     check("a jump goes down in level: need 0 <= low < high", lambda a, b: 0 <= a < b, low, high)
+    _check_any(start)
     return model.flow(start.reshape(start.shape[0], -1), high, low).reshape(start.shape)
+
+
+def _check_any(start: Array) -> None:
+    if 0 in start.shape:
+        raise ValueError(f"start has shape {start.shape}: there is nothing to move")
 
 
 @jax.jit
 def _displacement(
     D: Denoiser, model: Flow, start: Array, high: Array, level: Array, cond: Cond
 ) -> Array:
-    """The integrand of e: delta at a level, carried to level 0 by the model's flow; (batch, d)."""
+    """Return the integrand of e: delta at a level, carried to level 0 by the model's flow; (batch,
+    d).
+    """
     y = model.flow(start.reshape(start.shape[0], -1), high, level)
     output = D(y.reshape(start.shape), level, cond).reshape(y.shape).astype(y.dtype)
     zero = jnp.zeros_like(level)
@@ -208,6 +217,7 @@ def jump_errors(
     knots = np.asarray(levels, np.float64)
     falling = lambda a: len(a) > 1 and (a > 0).all() and (np.diff(a) < 0).all()  # noqa: E731
     check("levels must be positive and strictly decrease", falling, knots)
+    _check_any(start)
     D, number = as_partial(denoiser), lambda s: jnp.asarray(s, start.dtype)
     total: Any = 0.0
     errors, previous = (
@@ -225,11 +235,12 @@ def jump_errors(
 def switch_level(
     levels: Sequence[float] | np.ndarray, errors: np.ndarray, tolerance: float
 ) -> float:
-    """The lowest of the levels to which one can jump with an estimated error within tolerance.
+    """Return the lowest of the levels to which one can jump with an estimated error within
+    tolerance.
 
     levels, errors: as given to and by :func:`jump_errors`. tolerance: in units of the data; the
     error that the sampling below the switch makes anyway is a sensible choice, and a tenth of the
-    data's standard deviation a usual one for ten evaluations.
+    data's standard deviation, as is common for ten evaluations.
 
     Raises ValueError if no jump is that good: levels[0] itself is the only choice.
     """

@@ -9,8 +9,8 @@ step down would take to the one at hand,
     Y <- Y + y - step(Y; r -> s),        a contraction for small steps,
 
 which for Euler (DDIM) is the implicit Euler step up, y_r = y_s + (r - s) eps(y_r, r). Solvers that
-are invertible in closed form (:mod:`jaxdiff.solvers.reversible`) carry two states, and so does what
-:func:`encode` finds.
+are invertible in closed form (:func:`jaxdiff.solvers.edict`, :func:`jaxdiff.solvers.bdia`) carry
+two states, and so does what :func:`encode` finds.
 """
 
 import dataclasses
@@ -22,13 +22,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.sampling.direct import direct
-from jaxdiff.sampling.sample import check_start, sample
+from jaxdiff.brief import short
+from jaxdiff.sampling.checks import check_start
+from jaxdiff.sampling.direct import execute
+from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.table import Table
-from jaxdiff.sampling.trace import check_options, solver_name, table
-from jaxdiff.solvers.reversible import bdia, bdia_inverse, edict, edict_inverse
+from jaxdiff.sampling.table_inverse import invert_table
+from jaxdiff.sampling.trace import check_options, check_solver, solver_name, table
+from jaxdiff.solvers.bdia import bdia, bdia_inverse
+from jaxdiff.solvers.edict import edict, edict_inverse
 from jaxdiff.solvers.scalar import D, Scalar, State, check_levels, is_zero, sqrt
-from jaxdiff.solvers.singlestep import euler_step
+from jaxdiff.solvers.steps import euler_step
 from jaxdiff.typing import Array, Cond, Denoiser, Solver
 
 Levels = Sequence[Scalar] | np.ndarray | Array
@@ -52,6 +56,7 @@ def inverse_table(solver: Solver, levels: Levels, **options: Any) -> Table:
             refuses or that ends in 0.
         TypeError: an option that the solver does not have.
     """
+    check_solver(solver)
     name = solver_name(solver)
     if check_options(solver, options):
         raise ValueError(
@@ -73,8 +78,8 @@ def inverse_table(solver: Solver, levels: Levels, **options: Any) -> Table:
 
 def invert(
     denoiser: Denoiser,
-    solver: Solver,
-    levels: Levels,
+    solver: Solver | Table,
+    levels: Levels | None,
     data: Array,
     cond: Cond = None,
     *,
@@ -89,16 +94,32 @@ def invert(
 
     Args:
         denoiser: ``D(y, level, cond)``.
-        solver, levels, options: as for :func:`inverse_table`.
+        solver, levels, options: as for :func:`inverse_table`; or a table, tuned or not, with
+            levels None, whose weights :func:`jaxdiff.sampling.table_inverse.invert_table` inverts,
+            with its options.
         data: (batch, *shape), taken for states at ``levels[-1]``.
         cond, unroll, remat: as for :func:`jaxdiff.sampling.sample.sample`.
 
     Raises:
         ValueError, TypeError: as :func:`inverse_table`, before anything is compiled.
+        RuntimeError: as :func:`jaxdiff.sampling.table_inverse.invert_table`.
     """
+    if isinstance(solver, Table):
+        _check_own(solver, levels, unroll, remat)
+        return invert_table(denoiser, solver, data, cond, **options)
+    if levels is None:
+        raise TypeError(f"{solver_name(solver)} is inverted on a grid: give its levels")
     made = inverse_table(solver, levels, **options)
     latent = sample(denoiser, made, data, cond, unroll=unroll, remat=remat)
     return latent / jnp.asarray(made.levels[-1], latent.dtype)
+
+
+def _check_own(made: Table, levels: Any, unroll: int | bool, remat: bool) -> None:
+    """Raise ValueError for what does not go with a table that is inverted."""
+    if unroll != 1 or remat:
+        raise ValueError("unroll and remat are of a solver that is run on the reversed grid")
+    if levels is not None and not np.array_equal(np.asarray(levels), np.asarray(made.levels)):
+        raise ValueError(f"{made!r} has levels of its own: give None for levels")
 
 
 def fixed_point(
@@ -113,7 +134,7 @@ def fixed_point(
     In a step from s up to r an iteration shrinks the error by about (1 - s/r)(1 - dD/dy) (Euler).
     The first Y is y brought to the norm of the level r, the same x as y in the variance-preserving
     frame: one iteration for ``euler_step`` is then DDIM inversion as published for such models, the
-    network told the level that the step goes to and shown the x where it starts.
+    network conditioned on the level that the step goes to and shown the x where it starts.
 
     Args:
         step: the step to invert: ``euler_step``, ``heun_step`` or ``dpm2_step``.
@@ -139,6 +160,8 @@ class LatentStatistics(NamedTuple):
         of the data in z shows where a solver's first steps up went wrong.
     """
 
+    __repr__ = short
+
     norm: Array
     mean: Array
     variance: Array
@@ -147,7 +170,7 @@ class LatentStatistics(NamedTuple):
 
 
 def latent_statistics(latent: Array, data: Array | None = None) -> LatentStatistics:
-    """Statistics of latents (batch, *shape), as from :func:`invert`, that tell whether they are
+    """Statistics of latents (batch, *shape), as from :func:`invert`, that show whether they are
     noise.
 
     Raises ValueError for a batch of one, or where ``data`` has another shape.
@@ -185,7 +208,7 @@ def encode(
 
     Args:
         denoiser: ``D(y, level, cond)``.
-        solver: ``edict`` or ``bdia``, of :mod:`jaxdiff.solvers.reversible`.
+        solver: ``edict`` or ``bdia``, of :mod:`jaxdiff.solvers`.
         levels: the sampler's decreasing grid, which may end in 0.
         data: (batch, *shape), states at ``levels[-1]``.
         cond: handed to the denoiser.
@@ -200,7 +223,9 @@ def encode(
         *_, pair = _INVERSES[solver](D, y, levels, **options)
         yield jnp.stack(pair, axis=1)
 
-    states = direct(denoiser, upwards, levels, data, cond)
+    check_start(data, None)
+    knots = check_levels(levels)
+    states = execute(denoiser, upwards, knots, data, cond, None, None, None, {})
     return states / jnp.asarray(levels[0], states.dtype)
 
 
@@ -221,14 +246,16 @@ def decode(
     if latents.ndim < 2 or latents.shape[1] != 2:
         raise ValueError(f"latents must have shape (batch, 2, ...), not {latents.shape}")
 
-    def downwards(D: D, y: State, levels: Sequence[Scalar]) -> Iterator[State]:
+    def downwards(D: D, y: Array, levels: Sequence[Scalar]) -> Iterator[State]:
         yield from solver(D, (y[:, 0], y[:, 1]), levels, **options)
 
     start = latents * jnp.asarray(levels[0], latents.dtype)
-    return direct(denoiser, downwards, levels, start, cond)
+    # not direct, which would check that both states have the first level's noise
+    return execute(denoiser, downwards, check_levels(levels), start, cond, None, None, None, {})
 
 
 def _check_reversible(solver: Solver, options: dict[str, Any]) -> None:
+    check_solver(solver)
     if solver not in _INVERSES:
         raise ValueError(
             f"{solver_name(solver)} is not exactly invertible: use edict or bdia, or invert for an "

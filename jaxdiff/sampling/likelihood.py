@@ -17,24 +17,42 @@ probes through the whole solve, so that the estimate is of a smooth integrand an
 truncation, unbiased.
 
 What is computed is the density of the data with noise of level ``low``, evaluated at the data: the
-usual truncation. The default log p_high, that of N(0, s_T^2), neglects the data; for data of mean m
-and covariance eigenvalues l it is too low by (|m|^2 + sum l)/(2 s_T^2) - sum log(1 + l/s_T^2)/2 on
-average (about |m|^2/(2 s_T^2) nats), and by as much as about d l/s_T^2 for a sample. A Gaussian
-prior with the moments of the data removes it.
+standard truncation. The default log p_high, that of N(0, s_T^2), neglects the data; for data of
+mean m and covariance eigenvalues l, with y_T = m + sqrt(s_T^2 + l) z, it is too low by
+
+    |m|^2/(2 s_T^2) + sum m sqrt(1 + l/s_T^2) z/s_T + sum z^2 l/(2 s_T^2) - sum log(1 + l/s_T^2)/2
+
+nats: on average by about |m|^2/(2 s_T^2), for a sample by that give or take |m|/s_T, which is much
+more (0.25 nats at s_T = 80 for |m| = 20, ten thousand numbers of mean 0.2). A Gaussian prior with
+the moments of the data removes it.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from jaxdiff.prediction import as_partial
-from jaxdiff.sampling.adaptive import check_range, evaluations
-from jaxdiff.sampling.sample import START, check_key, check_start, sample_keys
+from jaxdiff.arrays import one_by_one
+from jaxdiff.brief import short
+from jaxdiff.denoisers import as_partial
+from jaxdiff.noise import START, sample_keys
+from jaxdiff.sampling.adaptive.outcome import check_range
+from jaxdiff.sampling.adaptive.probability_flow import evaluations
+from jaxdiff.sampling.checks import check_key, check_start
+from jaxdiff.sampling.finished import (
+    check_finished,
+    check_max_steps,
+    finite_rows,
+    pid_controller,
+)
 from jaxdiff.typing import Array, Cond, Denoiser, Key
+
+if TYPE_CHECKING:
+    import diffrax
 
 PROBES, UNIFORM = START - 1, START - 2  # in place of an evaluation's number, as START
 Distribution = Literal["rademacher", "gaussian"]
@@ -56,13 +74,17 @@ class Likelihood(NamedTuple):
     nfe: (batch,) int32 points where the network and its directional derivatives were evaluated (n,
         or d, of them at each, each about as costly as the network); None for implicit solvers.
         Under ``per_sample`` the batch costs its largest.
-    steps: (batch,) int32 attempted steps.
+    num_steps: (batch,) int32 attempted steps.
+    finished: (batch,) whether level ``high`` was reached, in numbers that are finite.
     """
+
+    __repr__ = short
 
     log_density: Array
     latent: Array
     nfe: Array | None
-    steps: Array
+    num_steps: Array
+    finished: Array
 
 
 def log_likelihood(
@@ -77,12 +99,12 @@ def log_likelihood(
     distribution: Distribution = "rademacher",
     key: Key | None = None,
     index: Array | None = None,
-    steps: int | None = None,
+    num_steps: int | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    solver: Any = None,
-    controller: Any = None,
-    adjoint: Any = None,
+    solver: "diffrax.AbstractSolver | None" = None,
+    controller: "diffrax.AbstractStepSizeController | None" = None,
+    adjoint: "diffrax.AbstractAdjoint | None" = None,
     first_step: float = 0.1,
     per_sample: bool = True,
     max_steps: int = 4096,
@@ -97,53 +119,64 @@ def log_likelihood(
         denoiser: ``D(y, level, cond)``.
         data: (batch, *shape), float32 or float64; :func:`dequantise` makes them of pixels.
         low, high: noise levels, 0 < low < high. Data are taken for states at ``low``.
-        cond: handed to the denoiser; its leaves are batch first.
+        cond: handed to the denoiser; its leaves are batch first, or one number for all.
         prior: what the data are like at level ``high``; N(0, high^2) if None. Its dimension is
             that of the flattened data.
         probes: random probes per sample; None takes the exact trace, d derivatives at once.
         distribution: of the probes.
         key, index: key of the probes, and the samples' numbers: a sample's probes depend on both
             alone.
-        steps: this many equal steps in log level, instead of error control.
+        num_steps: this many equal steps in log level, instead of error control.
         rtol, atol: tolerances on the state and, element by element, on the log density in nats.
         solver: any diffrax solver; Tsit5 by default.
         controller: a diffrax step size controller, instead of rtol and atol.
         adjoint: how diffrax differentiates; ``diffrax.DirectAdjoint()`` for forward mode.
         first_step, max_steps, throw: of the adaptive solve, as for
-            :func:`jaxdiff.sampling.adaptive.adaptive`.
+            :func:`jaxdiff.sampling.adaptive.probability_flow.adaptive`.
         per_sample: solve for every sample by itself, with its own steps: results are independent
             of the batch and stay sharded as it is.
 
     Raises:
         ValueError, TypeError: if the arguments do not fit together, before anything is compiled.
+        RuntimeError: samples that did not finish, with ``throw``.
     """
     import diffrax
 
     check_start(data, index)
     check_range(high, low)
+    check_max_steps(max_steps)
     vectors = _vectors(data, probes, distribution, key, index)
     bottom, top = (jnp.asarray(level, data.dtype) for level in (low, high))
     span = jnp.log(bottom), jnp.log(top)
     solver = diffrax.Tsit5() if solver is None else solver
-    if steps is None:
-        controller = diffrax.PIDController(rtol, atol) if controller is None else controller
+    if num_steps is None:
+        controller = (
+            pid_controller(solver, rtol=rtol, atol=atol) if controller is None else controller
+        )
         pace = {"stepsize_controller": controller, "dt0": first_step, "max_steps": max_steps}
     else:
-        pace = _equal_steps(*span, _whole("steps", steps))
+        pace = _equal_steps(*span, _whole("num_steps", num_steps))
     solve = functools.partial(
         diffrax.diffeqsolve, diffrax.ODETerm(_field), solver, *span, **pace,
-        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint, throw=throw,
+        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint, throw=False,
     )  # fmt: skip
-    run = functools.partial(_run, solve, as_partial(denoiser))
-    run = _each(run, probes is None) if per_sample else run
-    y, change, taken = run(data, cond, vectors)
+    D = as_partial(denoiser)
+    run = functools.partial(_run, solve, D)
+    if per_sample:
+        cond = one_by_one(D, data, cond, "log_likelihood", ", or per_sample=False")
+        run = _each(run, probes is None)
+    y, change, taken, done = run(data, cond, vectors)
     log_density = _log_prior(prior, y, top) + jnp.sum(change.reshape(y.shape[0], -1), axis=1)
     taken, counts = jnp.broadcast_to(taken, y.shape[:1]), evaluations(solver)
     nfe = None if counts is None else counts[0] + counts[1] * taken
-    return Likelihood(log_density, y / top, nfe, taken)
+    finished = done & finite_rows((y, log_density))
+    if throw:
+        most = pace["max_steps"]
+        log_density = check_finished(log_density, finished, taken, most, f"level {high}")
+    return Likelihood(log_density, y / top, nfe, taken, finished)
 
 
-def _field(u: Any, state: Any, args: Any) -> Any:
+def _field(u: PyTree, state: PyTree, args: PyTree) -> Any:
     """dy/du, and the rate of the log density element by element."""
     D, cond, vectors = args
     output, diagonal = jacobian_diagonal(D, state[0], jnp.exp(u), cond, vectors)
@@ -192,31 +225,36 @@ def _whole(name: str, number: int) -> int:
     return int(number)
 
 
-def _equal_steps(begin: Array, end: Array, steps: int) -> dict[str, Any]:
+def _equal_steps(begin: Array, end: Array, num_steps: int) -> dict[str, Any]:
     import diffrax
 
-    knots = jnp.linspace(begin, end, steps + 1, dtype=begin.dtype)
-    return {"stepsize_controller": diffrax.StepTo(knots), "dt0": None, "max_steps": steps}
+    knots = jnp.linspace(begin, end, num_steps + 1, dtype=begin.dtype)
+    return {"stepsize_controller": diffrax.StepTo(knots), "dt0": None, "max_steps": num_steps}
 
 
 def _run(
     solve: Callable[..., Any], D: Denoiser, data: Array, cond: Cond, vectors: Array
-) -> tuple[Array, Array, Array]:
-    """States at the end, change of log density element by element, and the number of steps."""
+) -> tuple[Array, Array, Array, Array]:
+    """States at the end, change of log density element by element, the number of steps, and whether
+    the end was reached.
+    """
+    import diffrax
+
     # 0 * data and not zeros: under vmap diffrax's checkpointed adjoint gives wrong gradients of a
     # part of the state that stays the same for all samples, as this would for a linear D
     solution = solve(y0=(data, 0.0 * data), args=(D, cond, vectors))
     y, change = (a[0] for a in solution.ys)
-    return y, change, jnp.asarray(solution.stats["num_steps"], jnp.int32)
+    num_steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
+    return y, change, num_steps, diffrax.is_successful(solution.result)
 
 
 def _each(run: Callable[..., Any], shared: bool) -> Callable[..., Any]:
     """``run`` sample by sample, each with its own steps; vectors may be shared."""
 
-    def one(data: Array, cond: Cond, vectors: Array) -> tuple[Array, Array, Array]:
+    def one(data: Array, cond: Cond, vectors: Array) -> tuple[Array, Array, Array, Array]:
         own = vectors.reshape(-1, 1, *data.shape)
-        y, change, taken = run(data[None], jax.tree.map(lambda a: a[None], cond), own)
-        return y[0], change[0], taken
+        y, change, taken, done = run(data[None], jax.tree.map(lambda a: a[None], cond), own)
+        return y[0], change[0], taken, done
 
     return jax.vmap(one, in_axes=(0, 0, None if shared else 1))
 

@@ -2,15 +2,22 @@
 results.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
-from jaxdiff.prediction import as_partial
-from jaxdiff.sampling.sample import Sampler, start_noise, trajectory
-from jaxdiff.typing import Array, Key
+from jaxdiff.arrays import check_any_rows, check_rows, take
+from jaxdiff.denoisers import as_partial
+from jaxdiff.noise import start_noise
+from jaxdiff.sampling.sample import trajectory
+from jaxdiff.sampling.sampler import Sampler
+from jaxdiff.sampling.table import Table
+from jaxdiff.typing import Array, Cond, Key
 
 Data: TypeAlias = Callable[[int], Any]
 """``data(step)``, the batch of a step."""
@@ -20,7 +27,7 @@ Spread: TypeAlias = Callable[..., Callable[[Any], Any]]
 """
 
 
-def here(f: Callable[..., Any], given: Any, **static: Any) -> Callable[[Any], Any]:
+def here(f: Callable[..., Any], given: PyTree, **static: Any) -> Callable[[Any], Any]:
     """``f(given, batch)`` as a function of the batch, on the default device."""
     return lambda batch: f(given, batch, **static)
 
@@ -31,40 +38,67 @@ def make_pairs(
     shape: tuple[int, ...],
     key: Key,
     *,
-    labels: np.ndarray | None = None,
+    labels: Cond = None,
     batch: int = 512,
     path: bool = False,
     progress: bool = True,
     spread: Spread = here,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Solve the teacher's ODE from ``count`` noises and keep both ends, the data of knowledge
     distillation and reflow.
 
-    Returns "start" (count, *shape), the states at the sampler's highest level; "image", its
-    samples; with ``path`` also "path" (count, A + 1, *shape), every accepted state; with labels
-    (count,) "label". Pair i depends on ``key`` and i alone. spread: where they are made. Raises
-    ValueError for a stochastic sampler.
+    Args:
+        teacher: a deterministic sampler.
+        count, shape: of the pairs, and of one sample.
+        key: pair i depends on it and i alone.
+        labels: the teacher's conditions, any tree of arrays with a row for every pair. Their dtypes
+            are kept.
+        batch: pairs made at once.
+        path: keep every accepted state, too.
+        progress: show a bar.
+        spread: where they are made.
+
+    Returns:
+        "start" (count, *shape), the states at the sampler's highest level; "image", its samples;
+        with ``path`` also "path" (count, A + 1, *shape); with labels "label", the first ``count``
+        rows of them.
+
+    Raises:
+        ValueError: for a stochastic sampler, fewer than one pair or pairs at once, labels with
+            fewer rows, and a denoiser that holds numbers per sample where there are several blocks.
     """
     from tqdm import tqdm
 
     if teacher.table.stochastic:
         raise ValueError("pairs need a deterministic sampler; this one draws noise")
+    if not isinstance(teacher.table, Table):
+        raise ValueError(f"pairs are made by a table, not by {teacher.table!r}")
+    if count < 1 or batch < 1:
+        raise ValueError(f"count and batch must be at least 1; got {count} and {batch}")
+    whole, batch = np.arange(count, dtype=np.int32), min(batch, count)
+    labels = jax.tree.map(lambda x: x[:count] if np.ndim(x) else x, labels)
+    check_rows(labels, count, "labels")
     given = (as_partial(teacher.denoiser), teacher.table, key)
-    run = spread(_solved, given, shape=tuple(shape), path=path)
+    constant = {"shape": tuple(shape), "path": path}
+    if count > batch:
+        solved = functools.partial(_solved, **constant)
+        check_any_rows(solved, given, take((whole, labels), slice(batch)), "make_pairs")
+    run = spread(_solved, given, **constant)
     parts: list[dict[str, Any]] = []
     with tqdm(total=count, desc="pairs", disable=not progress, leave=False) as bar:
         for first in range(0, count, batch):
             numbers = np.minimum(np.arange(first, first + batch), count - 1)
-            cond = None if labels is None else np.asarray(labels[numbers], np.int32)
-            made = run((numbers.astype(np.int32), cond))
+            made = run(take((whole, labels), numbers))
             parts.append({k: np.asarray(x) for k, x in made.items()})
             bar.update(min(batch, count - first))
     pairs = {k: np.concatenate([part[k] for part in parts])[:count] for k in parts[0]}
-    return pairs if labels is None else pairs | {"label": np.asarray(labels[:count], np.int32)}
+    return pairs if labels is None else pairs | {"label": jax.tree.map(np.asarray, labels)}
 
 
-def _solved(given: Any, batch: Any, *, shape: tuple[int, ...], path: bool) -> dict[str, Array]:
-    """The pairs of these numbers and labels."""
+def _solved(
+    given: PyTree, batch: PyTree, *, shape: tuple[int, ...], path: bool
+) -> dict[str, Array]:
+    """Return the pairs of these numbers and labels."""
     (D, table, key), (numbers, cond) = given, batch
     start = jnp.asarray(table.levels, jnp.float32)[0] * start_noise(key, numbers, shape)
     states = trajectory(D, table, start, cond).states
@@ -72,13 +106,23 @@ def _solved(given: Any, batch: Any, *, shape: tuple[int, ...], path: bool) -> di
     return ends | ({"path": jnp.moveaxis(states, 0, 1)} if path else {})
 
 
-def pair_batches(pairs: dict[str, np.ndarray], batch: int, seed: int = 0) -> Data:
-    """``data(step)`` over stored pairs: random rows, the same for the same step."""
-    count = len(pairs["image"])
+def pair_batches(
+    pairs: dict[str, Any], batch: int, seed: int = 0, *, distinct: bool = False
+) -> Data:
+    """``data(step)`` over stored pairs: random rows, the same for the same step.
 
-    def data(step: int) -> dict[str, np.ndarray]:
-        rows = np.random.default_rng([seed, step]).integers(0, count, batch)
-        return {name: values[rows] for name, values in pairs.items()}
+    distinct: no row is twice in a batch. Raises ValueError if there are then too few, and, naming
+    the array, for one with other rows than the images.
+    """
+    count = len(pairs["image"])
+    check_rows(pairs, count, "pairs")
+    if distinct and batch > count:
+        raise ValueError(f"a batch of {batch} distinct pairs cannot be drawn of {count}")
+
+    def data(step: int) -> dict[str, Any]:
+        rng = np.random.default_rng([seed, step])
+        rows = rng.permutation(count)[:batch] if distinct else rng.integers(0, count, batch)
+        return take(pairs, rows)
 
     return data
 
@@ -102,8 +146,8 @@ def pairs_like(
     batch, shape = len(first["image"]), tuple(first["image"].shape[1:])
     labels = None
     if "label" in first:
-        rows = [np.asarray(given(step)["label"]) for step in range(-(-count // batch))]
-        labels = np.concatenate(rows)[:count]
+        rows = [given(step)["label"] for step in range(-(-count // batch))]
+        labels = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *rows)
     pairs = make_pairs(
         maker, count, shape, key, labels=labels, path=states is not None, progress=progress,
         spread=spread,

@@ -26,15 +26,20 @@ sample has its own, so that no sample depends on its neighbours.
 """
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiff.prediction import as_partial, expand
-from jaxdiff.process import check
-from jaxdiff.sampling.sample import Windows, check_run, draw, first_windows, make_rows, sample_keys
+from jaxdiff.arrays import check, expand
+from jaxdiff.brief import short
+from jaxdiff.denoisers import as_partial
+from jaxdiff.noise import draw, sample_keys
+from jaxdiff.sampling.checks import check_run
+from jaxdiff.sampling.finished import finite_rows
+from jaxdiff.sampling.run import Windows, evaluate, first_windows, make_rows
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -45,11 +50,15 @@ class Picard(NamedTuple):
     states: (batch, *shape), as :func:`jaxdiff.sampling.sample.sample` returns.
     rounds: (batch,) int32, calls of the denoiser one after another; the batch takes the largest.
     nfe: (batch,) int32, evaluations made in all; at least the table's.
+    finished: (batch,) whether the states are finite. The iteration itself always ends.
     """
+
+    __repr__ = short
 
     states: Array
     rounds: Array
     nfe: Array
+    finished: Array
 
 
 class _Recurrence(NamedTuple):
@@ -72,6 +81,18 @@ class _At(NamedTuple):
     windows: Windows
 
 
+class _Window(NamedTuple):
+    """A sample's window: where it stands, the guesses of its states, the number of its first
+    evaluation, and how many rounds and evaluations were made.
+    """
+
+    at: _At
+    guesses: Array
+    first: Array
+    rounds: Array
+    nfe: Array
+
+
 def picard(
     denoiser: Denoiser,
     table: Table,
@@ -89,9 +110,9 @@ def picard(
 
     Args:
         denoiser, table, start, cond, key, index, noise: as for
-            :func:`jaxdiff.sampling.sample.sample`; the leaves of ``cond`` are batch first. Any
-            table does, deterministic or stochastic.
-        window: evaluations made at once; each call of the denoiser gets batch * window states.
+            :func:`jaxdiff.sampling.sample.sample`. Any table does, deterministic or stochastic.
+        window: evaluations made at once, by ``jax.vmap`` over the window: each call computes
+            batch * window states, and the denoiser sees the batch as it is, its levels (batch,).
         tolerance: a state is final when its root mean square change in a round is at most this
             times the standard deviation of DDPM's noise at that step, r sqrt(1 - (r/s)^2) for a
             step from level s to r. 0 gives the sequential result to rounding.
@@ -102,7 +123,7 @@ def picard(
         ValueError, TypeError: as ``sample``; for a padded table, a window below 1 or a negative
             tolerance or data_std.
     """
-    noise = check_run(table, start, key, index, noise)
+    noise = check_run(denoiser, table, start, key, index, noise, cond)
     if table.count is not None:
         raise ValueError("a padded table cannot be run in parallel: use the table it was made from")
     if table.targets is not None:
@@ -136,15 +157,34 @@ def _run(
     weights = Windows(*(jnp.asarray(a, dtype) for a in (t.states, t.denoised, t.noises)))
     table = _Recurrence(weights, nodes, gains, bounds)
 
-    def one(y: Array, c: Cond, key: Key | None, recorded: Array | None) -> Picard:
+    def of(y: Array, key: Key | None, recorded: Array | None) -> _Sample:
         def noises(n: Array) -> list[Array]:
             if recorded is not None:
                 return list(recorded[n])
             return [draw(key[None], n, q, y.shape, dtype)[0] for q in range(t.slots)]  # type: ignore[index]
 
-        return _solve(denoiser, table, y, c, noises, width)
+        return _Sample(table, noises, width)
 
-    return jax.vmap(one, in_axes=(0, 0, 0, 2))(start, cond, keys, noise)
+    def begin(y: Array, key: Key | None, recorded: Array | None) -> _Window:
+        return of(y, key, recorded).begin(y)
+
+    def advance(
+        window: _Window, outputs: Array, key: Key | None, recorded: Array | None
+    ) -> _Window:
+        return of(window.at.state, key, recorded).advance(window, outputs)
+
+    def turn(windows: _Window) -> _Window:
+        # the batch as it was given, so that what the denoiser knows of its samples stays in order
+        denoise = jax.vmap(lambda y, s: evaluate(denoiser, y, s, None, cond), (1, 1), 1)
+        outputs = denoise(windows.guesses, nodes[_ahead(windows.first, width, nodes)])
+        return jax.vmap(advance, in_axes=(0, 0, 0, 2))(windows, outputs, keys, noise)
+
+    last = lax.while_loop(
+        lambda windows: jnp.any(windows.first < nodes.shape[0]),
+        turn,
+        jax.vmap(begin, in_axes=(0, 0, 2))(start, keys, noise),
+    )
+    return Picard(last.at.state, last.rounds, last.nfe, finite_rows(last.at.state))
 
 
 def _noise_variances(nodes: Array) -> Array:
@@ -155,50 +195,61 @@ def _noise_variances(nodes: Array) -> Array:
     return nodes**2 * (1.0 - (nodes / above) ** 2)
 
 
-def _solve(
-    denoiser: Denoiser, table: _Recurrence, start: Array, cond: Cond, noises: Any, width: int
-) -> Picard:
-    """Slide one sample's window over the table."""
-    number = table.nodes.shape[0]
-    ahead = jnp.arange(width, dtype=jnp.int32)
-    conds = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (width, *a.shape)), cond)
+def _ahead(first: Array, width: int, nodes: Array) -> Array:
+    """Numbers of the evaluations in windows that begin at ``first`` (...), (..., width)."""
+    numbers = first[..., None] + jnp.arange(width, dtype=jnp.int32).reshape(
+        (1,) * first.ndim + (width,)
+    )
+    return jnp.minimum(numbers, nodes.shape[0] - 1)
 
-    def rows(n: Array, windows: Windows) -> _At:
-        n = jnp.minimum(n, number)  # past the end: repeated, and never used
-        windows, made = make_rows(windows, jax.tree.map(lambda w: w[n], table.weights), noises(n))
-        return _At(made[-1], windows)
 
-    def unroll(at: _At, first: Array, rests: Array, length: int) -> _At:
-        """Run the recurrence from evaluation ``first`` with R, the last of which is repeated."""
+class _Sample(NamedTuple):
+    """One sample's window, moved over the table; ``noises(n)`` are those before evaluation n."""
 
-        def step(at: _At, j: Array) -> tuple[_At, _At]:
-            gain = table.gains[jnp.minimum(first + j, number - 1)]
-            output = rests[jnp.minimum(j, rests.shape[0] - 1)] + gain * at.state
-            kept = (output, *at.windows.denoised)[: table.weights.denoised.shape[2]]
-            at = rows(first + j + 1, at.windows._replace(denoised=kept))
-            return at, at
+    table: _Recurrence
+    noises: Callable[[Array], list[Array]]
+    width: int
 
-        return lax.scan(step, at, jnp.arange(length, dtype=jnp.int32))[1]
+    def begin(self, start: Array) -> _Window:
+        """Return the window at the first evaluation, its later states guessed with R = 0."""
+        zero = jnp.zeros((), jnp.int32)
+        at = self.rows(zero, first_windows(self.table.weights, start))
+        guesses = self.unroll(at, zero, jnp.zeros_like(start)[None], self.width - 1).state
+        return _Window(at, jnp.concatenate([at.state[None], guesses]), zero, zero, zero)
 
-    def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        at, guesses, first, rounds, nfe = carry
-        here = jnp.minimum(first + ahead, number - 1)
-        outputs = denoiser(guesses, table.nodes[here], conds).astype(start.dtype)
-        new = unroll(
-            at, first, outputs - expand(table.gains[here], guesses) * guesses, 2 * width - 1
-        )
-        change = (new.state[: width - 1] - guesses[1:]).reshape(width - 1, start.size)
+    def advance(self, window: _Window, outputs: Array) -> _Window:
+        """One round, ``outputs`` being those at the guesses; nothing once the end is reached."""
+        table, width, number = self.table, self.width, self.table.nodes.shape[0]
+        at, guesses, first, rounds, nfe = window
+        here = _ahead(first, width, table.nodes)
+        rests = outputs - expand(table.gains[here], guesses) * guesses
+        new = self.unroll(at, first, rests, 2 * width - 1)
+        change = (new.state[: width - 1] - guesses[1:]).reshape(width - 1, at.state.size)
         final = jnp.mean(change**2, axis=1) <= table.bounds[here[1:]]
         count = 1 + jnp.sum(jnp.cumprod(final.astype(jnp.int32)), dtype=jnp.int32)
         count = jnp.minimum(count, number - first)
         guesses = lax.dynamic_slice_in_dim(new.state, count - 1, width)
         at = jax.tree.map(lambda a: a[count - 1], new)
         nfe = nfe + jnp.minimum(number - first, width).astype(jnp.int32)
-        return at, guesses, first + count, rounds + 1, nfe
+        moved = _Window(at, guesses, first + count, rounds + 1, nfe)
+        return jax.tree.map(lambda a, b: jnp.where(first < number, a, b), moved, window)
 
-    zero = jnp.zeros((), jnp.int32)
-    at = rows(zero, first_windows(table.weights, start))
-    guesses = unroll(at, zero, jnp.zeros_like(start)[None], width - 1).state
-    carry = (at, jnp.concatenate([at.state[None], guesses]), zero, zero, zero)
-    at, _, _, rounds, nfe = lax.while_loop(lambda c: c[2] < number, advance, carry)
-    return Picard(at.state, rounds, nfe)
+    def rows(self, n: Array, windows: Windows) -> _At:
+        """Return the state of evaluation ``n``."""
+        n = jnp.minimum(n, self.table.nodes.shape[0])  # past the end: repeated, and never used
+        weights = jax.tree.map(lambda w: w[n], self.table.weights)
+        windows, made = make_rows(windows, weights, self.noises(n))
+        return _At(made[-1], windows)
+
+    def unroll(self, at: _At, first: Array, rests: Array, length: int) -> _At:
+        """Run the recurrence from evaluation ``first`` with R, the last of which is repeated."""
+        table, number = self.table, self.table.nodes.shape[0]
+
+        def step(at: _At, j: Array) -> tuple[_At, _At]:
+            gain = table.gains[jnp.minimum(first + j, number - 1)]
+            output = rests[jnp.minimum(j, rests.shape[0] - 1)] + gain * at.state
+            kept = (output, *at.windows.denoised)[: table.weights.denoised.shape[2]]
+            at = self.rows(first + j + 1, at.windows._replace(denoised=kept))
+            return at, at
+
+        return lax.scan(step, at, jnp.arange(length, dtype=jnp.int32))[1]

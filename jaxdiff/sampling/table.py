@@ -39,7 +39,7 @@ FORMAT = "jaxdiff-table-1"
 
 
 class Label:
-    """What a table is called, its solver's options, and what it was made for. All labels compare
+    """A table's name, its solver's options, and its metadata. All labels compare
     equal, so that naming a table never compiles a program anew.
     """
 
@@ -47,9 +47,9 @@ class Label:
         self,
         name: str = "",
         options: dict[str, Any] | None = None,
-        about: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
-        self.name, self.options, self.about = name, options or {}, about or {}
+        self.name, self.options, self.metadata = name, options or {}, metadata or {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Label)
@@ -77,8 +77,10 @@ class Table:
         sampler.
     count: number of evaluations actually made, for a padded table (see :func:`pad`); None if all
         are.
-    accepted: which rows, counted through all evaluations, are accepted states.
-    draws: which noise slots, counted through all evaluations, the solver asked for, in its order.
+    accepted: which rows, counted through all evaluations, are accepted states: where each is made,
+        not where it is repeated.
+    draws: noise slots, counted through all evaluations, in the order in which the solver draws
+        them.
     slots: noise slots per evaluation.
     targets: (N,) levels that a map between two levels jumps to in each evaluation, for the solvers
         that call ``D(y, s, target)``; None for all others.
@@ -103,22 +105,24 @@ class Table:
 
     @property
     def stochastic(self) -> bool:
-        """Whether running the table needs noise."""
+        """Return whether running the table needs noise."""
         return self.slots > 0
 
     @property
     def name(self) -> str:
-        """The solver's name."""
+        """Return the solver's name."""
         return self.label.name
 
     @property
-    def about(self) -> dict[str, Any]:
-        """Where a tuned table comes from: its model, objective, scores; empty for a solver's."""
-        return self.label.about
+    def metadata(self) -> dict[str, Any]:
+        """Return where a tuned table comes from: its model, objective, scores; empty for a
+        solver's.
+        """
+        return self.label.metadata
 
-    def described(self, **about: Any) -> "Table":
-        """The same table with more said about it, plain values that its file will hold."""
-        label = Label(self.name, self.label.options, self.about | about)
+    def with_metadata(self, **metadata: Any) -> "Table":
+        """Return the same table with more metadata, plain values that its file will hold."""
+        label = Label(self.name, self.label.options, self.metadata | metadata)
         return dataclasses.replace(self, label=label)
 
     def __repr__(self) -> str:
@@ -137,7 +141,7 @@ class Table:
         shapes = {k: list(getattr(self, k).shape) for k in names}
         text = {"format": FORMAT, "name": self.name, "options": self.label.options, "nfe": self.nfe}
         text |= {"accepted": list(self.accepted), "draws": list(self.draws), "slots": self.slots}
-        text |= {"about": self.about} if self.about else {}
+        text |= {"metadata": self.metadata} if self.metadata else {}
         return text | {"shapes": shapes} | numbers
 
     def save(self, path: str | pathlib.Path) -> None:
@@ -168,7 +172,7 @@ def table_of_dict(text: Any, where: str = "this") -> Table:
     names = (*_NUMBERS, "targets") if "targets" in text else _NUMBERS
     try:
         numbers: dict[str, Any] = {k: real_array(text[k]) for k in names}
-        label = _label(text["name"], text["options"], text.get("about", {}))
+        label = label_of(text["name"], text["options"], text.get("metadata", {}))
         rows: dict[str, Any] = {k: _places(text[k]) for k in ("accepted", "draws")}
         made = Table(**numbers, **rows, slots=_whole(text["slots"]), label=label)
         stated = {k: tuple(text["shapes"][k]) for k in names}, _whole(text["nfe"])
@@ -195,11 +199,12 @@ def _places(values: Any) -> tuple[int, ...]:
     return tuple(map(_whole, values))
 
 
-def _label(name: Any, options: Any, about: Any) -> Label:
-    if not (isinstance(name, str) and isinstance(options, dict) and isinstance(about, dict)):
-        raise TypeError("'name' should be a word, 'options' and 'about' should be objects")
-    json.dumps([options, about], allow_nan=False)  # what could not be saved again
-    return Label(name, options, about)
+def label_of(name: Any, options: Any, metadata: Any) -> Label:
+    """Return a label from a file. TypeError or ValueError for another content."""
+    if not (isinstance(name, str) and isinstance(options, dict) and isinstance(metadata, dict)):
+        raise TypeError("'name' should be a word, 'options' and 'metadata' should be objects")
+    json.dumps([options, metadata], allow_nan=False)  # what could not be saved again
+    return Label(name, options, metadata)
 
 
 def _check_table(t: Table, where: str) -> None:
@@ -231,7 +236,8 @@ def pad(tables: Sequence[Table]) -> list[Table]:
     """Bring tables to common shapes, so that a few compiled programs run them all (forward only, no
     gradient).
 
-    Arrays are filled up with zeros and ``count`` tells how many evaluations are real. Tables that
+    Arrays are filled up with zeros and ``count`` is the number of evaluations that are real. Tables
+    that
     differ in rows per evaluation or in noise slots keep different shapes: a sweep compiles one
         program per such pair, three or four in all.
     """

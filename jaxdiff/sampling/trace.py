@@ -24,6 +24,7 @@ class Vector:
 
     __array_ufunc__ = None  # NumPy scalars hand multiplication over to us
     __slots__ = ("terms",)
+    terms: dict[int, Scalar]
 
     def __init__(self, terms: dict[int, Scalar]) -> None:
         self.terms = terms
@@ -57,21 +58,21 @@ class Vector:
         return self * (1.0 / scale)
 
     def is_basis(self) -> int | None:
-        """The basis vector that this is, if it is one."""
+        """Return the basis vector that this is, if it is one."""
         (number, weight), *rest = self.terms.items() or [(None, 0.0)]
         return number if not rest and not is_traced(weight) and weight == 1.0 else None
 
 
 @dataclasses.dataclass
 class _Segment:
-    """What happens up to one evaluation: noises drawn, states made, and the level of the
+    """Events up to one evaluation: noises drawn, states made, and the level of the
     evaluation.
     """
 
     noises: list[int]
     rows: list[tuple[int, dict[int, Scalar]]]
-    level: Scalar = None
-    target: Scalar = None
+    level: Scalar | None = None
+    target: Scalar | None = None
 
 
 class _Tape:
@@ -80,6 +81,7 @@ class _Tape:
     def __init__(self, first: Callable | None) -> None:
         self.first, self.size = first, 1
         self.states, self.accepted = {0}, []
+        self.evaluated: set[int] = set()
         self.denoised: list[int] = []
         self.segments = [_Segment([], [])]
 
@@ -87,28 +89,29 @@ class _Tape:
         self.size += 1
         return self.size - 1
 
-    def settle(self, y: Vector, newest: bool) -> int:
+    def settle(self, y: Vector, newest: bool, copy: bool = False) -> int:
         """Make ``y`` a basis vector: a state that is evaluated or accepted. Its holder sees the
         change.
         """
         segment, number = self.segments[-1], y.is_basis()
-        known = number in self.states and number != 0
-        if not known or (newest and self.latest() != number):
-            number = self.new()
-            segment.rows.append((number, y.terms))
-            self.states.add(number)
-            y.terms = {number: 1.0}
-        return number  # type: ignore[return-value]
+        known = number if number in self.states and number != 0 else None
+        if known is not None and not copy and not (newest and self.latest() != known):
+            return known
+        made = self.new()
+        segment.rows.append((made, y.terms))
+        self.states.add(made)
+        y.terms = {made: 1.0}
+        return made
 
     def latest(self) -> int:
         return next((segment.rows[-1][0] for segment in reversed(self.segments) if segment.rows), 0)
 
-    def evaluate(self, y: Vector, level: Scalar, target: Scalar = None) -> Vector:
+    def evaluate(self, y: Vector, level: Scalar, target: Scalar | None = None) -> Vector:
         if self.first is not None:
             first, self.first = self.first, None
             return first(y, level)
         if y.is_basis() != 0 or self.latest() != 0:
-            self.settle(y, newest=True)
+            self.evaluated.add(self.settle(y, newest=True))
         self.segments[-1].level, self.segments[-1].target = level, target
         self.segments.append(_Segment([], []))
         self.denoised.append(self.new())
@@ -120,7 +123,9 @@ class _Tape:
         return Vector({number: 1.0})
 
     def accept(self, y: Vector) -> None:
-        self.accepted.append(self.settle(y, newest=False))
+        number = y.is_basis()  # a copy: what was made of the state does not see its correction
+        copy = number in self.evaluated or number in self.accepted
+        self.accepted.append(self.settle(y, newest=False, copy=copy))
 
 
 def table(
@@ -143,7 +148,7 @@ def table(
             sequence: ``table(solver, [*levels, 0.0])``.
         first: an analytic first step: ``first(y, level)`` answers the first call of D in closed
             form (linear in y) and costs no evaluation;
-            :func:`jaxdiff.solvers.singlestep.unit_first` is the usual one.
+            :func:`jaxdiff.solvers.steps.unit_first` takes the data for N(0, I).
         denoise: return D at the last level, which must not be 0, instead of the state there: one
             more evaluation, and one more accepted state at level 0.
         name: what to call the table; the solver's own name by default.
@@ -151,9 +156,14 @@ def table(
 
     Raises:
         ValueError: levels that do not strictly decrease, are negative or not finite.
-        TypeError: an option that the solver does not have, or a solver that is not linear in its
-            states.
+        TypeError: an option that the solver does not have, or a solver that is no function or not
+            linear in its states.
+
+    >>> from jaxdiff import grids, solvers
+    >>> table(solvers.heun, grids.karras(4)).nfe  # the step to level 0 is one evaluation
+    7
     """
+    check_solver(solver)
     knots = check_levels(levels)
     if denoise and is_zero(knots[-1]):
         raise ValueError("a grid that ends in 0 returns the denoised output already")
@@ -172,12 +182,12 @@ def table(
         knots = [*knots, 0.0]
     final = Vector({tape.accepted[-1]: 1.0})
     tape.accepted[-1] = tape.settle(final, newest=True)
-    described = {k: _plain(v) for k, v in options.items()}
+    recorded = {k: _plain(v) for k, v in options.items()}
     if first is not None:
-        described["first"] = getattr(first, "__name__", str(first))
+        recorded["first"] = getattr(first, "__name__", str(first))
     if denoise:
-        described["denoise"] = True
-    return _assemble(tape, knots, Label(name or solver_name(solver), described))
+        recorded["denoise"] = True
+    return _assemble(tape, knots, Label(name or solver_name(solver), recorded))
 
 
 def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
@@ -192,7 +202,7 @@ def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
         z: n * slots + q for n, segment in enumerate(segments) for q, z in enumerate(segment.noises)
     }
     denoised = {d: n for n, d in enumerate(tape.denoised)}
-    newest = 0
+    newest, first = 0, {}
     for n, segment in enumerate(segments):
         padding = [(newest, {newest: 1.0})] * (
             rows - len(segment.rows)
@@ -207,29 +217,31 @@ def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
                 else:
                     lags[2][(n + 1) * slots - 1 - drawn[i]] = weight
             place[number] = n * rows + m
+            first.setdefault(number, place[number])
             lines.append(lags)
             newest = number
     shape = (len(segments), rows)
     return Table(
         levels=_array(knots, (len(knots),)),
-        nodes=_array([segment.level for segment in segments[:-1]], (len(segments) - 1,)),
+        nodes=_array([s.level for s in segments if s.level is not None], (len(segments) - 1,)),
         targets=_targets([segment.target for segment in segments[:-1]], label.name),
         states=_weights([line[0] for line in lines], shape),
         denoised=_weights([line[1] for line in lines], shape),
         noises=_weights([line[2] for line in lines], shape),
-        accepted=tuple(place[i] for i in tape.accepted),
+        accepted=tuple(first[i] for i in tape.accepted),
         draws=tuple(drawn.values()),
         slots=slots,
         label=label,
     )
 
 
-def _targets(targets: list[Scalar], name: str) -> Array | np.ndarray | None:
+def _targets(targets: list[Scalar | None], name: str) -> Array | np.ndarray | None:
     if all(r is None for r in targets):
         return None
-    if any(r is None for r in targets):
+    known = [r for r in targets if r is not None]
+    if len(known) != len(targets):
         raise TypeError(f"{name} gives some evaluations a target and some none")
-    return _array(targets, (len(targets),))
+    return _array(known, (len(known),))
 
 
 def _weights(lines: list[dict[int, Scalar]], shape: tuple[int, int]) -> Array | np.ndarray:
@@ -246,8 +258,22 @@ def _array(numbers: list[Scalar], shape: tuple[int, ...]) -> Array | np.ndarray:
     return jnp.stack([jnp.asarray(x, traced[0].dtype) for x in numbers]).reshape(shape)
 
 
+def check_solver(solver: Solver) -> None:
+    """Raise TypeError for what is no solver: a name, a table, or anything else but a function."""
+    if callable(solver):
+        return
+    if isinstance(solver, str):
+        raise TypeError(
+            f"a solver is a function, not its name: give jaxdiff.solvers.{solver}, not {solver!r}"
+        )
+    raise TypeError(
+        f"a solver is a function solver(D, y, levels, **options), such as those of "
+        f"jaxdiff.solvers; this is {type(solver).__name__}"
+    )
+
+
 def check_options(solver: Solver, options: dict[str, Any]) -> bool:
-    """Whether the solver takes noise; complain about options it does not have."""
+    """Return whether the solver takes noise. Raises TypeError for options that it does not have."""
     known = inspect.signature(solver).parameters
     free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     own = [k for k in known if k not in ("D", "y", "levels", "noise")]
@@ -261,7 +287,7 @@ def check_options(solver: Solver, options: dict[str, Any]) -> bool:
 
 
 def _plain(option: Any) -> Any:
-    """An option as a file of the table can tell it: a number, a text, or lists of these."""
+    """Return an option as a file of the table can hold it: a number, a text, or lists of these."""
     if isinstance(option, (list, tuple, np.ndarray)):
         return [_plain(v) for v in option]
     if option is None or isinstance(option, (bool, int, str)):
@@ -272,7 +298,7 @@ def _plain(option: Any) -> Any:
 
 
 def solver_name(solver: Solver) -> str:
-    """What to call a solver."""
+    """Return what to call a solver."""
     return getattr(solver, "__name__", None) or getattr(
         getattr(solver, "func", None), "__name__", "solver"
     )

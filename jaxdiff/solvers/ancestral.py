@@ -1,16 +1,15 @@
 """Ancestral sampling: a deterministic step to a lower level than wanted, then noise up to it.
 
-Stochastic generators take one more argument than deterministic ones: ``noise``, a function whose
-every call gives a new standard normal vector. Each documents how many it draws, and in which order.
+As in k-diffusion, with the steps of DPM-Solver-2 and DPM-Solver++ 2S. Stochastic generators take
+one more argument than deterministic ones: ``noise``, a function whose every call gives a new
+standard normal vector. Each documents how many it draws, and in which order.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import jax.numpy as jnp
-
 from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_zero, sqrt
-from jaxdiff.solvers.singlestep import dpm2_step
+from jaxdiff.solvers.steps import dpm2_step
 
 
 def ancestral_levels(s: Scalar, r: Scalar, eta: Scalar) -> tuple[Scalar, Scalar]:
@@ -26,58 +25,10 @@ def ancestral_levels(s: Scalar, r: Scalar, eta: Scalar) -> tuple[Scalar, Scalar]
     return (r / s) * sqrt((1.0 - eta * eta) * s * s + eta * eta * r * r), up
 
 
-def ddim(
-    D: D,
-    y: State,
-    levels: Sequence[Scalar],
-    noise: Noise,
-    eta: float = 1.0,
-    inflate: float = 1.0,
-    clip: float | None = None,
-) -> Iterator[State]:
-    """DDIM with noise eta (arXiv 2010.02502, eq. 12 and 16); eta 1 is DDPM's small variance, eta 0
-    is Euler.
-
-    In this frame it is the Euler ancestral sampler. One draw per step that adds noise: all but one
-    to level 0, and none for eta 0.
-
-    Args:
-        eta: 0 to 1. inflate: factor of the noise.
-        clip: clip D to [-clip, clip] but keep the eps of the unclipped D, as published code does
-            for images, so that the two no longer add up to the state. Not linear: run it by
-            :func:`jaxdiff.sampling.direct.direct`. To clip D altogether see
-            :mod:`jaxdiff.conditioning.threshold`.
-    """
+def check_eta(solver: str, eta: float) -> None:
+    """Raise ValueError for an amount of noise outside [0, 1]."""
     if not 0 <= eta <= 1:
-        raise ValueError(f"ddim needs 0 <= eta <= 1, not {eta}")
-    for s, r in pairwise(levels):
-        down, up = ancestral_levels(s, r, eta)
-        output = D(y, s)
-        eps = (y - output) / s
-        y = y + (down - s) * eps if clip is None else jnp.clip(output, -clip, clip) + down * eps
-        if not is_zero(up):
-            y = y + inflate * up * noise()
-        yield y
-
-
-def ddpm(
-    D: D, y: State, levels: Sequence[Scalar], noise: Noise, variance: str = "small"
-) -> Iterator[State]:
-    """DDPM ancestral sampling (arXiv 2006.11239): the posterior q(y_r | y_s, x0 = D).
-
-    Its mean is (r/s)^2 y + (1 - (r/s)^2) D, its variance the posterior's own, r^2 (s^2 - r^2)/s^2
-    ("small"), or that of q(x_s | x_r) in the variance-preserving frame, which is (s^2 - r^2)
-    (1 + r^2)/(1 + s^2) in this one ("large"). One draw per step that does not end at level 0.
-    """
-    if variance not in ("small", "large"):
-        raise ValueError(f"ddpm has variances 'small' and 'large', not {variance!r}")
-    for s, r in pairwise(levels):
-        keep = (r / s) * (r / s)
-        y = keep * y + (1.0 - keep) * D(y, s)
-        if not is_zero(r):
-            width = r / s if variance == "small" else sqrt((1.0 + r * r) / (1.0 + s * s))
-            y = y + (width * sqrt((s - r) * (s + r))) * noise()
-        yield y
+        raise ValueError(f"{solver} needs 0 <= eta <= 1, not {eta}")
 
 
 def dpm2_ancestral(

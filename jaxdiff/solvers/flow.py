@@ -9,7 +9,7 @@ this library, s = tau/(1 - tau) and y = x/(1 - tau) = (1 + s) x, so that
     x_r = x + (tau_r - tau) u     <=>     y_r = ((1 + r) y + (r - s) u)/(1 + s).
 
 With u = eps - D that step gives y_r = D + r eps: flow-matching Euler is
-:func:`jaxdiff.solvers.singlestep.euler`, as DDIM is. Methods of higher order differ, because a
+:func:`jaxdiff.solvers.euler.euler`, as DDIM is. Methods of higher order differ, because a
 polynomial in tau is none in s, and are here. All other solvers run flow models too: only the grid
 (:func:`jaxdiff.grids.flow`) and the denoiser know about tau.
 
@@ -18,25 +18,26 @@ times the noise, where D is the mean of the data up to 1/s. 1e3 does in float32 
 thousandth of the noise), 1e8 is tau = 1 for all purposes in float64. A step to level 0 is
 y = D(y, s).
 
-Generators as in :mod:`jaxdiff.solvers.singlestep`.
+Generators as in :mod:`jaxdiff.solvers`.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from jaxdiff.solvers.orders import check_order
 from jaxdiff.solvers.quadrature import lagrange_integrals
 from jaxdiff.solvers.scalar import D, Scalar, State, is_zero, weighted
-from jaxdiff.solvers.singlestep import euler_step
+from jaxdiff.solvers.steps import euler_step
 
 
 def flow_prediction(D: D, y: State, s: Scalar) -> State:
-    """The flow u = eps - x0 = dx/dtau at a state."""
+    """Return the flow u = eps - x0 = dx/dtau at a state."""
     output = D(y, s)
     return (y - output) / s - output
 
 
 def flow_step(y: State, s: Scalar, r: Scalar, u: State) -> State:
-    """A straight step in tau, from level s to r with slope u."""
+    """Return a straight step in tau, from level s to r with slope u."""
     return (1.0 / (1.0 + s)) * ((1.0 + r) * y + (r - s) * u)
 
 
@@ -53,7 +54,8 @@ def flow_heun(D: D, y: State, levels: Sequence[Scalar]) -> Iterator[State]:
 
 
 def flow_midpoint(D: D, y: State, levels: Sequence[Scalar]) -> Iterator[State]:
-    """The midpoint method in tau, order 2 (3 on Gaussian data, whose paths are hyperbolas in tau).
+    """The midpoint method in tau, order 2 (3 on Gaussian data, whose paths are hyperbolas in
+    tau).
 
     Two evaluations per step, one in a step to level 0.
     """
@@ -73,8 +75,7 @@ def flow_lms(D: D, y: State, levels: Sequence[Scalar], order: int = 2) -> Iterat
 
     One evaluation per step. ``order`` past evaluations; a step to level 0 uses the last one only.
     """
-    if order < 1:
-        raise ValueError(f"flow_lms has orders 1, 2, ..., not {order}")
+    check_order("flow_lms", order, None)
     history: list[tuple[Scalar, State]] = []
     for s, r in pairwise(levels):
         history = [(s, flow_prediction(D, y, s)), *history][:order]
@@ -89,7 +90,7 @@ def flow_lms(D: D, y: State, levels: Sequence[Scalar], order: int = 2) -> Iterat
 
 
 def flow_time(level: Scalar, origin: Scalar = 0.0) -> Scalar:
-    """The time tau of a level in a rectified flow, counted from that of another level without
-    cancellation.
+    """Return the time tau of a level in a rectified flow, counted from that of another level
+    without cancellation.
     """
     return (level - origin) / ((1.0 + level) * (1.0 + origin))

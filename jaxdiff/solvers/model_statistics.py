@@ -6,7 +6,7 @@ DPM-Solver-v3, each an array of a sample's shape at each of many levels, are
     l = 1 - E[diag dD/dy],                          f = (1 - l) y - D,
     (s, b) = argmin E[(df/dlambda - s f - b)^2]     along the flow, for every number,
 
-over noisy data y. So l is what makes f depend least on y, and s f + b tells how it changes:
+over noisy data y. So l is what makes f depend least on y, and s f + b is how it changes:
 
     s = Cov(df/dlambda, f)/Var(f),    b = E[df/dlambda] - s E[f],
     df/dlambda = -l' y + (1 - l)(D - y) - dD/dlambda,
@@ -30,7 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdiff.prediction import as_partial
+from jaxdiff.brief import short
+from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 _ROUNDING = 1e-8  # of f's terms' mean squares: a variance of f below it is rounding, or noise in l
@@ -44,6 +45,8 @@ class Statistics(NamedTuple):
     l, s, b: (count, *shape).
     """
 
+    __repr__ = short
+
     levels: np.ndarray
     l: np.ndarray  # noqa: E741
     s: np.ndarray
@@ -53,7 +56,7 @@ class Statistics(NamedTuple):
 def gaussian_statistics(
     mean: ArrayLike, variances: ArrayLike, levels: Sequence[float] | np.ndarray
 ) -> Statistics:
-    """The statistics of N(mean, variances), arrays of a sample's shape, in closed form.
+    """Return the statistics of N(mean, variances), arrays of a sample's shape, in closed form.
 
     Of the data's own means and variances they cost nothing; they miss how the numbers depend on
     each other.
@@ -170,7 +173,7 @@ def _moments(
 
 
 def check_grid(levels: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The levels of statistics, in float64."""
+    """Return the levels of statistics, in float64."""
     knots = np.asarray(levels, np.float64)
     if knots.ndim != 1 or len(knots) < 4 or not (knots > 0).all():
         raise ValueError(f"statistics need at least four positive levels; got {levels}")
@@ -178,3 +181,38 @@ def check_grid(levels: Sequence[float] | np.ndarray) -> np.ndarray:
     if not (steps > 0).all() or np.ptp(steps) > 1e-4 * steps.mean():
         raise ValueError("the levels of statistics must decrease, evenly spaced in log level")
     return knots
+
+
+def unit_moment(level: float) -> float:
+    """E|eps_hat|^2/d for N(0, I) data, in closed form."""
+    return level * level / (1.0 + level * level)
+
+
+def second_moments(
+    denoiser: Denoiser,
+    data: Array,
+    levels: Sequence[float] | np.ndarray,
+    key: Key,
+    cond: Cond = None,
+) -> tuple[float, ...]:
+    """E|eps_hat|^2/d at every level but the last, by Monte Carlo: one noise per item and level.
+
+    Args:
+        denoiser: ``D(y, level, cond)``.
+        data: (n, *shape) clean data, evaluated as one batch; average the results of several.
+        levels: the grid that :func:`jaxdiff.solvers.analytic_dpm` is to run on.
+        key: typed key.
+        cond: handed to the denoiser, for all of ``data``.
+    """
+    D = as_partial(denoiser)
+    starts = [jnp.asarray(s, data.dtype) for s in levels[:-1]]
+    return tuple(
+        float(_second_moment(D, data, s, jax.random.fold_in(key, i), cond))
+        for i, s in enumerate(starts)
+    )
+
+
+@jax.jit
+def _second_moment(D: Denoiser, data: Array, level: Array, key: Key, cond: Cond) -> Array:
+    y = data + level * jax.random.normal(key, data.shape, data.dtype)
+    return jnp.mean(((y - D(y, level, cond)) / level) ** 2)

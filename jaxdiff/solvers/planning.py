@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdiff.solvers.exponential import check_order
+from jaxdiff.solvers.orders import check_order
 from jaxdiff.solvers.scalar import Scalar, check_levels, is_zero, log
 from jaxdiff.typing import Array
 
@@ -33,7 +33,7 @@ def plan_orders(evaluations: int, order: int = 3) -> list[int]:
     Order 3: as many 3s as leave a remainder of 1 or 2 and that remainder, or 2 and 1 where it
     would be 0. Order 2: 2s, and a 1 if the number is odd.
     """
-    check_order("dpm_solver", order, "noise")
+    check_order("dpm_solver", order)
     if evaluations != int(evaluations) or evaluations < 1:
         raise ValueError(f"a plan spends a whole number of evaluations, not {evaluations}")
     whole, rest = divmod(int(evaluations), order)

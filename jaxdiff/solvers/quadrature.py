@@ -4,7 +4,7 @@ The phi functions of exponential integrators,
 
     phi_k(z) = int_0^1 exp((1 - theta) z) theta^(k-1) / (k-1)! dtheta,    phi_1(z) = (e^z - 1)/z,
 
-are evaluated by it: the usual recursion phi_{k+1} = (phi_k - 1/k!)/z cancels for small z, and its
+are evaluated by it: the recursion phi_{k+1} = (phi_k - 1/k!)/z cancels for small z, and its
 gradient more so. For such integrands 32 points are exact to rounding over ten e-folds of the level.
 Traced, the points are one vector: a few operations in the compiled program, not a few hundred.
 """
@@ -37,8 +37,8 @@ def gauss(points: int) -> Rule:
 def integral(
     function: Callable[[Scalar], Scalar], start: Scalar, end: Scalar, rule: Rule | None = None
 ) -> Scalar:
-    """The integral of ``function``, which is given numbers on the host and vectors when traced; by
-    Gauss quadrature with 32 points unless another rule is given.
+    """Return the integral of ``function``, which is given numbers on the host and vectors when
+    traced; by Gauss quadrature with 32 points unless another rule is given.
     """
     rule = gauss(32) if rule is None else rule
     half, middle = (end - start) / 2, (end + start) / 2
@@ -57,7 +57,7 @@ def phi(k: int, z: Scalar) -> Scalar:
 
 
 def lagrange(knots: Sequence[Scalar], j: int, t: Scalar) -> Scalar:
-    """The Lagrange polynomial that is 1 at knot j and 0 at the others, at t."""
+    """Return the Lagrange polynomial that is 1 at knot j and 0 at the others, at t."""
     return math.prod((t - k) / (knots[j] - k) for i, k in enumerate(knots) if i != j)
 
 

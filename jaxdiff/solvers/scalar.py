@@ -1,4 +1,4 @@
-"""What solvers are written in: types, and scalar functions for their coefficients.
+"""Types of solvers, and scalar functions for their coefficients.
 
 A solver's coefficients are functions of noise levels. Levels are Python floats while a table is
 built on the host (then everything here is float64), or traced JAX scalars when the table is to be
@@ -7,7 +7,7 @@ differentiated with respect to its grid. Each function below takes either.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, Self, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,30 @@ from jax.core import Tracer
 
 from jaxdiff.typing import Array
 
-Scalar = Any
-State = Any
-D = Callable[..., State]  # D(y, s), or D(y, s, r) of a map that jumps from level s to r
-Noise = Callable[[], State]
+Scalar: TypeAlias = float | Array
 
 
-def is_traced(x: Scalar) -> bool:
-    """Whether ``x`` is a JAX value rather than a number on the host."""
+class State(Protocol):
+    """A vector that a solver adds, subtracts and scales: an array (batch, *shape), or what stands
+    for one while it is traced (:class:`jaxdiff.sampling.trace.Vector`) or corrected
+    (:class:`jaxdiff.solvers.held.Held`).
+    """
+
+    def __add__(self, other: Self | int, /) -> Self: ...
+    def __radd__(self, other: Self | int, /) -> Self: ...
+    def __sub__(self, other: Self, /) -> Self: ...
+    def __mul__(self, scale: Scalar, /) -> Self: ...
+    def __rmul__(self, scale: Scalar, /) -> Self: ...
+    def __truediv__(self, scale: Scalar, /) -> Self: ...
+    def __neg__(self) -> Self: ...
+
+
+D: TypeAlias = Callable[..., State]  # D(y, s), or D(y, s, r) of a map that jumps from level s to r
+Noise: TypeAlias = Callable[[], State]
+
+
+def is_traced(x: object) -> TypeGuard[Array]:
+    """Return whether ``x`` is a JAX value rather than a number on the host."""
     return isinstance(x, jax.Array)
 
 
@@ -38,10 +54,10 @@ sqrt = _either(math.sqrt, jnp.sqrt)
 
 
 def is_zero(level: Scalar) -> bool:
-    """Whether a level is known to be zero. A traced level never is: give a final zero as a Python
-    number.
+    """Return whether a level is known to be zero. A traced level never is: give a final zero as a
+    Python number.
     """
-    return not is_traced(level) and level == 0
+    return bool(not is_traced(level) and level == 0)
 
 
 def solve(matrix: Sequence[Sequence[Scalar]], rhs: Sequence[Scalar]) -> list[Scalar]:
@@ -54,12 +70,15 @@ def solve(matrix: Sequence[Sequence[Scalar]], rhs: Sequence[Scalar]) -> list[Sca
 
 
 def weighted(weights: Sequence[Scalar], values: Sequence[State]) -> State:
-    """The sum of weights times values."""
-    return sum(w * v for w, v in zip(weights, values, strict=True))
+    """Return the sum of weights times values."""
+    total: Any = sum(w * v for w, v in zip(weights, values, strict=True))
+    return total
 
 
 def root(x: Scalar) -> Scalar:
-    """The square root of a variance, 0 at and below 0; there its gradient is 0, not infinite."""
+    """Return the square root of a variance, 0 at and below 0; there its gradient is 0, not
+    infinite.
+    """
     if not is_traced(x):
         return sqrt(max(x, 0.0))
     positive = x > 0
@@ -74,11 +93,18 @@ def between(level: Scalar, low: float, high: float) -> Scalar:
 
 
 def check_levels(levels: Sequence[Scalar] | np.ndarray | Array) -> list[Scalar]:
-    """The levels as Python floats or traced scalars, after checking what can be checked."""
+    """Return the levels as Python floats or traced scalars, after checking what can be checked."""
+    if isinstance(levels, str) or not hasattr(levels, "__len__"):
+        raise TypeError(
+            "levels are a list of decreasing numbers, such as jaxdiff.grids.karras(10); this is "
+            f"{levels!r:.60}"
+        )
     if hasattr(levels, "ndim") and levels.ndim != 1:  # type: ignore[union-attr]
         raise ValueError(f"levels must be one-dimensional; these have shape {levels.shape}")  # type: ignore[union-attr]
     traced = isinstance(levels, Tracer)
-    knots = [x if isinstance(x, Tracer) else float(x) for x in (list(levels) if traced else levels)]
+    knots: list[Scalar] = [
+        x if isinstance(x, Tracer) else float(x) for x in (list(levels) if traced else levels)
+    ]
     if len(knots) < 2:
         raise ValueError(f"a grid needs at least two levels (one step); this one has {len(knots)}")
     known = [(i, s) for i, s in enumerate(knots) if not is_traced(s)]

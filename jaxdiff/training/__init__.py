@@ -1,9 +1,9 @@
 """Training: the one loop over a method's players, moving averages, checkpoints and devices."""
 
 from jaxdiff.training.checkpoint import latest_step, load_params, restore, save, save_params
+from jaxdiff.training.fit_stages import fit_stages, split_updates
 from jaxdiff.training.history import read_history
 from jaxdiff.training.loop import fit, replay
-from jaxdiff.training.stages import fit_stages, split_steps
 from jaxdiff.training.step import State, due, init_state, update
 
 __all__ = [
@@ -19,6 +19,6 @@ __all__ = [
     "restore",
     "save",
     "save_params",
-    "split_steps",
+    "split_updates",
     "update",
 ]

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder named after its step, written by orbax under a temporary name and renamed.
 It holds the state's leaves by path and a JSON record with every leaf's path, shape, dtype and
-CRC-32, itself under a CRC-32. On reading, the record is compared with the state asked for (another
+CRC-32, itself under a CRC-32. On reading, the record is compared with the state requested (another
 network is an error that names the first leaf that differs), the leaves with their CRCs (orbax
 restores a flipped bit without complaint), and a damaged checkpoint is passed over for the one
 before it, with a warning.
@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.brief import short
 from jaxdiff.files import open_archive, parse_json, read_array, replacing, storable
 from jaxdiff.training import hosts
 from jaxdiff.typing import Params
@@ -35,6 +36,8 @@ from jaxdiff.typing import Params
 
 class Restored(NamedTuple):
     """A checkpoint read back: its step, its state and the ``meta`` it was saved with."""
+
+    __repr__ = short
 
     step: int
     state: Any
@@ -71,7 +74,7 @@ def save(
     record = _sealed(_with_pieces([_leaf(path, x) for path, x in leaves.items()], leaves), meta)
     data = {path: _storable_data(x) for path, x in leaves.items() if np.size(x)}
     items = ocp.args.Composite(state=ocp.args.StandardSave(data), record=ocp.args.JsonSave(record))
-    for later in steps(folder) if hosts.speaks() else ():
+    for later in all_steps(folder) if hosts.is_main_process() else ():
         if later >= step:
             shutil.rmtree(folder / str(later))
     hosts.wait_for_all("room for a checkpoint")
@@ -87,34 +90,38 @@ def save(
             str(folder),
         ) from error
     finally:
-        for partial in folder.glob("*.orbax-checkpoint-tmp*") if hosts.speaks() else ():
+        for partial in folder.glob("*.orbax-checkpoint-tmp*") if hosts.is_main_process() else ():
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def restore(folder: str | os.PathLike[str], like: Any) -> Restored:
-    """Read the newest sound checkpoint into the structure of ``like`` (arrays or shapes).
+def restore(folder: str | os.PathLike[str], like: Any, step: int | None = None) -> Restored:
+    """Read a checkpoint into the structure of ``like`` (arrays or shapes): the newest sound one, or
+    that of ``step``.
 
     Warns of each damaged one passed over. Raises FileNotFoundError if there is none, ValueError if
     none is sound or if the checkpoint is of a state of another structure, shape or dtype.
     """
     folder, damages = Path(folder).absolute(), []
-    if not steps(folder):
-        raise FileNotFoundError(f"no checkpoint in {folder}")
-    for step in reversed(steps(folder)):
+    known = all_steps(folder)
+    if not known or step not in (None, *known):
+        which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        kept = f"; there are those of {', '.join(map(str, known))}" if known else ""
+        raise FileNotFoundError(f"{which} in {folder}{kept}")
+    for own in reversed(known if step is None else [step]):
         try:
-            leaves, meta = _read_record(folder, step)
+            leaves, meta = _read_record(folder, own)
         except Exception as error:  # damage shows as any of a dozen types
-            damages.append(_warn(folder, step, error))
+            damages.append(_warn(folder, own, error))
             continue
-        _check_same(leaves, like, folder / str(step))
+        _check_same(leaves, like, folder / str(own))
         try:
-            return Restored(step, _read_state(folder, step, leaves, like), meta)
+            return Restored(own, _read_state(folder, own, leaves, like), meta)
         except Exception as error:  # as above
-            damages.append(_warn(folder, step, error))
+            damages.append(_warn(folder, own, error))
     raise ValueError(f"no sound checkpoint in {folder}: {'; '.join(damages)}")
 
 
-def steps(folder: str | os.PathLike[str]) -> list[int]:
+def all_steps(folder: str | os.PathLike[str]) -> list[int]:
     """Return the steps of the finished checkpoints in ``folder``, in order; [] without a folder."""
     folder = Path(folder)
     names = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
@@ -123,7 +130,7 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
 
 def latest_step(folder: str | os.PathLike[str]) -> int | None:
     """Return the step of the newest checkpoint, sound or not, or None."""
-    return max(steps(folder), default=None)
+    return max(all_steps(folder), default=None)
 
 
 def probe(folder: str | os.PathLike[str], size: int = 0) -> None:
@@ -159,7 +166,7 @@ def save_params(
     leaves = {name: np.asarray(x) for name, x in _flatten(hosts.whole(params)).items()}
     if cut := [name for name in leaves if "\0" in name]:
         raise ValueError(f"no file can hold the name {cut[0]!r}")
-    if not hosts.speaks():
+    if not hosts.is_main_process():
         return hosts.wait_for_all(f"{path.name} written")
     record = {"dtypes": {name: str(x.dtype) for name, x in leaves.items()}, "meta": meta or {}}
     arrays = {f"params.{name}": storable(x) for name, x in leaves.items()}
@@ -201,8 +208,13 @@ def load_params(
     return jax.tree.unflatten(jax.tree.structure(like), values), meta
 
 
+def check_fits(params: Params, like: Params, where: str) -> None:
+    """Raise ValueError, naming a leaf, for parameters of another structure, shape or dtype."""
+    _check_same([_leaf(name, x) for name, x in _flatten(params).items()], like, where)
+
+
 def fingerprint(tree: Any) -> str:
-    """A short digest of a tree's arrays, by which a model is known again."""
+    """Return a short digest of a tree's arrays, by which a model is known again."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -236,7 +248,7 @@ def _data(x: Any) -> Any:
 
 
 def _leaf(path: str, x: Any) -> Leaf:
-    """The record of a leaf, without CRC for a shape."""
+    """Return the record of a leaf, without CRC for a shape."""
     leaf = Leaf(path, tuple(x.shape), str(x.dtype))
     if isinstance(x, jax.ShapeDtypeStruct):
         return leaf
@@ -256,7 +268,7 @@ def _crc(x: np.ndarray) -> int:
 
 
 def _with_pieces(records: list[Leaf], leaves: dict[str, Any]) -> list[Leaf]:
-    """The records, leaves that several processes share with the CRCs of all their pieces."""
+    """Return the records, leaves that several processes share with the CRCs of all their pieces."""
     shared = [r.path for r in records if r.crc is None]
     if not shared:
         return records
@@ -268,7 +280,7 @@ def _with_pieces(records: list[Leaf], leaves: dict[str, Any]) -> list[Leaf]:
 
 
 def _pieces(x: jax.Array) -> list[tuple[list[int], list[int], int]]:
-    """The pieces of an array in this process; of copies in several the first alone."""
+    """Return the pieces of an array in this process; of copies in several the first alone."""
     found = []
     for shard in x.addressable_shards:
         if shard.replica_id == 0:
@@ -279,7 +291,7 @@ def _pieces(x: jax.Array) -> list[tuple[list[int], list[int], int]]:
 
 
 def _sound(leaf: Leaf, x: np.ndarray) -> bool:
-    """Whether an array has the CRCs that were noted."""
+    """Return whether an array has the CRCs that were noted."""
     if isinstance(leaf.crc, int):
         return _crc(x) == leaf.crc
     at = lambda starts, stops: tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))  # noqa: E731
@@ -288,7 +300,9 @@ def _sound(leaf: Leaf, x: np.ndarray) -> bool:
 
 
 def _storable_data(x: Any) -> Any:
-    """What orbax takes: arrays of all processes as they are, those of this one alone as NumPy's."""
+    """Return what orbax takes: arrays of all processes as they are, those of this one alone as
+    NumPy's.
+    """
     data = _data(x)
     alone = hosts.several() and isinstance(data, jax.Array) and data.is_fully_addressable
     return np.asarray(data) if alone else data
@@ -338,7 +352,7 @@ def _read_state(folder: Path, step: int, leaves: list[Leaf], like: Any) -> Any:
 
 
 def _typed(data: np.ndarray, like: Any) -> jax.Array:
-    """A jax array with a buffer of its own, wrapped as a key where ``like`` is one."""
+    """Return a jax array with a buffer of its own, wrapped as a key where ``like`` is one."""
     array = jnp.array(data, copy=True)
     if not _is_key(like):
         return array
@@ -347,7 +361,7 @@ def _typed(data: np.ndarray, like: Any) -> jax.Array:
     return jax.random.wrap_key_data(array, impl=names[0])
 
 
-def _check_same(saved: list[Leaf], like: Any, where: Path) -> None:
+def _check_same(saved: list[Leaf], like: Any, where: str | Path) -> None:
     there = {leaf.path: leaf._replace(crc=None) for leaf in saved}
     here = {path: _leaf(path, x)._replace(crc=None) for path, x in _flatten(like).items()}
     for path in {**here, **there}:
@@ -372,7 +386,7 @@ def _warn(folder: Path, step: int, error: Exception) -> str:
 
 
 def _restored(x: np.ndarray, dtype: str) -> np.ndarray:
-    """The array that :func:`storable` was given. ValueError if it gave another one."""
+    """Return the array that :func:`storable` was given. ValueError if it gave another one."""
     if not isinstance(dtype, str):
         raise TypeError(f"{dtype!r:.60} is no dtype")
     whole = jnp.dtype(dtype)

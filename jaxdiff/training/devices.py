@@ -12,7 +12,10 @@ donating the copy deletes the original: whoever calls ``enter`` gives the state 
 
 Random numbers: under jit a sharded draw equals the single-device draw. Under pmap every device
 folds its index into the key, so shards draw different noise, and not that of one device; a loss
-that must give the same numbers there takes its noise from the batch.
+that must give the same numbers there takes its noise from the batch. Batch norm's statistics are of
+the whole batch under jit; under pmap they are if it is given ``context.axis_name``
+(:class:`jaxdiff.method.Context`), and otherwise those of each device's part, the running averages
+being averaged.
 """
 
 import functools
@@ -23,6 +26,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxdiff.arrays import check_any_rows, rows_of, take
+from jaxdiff.brief import short
 from jaxdiff.training import hosts
 
 AXIS = "devices"  # the name that pmapped steps average over
@@ -43,6 +48,8 @@ class Runner(NamedTuple):
     active)``, which consumes the state. leave: bring a state or metrics back.
     """
 
+    __repr__ = short
+
     enter: Callable[[Any], Any]
     feed: Callable[..., Any]
     rows: Callable[[int], slice]
@@ -51,9 +58,11 @@ class Runner(NamedTuple):
 
 
 def first_devices(count: int | None) -> list[Any] | None:
-    """The first ``count`` devices; None, for all, if it is None. ValueError if there are fewer."""
+    """Return the first ``count`` devices; None, for all, if it is None. ValueError if there are
+    fewer.
+    """
     if count is not None and not 1 <= count <= jax.device_count():
-        raise ValueError(f"{count} devices were asked for; there are {jax.device_count()}")
+        raise ValueError(f"{count} devices were requested; there are {jax.device_count()}")
     return None if count is None else jax.devices()[:count]
 
 
@@ -71,7 +80,7 @@ def mesh(devices: Devices | None = None, *, model: int = 1) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> Rule:
-    """Every leaf whole on every device."""
+    """Return every leaf whole on every device."""
     return lambda leaf: NamedSharding(mesh, PartitionSpec())
 
 
@@ -91,7 +100,9 @@ def fsdp(mesh: Mesh, *, axis: str = "data", smallest: int = 1024) -> Rule:
 
 
 def place(tree: Any, rule: Rule) -> Any:
-    """Every leaf where ``rule`` puts it; processes that share the mesh all bring the same tree."""
+    """Return every leaf where ``rule`` puts it; processes that share the mesh all bring the same
+    tree.
+    """
 
     def one(x: Any) -> Any:
         sharding = rule(x)
@@ -217,10 +228,12 @@ def over_batch(
     Returns:
         ``run(batch)``, for a batch of any size: the last row fills it up to a multiple of the
         devices, and what is made of it is cut away. All processes bring the whole batch, and
-        receive the whole result.
+        receive the whole result. Raises ValueError, naming the array, unless all have one number
+        of rows.
     """
     chosen = tuple(jax.devices() if devices is None else devices)
     compiled = _compiled(f, parallel, chosen, tuple(sorted(static.items())))
+    known = jax.eval_shape(lambda tree: tree, frozen)
     if parallel == "pmap":
         frozen, local = replicate(frozen, chosen), _mine(chosen)
     else:
@@ -229,10 +242,12 @@ def over_batch(
         split = NamedSharding(own, PartitionSpec("data"))
 
     def run(batch: Any) -> Any:
-        count = len(jax.tree.leaves(batch)[0])
+        count = rows_of(batch, "batch")
         filled = -(-count // len(chosen)) * len(chosen)
         at = np.minimum(np.arange(filled), count - 1)
         batch = batch if filled == count else jax.tree.map(lambda x: x[at], batch)
+        if len(chosen) > 1:
+            _check_split(f, static, known, batch, filled // len(chosen))
         if parallel == "pmap":
             each, first = filled // len(chosen), chosen.index(local[0])
             rows = np.arange(first * each, (first + len(local)) * each).reshape(len(local), each)
@@ -242,6 +257,20 @@ def over_batch(
         return out if filled == count else jax.tree.map(lambda x: x[:count], out)
 
     return run
+
+
+_split: set[Any] = set()
+
+
+def _check_split(f: Any, static: dict[str, Any], frozen: Any, batch: Any, rows: int) -> None:
+    """Raise ValueError for a function that works for a device's rows and not for the batch."""
+    leaves, tree = jax.tree.flatten((frozen, batch))
+    shapes = tuple((np.shape(x), str(getattr(x, "dtype", type(x)))) for x in leaves)
+    known = (f, tuple(sorted(static.items())), tree, shapes, rows)
+    if known not in _split:
+        own, count = take(batch, slice(rows)), len(jax.tree.leaves(batch)[0])
+        check_any_rows(functools.partial(f, **static), frozen, own, "over_batch", count)
+        _split.add(known)
 
 
 @functools.lru_cache(maxsize=256)
@@ -264,7 +293,7 @@ def _compiled(
 
 
 def check_parallel(parallel: str) -> None:
-    """Complain about another word than "jit", "fsdp" or "pmap"."""
+    """Raise ValueError for another word than "jit", "fsdp" or "pmap"."""
     if parallel not in ("jit", "fsdp", "pmap"):
         raise ValueError(f'parallel is "jit", "fsdp" or "pmap"; got {parallel!r}')
 
@@ -289,7 +318,7 @@ def _is_key(x: Any) -> bool:
 
 
 def _canonical(x: Any) -> Any:
-    """The array in the dtype jax would give it (float32 for float64, unless x64 is on)."""
+    """Return the array in the dtype jax would give it (float32 for float64, unless x64 is on)."""
     x = x if isinstance(x, jax.Array) else np.asarray(x)
     return x if _is_key(x) else x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.method import Decay
+from jaxdiff.power_average import exponent as exponent
 from jaxdiff.typing import Array, Params
 
 
@@ -25,6 +26,22 @@ def constant(decay: float) -> Decay:
     if not 0 <= decay < 1:
         raise ValueError(f"an EMA decay lies in [0, 1); got {decay}")
     return lambda n: jnp.asarray(decay, float)
+
+
+def ramped(decay: float, ramp: float = 0.2) -> Decay:
+    """Keep ``decay`` of the average at every update, less while a fraction ``ramp`` of the updates
+    made is less than its half-life: :func:`halflife` by another name of its length.
+
+    A run that is shorter than its average is long then ends near its own last parameters, not near
+    its first: the n-th of N updates weighs about (n/N)^(ln 2/ramp - 1). EDM's 0.05 is for long
+    runs; students of the digits, 1,500 updates of 0.998, are the better the longer the average
+    (Frechet distances 3.6, 2.6, 2.3 and 2.1 with 0.05, 0.2, 0.3 and no ramp).
+
+    Raises ValueError for a decay outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"an EMA decay lies in [0, 1); got {decay}")
+    return halflife(-1.0 / np.log2(decay), ramp) if decay > 0 else constant(0.0)
 
 
 def halflife(updates: float, ramp: float | None = 0.05) -> Decay:
@@ -59,16 +76,19 @@ def power(gamma: float) -> Decay:
     return decay
 
 
-def exponent(width: float) -> float:
-    """Return the gamma whose profile has standard deviation ``width``, as a fraction of the run.
+def distance(average: Params, params: Params) -> float:
+    """Return the norm of the difference of all parameters, in units of the average's own."""
+    apart, own = map(float, _squares(average, params))
+    return (apart / own) ** 0.5 if own else 0.0
 
-    Solves width^2 (gamma+2)^2 (gamma+3) = gamma + 1 (2312.02696, eq. 4 and appendix C); 0.05 gives
-    16.97 and 0.1 gives 6.94. Raises ValueError outside (0, 12^(-1/2)], where no gamma >= 0 exists.
-    """
-    if not 0 < width <= 12**-0.5:
-        raise ValueError(f"the relative width lies in (0, 0.2886]; got {width}")
-    roots = np.roots([1.0, 7.0, 16 - width**-2, 12 - width**-2])
-    return max(float(np.max(roots.real)), 0.0)
+
+@jax.jit
+def _squares(average: Params, params: Params) -> tuple[Array, Array]:
+    """Sums over all parameters: of squared differences, and of the average's squares."""
+    pairs = zip(jax.tree.leaves(average), jax.tree.leaves(params), strict=True)
+    wide = [(e.astype(float), p.astype(float)) for e, p in pairs]
+    apart = [jnp.sum(jnp.square(e - p)) for e, p in wide]
+    return sum(apart[1:], apart[0]), sum((jnp.sum(jnp.square(e)) for e, _ in wide), 0 * apart[0])
 
 
 def start(params: Params) -> Params:

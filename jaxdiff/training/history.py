@@ -26,7 +26,7 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
             continue
         named = row.get("resumed", row.get("step")) if isinstance(row, dict) else None
         if type(named) is not int:
-            raise ValueError(f"{path} is damaged: {line!r:.60} tells of no step")
+            raise ValueError(f"{path} is damaged: {line!r:.60} has no step")
         if "resumed" in row:
             rows = [earlier for earlier in rows if earlier["step"] <= row["resumed"]]
         else:
@@ -43,7 +43,7 @@ def append(folder: Path, row: dict[str, Any]) -> None:
 def mark(folder: Path, step: int) -> None:
     """Note that what follows continues from ``step``, on a line of its own whatever came before."""
     path = folder / HISTORY
-    if path.exists() and hosts.speaks():
+    if path.exists() and hosts.is_main_process():
         with path.open("a") as file:
             file.write("\n")
         append(folder, {"resumed": step})

@@ -1,7 +1,7 @@
 """Several processes as one run: they connect, agree when to stop, and one of them speaks.
 
 Every process runs the same program on its own devices; jax joins them into one list of devices.
-What a process must be told is the address of process 0, how many there are and which it is. That
+A process needs the address of process 0, how many there are and which it is. That
 comes from the environment: explicitly, from JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES
 and JAX_PROCESS_ID, or from the launcher, whose variables jax reads: Slurm's srun, Open MPI's
 mpirun, an indexed Kubernetes job, a TPU slice of several hosts. A slice that shows itself in no
@@ -21,13 +21,14 @@ EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What started several processes of this program, by its variables; None for one process.
+    """Return what started several processes of this program, by its variables; None for one
+    process.
 
     "explicit", "slurm" (a job step of several tasks), "ompi", "k8s" (an indexed job), "tpu" (a
-    slice of several hosts) or "asked" (by JAXDIFF_HOSTS=on).
+    slice of several hosts) or "requested" (by JAXDIFF_HOSTS=on).
     """
-    if (asked := environment.get("JAXDIFF_HOSTS", "")) in ("on", "off"):
-        return "asked" if asked == "on" else None
+    if (requested := environment.get("JAXDIFF_HOSTS", "")) in ("on", "off"):
+        return "requested" if requested == "on" else None
     several = lambda name: int(environment.get(name) or 1) > 1  # noqa: E731
     if any(name in environment for name in EXPLICIT):
         return "explicit"
@@ -68,17 +69,19 @@ def connect(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def several() -> bool:
-    """Whether other processes take part in this run."""
+    """Return whether other processes take part in this run."""
     return jax.process_count() > 1
 
 
-def speaks() -> bool:
-    """Whether this is the process that shows progress and writes what only one may write."""
+def is_main_process() -> bool:
+    """Return whether this is the process that shows progress and writes what only one may write."""
     return jax.process_index() == 0
 
 
 def anyone(flag: bool) -> bool:
-    """Whether ``flag`` is True in any process. All must call it, at the same point of the run."""
+    """Return whether ``flag`` is True in any process. All must call it, at the same point of the
+    run.
+    """
     if not several():
         return flag
     from jax.experimental import multihost_utils
@@ -95,7 +98,9 @@ def wait_for_all(where: str) -> None:
 
 
 def gather(value: Any) -> list[Any]:
-    """What every process brought, in their order: plain values, as JSON has them. All must call."""
+    """Return what every process brought, in their order: plain values, as JSON has them. All must
+    call.
+    """
     if not several():
         return [value]
     from jax.experimental import multihost_utils

@@ -30,6 +30,7 @@ from jaxdiff.method import Batch, Method
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import devices as placement
 from jaxdiff.training import history, hosts
+from jaxdiff.training.inputs import check_data, checked, explained
 from jaxdiff.training.step import SKIPPED, State, due, guarded_update, init_state, update
 from jaxdiff.typing import Array, Key
 
@@ -41,14 +42,14 @@ def fit(
     method: Method,
     data: Callable[..., Mapping[str, Any]],
     *,
-    steps: int,
+    num_updates: int,
     key: Key | int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     save_every: int = 1000,
     keep: int = 3,
     parallel: placement.Parallel = "jit",
     devices: placement.Devices | None = None,
-    accumulate: int = 1,
+    gradient_accumulation: int = 1,
     nonfinite: Literal["stop", "skip"] = "stop",
     progress: bool = True,
     log: Log | None = None,
@@ -58,63 +59,83 @@ def fit(
     resume: bool = True,
     ahead: int = 2,
 ) -> State:
-    """Train until ``steps`` steps are made in all, and return the state.
+    """Train until ``num_updates`` updates are made in all.
 
-    data: ``data(step)``, a dictionary of numpy arrays with the batch first; the same for the same
-    step, and in every process. If it has a ``batch_size``, processes that share a run ask for
-    ``data(step, rows)``, the slice of it that they need. It is called by another thread, ``ahead``
-    steps in advance (0: by none). key: a key or a seed. checkpoint: a folder for checkpoints, every
-    ``save_every`` steps and at the end, of which ``keep`` stay, and for the history
-    (:mod:`jaxdiff.training.history`). With ``resume`` a run found there is continued, for which
-    ``method.init`` is traced, not run. parallel: "jit" (parameters on every device), "fsdp"
-    (parameters split over the devices) or "pmap". devices: default all, of all processes.
-    accumulate: parts that the batch is taken in, for which memory for one is enough. log: called as
-    ``log(step, metrics)`` every ``log_every`` steps with the latest metrics of each player, in one
-    process. watch: called as ``watch(step, state)`` every ``watch_every`` steps and after the last,
-    for held-out scores; training ends where it returns True. A resumed run calls it for the step
-    that it starts from, too: no step that was due is left out, whenever the run was stopped.
+    Args:
+        method: its players, how they start, and what its data must be.
+        data: ``data(step)``, a dictionary of numpy arrays with the batch first; the same for the
+            same step, and in every process. If it has a ``batch_size``, processes that share a run
+            call ``data(step, rows)`` for the slice of it that they need.
+        num_updates: training steps of the whole run, those of a resumed run included.
+        key: a key or a seed.
+        checkpoint: a folder for checkpoints, every ``save_every`` steps and at the end, of which
+            ``keep`` stay, and for the history (:mod:`jaxdiff.training.history`).
+        parallel: "jit" (parameters on every device), "fsdp" (parameters split over the devices) or
+            "pmap".
+        devices: by default all, of all processes.
+        gradient_accumulation: number of parts that the batch is taken in, so that memory for one
+            part is enough.
+        nonfinite: what happens where a loss or a gradient is not finite. "stop" raises
+            FloatingPointError; the state before that step is kept as a checkpoint, and beside it
+            the batch and key for :func:`replay`. "skip" makes no update in that step and counts it
+            (``State.skipped``, "skipped" in the history), until most steps of a run are such.
+        progress: show a bar on standard error.
+        log: called as ``log(step, metrics)`` every ``log_every`` steps with the latest metrics of
+            each player, in one process.
+        watch: called as ``watch(step, state)`` every ``watch_every`` steps and after the last, for
+            held-out scores; training ends where it returns True. A resumed run calls it for the
+            step that it starts from, too, so that no call is lost whenever a run is stopped.
+        resume: go on with the run found in ``checkpoint``, for which ``method.init`` is traced, not
+            run.
+        ahead: batches that another thread makes in advance; 0 for none.
 
-    nonfinite: what to do where a loss or a gradient is not finite. "stop" raises
-    FloatingPointError; the state before that step is kept as a checkpoint, and beside it the batch
-    and key for :func:`replay`. "skip" makes the step without any update and counts it
-    (``State.skipped``, "skipped" in the history), until most steps of a run are such.
+    Returns:
+        The state after the last update.
 
-    SIGINT and SIGTERM, in any process, finish the step, save, and leave by KeyboardInterrupt or
-    SystemExit(143); a second one leaves at once. Raises ValueError for arguments that do not fit,
-    or for a folder that holds another run (other network, other key, or ``resume=False``), OSError
-    if the folder cannot be written. No checkpoint ever holds parameters that are not finite.
+    Raises:
+        ValueError: if arguments do not fit, or the folder holds another run (other network, other
+            key, or ``resume=False``).
+        OSError: if the folder cannot be written.
+        FloatingPointError: see ``nonfinite``. No checkpoint holds parameters that are not finite.
+        KeyboardInterrupt, SystemExit: after SIGINT (SystemExit(143) after SIGTERM) in any process;
+            the step is finished and saved before. A second signal ends at once.
     """
-    if min(steps, save_every, log_every, watch_every, keep, accumulate) < 1:
+    check_data(data)
+    if min(num_updates, save_every, log_every, watch_every, keep, gradient_accumulation) < 1:
         raise ValueError(
-            "steps, save_every, log_every, watch_every, keep and accumulate must be at least 1"
+            "num_updates, save_every, log_every, watch_every, keep and gradient_accumulation must "
+            "be at least 1"
         )
     placement.check_parallel(parallel)
     if nonfinite not in ("stop", "skip"):
         raise ValueError(f'nonfinite is "stop" or "skip"; got {nonfinite!r}')
     key = jax.random.key(key) if isinstance(key, int) else key
     folder = None if checkpoint is None else Path(checkpoint).absolute()
-    state, skip = _first_state(method, key, folder, steps, resume), nonfinite == "skip"
+    skip = nonfinite == "skip"
+    runner = step_runner(method, parallel, devices, gradient_accumulation, skip)
+    make, feed = _own_rows(data, runner, method.check)
+    state, known = _first_state(method, key, folder, num_updates, resume, make)
     state = state if skip else state._replace(skipped=jnp.zeros((), jnp.int32))
-    runner = step_runner(method, parallel, devices, accumulate, skip)
-    make, feed = _own_rows(data, runner)
     n = saved = int(state.step)
-    latest, pending = {}, {}
+    latest, pending, compiled = {}, {}, set()
     began = (n, int(state.skipped), skip, time.monotonic())
-    tell = _Tell(log if hosts.speaks() else None, folder, *began)
-    state, look = runner.enter(state), _Look(watch, watch_every, steps)
+    reporter = _Reporter(log if hosts.is_main_process() else None, folder, *began)
+    state, look = runner.enter(state), _Look(watch, watch_every, num_updates)
     with (
         _signals() as received,
-        _bar(n, steps, progress and hosts.speaks()) as bar,
-        _ahead(make, n, steps, ahead) as batches,
+        _bar(n, num_updates, progress and hosts.is_main_process()) as bar,
+        _ahead(lambda n: known.pop(n) if n in known else make(n), n, num_updates, ahead) as batches,
     ):
-        report = functools.partial(_report, tell, bar, runner.leave)
+        report = functools.partial(_report, reporter, bar, runner.leave)
         try:
             enough = look.due(n) and look.watch(n, runner.leave(state))
-            while n < steps and not enough and not _asked_to_stop(received, n, log_every):
-                state, metrics = runner.run(state, feed(next(batches)), due(method, n))
+            while n < num_updates and not enough and not _asked_to_stop(received, n, log_every):
+                active = due(method, n)
+                with _announced(bar, compiled, active):
+                    state, metrics = _run(runner, state, next(batches), feed, active)
                 n, latest = n + 1, latest | metrics
                 report(pending)
-                if n % log_every == 0 or n == steps:
+                if n % log_every == 0 or n == num_updates:
                     pending[n] = latest
                 if look.due(n):
                     report(pending, now=latest)
@@ -134,9 +155,9 @@ def fit(
             raise KeyboardInterrupt(f"stopped inside step {n}; {_kept(folder)}")
         if n != saved:
             _store(runner.leave(state), folder, keep)
-    if received or not (n == steps or enough):
+    if received or not (n == num_updates or enough):
         number = received[0] if received else signal.SIGTERM  # sent to another process
-        _leave(number, f"stopped after {n} steps; {_kept(folder)}")
+        _leave(number, f"stopped after {n} updates; {_kept(folder)}")
     return runner.leave(state)
 
 
@@ -164,18 +185,18 @@ class _Look(NamedTuple):
 
     watch: Any
     every: int
-    steps: int
+    num_updates: int
 
     def due(self, n: int) -> bool:
-        return self.watch is not None and n > 0 and (n % self.every == 0 or n == self.steps)
+        return self.watch is not None and n > 0 and (n % self.every == 0 or n == self.num_updates)
 
 
 class _NotFinite(Exception):
     """A step was not finite, and is to end the run."""
 
 
-class _Tell(NamedTuple):
-    """Whom to tell of metrics, and how the run began: its step, how many were skipped, when."""
+class _Reporter(NamedTuple):
+    """Where metrics are reported, and the start of the run: its step, skipped updates and time."""
 
     log: Log | None
     folder: Path | None
@@ -189,10 +210,10 @@ def step_runner(
     method: Method,
     parallel: placement.Parallel,
     devices: placement.Devices | None,
-    accumulate: int = 1,
+    gradient_accumulation: int = 1,
     skip: bool = False,
 ) -> placement.Runner:
-    """The step as a function of the frozen trees too, on the devices asked for."""
+    """Return the step as a function of the frozen trees too, on the devices requested."""
     devices = jax.devices() if devices is None else devices
     unroll = devices[0].platform == "cpu"
 
@@ -200,7 +221,9 @@ def step_runner(
         state: State, batch: Batch, frozen: Any, *, active: tuple[str, ...], axis_name: str | None
     ) -> tuple[State, dict[str, Array]]:
         given = method._replace(frozen=frozen)
-        return guarded_update(given, state, batch, active, skip, axis_name, accumulate, unroll)
+        return guarded_update(
+            given, state, batch, active, skip, axis_name, gradient_accumulation, unroll
+        )
 
     if parallel == "pmap":
         return placement.by_pmap(step, method.frozen, devices)
@@ -209,13 +232,40 @@ def step_runner(
     return placement.by_jit(step, method.frozen, mesh, rule)
 
 
-def _own_rows(data: Any, runner: placement.Runner) -> tuple[Callable[[int], Any], Any]:
+@contextlib.contextmanager
+def _announced(bar: Any, compiled: set[Any], program: Any) -> Iterator[None]:
+    """Show that a program is being compiled, where it is called for the first time."""
+    if program in compiled:
+        yield
+        return
+    bar.set_description("compiling, once per shape")
+    yield
+    compiled.add(program)
+    bar.set_description()
+
+
+def _run(
+    runner: placement.Runner, state: State, batch: Any, feed: Any, active: Any
+) -> tuple[State, Any]:
+    """Make a step; an error in tracing its losses is explained."""
+    try:
+        return runner.run(state, feed(batch), active)
+    except Exception as error:  # flax has its own types
+        if (meant := explained(error, batch)) is None:
+            raise
+        raise meant from error
+
+
+def _own_rows(
+    data: Any, runner: placement.Runner, check: Callable[[Batch], None] | None
+) -> tuple[Callable[[int], Any], Any]:
     """Batches, and how they are placed: those rows alone that this process needs, if it can be."""
     size = getattr(data, "batch_size", None)
+    make = checked(data, check)
     if size is None or not hosts.several():
-        return data, runner.feed
+        return make, runner.feed
     rows = runner.rows(size)
-    return (lambda n: data(n, rows)), (lambda batch: runner.feed(batch, rows, size))
+    return (lambda n: make(n, rows)), (lambda batch: runner.feed(batch, rows, size))
 
 
 @contextlib.contextmanager
@@ -245,7 +295,9 @@ def _ahead(
 
 
 def _asked_to_stop(received: list[int], n: int, every: int) -> bool:
-    """Whether a signal came; of several processes to any, which they ask now and then."""
+    """Return whether a signal came; with several processes, to any of them, as agreed every few
+    steps.
+    """
     if not hosts.several():
         return bool(received)
     return n % every == 0 and hosts.anyone(bool(received))
@@ -260,7 +312,9 @@ def _stopped(
     folder: Path | None,
     keep: int,
 ) -> FloatingPointError:
-    """What to raise for a step that was not finite, once it is kept: the state stands before it."""
+    """Return what to raise for a step that was not finite, once it is kept: the state stands before
+    it.
+    """
     before = runner.leave(state)
     n, key = int(before.step), jax.random.fold_in(before.key, before.step)
     batch = data(n)
@@ -284,34 +338,48 @@ def _numbers(key: Key) -> list[int]:
     return np.asarray(jax.random.key_data(key)).ravel().tolist()
 
 
-def _first_state(method: Method, key: Key, folder: Path | None, steps: int, resume: bool) -> State:
-    """A fresh state, or the newest sound one in ``folder``, checked before any compilation."""
+def _first_state(
+    method: Method, key: Key, folder: Path | None, num_updates: int, resume: bool, make: Any
+) -> tuple[State, dict[int, Batch]]:
+    """Return a fresh state, and by its step the first batch, which is checked before; or the newest
+    sound state in ``folder``. Both are checked before any compilation.
+    """
     if folder is None:
-        return init_state(method, key)
+        known = _first_batch(make, folder)
+        return init_state(method, key), known
     like = jax.eval_shape(functools.partial(init_state, method), key)
     checkpoints.probe(folder, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)))
     if checkpoints.latest_step(folder) is None:
+        known = _first_batch(make, folder)
         history.mark(folder, 0)
-        return init_state(method, key)
+        return init_state(method, key), known
     if not resume:
         raise ValueError(f"{folder} holds checkpoints and resume is False; choose another folder")
     state = checkpoints.restore(folder, like).state
     base = jax.random.split(key)[1]
     if not np.array_equal(jax.random.key_data(state.key), jax.random.key_data(base)):
         raise ValueError(f"{folder} holds a run with another key; use its key or another folder")
-    if state.step > steps:
-        raise ValueError(f"{folder} holds a run of {state.step} steps, more than {steps}")
+    if state.step > num_updates:
+        raise ValueError(f"{folder} holds a run of {state.step} updates, more than {num_updates}")
     history.mark(folder, int(state.step))
-    return state
+    return state, {}
+
+
+def _first_batch(make: Callable[[int], Any], folder: Path | None) -> dict[int, Batch]:
+    try:
+        return {0: make(0)}
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped before the first step; {_kept(folder)}") from None
 
 
 def _store(state: State, folder: Path | None, keep: int) -> int:
     """Write a checkpoint and return its step; raise FloatingPointError rather than write NaN."""
     step = int(state.step)
-    for path, x in jax.tree_util.tree_flatten_with_path((state.params, state.ema))[0]:
+    trained = state.params, state.ema, state.network_state
+    for path, x in jax.tree_util.tree_flatten_with_path(trained)[0]:
         if jnp.issubdtype(x.dtype, jnp.floating) and not np.isfinite(checkpoints.on_host(x)).all():
             name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
-            raise FloatingPointError(f"{name} is not finite after {step} steps; {_kept(folder)}")
+            raise FloatingPointError(f"{name} is not finite after {step} updates; {_kept(folder)}")
     if folder is not None:
         checkpoints.save(folder, step, state, keep=keep)
     return step
@@ -352,14 +420,16 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _bar(first: int, steps: int, progress: bool) -> Any:
+def _bar(first: int, num_updates: int, progress: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=steps, initial=first, unit="step", disable=not progress, dynamic_ncols=True)
+    return tqdm(
+        total=num_updates, initial=first, unit="step", disable=not progress, dynamic_ncols=True
+    )
 
 
 def _report(
-    tell: _Tell,
+    reporter: _Reporter,
     bar: Any,
     leave: Callable[[Any], Any],
     pending: dict[int, dict[str, Array]],
@@ -375,25 +445,25 @@ def _report(
         step, metrics = pending.popitem()
         row = {k: v.tolist() for k, v in jax.device_get(leave(metrics)).items()}
         skipped = row.pop(SKIPPED)
-        _check_skipped(tell, step, skipped)
+        _check_skipped(reporter, step, skipped)
         losses = {name: value for name, value in row.items() if name.endswith("/loss")}
         bar.set_postfix({**losses, SKIPPED: skipped} if skipped else losses, refresh=False)
-        seconds = round(time.monotonic() - tell.began, 3)
+        seconds = round(time.monotonic() - reporter.began, 3)
         row = {"step": step, "seconds": seconds, **row, **({SKIPPED: skipped} if skipped else {})}
-        if tell.folder is not None and hosts.speaks():
-            history.append(tell.folder, row)
-        if tell.log is not None:
-            tell.log(step, row)
+        if reporter.folder is not None and hosts.is_main_process():
+            history.append(reporter.folder, row)
+        if reporter.log is not None:
+            reporter.log(step, row)
     if now:
-        _check_skipped(tell, None, int(jax.device_get(leave(now[SKIPPED]))))
+        _check_skipped(reporter, None, int(jax.device_get(leave(now[SKIPPED]))))
 
 
-def _check_skipped(tell: _Tell, step: int | None, skipped: int) -> None:
-    if skipped > 0 and not tell.skip:
+def _check_skipped(reporter: _Reporter, step: int | None, skipped: int) -> None:
+    if skipped > 0 and not reporter.skip:
         raise _NotFinite
-    made, lost = 0 if step is None else step - tell.first, skipped - tell.skipped
-    if tell.skip and lost > max(10, made // 2) and step is not None:
+    made, lost = 0 if step is None else step - reporter.first, skipped - reporter.skipped
+    if reporter.skip and lost > max(10, made // 2) and step is not None:
         raise FloatingPointError(
-            f"{lost} of the last {made} steps were not finite and were skipped; "
-            f"{_kept(tell.folder)}"
+            f"{lost} of the last {made} updates were not finite and were skipped; "
+            f"{_kept(reporter.folder)}"
         )

@@ -1,0 +1,52 @@
+"""What samples are conditioned on: classes, or a prompt."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.app import config as configs
+from jaxdiff.app.data import class_labels
+from jaxdiff.app.models import Model
+from jaxdiff.app.options import refuse
+
+ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+def takes_text(model: Model) -> bool:
+    """Return whether a model is conditioned on a prompt by a text encoder of its own."""
+    return model.source is not None and any(name in model.source.parts for name in ENCODERS)
+
+
+def check_class_condition(model: Model, command: str) -> None:
+    """Raise ValueError for a model that is conditioned on anything but a class."""
+    source = model.source
+    if source is not None and not source.classes and (source.cond or takes_text(model)):
+        raise ValueError(
+            f"jaxdiff {command} tells a model its class or nothing; this one takes {source.cond}"
+        )
+
+
+def conditions(model: Model, config: configs.Sample) -> Any:
+    """Return what each of ``config.count`` samples is conditioned on: labels (count,), a tree of a
+    prompt with ``count`` rows, or None.
+
+    Raises ValueError for a label or a prompt that the model does not take, for a prompt that is
+    missing, and for a model conditioned on what no option gives.
+    """
+    if not takes_text(model):
+        check_class_condition(model, "sample")
+        refuse(config, "this model takes no text", "prompt", "negative_prompt")
+        names = model.metadata["class_names"]
+        return class_labels(config.count, model.classes, config.label, names)
+    refuse(config, "this model is conditioned on a --prompt", "label")
+    if config.prompt is None:
+        raise ValueError("this model is conditioned on a text: give a --prompt")
+    if config.guidance is None:
+        refuse(config, "without --guidance nothing is kept away from", "negative_prompt")
+    from jaxdiff.pretrained.pipeline import text_condition
+
+    source: Any = model.source
+    prompts = text_condition(source, config.prompt, config.negative_prompt)
+    cond = prompts.positive if config.guidance is None else prompts
+    return jax.tree.map(lambda x: np.repeat(np.asarray(x), config.count, 0), cond)

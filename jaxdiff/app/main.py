@@ -1,0 +1,229 @@
+"""The command line: ``jaxdiff demo | train | ema | distill | tune | discriminate | sample |
+optimise | evaluate | export | inspect``.
+
+Each command is a function of one typed configuration (:mod:`jaxdiff.app.config`), every field of
+which is an option.
+"""
+
+import difflib
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxdiff.app import config as configs
+from jaxdiff.app import parsing
+from jaxdiff.app.options import check
+
+OVERVIEW = """\
+jaxdiff: fast sampling and distillation of diffusion models
+
+  jaxdiff demo                     the main job on real images, in minutes: train, sample, distil,
+      measure, report
+  jaxdiff train PRESET --run DIR   train a score network; PRESET is one of {presets}
+  jaxdiff ema --run DIR --std 0.05 --out DIR
+                                   a run's model with an average of another length
+  jaxdiff distill --teacher DIR --run DIR
+                                   make a student that samples in one or two network evaluations
+  jaxdiff tune --run DIR --nfe 5   find the best sampler of 5 evaluations for a run, in minutes
+  jaxdiff discriminate --run DIR   train a discriminator that corrects a run's samples
+  jaxdiff sample --run DIR         pictures from a run, with any solver
+  jaxdiff optimise --run DIR       pictures by score distillation (SDS, VSD) from a run
+  jaxdiff evaluate --run DIR       score a run against real images
+  jaxdiff export --run DIR         a sampler with its network as one file that needs only jax
+  jaxdiff inspect PATH             what a file or folder is: a run, weights, a table, an export
+
+DIR is the folder of a run or, for every command but train, a file or folder of published weights,
+the name of their card, or module:FILE.py:FUNCTION, a function of yours that makes a model.
+jaxdiff COMMAND --help explains a command's options. --traceback, with any command, shows where an
+error comes from. Compiled programs are kept for the next command in ~/.cache/jaxdiff, 2 GB at most;
+JAXDIFF_CACHE=DIR keeps them elsewhere, JAXDIFF_CACHE=off nowhere. Started as several processes (by
+srun, mpirun, a Kubernetes job, on a TPU slice, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+and JAX_PROCESS_ID), a command is one run on all their devices.
+"""
+CACHED = 2 << 30  # bytes of compiled programs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    traceback = "--traceback" in arguments
+    arguments = [a for a in arguments if a != "--traceback"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(OVERVIEW.format(presets=", ".join(parsing.presets())))
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, 1)
+        print(
+            f"jaxdiff: no command {command!r}{f'; did you mean {close[0]!r}?' if close else ''}",
+            file=sys.stderr,
+        )
+        print("The commands are: " + ", ".join(COMMANDS), file=sys.stderr)
+        return 2
+    parse, run = COMMANDS[command]
+    config = parse(command, rest)
+    use_cache()
+    from jaxdiff.training import hosts
+
+    try:
+        hosts.connect()  # before anything is computed
+    except (ValueError, RuntimeError) as error:
+        print(f"jaxdiff: several processes, but {error}", file=sys.stderr)
+        return 2
+    if hosts.several() and command in ("demo", "ema", "optimise", "export", "inspect"):
+        print(
+            f"jaxdiff: {command} is for one process; JAXDIFF_HOSTS=off makes it one",
+            file=sys.stderr,
+        )
+        return 2
+    if not hosts.is_main_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        check(config)
+        run(config)
+    except KeyboardInterrupt as stopped:
+        print(f"\njaxdiff: {stopped or 'stopped'}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        if traceback:
+            raise
+        print(f"jaxdiff {command}: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if traceback:
+            raise
+        print(
+            f"jaxdiff {command}: {type(error).__name__}: {error}\n--traceback shows where it comes "
+            "from",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def use_cache() -> None:
+    """Keep compiled programs on disk, unless the user has chosen where, or that they are not kept.
+
+    By version of jaxlib and kind of processor, for whose programs no other can be taken. What the
+    environment says of the size and of the programs worth keeping (jax's own variables) holds.
+    """
+    import jax
+    import jaxlib
+
+    chosen = os.environ.get("JAXDIFF_CACHE", "")
+    if getattr(jax.config, "jax_compilation_cache_dir", None) or chosen == "off":
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdiff"
+    folder = Path(chosen or home) / f"{jaxlib.__version__}-{platform.machine()}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    ours = {
+        "jax_compilation_cache_max_size": CACHED,
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    for name, value in ours.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+
+
+def train(config: configs.Train) -> None:
+    """Train a score network."""
+    from jaxdiff.app.train import train
+
+    model = train(config)
+    size = "x".join(map(str, model.shape)) + (" arrays" if model.arrays else " images")
+    print(f"trained on {size}; the run is in {config.run}\nnext: jaxdiff sample --run {config.run}")
+
+
+def ema(config: configs.Ema) -> None:
+    """Make a run's model of another average."""
+    from jaxdiff.app.snapshots import ema
+
+    ema(config)
+    print(f"next: jaxdiff sample --run {config.out}")
+
+
+def distill(config: configs.Distill) -> None:
+    """Distil a run."""
+    from jaxdiff.app.distill import distill
+
+    distill(config)
+    print(f"distilled; the run is in {config.run}\nnext: jaxdiff sample --run {config.run}")
+
+
+def tune(config: configs.Tune) -> None:
+    """Tune a sampler."""
+    from jaxdiff.app.tune import tune
+
+    print(tune(config))
+
+
+def discriminate(config: configs.Discriminate) -> None:
+    """Train a discriminator of a run."""
+    from jaxdiff.app.discriminate import discriminate
+
+    last = discriminate(config)
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in last.items() if name != "step")
+    print(
+        f"the discriminator is in {config.out} (last update: {numbers})\nnext: jaxdiff sample "
+        f"--run {config.run} --discriminator {config.out}"
+    )
+
+
+def sample(config: configs.Sample) -> None:
+    """Sample a run."""
+    from jaxdiff.app.sample import sample
+
+    sample(config)
+
+
+def optimise(config: configs.Optimise) -> None:
+    """Optimise images."""
+    from jaxdiff.app.optimise import optimise
+
+    optimise(config)
+
+
+def evaluate(config: configs.Evaluate) -> None:
+    """Score a run."""
+    from jaxdiff.app.evaluate import evaluate
+
+    evaluate(config)
+
+
+def export(config: configs.Export) -> None:
+    """Export a sampler."""
+    from jaxdiff.app.export import export
+
+    export(config)
+
+
+def inspect(config: configs.Inspect) -> None:
+    """Say what a file is."""
+    from jaxdiff.app.inspect import inspect
+
+    print(inspect(config))
+
+
+def demo(config: configs.Demo) -> None:
+    """Run the main job."""
+    from jaxdiff.app.demo import demo
+
+    print(demo(config))
+
+
+COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], None]]] = {
+    "demo": (parsing.plain(configs.Demo), demo),
+    "train": (parsing.preset, train),
+    "ema": (parsing.plain(configs.Ema), ema),
+    "distill": (parsing.choosing(configs.Distill, parsing.recipes), distill),
+    "tune": (parsing.choosing(configs.Tune, parsing.tuners), tune),
+    "discriminate": (parsing.plain(configs.Discriminate), discriminate),
+    "sample": (parsing.plain(configs.Sample), sample),
+    "optimise": (parsing.choosing(configs.Optimise, parsing.of_images), optimise),
+    "evaluate": (parsing.plain(configs.Evaluate), evaluate),
+    "export": (parsing.plain(configs.Export), export),
+    "inspect": (parsing.path_first(configs.Inspect), inspect),
+}

@@ -1,0 +1,78 @@
+"""``jaxdiff sample``: images of a model, the numbers first, then the picture."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.app import config as configs
+from jaxdiff.app.conditions import conditions
+from jaxdiff.app.generate import generate
+from jaxdiff.app.load import load_model
+from jaxdiff.app.models import Model
+from jaxdiff.app.options import placed
+from jaxdiff.app.published import to_pictures
+from jaxdiff.app.samplers import make_sampler
+from jaxdiff.files import check_writable, replacing
+from jaxdiff.training import hosts
+
+
+def sample(config: configs.Sample) -> None:
+    """Sample a model: the numbers first, then the picture."""
+    model = load_model(config.run, config.checkpoint, progress=True)
+    sampler = make_sampler(model, config, config.num_steps)
+    told = conditions(model, config)
+    folder = Path(config.out)
+    for name in ("samples.npz", "samples.png", "sampler.json"):
+        check_writable(folder / name)
+    samples = generate(
+        sampler, config.count, model.shape, told, batch=config.batch, seed=config.seed,
+        bounds=model.bounds, **placed(config),
+    )  # fmt: skip
+    if not hosts.is_main_process():
+        return
+    labels = told if model.classes else None
+    images = None if _without_pictures(model) else to_pictures(model.source, samples)
+    save_numbers(folder / "samples.npz", images, labels, model, samples)
+    sampler.table.save(folder / "sampler.json")
+    print(
+        f"{len(samples)} samples by {sampler.table!r}: {folder}/samples.npz, sampler.json",
+        flush=True,
+    )
+    if model.arrays:
+        print(f"they are arrays of shape {'x'.join(map(str, model.shape))}: there is no picture")
+    elif images is None:
+        print("they are latents, and there is no autoencoder that would make images of them")
+    else:
+        draw(images[:100], folder / "samples.png")
+
+
+def _without_pictures(model: Model) -> bool:
+    """Return whether samples are arrays that are no images, or latents that nothing decodes."""
+    return model.arrays or model.bounds is None and "vae" not in model.source.parts  # type: ignore[union-attr]
+
+
+def save_numbers(path: Path, images: Any, labels: Any, model: Model, latents: Any = None) -> None:
+    """Write images, with their labels and the classes' names if there are any, and the latents of
+    a model of those, or samples that are neither, whole or not at all.
+    """
+    arrays: dict[str, Any] = {} if images is None else {"images": images}
+    name = "samples" if model.arrays else "latents"
+    arrays |= {name: latents} if model.bounds is None else {}
+    if labels is not None:
+        arrays |= {"labels": labels, "class_names": np.array(model.metadata["class_names"])}
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def draw(images: Any, path: Path) -> None:
+    """Make the picture of some samples, without which their numbers are still there."""
+    from jaxdiff.report.images import apart, image_grid
+
+    try:
+        image_grid(apart(images), columns=10).savefig(path)
+    except Exception as error:  # of whatever draws it
+        warnings.warn(f"the picture {path} could not be made: {error}", stacklevel=2)
+    else:
+        print(f"their picture: {path}")

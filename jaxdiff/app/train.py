@@ -1,0 +1,97 @@
+"""``jaxdiff train``: a score network on images."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jaxdiff.app import config as configs
+from jaxdiff.app import config_file
+from jaxdiff.app import folder as folders
+from jaxdiff.app.data import batches_of, check_batch, check_filled, read_data
+from jaxdiff.app.load import load_model
+from jaxdiff.app.methods import average, teacher_method
+from jaxdiff.app.models import Model
+from jaxdiff.app.objective import check_objective, described, predicted
+from jaxdiff.app.optimiser import check_optimiser, warmup_of
+from jaxdiff.app.options import check, placed, refuse
+from jaxdiff.app.snapshots import check_snapshots, watching
+from jaxdiff.data.dataset import Dataset
+from jaxdiff.method import Method
+from jaxdiff.training import hosts
+from jaxdiff.training.checkpoint import fingerprint, save_params
+
+
+def train(config: configs.Train, progress: bool = True) -> Model:
+    """Train a score network, or go on with an unfinished run; return the finished model.
+
+    Raises ValueError, before anything is written, for options or data that do not fit, and for a
+    folder that holds another run.
+    """
+    check(config)
+    for look in (check_batch, check_objective, check_optimiser, check_snapshots):
+        look(config)
+    data = read_data(config.data, progress)
+    check_filled(data)
+    if not data.num_classes:
+        refuse(config, "the data have no classes", "label_drop")
+    known: dict[str, Any] = {"data": data.fingerprint()}
+    metadata = {
+        "kind": "teacher",
+        "network": config_file.to_dict(config.network),
+        "process": config.process,
+        "prediction": predicted(config),
+        "shape": list(data.shape),
+        "classes": data.num_classes,
+        "class_names": list(data.class_names),
+        "sigma_data": config.sigma_data,
+        "data": dataclasses.asdict(config.data),
+        "updates": config.updates,
+        "trained on": known["data"],
+    }
+    start = None
+    if config.init is not None:
+        start = load_model(config.init, progress=progress).params
+        known["init"] = fingerprint(start)
+    method = teacher_method(config, metadata, start)
+    _say(config, progress)
+    with folders.opened(config, known | {"metadata": metadata}, progress=progress) as folder:
+        return _fit(method, data, config, folder, metadata, progress)
+
+
+def _fit(
+    method: Method,
+    data: Dataset,
+    config: configs.Train,
+    folder: Path,
+    metadata: dict[str, Any],
+    progress: bool,
+) -> Model:
+    from jaxdiff.training.loop import fit
+
+    state = fit(
+        method, batches_of(data, config, metadata), num_updates=config.updates, key=config.seed,
+        checkpoint=folder / "checkpoints", save_every=config.save_every, progress=progress,
+        **watching(config, folder), **placed(config),
+    )  # fmt: skip
+    (last,) = state.params.values()
+    say_distance(average(state), last, progress)
+    save_params(folder / "model.npz", average(state), metadata)
+    return load_model(folder)
+
+
+def _say(config: configs.Train, progress: bool) -> None:
+    """Say what is trained, and what becomes of a warm-up that is too long."""
+    if not progress or not hosts.is_main_process():
+        return
+    print(described(config), flush=True)
+    if (warmup := warmup_of(config)) < config.warmup:
+        print(f"warm-up: {warmup} updates, half of all, not {config.warmup}", flush=True)
+
+
+def say_distance(average: Any, last: Any, progress: bool) -> None:
+    """Say how far the averaged parameters, which sampling uses, are from the last ones."""
+    from jaxdiff.training.ema import distance
+
+    apart = distance(average, last)  # of all processes
+    if progress and hosts.is_main_process():
+        print(f"averaged parameters, which are kept, are {apart:.2%} of their norm from the last")

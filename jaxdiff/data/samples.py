@@ -1,0 +1,61 @@
+"""Arrays of samples that are no images: points (n, d), signals (n, length, channels), volumes."""
+
+import pathlib
+
+import numpy as np
+
+from jaxdiff.data.arrays import checked_labels, choice, keys
+from jaxdiff.data.dataset import Dataset
+from jaxdiff.data.labels import numbered
+from jaxdiff.files import check_names, open_archive, read_array
+
+
+def load_samples(
+    path: pathlib.Path | str,
+    split: str = "train",
+    *,
+    labelled: bool = True,
+    limit: int | None = None,
+) -> Dataset:
+    """Return the samples of an .npy, or of an .npz with their labels if it has them; their numbers
+    as they are, in float32.
+
+    split, limit: see :func:`jaxdiff.data.readers.load`. The arrays of an .npz are called as those
+    of images are: images and labels, x_train and y_train, arr_0 and arr_1.
+
+    Raises FileNotFoundError, :class:`~jaxdiff.data.labels.NoSplit`, and ValueError for another
+    file, for numbers that are not finite or not real, and for a shape without samples or axes.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    labels = None
+    if path.suffix.lower() == ".npy":
+        if split != "train":
+            raise ValueError(f"{path} has no {split} samples: an .npy has only those of train")
+        samples = np.load(path, allow_pickle=False)
+    elif path.suffix.lower() == ".npz":
+        with open_archive(path) as archive:
+            check_names(archive, path, archive.namelist())
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            own, key = keys(names, split, path)
+            samples = read_array(archive, path, own)
+            labels = read_array(archive, path, key) if labelled and key in names else None
+    else:
+        raise ValueError(f"{path}: samples that are no images are read of an .npy or .npz")
+    whole = _dataset(samples, labels, path, split)
+    return whole if limit is None else whole.take(choice(len(whole), limit))
+
+
+def _dataset(
+    samples: np.ndarray, labels: np.ndarray | None, path: pathlib.Path, split: str
+) -> Dataset:
+    if samples.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: samples are integers or floats, not {samples.dtype}")
+    index, names = None, ()
+    if labels is not None:
+        index, names = numbered([str(label) for label in checked_labels(labels, path).tolist()])
+    return Dataset(
+        np.asarray(samples, np.float32), index, len(names), f"{path.stem}-{split}", str(path),
+        names, pictures=False,
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""A U-Net with what steers it, a ControlNet or a T2I-Adapter, as one network.
+
+cond has the picture beside what the U-Net is told, and is all that samplers, guidance and methods
+see of it. Without the picture the U-Net is as it was.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from jaxdiff.networks.attention import AttentionFn
+from jaxdiff.networks.controlnet import ControlNet, scaled
+from jaxdiff.networks.t2i_adapter import T2IAdapter
+from jaxdiff.networks.unet2d_condition import UNet2DCondition
+from jaxdiff.typing import Array, Cond, Outputs
+
+
+class Controlled(nn.Module):
+    """A U-Net, steered by one network or several, whose maps are summed.
+
+    Its parameters are the U-Net's own and, beside them, those of what steers: "controls_0", ...
+
+    controls: what steers. pictures: for each, the key of cond that its picture is at. scales: of
+    what each adds to the U-Net's maps. guess: for each, weights from scale / 10 to scale
+    (:func:`jaxdiff.networks.controlnet.weights`), of a ControlNet whose residuals are not pooled.
+    """
+
+    unet: UNet2DCondition
+    controls: tuple[ControlNet | T2IAdapter, ...]
+    pictures: tuple[str, ...]
+    scales: tuple[float, ...]
+    guess: tuple[bool, ...]
+
+    def setup(self) -> None:
+        """Keep the U-Net's parameters where they are without this module."""
+        nn.share_scope(self, self.unet)
+
+    def __call__(
+        self,
+        x: Array,
+        label: Array,
+        cond: Cond = None,
+        *,
+        deterministic: bool = True,
+        full: bool = False,
+        attention: AttentionFn | None = None,
+        residuals: Sequence[Array] | None = None,
+        adapter: Sequence[Array] | None = None,
+    ) -> Array | Outputs:
+        """Return the U-Net's output; arguments as its own.
+
+        cond: a dictionary, with the picture of each network that is to steer. attention: what the
+        U-Net's attention layers call; a ControlNet's call its own ``attention_fn``. Raises
+        TypeError for another cond, ValueError as the networks do.
+        """
+        if cond is not None and not isinstance(cond, dict):
+            names = ", ".join(self.pictures)
+            raise TypeError(f"cond must be a dictionary, which may have {names}; got {type(cond)}")
+        given = dict(cond or {})
+        pictures = [given.pop(key, None) for key in self.pictures]
+        for i, (control, picture) in enumerate(zip(self.controls, pictures, strict=True)):
+            if picture is None:
+                continue
+            if isinstance(control, T2IAdapter):
+                adapter = summed(adapter, scaled(control(picture), self.scales[i]))
+                continue
+            needed, possible = control.keys(x.shape[-1])
+            own = {key: given[key] for key in (*needed, *possible) if key in given}
+            made = control(x, label, own | {"control": picture}, deterministic=deterministic)
+            guess = self.guess[i] and not control.pooled
+            residuals = summed(residuals, scaled(made, self.scales[i], guess=guess))
+        return self.unet(
+            x, label, given or None, deterministic=deterministic, full=full, attention=attention,
+            residuals=residuals, adapter=adapter,
+        )  # fmt: skip
+
+    def keys(self, channels: int | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the keys that cond must have, and those that it may have; see the U-Net's."""
+        needed, possible = self.unet.keys(channels)
+        return needed, (*possible, *self.pictures)
+
+
+def summed(first: Sequence[Array] | None, second: Sequence[Array]) -> tuple[Array, ...]:
+    """Return sums of maps. ValueError for other numbers or shapes of them."""
+    if first is None:
+        return tuple(second)
+    shapes = [[m.shape for m in maps] for maps in (first, second)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"maps of shapes {shapes[0]} and {shapes[1]} cannot be added")
+    return tuple(jax.tree.map(lambda a, b: a + b.astype(a.dtype), tuple(first), tuple(second)))

@@ -1,0 +1,45 @@
+"""Published weights: files read without running them, layouts of networks, one opening."""
+
+from jaxdiff.pretrained.clip import ImageEncoder, TextEncoder
+from jaxdiff.pretrained.controls import Control, with_controlnet, with_t2i_adapter
+from jaxdiff.pretrained.guided_classifier import Classifier, load_guided_classifier
+from jaxdiff.pretrained.inception import InceptionFeatures, load_inception
+from jaxdiff.pretrained.lora import merge_lora
+from jaxdiff.pretrained.model import Autoencoder, Pretrained
+from jaxdiff.pretrained.opening import (
+    load_autoencoder,
+    load_controlnet,
+    load_image_encoder,
+    load_pretrained,
+    load_t2i_adapter,
+    load_text_encoder,
+)
+from jaxdiff.pretrained.pipeline import text_condition, with_scheduler
+from jaxdiff.pretrained.saving import save_diffusers, save_safetensors
+from jaxdiff.pretrained.scheduler_lists import scheduler_lists
+
+__all__ = [
+    "Autoencoder",
+    "Classifier",
+    "Control",
+    "ImageEncoder",
+    "InceptionFeatures",
+    "Pretrained",
+    "TextEncoder",
+    "load_autoencoder",
+    "load_controlnet",
+    "load_guided_classifier",
+    "load_image_encoder",
+    "load_inception",
+    "load_pretrained",
+    "load_t2i_adapter",
+    "load_text_encoder",
+    "merge_lora",
+    "save_diffusers",
+    "save_safetensors",
+    "scheduler_lists",
+    "text_condition",
+    "with_controlnet",
+    "with_scheduler",
+    "with_t2i_adapter",
+]

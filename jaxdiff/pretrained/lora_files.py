@@ -1,0 +1,177 @@
+r"""Files of low-rank changes of a model's weights (LoRA, 2106.09685), in the styles they go about
+in.
+
+    LoRA        dW = c up down                               c = alpha / rank
+    LoHa        dW = c (w1a w1b) * (w2a w2b)                 (2108.06098)
+    LoKr        dW = c kron(w1, w2), each a product or whole
+
+of linear layers and of convolutions, whose factors have further axes. c is 1 where a file says no
+alpha; alphas and ranks may differ from layer to layer, and each layer has its own here. Names:
+
+    lora_unet_down_blocks_0_..._to_q.lora_down.weight, .alpha      kohya; lora_te_, lora_te1_,
+    lora_te2_ unet.down_blocks.0...to_q.lora_A.weight                        PEFT; alphas in the
+    file's header unet.down_blocks.0...to_q.lora.down.weight, ....processor.to_q_lora.down.weight
+    older
+"""
+
+import json
+import math
+import os
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdiff.pretrained.tensors import Tensors, open_tensors
+
+PREFIXES = {
+    "lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2", "unet.": "unet", "text_encoder.": "text_encoder",
+    "text_encoder_2.": "text_encoder_2", "transformer.": "transformer",
+}  # fmt: skip
+FACTORS = {
+    "lora_down": "down", "lora_A": "down", "lora.down": "down", "lora_linear_layer.down": "down",
+    "lora_up": "up", "lora_B": "up", "lora.up": "up", "lora_linear_layer.up": "up",
+    "lora_mid": "mid",
+}  # fmt: skip
+_FACTOR = re.compile(
+    rf"(.+?)\.({'|'.join(map(re.escape, FACTORS))})(?:\.default(?:_\d+)?)?\.weight"
+)
+_OLD = re.compile(r"(.+?)\.(?:processor\.)?to_(q|k|v|out)_lora\.(down|up)\.weight")
+_WHOLE = re.compile(r"(.+?)\.(alpha|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))")
+CLIP = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
+
+
+class Change(NamedTuple):
+    """What a file says of one layer. name: of the layer, in the file. factors: by "up", "down",
+    "mid", or by LoHa's and LoKr's own names. scale: what alpha and rank make, c.
+    """
+
+    name: str
+    factors: dict[str, np.ndarray]
+    scale: float
+
+    def delta(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return dW in float32, of the published weight's shape. ValueError if it is of another."""
+        made = self.scale * _product(self.name, self.factors)
+        if made.size != math.prod(shape) or made.shape[0] != shape[0]:
+            raise ValueError(
+                f"the change of {self.name} has shape {list(made.shape)}; the layer's weight has "
+                f"{list(shape)}"
+            )
+        return made.reshape(shape)
+
+
+def read_changes(path: str | os.PathLike[str]) -> dict[str, dict[str, Change]]:
+    """Return the changes of a file: by part of the pipeline ("unet", "text_encoder", ...), by the
+    layer's name as the file has it, with "." or with "_" between its words.
+
+    Raises OSError if there is no file, ValueError, by name, for a tensor that is no such change.
+    """
+    tensors = open_tensors(path)
+    found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for name in tensors:
+        part, module, what = _place(name, tensors)
+        own = found.setdefault((part, module), {})
+        if what in own:
+            raise ValueError(f"{path} says {what!r} of {module} twice")
+        own[what] = np.asarray(tensors[name], np.float32)
+    said = _header(tensors)
+    made: dict[str, dict[str, Change]] = {}
+    for (part, module), factors in found.items():
+        alpha = factors.pop("alpha", None)
+        scale = _scale(factors, None if alpha is None else float(alpha.reshape(())))
+        if alpha is None and "down" in factors:
+            scale = _peft_scale(said, part, module, factors["down"].shape[0])
+        made.setdefault(part, {})[module] = Change(module, factors, scale)
+    return made
+
+
+def _place(name: str, tensors: Tensors) -> tuple[str, str, str]:
+    """Return the part, the layer and the factor that a tensor's name says."""
+    bare = name.removeprefix("base_model.model.")
+    prefix = next((p for p in PREFIXES if bare.startswith(p)), "")
+    part, rest = PREFIXES.get(prefix, "unet"), bare.removeprefix(prefix)
+    if match := _OLD.fullmatch(rest):
+        module, letter, way = match.groups()
+        last = CLIP[letter] if part != "unet" else f"to_{letter}" + ".0" * (letter == "out")
+        return part, f"{module}.{last}", way
+    if match := _FACTOR.fullmatch(rest):
+        return part, match[1], FACTORS[match[2]]
+    if match := _WHOLE.fullmatch(rest):
+        return part, match[1], match[2]
+    raise ValueError(
+        f"{tensors.source}: {name} is no change of a weight that is supported: LoRA, LoHa and LoKr "
+        "are, without rescaled norms (DoRA) and changed biases"
+    )
+
+
+def _header(tensors: Tensors) -> dict[str, Any]:
+    """Return what PEFT wrote into the header of a file."""
+    text = tensors.metadata.get("lora_adapter_metadata")
+    if text is None:
+        return {}
+    try:
+        said = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{tensors.source}: the header's lora_adapter_metadata: {error}"
+        ) from error
+    return said if isinstance(said, dict) else {}
+
+
+def _peft_scale(said: dict[str, Any], part: str, module: str, rank: int) -> float:
+    """Return c of a layer, of the header's alpha for it; 1 where it says none."""
+    if said.get(f"{part}.use_dora"):
+        raise ValueError(f"the file's {part} has rescaled norms (DoRA), which are not supported")
+    alpha = said.get(f"{part}.lora_alpha")
+    for pattern, own in (said.get(f"{part}.alpha_pattern") or {}).items():
+        if module == pattern or module.endswith(f".{pattern}"):
+            alpha = own
+            break
+    if alpha is None:
+        return 1.0
+    return float(alpha) / (math.sqrt(rank) if said.get(f"{part}.use_rslora") else rank)
+
+
+def _scale(factors: dict[str, np.ndarray], alpha: float | None) -> float:
+    """Return c of alpha and the rank of the factors; 1 without alpha, or without a rank."""
+    ranks = ("down", "hada_w1_b", "lokr_w1_b", "lokr_w2_b")
+    rank = next((factors[name].shape[0] for name in ranks if name in factors), 0)
+    return alpha / rank if alpha is not None and rank else 1.0
+
+
+def _product(name: str, factors: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the product of a layer's factors. ValueError if some are missing or do not fit."""
+    try:
+        if "up" in factors:
+            return _lora(factors)
+        if "hada_w1_a" in factors:
+            first, second = (_part(factors, f"hada_w{i}", f"hada_t{i}") for i in (1, 2))
+            return first * second
+        first = _part(factors, "lokr_w1", "")
+        second = _part(factors, "lokr_w2", "lokr_t2")
+        return np.kron(first.reshape(*first.shape, *[1] * (second.ndim - first.ndim)), second)
+    except KeyError as error:
+        raise ValueError(f"{name} lacks the factor {error.args[0]!r}") from error
+    except ValueError as error:
+        raise ValueError(f"the factors of {name} do not fit: {error}") from error
+
+
+def _lora(factors: dict[str, np.ndarray]) -> np.ndarray:
+    up, down = factors["up"], factors["down"]
+    if "mid" in factors:
+        up, down = (f.reshape(f.shape[:2]) for f in (up, down))
+        return np.einsum("or,rskl,si->oikl", up, factors["mid"], down)
+    flat = up.reshape(up.shape[0], -1) @ down.reshape(down.shape[0], -1)
+    return flat.reshape(up.shape[0], *down.shape[1:])
+
+
+def _part(factors: dict[str, np.ndarray], name: str, core: str) -> np.ndarray:
+    """Return one of the two matrices of LoHa and LoKr: whole, or a product, around a core."""
+    if name in factors:
+        return factors[name]
+    left, right = factors[f"{name}_a"], factors[f"{name}_b"]
+    if core in factors:
+        return np.einsum("rskl,si,ro->oikl", factors[core], right, left)
+    return left @ right

@@ -1,0 +1,134 @@
+"""Recipes of :mod:`jaxdiff.distill.adversarial`: generators against a discriminator, some with a
+teacher beside it.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxdiff import solvers
+from jaxdiff.distill.adversarial.adversarial_distillation import add, ladd
+from jaxdiff.distill.adversarial.denoising_gan import ddgan, ufogen
+from jaxdiff.distill.adversarial.truncated_diffusion import truncated_diffusion
+from jaxdiff.distill.parts.critic import HINGE, Critic
+from jaxdiff.distill.parts.stage import Stage
+from jaxdiff.distill.parts.two_players import FakeScore, Penalty
+from jaxdiff.recipes.goal import Goal, one
+from jaxdiff.recipes.parts import (
+    FEW,
+    START,
+    adam,
+    critic_head,
+    fake_score_with_head,
+    generator,
+    matching_recipe,
+)
+from jaxdiff.typing import Array, Cond, Key, Params
+
+LEVELS = (START, 1.2, 0.6, 0.3)  # of students in up to four evaluations
+
+
+def _add(
+    goal: Goal, num_steps: int = 1, distillation: float = 2.5, penalty: float = 1e-5
+) -> list[Stage]:
+    """Its critic looks through the pretrained network, at a low level of noise.
+
+    num_steps: number of evaluations, 1 to 4.
+    """
+    network, params = goal.network(1, False)
+    head = critic_head(goal)
+
+    def logits(own: Params, x: Array, cond: Cond) -> Array:
+        label = jnp.full(x.shape[:1], jnp.log(0.1) / 4, x.dtype)
+        answer: Any = network(own["trunk"], x / goal.sigma_data, label, cond, full=True)
+        return head.logits(own["head"], answer.features, cond)
+
+    def init(key: Key) -> Params:
+        assert callable(head.params)
+        return {"trunk": params, "head": head.params(key)}
+
+    critic = Critic(logits, init, game=HINGE, optimiser=adam(goal, 0.5))
+    method = add(
+        goal.teacher, generator(goal), critic, student_levels=LEVELS[: int(num_steps)],
+        distillation=distillation, penalty=penalty,
+    )  # fmt: skip
+    return one(method)
+
+
+def _ladd(
+    goal: Goal, num_steps: int = 1, penalty: float = 0.02, size: float = 0.1, every: int = 1
+) -> list[Stage]:
+    """Its critic looks through the frozen pretrained network.
+
+    num_steps: number of evaluations, 1 to 4.
+    penalty, size: of R1 in its approximate form, its factor and the size of the move.
+    """
+    student = goal.student()
+    teacher = student.denoiser(student.params)
+    fake_score = FakeScore(
+        head=critic_head(goal), trunk="teacher", scores=False, optimiser=adam(goal, 2.0)
+    )
+    method = ladd(
+        teacher,
+        generator(goal, every, rate=0.2),
+        fake_score,
+        student_levels=LEVELS[: int(num_steps)],
+        penalty=Penalty(penalty, size),
+        every=every,
+    )
+    return one(method)
+
+
+def _ufogen(
+    goal: Goal, reconstruction: float = 0.01, penalty: float = 0.01, every: int = 1
+) -> list[Stage]:
+    method = ufogen(
+        generator(goal, every, rate=0.2), fake_score_with_head(goal), levels=(*LEVELS, 0.0),
+        reconstruction=reconstruction, penalty=Penalty(penalty), every=every,
+    )  # fmt: skip
+    return one(method)
+
+
+def _ddgan(goal: Goal, latent: int = 4, penalty: float = 0.01 / 15) -> list[Stage]:
+    """With a perceptron for a critic."""
+    from jaxdiff.networks.critic import pair_critic
+
+    latent = int(latent)
+    network, params = goal.network(1 + latent, False)
+    student = generator(goal, high=goal.high, rate=0.2)._replace(network=network, params=params)
+    logits, init = pair_critic(
+        goal.shape, sigma_data=goal.sigma_data, num_classes=goal.classes or 0
+    )
+    critic = Critic(logits, init, optimiser=adam(goal, 0.5))
+    return one(ddgan(student, critic, latent=latent, penalty=penalty))
+
+
+def _truncated(
+    goal: Goal,
+    cut: float = 0.3,
+    adversarial: float = 1.0,
+    mean: float = -1.2,
+    std: float = 1.2,
+    penalty: float = 0.01,
+    every: int = 1,
+) -> list[Stage]:
+    """From the cut, where few steps are left, it goes on by DPM-Solver++."""
+    method = truncated_diffusion(
+        generator(goal, every, goal.high, 0.2), fake_score_with_head(goal), cut=cut,
+        adversarial=adversarial, mean=mean, std=std, penalty=penalty,
+        solver=solvers.dpmpp, options={"order": 2}, every=every,
+    )  # fmt: skip
+    return one(method)
+
+
+RECIPES = {
+    "add": matching_recipe(
+        _add, add, share=0.4, weakness="the teacher's term pulls each sample to a mean"
+    ),
+    "ladd": matching_recipe(_ladd, ladd, share=0.6, weakness=FEW),
+    "ufogen": matching_recipe(_ufogen, ufogen, share=0.5, weakness=FEW),
+    "ddgan": matching_recipe(_ddgan, ddgan, share=0.6, fewest=4, weakness=FEW),
+    "truncated_diffusion": matching_recipe(
+        _truncated, truncated_diffusion, share=0.4, fewest=2, weakness=FEW
+    ),
+}

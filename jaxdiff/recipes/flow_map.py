@@ -1,0 +1,228 @@
+"""Recipes of :mod:`jaxdiff.distill.flow_map`: jumps between any two levels.
+
+Students of mean flows, align your flow and self-distilled maps are conditioned on both levels by a
+label that levels off above 5 (:func:`jaxdiff.distill.flow_map.mean_flow.saturating`). Their log
+levels are N(-2, 2^2), CIFAR-10's, but for align your flow, which has its own intervals.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdiff.distill.flow_map import flow_map
+from jaxdiff.distill.flow_map.inductive_moments import inductive_moments
+from jaxdiff.distill.flow_map.mean_flow import (
+    Pairs,
+    improved_mean_flow,
+    logit_normal_pairs,
+    mean_flow,
+    saturating,
+)
+from jaxdiff.distill.flow_map.shortcut import shortcut
+from jaxdiff.distill.flow_map.trajectory_consistency import trajectory_consistency
+from jaxdiff.distill.parts.critic import Critic
+from jaxdiff.distill.parts.stage import Stage
+from jaxdiff.distill.parts.student import Student
+from jaxdiff.recipes.goal import Goal, Recipe, one
+from jaxdiff.typing import Array, Cond, Key, Params
+
+APART = 0.75  # the share of samples whose two times differ
+LOG_LEVEL = (-2.0, 2.0)  # mean and standard deviation of log levels
+
+
+def _student(goal: Goal) -> Student:
+    return goal.student(labels=2)._replace(label=saturating)
+
+
+def _pairs(later: tuple[float, float], earlier: tuple[float, float], apart: float) -> Pairs:
+    return logit_normal_pairs(later, earlier, apart=apart)
+
+
+def _mean_flow(
+    goal: Goal,
+    apart: float = APART,
+    later: tuple[float, float] = LOG_LEVEL,
+    earlier: tuple[float, float] = LOG_LEVEL,
+    **options: Any,
+) -> list[Stage]:
+    """Logit-normal times.
+
+    apart: share of the samples whose times t and r differ.
+    later, earlier: mean and standard deviation of the logits of t and of r.
+    """
+    pairs = _pairs(later, earlier, apart)
+    return one(mean_flow(_student(goal), teacher=goal.teacher, pairs=pairs, **options))
+
+
+def _mean_flow_of_data(
+    goal: Goal,
+    apart: float = APART,
+    later: tuple[float, float] = LOG_LEVEL,
+    earlier: tuple[float, float] = LOG_LEVEL,
+    power: float = 0.0,
+    **options: Any,
+) -> list[Stage]:
+    """In few dimensions by least squares, so that the minimum is the mean.
+
+    apart: share of the samples whose times t and r differ.
+    later, earlier: mean and standard deviation of the logits of t and of r.
+    """
+    pairs = _pairs(later, earlier, apart)
+    return one(mean_flow(_student(goal), pairs=pairs, power=power, **options))
+
+
+def _improved(
+    goal: Goal,
+    apart: float = APART,
+    later: tuple[float, float] = LOG_LEVEL,
+    earlier: tuple[float, float] = LOG_LEVEL,
+    power: float = 0.0,
+    **options: Any,
+) -> list[Stage]:
+    """By least squares.
+
+    apart: share of the samples whose times t and r differ.
+    later, earlier: mean and standard deviation of the logits of t and of r.
+    """
+    pairs = _pairs(later, earlier, apart)
+    return one(improved_mean_flow(_student(goal), pairs=pairs, power=power, **options))
+
+
+def _align(goal: Goal, warmup: float = 0.1, **options: Any) -> list[Stage]:
+    """Return a student of both times.
+
+    warmup: share of the updates in which the tangent's share grows from 0 to 1.
+    """
+    updates = int(goal.num_updates * warmup)
+    return one(
+        flow_map.align_your_flow(goal.teacher, _student(goal), warmup_updates=updates, **options)
+    )
+
+
+def _align_lagrangian(goal: Goal, warmup: float = 0.1, **options: Any) -> list[Stage]:
+    """Return a student of both times.
+
+    warmup: share of the updates in which the tangent's share grows from 0 to 1.
+    """
+    return _align(goal, warmup, form="lagrangian", **options)
+
+
+def _self_distilled(residual: flow_map.Residual) -> Callable[..., list[Stage]]:
+    def stages(
+        goal: Goal,
+        apart: float = 0.5,
+        later: tuple[float, float] = LOG_LEVEL,
+        earlier: tuple[float, float] = LOG_LEVEL,
+        **options: Any,
+    ) -> list[Stage]:
+        """Logit-normal times.
+
+        apart: share of the samples whose times t and r differ.
+        later, earlier: mean and standard deviation of the logits of t and of r.
+        """
+        pairs = _pairs(later, earlier, apart)
+        student = _student(goal)
+        return one(
+            flow_map.self_distilled_flow_map(student, residual=residual, pairs=pairs, **options)
+        )
+
+    return stages
+
+
+def _trajectory_consistency(
+    goal: Goal, most: int = 8, target: float = 0.99, std: float = 1.6, **options: Any
+) -> list[Stage]:
+    options |= {"most": most, "target": target, "std": std}
+    return one(trajectory_consistency(goal.teacher, goal.student(labels=2), **options))
+
+
+def _adversarial(
+    goal: Goal,
+    most: int = 8,
+    target: float = 0.99,
+    std: float = 1.6,
+    adversarial: float = 0.1,
+    start: float = 0.5,
+    **options: Any,
+) -> list[Stage]:
+    """With a critic.
+
+    start: the share of the updates after which it joins.
+    """
+    options |= {"critic": _critic(goal), "critic_from": round(goal.num_updates * start)}
+    return _trajectory_consistency(goal, most, target, std, adversarial=adversarial, **options)
+
+
+def _critic(goal: Goal) -> Critic:
+    """Return a linear function of what the teacher's own network makes of a sample, all of it
+    trained.
+    """
+    network, params = goal.network(1, False)
+
+    def features(params: Params, x: Array, cond: Cond) -> Array:
+        label = jnp.zeros(x.shape[:1], x.dtype)
+        last = network(params, x / goal.sigma_data, label, cond, full=True).features[-1]  # type: ignore[union-attr]
+        return last.reshape(len(x), -1)
+
+    def init(key: Key) -> Params:
+        x = jnp.zeros((1, *goal.shape), jnp.float32)
+        width = jax.eval_shape(lambda p: features(p, x, None), params).shape[1]
+        head = jax.random.normal(key, (width,), jnp.float32) / width
+        return {"network": params, "head": head}
+
+    return Critic(
+        lambda params, x, cond: features(params["network"], x, cond) @ params["head"],
+        init, optimiser=optax.adam(goal.rate, b1=0.0, b2=0.99),
+    )  # fmt: skip
+
+
+def _shortcut(
+    goal: Goal, share: float = 0.5, count: int = 32, target: float = 0.99, **options: Any
+) -> list[Stage]:
+    options |= {"share": share, "count": count, "target": target}
+    return one(shortcut(goal.student(labels=2), **options))
+
+
+def _inductive_moments(
+    goal: Goal, group: int = 32, k: float = 4.0, ends: float = 0.25, **options: Any
+) -> list[Stage]:
+    # so small a k puts r at s for most groups: a direct comparison with the data, not inductive,
+    # which is what few updates can learn
+    options |= {"group": group, "k": k, "ends": ends}
+    return one(inductive_moments(goal.student(labels=2), **options))
+
+
+_ALIGN: dict[str, Any] = {"of": (flow_map.align_your_flow,), "fixed": ("form", "warmup_updates")}
+_SELF: dict[str, Any] = {"of": (flow_map.self_distilled_flow_map,)}
+_TRAJECTORY: dict[str, Any] = {"of": (trajectory_consistency,)}
+
+RECIPES = {
+    "trajectory_consistency": Recipe(
+        _trajectory_consistency, **_TRAJECTORY, fixed=("adversarial", "critic_from"), share=0.75
+    ),
+    "trajectory_consistency_adversarial": Recipe(
+        _adversarial, **_TRAJECTORY, fixed=("critic_from",), follows_flow=False, share=0.4
+    ),
+    "shortcut": Recipe(_shortcut, of=(shortcut,)),
+    "inductive_moments": Recipe(
+        _inductive_moments,
+        of=(inductive_moments,),
+        follows_flow=False,
+        divides="group",
+        weakness="few updates allow only the limit r = s, which trains little of the later steps",
+    ),
+    "mean_flow": Recipe(_mean_flow, of=(mean_flow,)),
+    "mean_flow_of_data": Recipe(_mean_flow_of_data, of=(mean_flow,)),
+    "improved_mean_flow": Recipe(_improved, of=(improved_mean_flow,), fixed=("largest",)),
+    "align_your_flow": Recipe(_align, **_ALIGN),
+    "align_your_flow_lagrangian": Recipe(_align_lagrangian, **_ALIGN),
+    "flow_map_lagrangian": Recipe(_self_distilled(flow_map.lagrangian), **_SELF),
+    "flow_map_eulerian": Recipe(
+        _self_distilled(flow_map.eulerian), **_SELF, share=0.8,
+        weakness="unstable, as its paper finds: the gradient passes through one of two derivatives",
+    ),
+    "flow_map_semigroup": Recipe(_self_distilled(flow_map.semigroup()), **_SELF, share=0.8),
+}  # fmt: skip

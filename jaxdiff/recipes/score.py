@@ -1,0 +1,303 @@
+"""Recipes of :mod:`jaxdiff.distill.score`: generators moved by the difference of two scores."""
+
+from typing import Any
+
+import jax
+
+from jaxdiff.distill.parts.generator import Weight, karras, log_normal
+from jaxdiff.distill.parts.stage import Stage
+from jaxdiff.distill.parts.two_players import Penalty
+from jaxdiff.distill.score import distribution_matching as matching
+from jaxdiff.distill.score.diff_instruct import diff_instruct
+from jaxdiff.distill.score.f_distill import f_distill
+from jaxdiff.distill.score.moment_matching import moment_matching
+from jaxdiff.distill.score.score_identity import sid, sida
+from jaxdiff.distill.score.score_implicit import huber_slope, sim
+from jaxdiff.distill.score.swift_brush import swiftbrush
+from jaxdiff.distill.trajectory.knowledge import stored_pairs
+from jaxdiff.prediction import uniform_weight
+from jaxdiff.ranges import NotNegative
+from jaxdiff.recipes import parts
+from jaxdiff.recipes.goal import Goal, one
+from jaxdiff.recipes.parts import FEW, START, generator, matching_recipe
+
+STEPS = (START, 0.8)  # of students in two evaluations
+
+
+def _diff_instruct(
+    goal: Goal,
+    start: float = START,
+    mean: float = -1.2,
+    std: float = 1.2,
+    fake_mean: float = -1.2,
+    fake_std: float = 1.2,
+    weight: Weight = uniform_weight,
+    every: int = 1,
+    reward: NotNegative = 0.0,
+) -> list[Stage]:
+    """mean, std: of the logarithm of the levels of the student's noise.
+    fake_mean, fake_std: and of the fake score's.
+    reward: factor of the log-probability that a small classifier, trained on the teacher's data,
+        gives to the class requested; above 0 it is Diff-Instruct++ (arXiv 2410.18881).
+    """
+    student, fake = parts.summed(goal, every)
+    method = diff_instruct(
+        goal.teacher, student, fake_score=fake, start=start,
+        levels=log_normal(mean, std), fake_levels=log_normal(fake_mean, fake_std),
+        weight=weight, every=every, **parts.reward_of(goal, reward),
+    )  # fmt: skip
+    return one(method)
+
+
+def _low_rank(
+    goal: Goal,
+    rank: int = 16,
+    start: float = START,
+    mean: float = -1.2,
+    std: float = 1.2,
+    fake_mean: float = -1.2,
+    fake_std: float = 1.2,
+    weight: Weight = uniform_weight,
+    every: int = 1,
+) -> list[Stage]:
+    """Its fake score is the teacher with adapters.
+
+    rank: of the adapters.
+    mean, std: of the logarithm of the levels of the student's noise.
+    fake_mean, fake_std: and of the fake score's.
+    """
+    student, fake = parts.summed(goal, every)
+    model = goal.student()._replace(optimiser=None)
+    method = diff_instruct(
+        goal.teacher, student, fake_score=fake._replace(model=model, rank=int(rank)),
+        start=start, levels=log_normal(mean, std),
+        fake_levels=log_normal(fake_mean, fake_std), weight=weight, every=every,
+    )  # fmt: skip
+    return one(method)
+
+
+def _dmd(
+    goal: Goal,
+    regression: float = 0.25,
+    ends: float = 0.02,
+    every: int = 1,
+    pairs: int | None = None,
+) -> list[Stage]:
+    """From the highest level, where its pairs start.
+
+    ends: shares of the grid of levels that the direction leaves out.
+    pairs: their number; 8 times the updates, at most 50,000, by default.
+    """
+    if not regression and pairs is not None:
+        raise ValueError(f"pairs={pairs} are for the regression, whose factor is 0")
+    count = min(50_000, 8 * goal.num_updates) if pairs is None else pairs
+    stored = stored_pairs(parts.accurate(goal), count, jax.random.key(goal.seed), progress=False)
+    method = matching.dmd(
+        goal.teacher, generator(goal, every, goal.high), fake_score=parts.fake_score(goal),
+        regression=regression, levels=parts.middle(goal, goal.high, ends), every=every,
+    )  # fmt: skip
+    return [Stage("distil", lambda before: method, data=stored if regression else None)]
+
+
+def _dmd2(
+    goal: Goal,
+    num_steps: int = 1,
+    every: int = 2,
+    adversarial: float = 3e-3,
+    critic: float = 1e-2,
+    penalty: float = 0.0,
+    ends: float = 0.02,
+) -> list[Stage]:
+    """In two evaluations the fake score is conditioned on which one made a sample.
+
+    num_steps: number of evaluations, 1 or 2.
+    penalty: factor of R1.
+    ends: shares of the grid of levels that the direction leaves out.
+    """
+    fake, num_steps = parts.fake_score_with_head(goal), int(num_steps)
+    if num_steps > 1:
+        fake = fake._replace(model=goal.student(labels=2)._replace(optimiser=None))
+    method = matching.dmd2(
+        goal.teacher,
+        generator(goal, every),
+        fake,
+        student_levels=STEPS[:num_steps],
+        apart=num_steps > 1,
+        levels=parts.middle(goal, START, ends),
+        adversarial=adversarial,
+        critic=critic,
+        penalty=Penalty(penalty),
+        every=every,
+    )
+    return one(method)
+
+
+def _two_steps(
+    goal: Goal,
+    every: int = 2,
+    adversarial: float = 3e-3,
+    critic: float = 1e-2,
+    penalty: float = 0.0,
+    ends: float = 0.02,
+) -> list[Stage]:
+    """penalty: factor of R1.
+    ends: shares of the grid of levels that the direction leaves out.
+    """
+    return _dmd2(goal, 2, every, adversarial, critic, penalty, ends)
+
+
+def _decoupled(goal: Goal, weight: float = 1.5, ends: float = 0.02, every: int = 2) -> list[Stage]:
+    """ends: shares of the grid of levels that are left out."""
+    method = matching.decoupled_dmd(
+        goal.teacher, generator(goal, every), weight=weight, fake_score=parts.fake_score(goal),
+        levels=parts.middle(goal, START, ends), every=every,
+    )  # fmt: skip
+    return one(method)
+
+
+def _f_distill(
+    goal: Goal,
+    divergence: str = "jensen-shannon",
+    every: int = 2,
+    adversarial: float = 3e-3,
+    critic: float = 1e-2,
+    bins: int = 10,
+    rate: float = 1.0,
+    least: float = 0.1,
+    most: float = 20.0,
+    penalty: float = 0.0,
+    ends: float = 0.02,
+) -> list[Stage]:
+    """least, most: limits of the ratio.
+    penalty: factor of R1.
+    ends: shares of the grid of levels that are left out.
+    """
+    method = f_distill(
+        goal.teacher, generator(goal, every), parts.fake_score_with_head(goal),
+        divergence=divergence, levels=parts.middle(goal, START, ends), adversarial=adversarial,
+        critic=critic, bins=int(bins), rate=rate, limits=(least, most), penalty=Penalty(penalty),
+        every=every,
+    )  # fmt: skip
+    return one(method)
+
+
+def _sid(
+    goal: Goal,
+    alpha: float = 1.0,
+    start: float = START,
+    first: float = 0.2,
+    fake_mean: float = -1.2,
+    fake_std: float = 1.2,
+    scale: float = 1.0,
+    every: int = 1,
+) -> list[Stage]:
+    """first: share of the grid of levels, of the highest, that is left out.
+    fake_mean, fake_std: of the logarithm of the levels of the fake score's noise.
+    """
+    student, fake = parts.summed(goal, every, scale)
+    method = sid(
+        goal.teacher, student, fake_score=fake, alpha=alpha, start=start,
+        levels=karras(goal.low, goal.high, first),
+        fake_levels=log_normal(fake_mean, fake_std), scale=scale, every=every,
+    )  # fmt: skip
+    return one(method)
+
+
+def _sida(
+    goal: Goal,
+    alpha: float = 1.0,
+    start: float = START,
+    first: float = 0.2,
+    fake_mean: float = -1.2,
+    fake_std: float = 1.2,
+    scale: float = 1.0,
+    adversarial: float = 1e-4,
+    critic: float = 0.01,
+    student_from: int = 0,
+    critic_from: int | None = None,
+    every: int = 1,
+) -> list[Stage]:
+    """Return the student heeds the critic after a twentieth of the updates, by the paper's factor
+    0.01 to a scale of 100. By its factor of a half, made for sums over 3072 numbers, the critic's
+    own loss would drown a fake score of few.
+
+    first: share of the grid of levels, of the highest, that is left out.
+    fake_mean, fake_std: of the logarithm of the levels of the fake score's noise.
+    """
+    student, fake = parts.summed(goal, every, scale)
+    fake = fake._replace(head=parts.critic_head(goal))
+    method = sida(
+        goal.teacher, student, fake, alpha=alpha, start=start,
+        levels=karras(goal.low, goal.high, first),
+        fake_levels=log_normal(fake_mean, fake_std), scale=scale, adversarial=adversarial,
+        critic=critic, student_from=student_from,
+        critic_from=goal.num_updates // 20 if critic_from is None else critic_from, every=every,
+    )  # fmt: skip
+    return one(method)
+
+
+def _sim(
+    goal: Goal,
+    c: float = 0.03,
+    start: float = START,
+    mean: float = -1.2,
+    std: float = 1.2,
+    fake_mean: float = -1.2,
+    fake_std: float = 1.2,
+    weight: Weight = uniform_weight,
+    every: int = 1,
+    reward: NotNegative = 0.0,
+) -> list[Stage]:
+    """c: of the pseudo-Huber distance.
+    mean, std: of the logarithm of the levels of the student's noise.
+    fake_mean, fake_std: and of the fake score's.
+    reward: factor of the log-probability that a small classifier, trained on the teacher's data,
+        gives to the class requested; above 0 it is Diff-Instruct* (arXiv 2410.20898).
+    """
+    method = sim(
+        goal.teacher, generator(goal, every), fake_score=parts.fake_score(goal),
+        slope=huber_slope(c), start=start, levels=log_normal(mean, std),
+        fake_levels=log_normal(fake_mean, fake_std), weight=weight,
+        every=every, **parts.reward_of(goal, reward),
+    )  # fmt: skip
+    return one(method)
+
+
+def _moments(
+    goal: Goal, num_steps: int = 4, weight: Weight = uniform_weight, every: int = 2
+) -> list[Stage]:
+    """Its loss is that of x: by the paper's weight the errors of two networks at low noise, large
+    next to their signal, would drown the rest.
+    """
+    method = moment_matching(
+        goal.teacher, generator(goal, every, goal.high), fake_score=parts.fake_score(goal),
+        num_steps=int(num_steps), weight=weight, every=every,
+    )  # fmt: skip
+    return one(method)
+
+
+def _swiftbrush(
+    goal: Goal, rank: int = 16, start: float = START, every: int = 1, **options: Any
+) -> list[Stage]:
+    """Its fake score, the teacher with adapters, learns at four times the student's rate."""
+    fake = goal.student()._replace(optimiser=parts.adam(goal, 2.0))
+    options |= {"rank": rank, "start": start, "every": every}
+    return one(swiftbrush(goal.teacher, generator(goal, every), fake, **options))
+
+
+RECIPES = {
+    "diff_instruct": matching_recipe(_diff_instruct, diff_instruct, share=0.6, weakness=FEW),
+    "diff_instruct_low_rank": matching_recipe(_low_rank, diff_instruct, share=0.6, weakness=FEW),
+    "swiftbrush": matching_recipe(_swiftbrush, swiftbrush, weakness=FEW),
+    "dmd": matching_recipe(_dmd, matching.dmd, share=0.5, weakness=FEW),
+    "dmd2": matching_recipe(_dmd2, matching.dmd2, share=0.4, weakness=FEW),
+    "dmd2_two_steps": matching_recipe(_two_steps, matching.dmd2, share=0.4, weakness=FEW),
+    "decoupled_dmd": matching_recipe(_decoupled, matching.decoupled_dmd, share=0.6, weakness=FEW),
+    "f_distill": matching_recipe(_f_distill, f_distill, matching.dmd2, share=0.4, weakness=FEW),
+    "sid": matching_recipe(_sid, sid, share=0.6),
+    "sida": matching_recipe(_sida, sida, sid, share=0.4),
+    "sim": matching_recipe(_sim, sim, share=0.6),
+    "moment_matching": matching_recipe(
+        _moments, moment_matching, share=0.6, fewest=4, weakness=FEW
+    ),
+}

@@ -1,0 +1,19 @@
+"""Heun's method and its relatives, EDM's sampler (Karras et al. 2022, arXiv 2206.00364)."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from jaxdiff.solvers.scalar import D, Scalar, State
+from jaxdiff.solvers.steps import heun_step
+
+
+def heun(D: D, y: State, levels: Sequence[Scalar], ratio: Scalar = 1.0) -> Iterator[State]:
+    """Heun's method, order 2 (arXiv 2206.00364). Two evaluations per step, one in a step to level
+    0.
+
+    ``ratio`` in (0, 1] is where in the step the second evaluation is: 1 is Heun's method, 1/2 the
+    midpoint method, 2/3 Ralston's.
+    """
+    for s, r in pairwise(levels):
+        y = heun_step(D, y, s, r, ratio)
+        yield y

@@ -1,0 +1,15 @@
+"""Orders of solvers: which there are, and which one each step of a multistep solver has."""
+
+import sys
+
+
+def check_order(solver: str, order: int, highest: int | None = 3) -> None:
+    """Raise ValueError for an order that a solver does not have; ``highest`` None: it has all."""
+    if order not in range(1, (sys.maxsize if highest is None else highest) + 1):
+        known = "1, 2, ..." if highest is None else f"1 to {highest}"
+        raise ValueError(f"{solver} has orders {known}, not {order}")
+
+
+def step_order(i: int, num_steps: int, order: int, lower_final: bool) -> int:
+    """Order of step i: as many as there is history for, and lower towards the end if asked."""
+    return min(order, i + 1, num_steps - i if lower_final else order)

@@ -1,0 +1,78 @@
+"""Training in stages: a plain loop over methods, each made of what the one before left."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxdiff.distill.parts.stage import Before, Data, Stage
+from jaxdiff.method import Method
+from jaxdiff.training.devices import over_batch
+from jaxdiff.training.loop import fit
+from jaxdiff.training.step import State
+from jaxdiff.typing import Key
+
+
+def split_updates(stages: Sequence[Stage], num_updates: int) -> list[int]:
+    """Updates of each stage: ``num_updates`` in all, by share, at least one each. ValueError if
+    there are fewer updates than stages.
+    """
+    if num_updates < len(stages):
+        raise ValueError(f"{len(stages)} stages need at least as many updates, not {num_updates}")
+    whole = sum(stage.share for stage in stages)
+    ends, done = [], 0.0
+    for number, stage in enumerate(stages, 1):
+        done += stage.share
+        least = ends[-1] + 1 if ends else 1
+        most = num_updates - (len(stages) - number)
+        ends.append(min(max(round(num_updates * done / whole), least), most))
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def fit_stages(
+    stages: Sequence[Stage],
+    data: Data,
+    *,
+    num_updates: int,
+    key: Key | int = 0,
+    ema: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    log: Callable[[str, int, dict[str, Any]], None] | None = None,
+    **options: Any,
+) -> tuple[Method, State]:
+    """Train all stages in turn; return the last one's method and state.
+
+    num_updates: updates in all, divided by the stages' shares. ema: the average that a stage hands
+        on and
+    that later stages use; None for the parameters themselves. checkpoint: a folder; each stage has
+    one of its own in it, and a run that was stopped goes on in the stage where it was. log: called
+    as ``log(stage, step, metrics)``. options: of :func:`jaxdiff.training.loop.fit`; what a stage
+    makes of the data is made on the same devices.
+    """
+    base = jax.random.key(key) if isinstance(key, int) else key
+    placing = {k: options[k] for k in ("parallel", "devices") if k in options}
+    spread = functools.partial(over_batch, **placing)
+    before, result = None, None
+    for number, (stage, count) in enumerate(
+        zip(stages, split_updates(stages, num_updates), strict=True)
+    ):
+        method = stage.method(before)
+        source = data if stage.data is None else stage.data(data, before, spread)
+        folder = None if checkpoint is None else Path(checkpoint) / f"{number}-{stage.name}"
+        note = None if log is None else lambda n, row, name=stage.name: log(name, n, row)
+        own = jax.random.fold_in(base, number) if number else base  # one stage is what fit does
+        state = fit(
+            method, source, num_updates=count, key=own, checkpoint=folder, log=note, **options
+        )  # fmt: skip
+        result, before = (method, state), left(method, state, ema)
+    assert result is not None
+    return result
+
+
+def left(method: Method, state: State, ema: str | None) -> Before:
+    """Return what a stage hands to the next: its sampler and its student's parameters."""
+    params = state.params["student"] if ema is None else state.ema["student"][ema]
+    return Before(lambda num_steps=1: method.sampler(state, num_steps=num_steps, ema=ema), params)

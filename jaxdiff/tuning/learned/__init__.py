@@ -1,0 +1,1 @@
+"""Tables and steps by gradient: what is learned, what for, and the methods that learn it."""

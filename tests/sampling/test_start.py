@@ -1,0 +1,85 @@
+"""Starts at the noise of their level, and what records say of themselves."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiff as jd
+from jaxdiff.app.models import Model
+from jaxdiff.method import Method
+from jaxdiff.sampling.start import warn_unscaled
+from jaxdiff.training.step import State
+
+TRUTH = jd.exact.Gaussian(np.zeros(2), np.ones(2))
+TABLE = jd.table(jd.solvers.euler, jd.grids.karras(2))
+NOISE = jd.start_noise(jax.random.key(0), 16, (2,))
+
+
+def test_a_start_is_its_level_times_the_samples_noise(key):
+    expected = 80.0 * jd.start_noise(key, jnp.array([3, 1]), (2,))
+    for levels in (TABLE, TABLE.levels, [80.0, 1.0], 80.0):
+        np.testing.assert_allclose(jd.start(key, levels, [3, 1], (2,)), expected, rtol=1e-6)
+    assert jd.start(key, TABLE, 3, (2,), jnp.float64).dtype == jnp.float64
+    with pytest.raises(ValueError, match="at least one sample, not -3"):
+        jd.start(key, TABLE, -3, (2,))
+    with pytest.raises(ValueError, match="no first level"):
+        jd.start(key, jd.pad([TABLE])[0], 3, (2,))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda y: jd.sample(TRUTH.denoiser, TABLE, y),
+        lambda y: jd.picard(TRUTH.denoiser, TABLE, y),
+        lambda y: jd.direct(TRUTH.denoiser, jd.solvers.euler, jd.grids.karras(2), y),
+    ],
+)
+def test_an_unscaled_start_is_said(run):
+    """Where it was called, with the remedy; the scaled one, in the other runs here, is silent."""
+    with pytest.warns(UserWarning, match=r"level is 80.*jaxdiff.start") as said:
+        run(NOISE)
+    assert [one.filename for one in said] == [__file__]
+    run(80.0 * NOISE)
+
+
+def test_legitimate_starts_are_silent(rng):
+    """Ten thousand small batches, other levels, partial noise, less noise, none, traced."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for size in (1, 2, 4, 16, 256):
+            for level in (3.5, 14.6, 80.0, 1000.0):
+                for noise in rng.normal(size=(500, 1, size)):
+                    warn_unscaled(level * noise, level)
+        noise = rng.normal(size=(4, 100))
+        for start, level in (
+            (noise, 1.0), (noise, 0.002), (0.5 * 80 * noise, 80.0), (0 * noise, 80.0),
+            (1 + 5.0 * noise, 5.0),
+        ):  # fmt: skip
+            warn_unscaled(start, level)
+        jax.eval_shape(lambda y: jd.sample(TRUTH.denoiser, TABLE, y), NOISE)
+
+
+def test_records_are_one_short_line():
+    params = {"a": jnp.zeros((300, 40)), "b": jnp.zeros(5)}
+    D = jd.denoiser(lambda p, x, label, cond: x, params)
+    nothing = lambda *_: None  # noqa: E731
+    records = [
+        jd.Sampler(D, TABLE),
+        jd.trajectory(TRUTH.denoiser, TABLE, 80.0 * NOISE),
+        jd.exact.Empirical(np.zeros((500, 3))),
+        Model(D, params, (8, 8, 1), 0, False, {}),
+        State(jnp.int32(3), params, params, {}, jax.random.key(0), jnp.int32(0)),
+        jd.distill.Student(nothing, params),
+        Method(nothing, {}, nothing, D),
+    ]
+    for record in records:
+        text = repr(record)
+        assert text.startswith(type(record).__name__) and len(text) <= 300 and "\n" not in text
+    assert "2 arrays, 12,005 numbers" in repr(records[4])
+    assert "step=3" in repr(records[4])
+    assert "states=float32[3, 16, 2]" in repr(records[1])
+    assert repr(jd.process.VP()) == "VP(beta_min=0.1, beta_max=20.0)"
+    assert "float64[500, 3]" in repr(jax.eval_shape(lambda m: m, records[2]))
