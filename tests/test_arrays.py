@@ -62,7 +62,7 @@ def test_other_solvers_carry_them_or_refuse(mixture):
     with pytest.raises(ValueError, match="Give them in cond|given in cond"):
         jd.reverse_sde(D, y, 80.0, 0.1, LABELS, key=jax.random.key(0))
     with pytest.raises(ValueError, match="Give them in cond|given in cond"):
-        jd.log_likelihood(D, y, 0.1, 80.0, LABELS)
+        jd.log_likelihood(D, y, 80.0, 0.1, LABELS)
 
 
 def test_numbers_of_another_batch_are_refused(mixture):

@@ -258,7 +258,7 @@ def test_guidance_needs_the_null_of_every_leaf():
 def test_likelihood(per_sample):
     """y moves as m + (S/s)(x - m), whose Jacobian is (S/s)^2 in two dimensions."""
     x = MEAN + np.asarray(start(0.3))
-    found = jd.log_likelihood(D, x, LOW, HIGH, COND, per_sample=per_sample)
+    found = jd.log_likelihood(D, x, HIGH, LOW, COND, per_sample=per_sample)
     y = MEAN + HIGH / LOW * (x - MEAN)
     prior = -0.5 * np.sum((y / HIGH) ** 2, 1) - np.log(2 * np.pi * HIGH**2)
     np.testing.assert_allclose(found.log_density, prior + 2 * np.log(HIGH / LOW), atol=2e-3)

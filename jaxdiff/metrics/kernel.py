@@ -42,14 +42,14 @@ def rbf(bandwidth: float) -> Kernel:
     return kernel
 
 
-def median_bandwidth(x: ArrayLike, y: ArrayLike, most: int = 1000) -> float:
-    """Median distance between samples, the median heuristic for a bandwidth, from at most ``most``
-    of each set.
+def median_bandwidth(x: ArrayLike, y: ArrayLike, max_samples: int = 1000) -> float:
+    """Median distance between samples, the median heuristic for a bandwidth, from at most
+    ``max_samples`` of each set.
     """
     from scipy.spatial.distance import pdist
 
     a, b = checked_pair(x, y, least=2)
-    return float(np.median(pdist(np.concatenate([a[:most], b[:most]]))))
+    return float(np.median(pdist(np.concatenate([a[:max_samples], b[:max_samples]]))))
 
 
 def mmd2(
@@ -79,7 +79,7 @@ class KID(NamedTuple):
 
     mean: float
     std: float
-    each: np.ndarray
+    per_subset: np.ndarray
 
 
 def kid_indices(

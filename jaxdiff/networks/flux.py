@@ -57,7 +57,7 @@ class FluxTransformer(nn.Module):
     head_channels: int = 128
     depth: int = 19
     single_depth: int = 38
-    words: int = 4096
+    token_width: int = 4096
     pooled: int = 768
     guidance: bool = False
     axes: tuple[int, ...] = (16, 56, 56)
@@ -80,11 +80,11 @@ class FluxTransformer(nn.Module):
 
         x: latents (batch, height, width, channels / 4), height and width even; or packed tokens
         (batch, tokens, channels) whose places are in ``cond``. label: (batch,). cond:
-        {"tokens": (batch, any, words), "pooled": (batch, pooled)}, with ``guidance`` "guidance"
-        (batch,), with ``further`` "channels" (batch, tokens, further); and, if they are not 0 for
-        the text and (0, row, column) for the image, places "text_ids" and "image_ids" (batch, any,
-        3). With ``full``, Outputs whose features are the image's tokens after each block, as maps
-        for latents. Raises ValueError for other shapes.
+        {"tokens": (batch, any, token_width), "pooled": (batch, pooled)}, with ``guidance``
+        "guidance" (batch,), with ``further`` "channels" (batch, tokens, further); and, if they are
+        not 0 for the text and (0, row, column) for the image, places "text_ids" and "image_ids"
+        (batch, any, 3). With ``full``, Outputs whose features are the image's tokens after each
+        block, as maps for latents. Raises ValueError for other shapes.
         """
         self._check(x, label)
         given = self._conditions(cond, x)
@@ -137,7 +137,7 @@ class FluxTransformer(nn.Module):
 
     def _conditions(self, cond: Cond, x: Array) -> dict[str, Array]:
         tokens = x.shape[1] * x.shape[2] // 4 if x.ndim == 4 else x.shape[1]
-        needed = {"tokens": (None, self.words), "pooled": (self.pooled,)}
+        needed = {"tokens": (None, self.token_width), "pooled": (self.pooled,)}
         needed |= {"guidance": ()} if self.guidance else {}
         needed |= {"channels": (tokens, self.further)} if self.further else {}
         ids = {"image_ids": (tokens, len(self.axes)), "text_ids": (None, len(self.axes))}

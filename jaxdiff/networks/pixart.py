@@ -35,7 +35,7 @@ class PixArt(nn.Module):
     """PixArt of latents (batch, height, width, channels); the label is the timestep, 0 to 999.
 
     size: of the latents it was trained on, at whose positions those of other sizes are stretched,
-    in units of ``interpolation``. words: width of a text's tokens; projected: whether they pass
+    in units of ``interpolation``. token_width: of a text's tokens; projected: whether they pass
     through a perceptron. sizes: whether it is told the size of the image. epsilon: of the blocks'
     norms. bias: of queries, keys and values. learned_variance, remat, dtype, param_dtype,
     attention_fn: see
@@ -49,7 +49,7 @@ class PixArt(nn.Module):
     heads: int = 16
     head_channels: int = 72
     depth: int = 28
-    words: int = 4096
+    token_width: int = 4096
     projected: bool = True
     sizes: bool = False
     epsilon: float = 1e-6
@@ -74,7 +74,8 @@ class PixArt(nn.Module):
     ) -> Any:
         """Map ``x`` to the noise in it, of its shape and dtype.
 
-        label: (batch,). cond: {"tokens": (batch, any, words), "mask": (batch, any), 0 for padding,
+        label: (batch,). cond: {"tokens": (batch, any, token_width), "mask": (batch, any), 0 for
+            padding,
         which may be left out}, and with ``sizes`` "resolution" (batch, 2), height and width in
         pixels, and "aspect_ratio" (batch, 1), height / width. With ``full``, Outputs whose features
         are the maps of tokens after each block; with ``variance``, a pair: that, and v of the shape
@@ -117,7 +118,7 @@ class PixArt(nn.Module):
         return (value, v) if variance else value
 
     def _conditions(self, cond: Cond, batch: int) -> dict[str, Array]:
-        needed: dict[str, tuple[int | None, ...]] = {"tokens": (None, self.words)}
+        needed: dict[str, tuple[int | None, ...]] = {"tokens": (None, self.token_width)}
         if self.sizes:
             needed |= {"resolution": (2,), "aspect_ratio": (1,)}
         given = conditions(cond, batch, needed, {"mask": (None,)})

@@ -38,9 +38,9 @@ class SD3Transformer(nn.Module):
     """Multimodal transformer of latents (batch, height, width, channels); the label is 1000 t.
 
     largest: rows and columns of the table of positions, which is a parameter without a gradient and
-    of which the middle is used. words, pooled: lengths of a text's tokens and of its pooled vector.
-    dual: the blocks with a second attention, of the image alone. rms_norm: whether queries and keys
-    are normalised. remat, dtype, param_dtype, attention_fn: see
+    of which the middle is used. token_width, pooled: lengths of a text's tokens and of its pooled
+    vector. dual: the blocks with a second attention, of the image alone. rms_norm: whether queries
+    and keys are normalised. remat, dtype, param_dtype, attention_fn: see
     :class:`jaxdiff.networks.dit.DiT`.
     """
 
@@ -51,7 +51,7 @@ class SD3Transformer(nn.Module):
     heads: int = 24
     head_channels: int = 64
     depth: int = 24
-    words: int = 4096
+    token_width: int = 4096
     pooled: int = 2048
     dual: tuple[int, ...] = ()
     rms_norm: bool = False
@@ -73,13 +73,14 @@ class SD3Transformer(nn.Module):
     ) -> Array | Outputs:
         """Map ``x`` to d x/d t, of its shape and dtype.
 
-        label: (batch,). cond: {"tokens": (batch, any, words), "pooled": (batch, pooled)}. With
+        label: (batch,). cond: {"tokens": (batch, any, token_width), "pooled": (batch, pooled)}.
+            With
         ``full``, Outputs whose features are the maps of the image's tokens after each block.
         skip_blocks: the blocks to leave out (of 3.5 for skip-layer guidance). Raises ValueError for
         other shapes.
         """
         rows, columns = check_images(x, label, self.patch, self.channels)
-        needed = {"tokens": (None, self.words), "pooled": (self.pooled,)}
+        needed = {"tokens": (None, self.token_width), "pooled": (self.pooled,)}
         given = conditions(cond, x.shape[0], needed)
         self._check(skip_blocks)
         chosen = chosen_attention(attention, self.attention_fn, self.depth)

@@ -45,7 +45,7 @@ def module_of(config: Mapping[str, Any], where: str = "config.json") -> FluxTran
     """Return the network of a configuration. ValueError, naming an option, if it is not read."""
     own = Fields(config, OPTIONS, where)
     own.of("patch_size", 1)
-    inputs, depth, single, each, heads, words, pooled = own.whole(
+    inputs, depth, single, each, heads, token_width, pooled = own.whole(
         "in_channels", "num_layers", "num_single_layers", "attention_head_dim",
         "num_attention_heads", "joint_attention_dim", "pooled_projection_dim",
     )  # fmt: skip
@@ -57,14 +57,17 @@ def module_of(config: Mapping[str, Any], where: str = "config.json") -> FluxTran
         own.refuse("axes_dims_rope", "three numbers")
     return FluxTransformer(
         channels=channels, further=inputs - channels, heads=heads, head_channels=each,
-        depth=depth, single_depth=single, words=words, pooled=pooled,
+        depth=depth, single_depth=single, token_width=token_width, pooled=pooled,
         guidance=own.of("guidance_embeds", True, False), axes=tuple(axes),
     )  # fmt: skip
 
 
 def example_of(module: FluxTransformer, size: int = 2) -> dict:
     """Return an example of the network's condition, for latents of a size."""
-    shapes: dict[str, tuple[int, ...]] = {"tokens": (1, module.words), "pooled": (module.pooled,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "tokens": (1, module.token_width),
+        "pooled": (module.pooled,),
+    }
     if module.guidance:
         shapes["guidance"] = ()
     if module.further:
@@ -97,7 +100,7 @@ def read(source: Source) -> Pretrained | None:
         source, module, LAYOUT, shape=(SIZE, SIZE, module.channels // 4),
         prediction="flow", process=RectifiedFlow(), label=thousand,
         grid=grid_of(module.guidance, SIZE), example=example_of(module, SIZE),
-        cond=f"tokens (batch, any, {module.words}), pooled (batch, {module.pooled})"
+        cond=f"tokens (batch, any, {module.token_width}), pooled (batch, {module.pooled})"
         f"{weight}{further}",
         metadata={"assumed": f"latents of 1024 pixels; a rectified flow, {assumed}"},
     )  # fmt: skip

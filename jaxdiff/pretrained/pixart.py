@@ -63,21 +63,21 @@ LAYOUT = Layout(RULES, unused=(r"pos_embed\.pos_embed",))
 def module_of(config: Mapping[str, Any], where: str = "config.json") -> PixArt:
     """Return the network of a configuration. ValueError, naming an option, if it is not read."""
     own = fields_of(config, OPTIONS, FIXED, where)
-    heads, each, channels, depth, words, size, patch = own.whole(
+    heads, each, channels, depth, token_width, size, patch = own.whole(
         "num_attention_heads", "attention_head_dim", "in_channels", "num_layers",
         "cross_attention_dim", "sample_size", "patch_size",
     )  # fmt: skip
     projected = own["caption_channels"] is not None
     if projected:
-        if words != heads * each:
+        if token_width != heads * each:
             own.refuse("cross_attention_dim", f"the width of projected words, {heads * each}")
-        (words,) = own.whole("caption_channels")
+        (token_width,) = own.whole("caption_channels")
     step = own["interpolation_scale"]
     sizes = own.of("use_additional_conditions", None, True, False)
     return PixArt(
         channels=channels, learned_variance=learned_variance(own), size=size, patch=patch,
         interpolation=max(size // 64, 1) if step is None else own.number("interpolation_scale"),
-        heads=heads, head_channels=each, depth=depth, words=words, projected=projected,
+        heads=heads, head_channels=each, depth=depth, token_width=token_width, projected=projected,
         sizes=size == 128 if sizes is None else sizes, epsilon=own.number("norm_eps"),
         bias=own.of("attention_bias", True, False),
         activation=ACTIVATIONS[own.of("activation_fn", *ACTIVATIONS)],
@@ -86,7 +86,7 @@ def module_of(config: Mapping[str, Any], where: str = "config.json") -> PixArt:
 
 def example_of(module: PixArt) -> dict:
     """Return an example of the network's condition."""
-    shapes: dict[str, tuple[int, ...]] = {"tokens": (1, module.words), "mask": (1,)}
+    shapes: dict[str, tuple[int, ...]] = {"tokens": (1, module.token_width), "mask": (1,)}
     if module.sizes:
         shapes |= {"resolution": (2,), "aspect_ratio": (1,)}
     return example(**shapes)
@@ -111,6 +111,6 @@ def read(source: Source) -> Pretrained | None:
         source, module, LAYOUT, shape=(module.size, module.size, module.channels),
         prediction="eps", process=training_process(), label=discrete_label(1000), grid=grid,
         example=example_of(module),
-        cond=f"tokens (batch, any, {module.words}), mask (batch, any){sizes}",
+        cond=f"tokens (batch, any, {module.token_width}), mask (batch, any){sizes}",
         metadata={"assumed": "1000 linear betas, 1e-4 to 0.02, as PixArt is published"},
     )  # fmt: skip

@@ -72,7 +72,7 @@ def layout_of(module: SD3Transformer) -> Layout:
 def module_of(config: Mapping[str, Any], where: str = "config.json") -> SD3Transformer:
     """Return the network of a configuration. ValueError, naming an option, if it is not read."""
     own = Fields(config, OPTIONS, where)
-    size, patch, channels, depth, each, heads, words, text, pooled, largest = own.whole(
+    size, patch, channels, depth, each, heads, token_width, text, pooled, largest = own.whole(
         "sample_size", "patch_size", "in_channels", "num_layers", "attention_head_dim",
         "num_attention_heads", "joint_attention_dim", "caption_projection_dim",
         "pooled_projection_dim", "pos_embed_max_size",
@@ -86,14 +86,14 @@ def module_of(config: Mapping[str, Any], where: str = "config.json") -> SD3Trans
         own.refuse("dual_attention_layers", f"a list of numbers from 0 to {depth - 1}")
     return SD3Transformer(
         channels=channels, patch=patch, size=size, largest=largest, heads=heads,
-        head_channels=each, depth=depth, words=words, pooled=pooled, dual=tuple(dual),
+        head_channels=each, depth=depth, token_width=token_width, pooled=pooled, dual=tuple(dual),
         rms_norm=own.of("qk_norm", None, "rms_norm") is not None,
     )  # fmt: skip
 
 
 def example_of(module: SD3Transformer) -> dict:
     """Return an example of the network's condition."""
-    return example(tokens=(1, module.words), pooled=(module.pooled,))
+    return example(tokens=(1, module.token_width), pooled=(module.pooled,))
 
 
 def grid(num_steps: int) -> np.ndarray:
@@ -112,6 +112,6 @@ def read(source: Source) -> Pretrained | None:
         source, module, layout_of(module), shape=(module.size, module.size, module.channels),
         prediction="flow", process=RectifiedFlow(), label=thousand, grid=grid,
         example=example_of(module),
-        cond=f"tokens (batch, any, {module.words}), pooled (batch, {module.pooled})",
+        cond=f"tokens (batch, any, {module.token_width}), pooled (batch, {module.pooled})",
         metadata={"assumed": "a rectified flow shifted by 3, as SD3 is published"},
     )  # fmt: skip

@@ -29,7 +29,7 @@ from jaxdiff.distill.parts.student import Student
 from jaxdiff.recipes.goal import Goal, Recipe, one
 from jaxdiff.typing import Array, Cond, Key, Params
 
-APART = 0.75  # the share of samples whose two times differ
+UNEQUAL = 0.75  # the share of samples whose two times differ
 LOG_LEVEL = (-2.0, 2.0)  # mean and standard deviation of log levels
 
 
@@ -37,29 +37,29 @@ def _student(goal: Goal) -> Student:
     return goal.student(labels=2)._replace(label=saturating)
 
 
-def _pairs(later: tuple[float, float], earlier: tuple[float, float], apart: float) -> Pairs:
-    return logit_normal_pairs(later, earlier, apart=apart)
+def _pairs(later: tuple[float, float], earlier: tuple[float, float], unequal: float) -> Pairs:
+    return logit_normal_pairs(later, earlier, unequal=unequal)
 
 
 def _mean_flow(
     goal: Goal,
-    apart: float = APART,
+    unequal: float = UNEQUAL,
     later: tuple[float, float] = LOG_LEVEL,
     earlier: tuple[float, float] = LOG_LEVEL,
     **options: Any,
 ) -> list[Stage]:
     """Logit-normal times.
 
-    apart: share of the samples whose times t and r differ.
+    unequal: share of the samples whose times t and r differ.
     later, earlier: mean and standard deviation of the logits of t and of r.
     """
-    pairs = _pairs(later, earlier, apart)
+    pairs = _pairs(later, earlier, unequal)
     return one(mean_flow(_student(goal), teacher=goal.teacher, pairs=pairs, **options))
 
 
 def _mean_flow_of_data(
     goal: Goal,
-    apart: float = APART,
+    unequal: float = UNEQUAL,
     later: tuple[float, float] = LOG_LEVEL,
     earlier: tuple[float, float] = LOG_LEVEL,
     power: float = 0.0,
@@ -67,16 +67,16 @@ def _mean_flow_of_data(
 ) -> list[Stage]:
     """In few dimensions by least squares, so that the minimum is the mean.
 
-    apart: share of the samples whose times t and r differ.
+    unequal: share of the samples whose times t and r differ.
     later, earlier: mean and standard deviation of the logits of t and of r.
     """
-    pairs = _pairs(later, earlier, apart)
+    pairs = _pairs(later, earlier, unequal)
     return one(mean_flow(_student(goal), pairs=pairs, power=power, **options))
 
 
 def _improved(
     goal: Goal,
-    apart: float = APART,
+    unequal: float = UNEQUAL,
     later: tuple[float, float] = LOG_LEVEL,
     earlier: tuple[float, float] = LOG_LEVEL,
     power: float = 0.0,
@@ -84,10 +84,10 @@ def _improved(
 ) -> list[Stage]:
     """By least squares.
 
-    apart: share of the samples whose times t and r differ.
+    unequal: share of the samples whose times t and r differ.
     later, earlier: mean and standard deviation of the logits of t and of r.
     """
-    pairs = _pairs(later, earlier, apart)
+    pairs = _pairs(later, earlier, unequal)
     return one(improved_mean_flow(_student(goal), pairs=pairs, power=power, **options))
 
 
@@ -113,17 +113,17 @@ def _align_lagrangian(goal: Goal, warmup: float = 0.1, **options: Any) -> list[S
 def _self_distilled(residual: flow_map.Residual) -> Callable[..., list[Stage]]:
     def stages(
         goal: Goal,
-        apart: float = 0.5,
+        unequal: float = 0.5,
         later: tuple[float, float] = LOG_LEVEL,
         earlier: tuple[float, float] = LOG_LEVEL,
         **options: Any,
     ) -> list[Stage]:
         """Logit-normal times.
 
-        apart: share of the samples whose times t and r differ.
+        unequal: share of the samples whose times t and r differ.
         later, earlier: mean and standard deviation of the logits of t and of r.
         """
-        pairs = _pairs(later, earlier, apart)
+        pairs = _pairs(later, earlier, unequal)
         student = _student(goal)
         return one(
             flow_map.self_distilled_flow_map(student, residual=residual, pairs=pairs, **options)
@@ -133,15 +133,15 @@ def _self_distilled(residual: flow_map.Residual) -> Callable[..., list[Stage]]:
 
 
 def _trajectory_consistency(
-    goal: Goal, most: int = 8, target: float = 0.99, std: float = 1.6, **options: Any
+    goal: Goal, max_steps: int = 8, target: float = 0.99, std: float = 1.6, **options: Any
 ) -> list[Stage]:
-    options |= {"most": most, "target": target, "std": std}
+    options |= {"max_steps": max_steps, "target": target, "std": std}
     return one(trajectory_consistency(goal.teacher, goal.student(labels=2), **options))
 
 
 def _adversarial(
     goal: Goal,
-    most: int = 8,
+    max_steps: int = 8,
     target: float = 0.99,
     std: float = 1.6,
     adversarial: float = 0.1,
@@ -153,7 +153,7 @@ def _adversarial(
     start: the share of the updates after which it joins.
     """
     options |= {"critic": _critic(goal), "critic_from": round(goal.num_updates * start)}
-    return _trajectory_consistency(goal, most, target, std, adversarial=adversarial, **options)
+    return _trajectory_consistency(goal, max_steps, target, std, adversarial=adversarial, **options)
 
 
 def _critic(goal: Goal) -> Critic:

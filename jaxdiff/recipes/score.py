@@ -122,7 +122,7 @@ def _dmd2(
         generator(goal, every),
         fake,
         student_levels=STEPS[:num_steps],
-        apart=num_steps > 1,
+        label_evaluations=num_steps > 1,
         levels=parts.middle(goal, START, ends),
         adversarial=adversarial,
         critic=critic,
@@ -146,10 +146,13 @@ def _two_steps(
     return _dmd2(goal, 2, every, adversarial, critic, penalty, ends)
 
 
-def _decoupled(goal: Goal, weight: float = 1.5, ends: float = 0.02, every: int = 2) -> list[Stage]:
+def _decoupled(
+    goal: Goal, guidance: float = 1.5, ends: float = 0.02, every: int = 2
+) -> list[Stage]:
     """ends: shares of the grid of levels that are left out."""
     method = matching.decoupled_dmd(
-        goal.teacher, generator(goal, every), weight=weight, fake_score=parts.fake_score(goal),
+        goal.teacher, generator(goal, every), guidance=guidance,
+        fake_score=parts.fake_score(goal),
         levels=parts.middle(goal, START, ends), every=every,
     )  # fmt: skip
     return one(method)
@@ -163,20 +166,20 @@ def _f_distill(
     critic: float = 1e-2,
     bins: int = 10,
     rate: float = 1.0,
-    least: float = 0.1,
-    most: float = 20.0,
+    min_ratio: float = 0.1,
+    max_ratio: float = 20.0,
     penalty: float = 0.0,
     ends: float = 0.02,
 ) -> list[Stage]:
-    """least, most: limits of the ratio.
+    """min_ratio, max_ratio: limits of the density ratio.
     penalty: factor of R1.
     ends: shares of the grid of levels that are left out.
     """
     method = f_distill(
         goal.teacher, generator(goal, every), parts.fake_score_with_head(goal),
         divergence=divergence, levels=parts.middle(goal, START, ends), adversarial=adversarial,
-        critic=critic, bins=int(bins), rate=rate, limits=(least, most), penalty=Penalty(penalty),
-        every=every,
+        critic=critic, bins=int(bins), rate=rate, limits=(min_ratio, max_ratio),
+        penalty=Penalty(penalty), every=every,
     )  # fmt: skip
     return one(method)
 

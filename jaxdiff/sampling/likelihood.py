@@ -90,8 +90,8 @@ class Likelihood(NamedTuple):
 def log_likelihood(
     denoiser: Denoiser,
     data: Array,
-    low: float | Array,
     high: float | Array,
+    low: float | Array,
     cond: Cond = None,
     *,
     prior: Density | None = None,
@@ -118,7 +118,7 @@ def log_likelihood(
     Args:
         denoiser: ``D(y, level, cond)``.
         data: (batch, *shape), float32 or float64; :func:`dequantise` makes them of pixels.
-        low, high: noise levels, 0 < low < high. Data are taken for states at ``low``.
+        high, low: noise levels, 0 < low < high. Data are taken for states at ``low``.
         cond: handed to the denoiser; its leaves are batch first, or one number for all.
         prior: what the data are like at level ``high``; N(0, high^2) if None. Its dimension is
             that of the flattened data.

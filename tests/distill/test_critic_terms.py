@@ -607,7 +607,11 @@ def test_a_fake_score_may_be_told_which_evaluation_made_a_sample(player):
         def make(D, student, model, apart_=apart_):
             fake_score = FakeScore(model, head=head())
             return distill.dmd2(
-                D, student, fake_score=fake_score, student_levels=(8.0, 2.0), apart=apart_
+                D,
+                student,
+                fake_score=fake_score,
+                student_levels=(8.0, 2.0),
+                label_evaluations=apart_,
             )
 
         told = played(make, player)[-1]

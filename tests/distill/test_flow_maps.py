@@ -350,7 +350,7 @@ def test_guidance_as_an_input(key):
     np.testing.assert_array_equal(kappa, np.where(inside, numbers[:, 0], 0.0))
     assert 0.3 < inside.mean() < 0.95
 
-    student, still = exact(told, 2, classes=2), logit_normal_pairs(apart=0.0)
+    student, still = exact(told, 2, classes=2), logit_normal_pairs(unequal=0.0)
     student = student._replace(label_drop=1e-12)
     method = improved_mean_flow(student, teacher=half, pairs=still, largest=4.0)
     labels = jnp.arange(COUNT, dtype=jnp.int32) % 3
@@ -386,7 +386,7 @@ def test_pairs_of_times(key):
         assert (t >= 0.01 / 1.01 - 1e-12).all() and (t <= 20 / 21).all()
         assert (r <= t).all() and (r >= 0.01 / 1.01 - 1e-12).all()
         assert abs(float(jnp.mean(r < t)) - share) < 0.05
-    t, r = logit((-0.6, 1.6), (-4.0, 1.6), apart=1.0, swap=False)(key, x0)
+    t, r = logit((-0.6, 1.6), (-4.0, 1.6), unequal=1.0, swap=False)(key, x0)
     assert abs(np.mean(jax.scipy.special.logit(t)) + 0.6) < 0.1
     t, r = flow_map.interval_pairs(-0.8, 1.0)(key, x0)
     assert abs(np.mean(jax.scipy.special.logit(t - r)) + 0.8) < 0.1 and (t <= 1).all()

@@ -77,7 +77,7 @@ def test_perflow_divides_the_time_of_the_model_and_decays_weights_by_a_hundredth
 @pytest.mark.parametrize("share", [0.25, 0.75])
 def test_times_of_mean_flow_reach_0_and_1_where_the_network_is_told_them(share):
     told = STUDENT._replace(prediction="flow", process=RectifiedFlow(), low=0.0, high=1e6)
-    t, r = logit_normal_pairs(apart=share)(jax.random.key(0), jnp.zeros(20_000))
+    t, r = logit_normal_pairs(unequal=share)(jax.random.key(0), jnp.zeros(20_000))
     t_kept, r_kept = within(told, t, r)
     np.testing.assert_allclose(t_kept, t, rtol=1e-6)
     np.testing.assert_array_equal(r_kept, r)

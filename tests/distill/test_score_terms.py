@@ -260,7 +260,7 @@ CASES = {
     "decoupled": (distill.decoupled_dmd, {}, decoupled(), fake_of(HIGH, WHOLE)),
     "decoupled, told": (
         distill.decoupled_dmd,
-        {"engine_levels": HIGHER, "levels": LOWER, "student_levels": (3.0,), "weight": 2.0},
+        {"engine_levels": HIGHER, "levels": LOWER, "student_levels": (3.0,), "guidance": 2.0},
         decoupled(3.0, LOWER_LAW, HIGHER_LAW, 2.0), fake_of(3.0, WHOLE),
     ),
     "sid": (distill.sid, {}, identified(), fake_of_sums(2.5, USUAL)),

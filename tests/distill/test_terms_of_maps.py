@@ -440,8 +440,8 @@ def logits(params, x, cond=LABEL):
 def made_by_critics(s, **options):
     critic = adversarial.Critic(logits, CRITIC)
     return distill.trajectory_consistency(
-        teacher, s, scales=5, most=3, target=0.9, denoising=0.7, mean=-0.9, std=1.1, critic=critic,
-        adversarial=1.3, last=lambda path: "scale" in path, **options
+        teacher, s, scales=5, max_steps=3, target=0.9, denoising=0.7, mean=-0.9, std=1.1,
+        critic=critic, adversarial=1.3, last=lambda path: "scale" in path, **options
     )  # fmt: skip
 
 

@@ -307,7 +307,7 @@ def test_all_who_speak_in_a_step_are_told_the_same_labels():
         "add": lambda: distill.add(teacher, student, critic()._replace(logits=judge)),
         "ddgan": lambda: distill.ddgan(latent, pair_critic()._replace(logits=judge_pair), latent=2),
         "trajectory_consistency": lambda: distill.trajectory_consistency(
-            teacher, latent, critic=critic()._replace(logits=judge), most=1, scales=4
+            teacher, latent, critic=critic()._replace(logits=judge), max_steps=1, scales=4
         ),
     }
     labels = (np.arange(3000) % 7).astype(np.int32)
@@ -519,7 +519,7 @@ ERRORS = {
     "reward_factor=0.5": lambda: distill.diff_instruct(T, tiny(), reward_factor=0.5),
     "reward_factor=2.0": lambda: distill.sim(T, tiny(), reward_factor=2.0),
     "reward_factor=0.0": lambda: distill.dmd2(T, tiny(), CRITIC, reward_factor=0.0),
-    "apart= tells": lambda: distill.dmd2(T, tiny(), CRITIC, apart=True),
+    "label_evaluations= labels": lambda: distill.dmd2(T, tiny(), CRITIC, label_evaluations=True),
     "distance= is of": lambda: distill.dmd(T, tiny(), regression=0.0, distance=absolute),
     "engine_levels=": lambda: distill.decoupled_dmd(
         T, tiny(), weight=1.0, engine_levels=log_normal()

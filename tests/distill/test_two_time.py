@@ -185,7 +185,9 @@ def test_trajectory_consistency_at_the_exact_map(gaussian):
     get no gradient.
     """
     student = exact_student(gaussian, low=0.02)
-    method = trajectory_consistency(gaussian.denoiser, student, denoising=0.0, scales=40, most=3)
+    method = trajectory_consistency(
+        gaussian.denoiser, student, denoising=0.0, scales=40, max_steps=3
+    )
     batch, key = batch_of(gaussian), jax.random.key(0)
 
     def loss(shift, slow, teacher):
@@ -209,7 +211,7 @@ def linear_critic(**fields):
 def game(gaussian):
     student = exact_student(gaussian, shift=0.5, optimiser=optax.sgd(0.1))
     return trajectory_consistency(
-        gaussian.denoiser, student, most=2, critic=linear_critic(optimiser=optax.sgd(0.1)),
+        gaussian.denoiser, student, max_steps=2, critic=linear_critic(optimiser=optax.sgd(0.1)),
         critic_from=1, scales=4, denoising=0.0,
     )  # fmt: skip
 
@@ -237,7 +239,7 @@ def test_players_leave_each_other_alone(gaussian, game):
 
 def test_what_trajectory_consistency_refuses(gaussian):
     student = exact_student(gaussian)
-    for wrong, said in (({"most": 18}, "most="), ({"target": 1.0}, "decay")):
+    for wrong, said in (({"max_steps": 18}, "max_steps="), ({"target": 1.0}, "decay")):
         with pytest.raises(ValueError, match=said):
             trajectory_consistency(gaussian.denoiser, student, **wrong)
     tables = jump_tables(student)

@@ -37,10 +37,10 @@ SOLVES = {
     "DPM adaptive": lambda x, i: jd.dpm_adaptive(D, x, high, low).states,
     "Gotta Go Fast": lambda x, i: jd.gotta_go_fast(D, x, high, low, key=key, index=i).states,
     "Picard": lambda x, i: jd.picard(D, churned, x, key=key, index=i, window=4).states,
-    "likelihood": lambda x, i: jd.log_likelihood(D, x / high, low, high).log_density,
+    "likelihood": lambda x, i: jd.log_likelihood(D, x / high, high, low).log_density,
     "Hutchinson": lambda x, i: (
         jd.log_likelihood(
-            D, x / high, low, high, probes=2, key=key, index=i, num_steps=20
+            D, x / high, high, low, probes=2, key=key, index=i, num_steps=20
         ).log_density
     ),
     "inversion": lambda x, i: jd.invert(

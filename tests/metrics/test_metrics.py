@@ -205,7 +205,7 @@ def test_golden_frechet(golden):
 def test_golden_kid(golden):
     indices = golden("kid_idx1"), golden("kid_idx2")
     result = metrics.kid(golden("X"), golden("Y"), indices=indices)
-    np.testing.assert_allclose(result.each, golden("kid_each"), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.per_subset, golden("kid_each"), rtol=1e-4, atol=1e-5)
     assert result.mean == pytest.approx(golden("kid_mean")[0], rel=1e-4)
     assert result.std == pytest.approx(golden("kid_std")[0], rel=1e-4)
 
@@ -289,8 +289,8 @@ def test_kid_subsets_come_from_the_seed(pair):
     first = metrics.kid(x, y, subsets=4, size=20, seed=3)
     again = metrics.kid(x, y, indices=metrics.kid_indices(70, 50, 4, 20, 3))
     other = metrics.kid(x, y, subsets=4, size=20, seed=4)
-    np.testing.assert_array_equal(first.each, again.each)
-    assert first.mean == first.each.mean() != other.mean
+    np.testing.assert_array_equal(first.per_subset, again.per_subset)
+    assert first.mean == first.per_subset.mean() != other.mean
     rows = metrics.kid_indices(70, 50, 4, 50, 3)[1]
     assert all(len(set(row)) == 50 for row in rows.tolist())
 

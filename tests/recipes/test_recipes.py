@@ -155,9 +155,9 @@ def test_every_choice_reaches_the_method(name):
 
 
 def test_choices_are_read_by_their_kind():
-    words = {"later": "-0.6,1.6", "apart": "0.25", "normalise": "true", "warmup_updates": 7.0}
+    words = {"later": "-0.6,1.6", "unequal": "0.25", "normalise": "true", "warmup_updates": 7.0}
     read = chosen("mean_flow", RECIPES["mean_flow"], words)
-    assert read == {"later": (-0.6, 1.6), "apart": 0.25, "normalise": True, "warmup_updates": 7}
+    assert read == {"later": (-0.6, 1.6), "unequal": 0.25, "normalise": True, "warmup_updates": 7}
     read = chosen("tract", RECIPES["tract"], {"weight": "uniform_weight", "phases": "4,2"})
     assert read == {"weight": uniform_weight, "phases": (4, 2)}
     known = choices(RECIPES["mean_flow"])
@@ -165,7 +165,7 @@ def test_choices_are_read_by_their_kind():
         known["power"]
     )
     assert choices(RECIPES["mean_flow_of_data"])["power"].default == 0.0
-    wrong = {"power": "much", "normalise": 2, "warmup_updates": 0.5, "aparts": 1}
+    wrong = {"power": "much", "normalise": 2, "warmup_updates": 0.5, "unequals": 1}
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=name):
             chosen("mean_flow", RECIPES["mean_flow"], {name: value})

@@ -23,7 +23,7 @@ SOLVES = {
     "reverse_sde": lambda D, c, **k: reverse_sde(D, START, HIGH, LOW, c, key=KEY, **k),
     "dpm_adaptive": lambda D, c, **k: dpm_adaptive(D, START, HIGH, LOW, c, **k),
     "gotta_go_fast": lambda D, c, **k: gotta_go_fast(D, START, HIGH, LOW, c, key=KEY, **k),
-    "log_likelihood": lambda D, c, **k: log_likelihood(D, START / HIGH, LOW, HIGH, c, **k),
+    "log_likelihood": lambda D, c, **k: log_likelihood(D, START / HIGH, HIGH, LOW, c, **k),
 }
 
 

@@ -27,7 +27,7 @@ MIXTURE = GaussianMixture([0.3, 0.7], [[-1.0, 0.0], [1.0, 0.5]], [0.02, 0.05])
 NFE, UPDATES = 4, 6
 OTHERWISE = {
     "fine": 8, "samples": 3, "teacher_order": 1, "measure": "l1", "discounts": "2.0",
-    "lows": "5,20", "order": 1, "corrector": "true", "power": 2.0, "apart": 0, "iterations": 1,
+    "lows": "5,20", "order": 1, "corrector": "true", "power": 2.0, "separate": 0, "iterations": 1,
     "offsets": "false", "radius": 0.0, "start_rate": 1e-4, "level_rate": 0.5, "momentum": 0.1,
     "alone": 0.0, "offset_rate": 5.0, "reach": 1e-6, "log": "false",
     "clip": 1e-3, "window": 1, "keep_start": "false", "weight_rate": 2.0, "b1": 0.2, "b2": 0.7,

@@ -479,7 +479,7 @@ def test_parts_and_bound_of_a_predictor_are_the_papers_integrals():
     s = levels[:-1]
     for power, scale in ((1, s), (2, s**2 / np.sqrt(1 + s**2))):
         whole = np.abs(exact.sum(0)) @ scale
-        found = weight_bound(levels, power=power, apart=0, **PREDICTOR)
+        found = weight_bound(levels, power=power, separate=0, **PREDICTOR)
         np.testing.assert_allclose(found, whole, rtol=1e-8)
         early = sum(np.sqrt(np.sum((row * scale) ** 2)) for row in exact[:3])
         found = weight_bound(levels, power=power, **PREDICTOR)
@@ -489,7 +489,7 @@ def test_parts_and_bound_of_a_predictor_are_the_papers_integrals():
 @pytest.mark.slow
 def test_the_process_enters_with_its_alpha():
     levels = grids.log_snr(4, 0.1, 9.0, zero=False)
-    flow = weight_bound(levels, solvers.euler, power=2.0, alpha=lambda s: 1 / (1 + s), apart=0)
+    flow = weight_bound(levels, solvers.euler, power=2.0, alpha=lambda s: 1 / (1 + s), separate=0)
     s, r = levels[:-1], levels[1:]
     exact = np.sum(levels[-1] * (1 / r - 1 / s) * s**2 / (1 + s))
     np.testing.assert_allclose(flow, exact, rtol=1e-10)

@@ -73,7 +73,7 @@ def handed_over(
 
 
 def truncated_consistency(
-    first: Denoiser,
+    first_stage: Denoiser,
     student: Student,
     *,
     border: float = 1.0,
@@ -100,8 +100,8 @@ def truncated_consistency(
     published code keeps it above 1e-6. Recipe: CIFAR-10, batches of 1024, dropout 0.2.
 
     Args:
-        first: the consistency model of the first stage, frozen: a denoiser of a network, which
-            gets the dropout masks of the student's calls, or any ``D(y, level, cond)``.
+        first_stage: the consistency model of the first stage, frozen: a denoiser of a network,
+            which gets the dropout masks of the student's calls, or any ``D(y, level, cond)``.
         student: starts as the first stage; RAdam at 5e-5 by default, batches of 1024 in the paper.
         border: t', in levels.
         boundary: fraction of the batch at t'. boundary_weight: w_b.
@@ -140,9 +140,9 @@ def truncated_consistency(
         consistency_tables(student, intermediate),
         optimiser=optax.radam(5e-5),
         teacher=teacher,
-        frozen={"first": as_partial(first)},
+        frozen={"first": as_partial(first_stage)},
     )
-    return method if min(intermediate) >= border else _with_first(method, first, border)
+    return method if min(intermediate) >= border else _with_first(method, first_stage, border)
 
 
 def _with_first(method: Method, first: Denoiser, border: float) -> Method:

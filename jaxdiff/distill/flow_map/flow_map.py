@@ -130,15 +130,15 @@ def interval_pairs(mean: float = -0.8, std: float = 1.0) -> Pairs:
     return pairs
 
 
-def uniform_pairs(apart: float = 0.25) -> Pairs:
-    """Uniform in the triangle r < t; r = t but for the share ``apart``, t then uniform
+def uniform_pairs(unequal: float = 0.25) -> Pairs:
+    """Uniform in the triangle r < t; r = t but for the share ``unequal``, t then uniform
     (2505.18825, section 4: three quarters on the diagonal).
     """
 
     def pairs(key: Key, x0: Array) -> tuple[Array, Array]:
-        key_times, key_apart = jax.random.split(key)
+        key_times, key_unequal = jax.random.split(key)
         a, b = jax.random.uniform(key_times, (2, *x0.shape[:1]), x0.dtype)
-        off = jax.random.bernoulli(key_apart, apart, a.shape)
+        off = jax.random.bernoulli(key_unequal, unequal, a.shape)
         return jnp.where(off, jnp.maximum(a, b), a), jnp.where(off, jnp.minimum(a, b), a)
 
     return pairs

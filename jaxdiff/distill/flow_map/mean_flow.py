@@ -195,10 +195,10 @@ def logit_normal_pairs(
     later: tuple[float, float] = (-2.0, 2.0),
     earlier: tuple[float, float] = (-2.0, 2.0),
     *,
-    apart: float = 0.75,
+    unequal: float = 0.75,
     swap: bool = True,
 ) -> Pairs:
-    """Logit-normal t and r of given means and deviations; r = t but for the share ``apart``.
+    """Logit-normal t and r of given means and deviations; r = t but for the share ``unequal``.
 
     Pairs in the wrong order are exchanged, or r is set to t without ``swap``. The published
     CIFAR-10 runs: the defaults, then later=(-0.6, 1.6), earlier=(-4, 1.6), swap=False.
@@ -208,7 +208,7 @@ def logit_normal_pairs(
         keys = jax.random.split(key, 3)
         t, r = (logit_normal_times(k, x0, *m) for k, m in zip(keys, (later, earlier), strict=False))
         t, r = (jnp.maximum(t, r) if swap else t), jnp.minimum(t, r)
-        return t, jnp.where(jax.random.bernoulli(keys[2], apart, t.shape), r, t)
+        return t, jnp.where(jax.random.bernoulli(keys[2], unequal, t.shape), r, t)
 
     return pairs
 
@@ -241,8 +241,8 @@ def noisy(student: Student, pairs: Pairs, step: Step) -> tuple[Array, Array, Arr
 
 
 CIFAR_PAIRS = logit_normal_pairs()
-# of improved mean flow; the first paper's ImageNet runs have a quarter apart
-IMAGENET_PAIRS = logit_normal_pairs((-0.4, 1.0), (-0.4, 1.0), apart=0.5)
+# of improved mean flow; the first paper's ImageNet runs have a quarter with t and r unequal
+IMAGENET_PAIRS = logit_normal_pairs((-0.4, 1.0), (-0.4, 1.0), unequal=0.5)
 
 
 def mean_flow(

@@ -59,12 +59,12 @@ class Draw(NamedTuple):
     s: Array
 
 
-def draw(key: Key, x0: Array, scales: int, most: int) -> Draw:
+def draw(key: Key, x0: Array, scales: int, max_steps: int) -> Draw:
     """Draw n solver steps from 1 .. most with probability proportional to n, t uniformly where so
     many steps fit, u = t + n, and s uniformly from u .. N (as the published code does).
     """
     key_n, key_t, key_s = jax.random.split(key, 3)
-    logits = jnp.log(jnp.arange(1, most + 1, dtype=x0.dtype))
+    logits = jnp.log(jnp.arange(1, max_steps + 1, dtype=x0.dtype))
     n = 1.0 + jax.random.categorical(key_n, logits, shape=x0.shape[:1]).astype(x0.dtype)
     t = grid_index(key_t, x0, scales - n)
     return Draw(t, t + n, t + n + grid_index(key_s, x0, scales + 1.0 - t - n))
@@ -131,7 +131,7 @@ def trajectory_consistency(
     student: Student,
     *,
     scales: int = 18,
-    most: int = 17,
+    max_steps: int = 17,
     rho: float = 7.0,
     solver_step: SolverStep = heun_step,
     distance: Distance = squared,
@@ -155,7 +155,7 @@ def trajectory_consistency(
         student: of two labels, level and target; usually starts as the teacher. RAdam with learning
             rate 4e-4 by default.
         scales, rho: of the Karras grid between the student's levels ``low`` and ``high``.
-        most: of the teacher's solver steps in one draw, less than ``scales``.
+        max_steps: of the teacher's solver steps in one draw, less than ``scales``.
         distance: of two estimates of the data; the paper's is LPIPS, which needs a feature network
             (:func:`jaxdiff.distance.of_features`).
         target: decay of the target network (0.9999 in the paper's second part).
@@ -179,14 +179,16 @@ def trajectory_consistency(
     Fails: without a critic one-step samples are those of consistency distillation, somewhat soft;
     a critic needs care. The target network makes early training slow.
     Cost: four networks forward and two backward in L_CTM, one and one in score matching, hence 3.2
-    times plain score matching, and up to 2 ``most`` teacher calls, in sequence; with a critic of
-    the student's size about 8 times.
+    times plain score matching, and up to 2 ``max_steps`` teacher calls, in sequence; with a critic
+    of the student's size about 8 times.
 
-    Raises ValueError for ``most`` outside 1 .. scales - 1, a decay outside [0, 1), or options of a
-    term that is left out.
+    Raises ValueError for ``max_steps`` outside 1 .. scales - 1, a decay outside [0, 1), or options
+    of a term that is left out.
     """
-    if not 1 <= most < scales:
-        raise ValueError(f"most= must be 1 to {scales - 1}, steps on {scales} levels; got {most}")
+    if not 1 <= max_steps < scales:
+        raise ValueError(
+            f"max_steps= must be 1 to {scales - 1}, steps on {scales} levels; got {max_steps}"
+        )
     if not 0 <= target < 1:
         raise ValueError(f"the target network's decay lies in [0, 1); got {target}")
     if critic is None and (adversarial, critic_from) != (1.0, 50_000):
@@ -204,10 +206,10 @@ def trajectory_consistency(
 
     def student_loss(step: Step) -> tuple[Array, Metrics]:
         keys = jax.random.split(step.key, 4)
-        at = draw(keys[0], step.x0, scales, most)
+        at = draw(keys[0], step.x0, scales, max_steps)
         levels = Draw(*(level(index) for index in at))
         y_t = perturb(step.x0, levels.t, _normal(keys[1], step.x0))
-        steps = jnp.arange(most + 1, dtype=step.x0.dtype).reshape(-1, 1)
+        steps = jnp.arange(max_steps + 1, dtype=step.x0.dtype).reshape(-1, 1)
         path = level(jnp.minimum(at.t.reshape(1, -1) + steps, at.u.reshape(1, -1)))
         y_u = rollout(step.teacher, y_t, path, solver_step)[-1]  # type: ignore[arg-type]
 
@@ -249,7 +251,7 @@ def trajectory_consistency(
         key_label, key_dropout, key_draw, key_noise = jax.random.split(key, 4)
         cond, own = bind(student, batch, key_label, key_dropout)
         x0 = batch["image"]
-        levels = Draw(*(level(index) for index in draw(key_draw, x0, scales, most)))
+        levels = Draw(*(level(index) for index in draw(key_draw, x0, scales, max_steps)))
         y = perturb(x0, levels.t, _normal(key_noise, x0))
         f, slow = (
             own(student.denoiser(params))

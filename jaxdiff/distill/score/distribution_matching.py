@@ -142,7 +142,7 @@ def dmd2(
     fake_score: FakeScore,
     *,
     student_levels: tuple[float, ...] | None = None,
-    apart: bool = False,
+    label_evaluations: bool = False,
     levels: Levels | None = None,
     fake_levels: Levels | None = None,
     adversarial: float = 3e-3,
@@ -165,9 +165,9 @@ def dmd2(
         student_levels: noise levels that the student is evaluated at, decreasing; by default its
             highest, for one evaluation. With more, the inputs of the later ones are its own
             samples.
-        apart: of several evaluations, tell the fake score by a second label which one made a
-            sample. In the paper it is not told, so that the samples of all evaluations together
-            have the data's distribution, and those of each by itself need not.
+        label_evaluations: condition the fake score on which of several evaluations, by a second
+            label, made a sample. The paper does not, so that the samples of all evaluations
+            together have the data's distribution, and those of each by itself need not.
         levels: of the direction's noise: a Karras grid without 2 % at each end.
         fake_levels: of the fake score's, and of all that the critic sees; the whole of that grid.
         adversarial, critic: factors a and b of the critic's terms.
@@ -184,15 +184,15 @@ def dmd2(
     gradient), fake score, teacher, and a trunk with gradient to its input; a fake score's one
     denoising and two trunk calls; there are ``every`` of these to one of those.
 
-    Raises ValueError for a fake score without a head, ``apart`` with one evaluation, or a factor
-    without a reward.
+    Raises ValueError for a fake score without a head, ``label_evaluations`` with one evaluation, or
+    a factor without a reward.
     """
     head_of(fake_score, "DMD2", "; without a critic it is dmd(regression=0, every=5)")
     check_reward(reward, reward_factor)
     noises = (student.high,) if student_levels is None else student_levels
-    if apart and len(noises) < 2:
+    if label_evaluations and len(noises) < 2:
         raise ValueError(
-            "apart= tells several evaluations apart, and there is one: give student_levels="
+            "label_evaluations= labels several evaluations, and there is one: give student_levels="
         )
     levels, grid = _middle(student, levels), _whole(student, fake_levels)
 
@@ -201,7 +201,7 @@ def dmd2(
 
     def told(step: Step) -> Step:
         x, at = step.x
-        label = {"extra": jnp.log(at)[:, None] / 4.0} if apart else {}
+        label = {"extra": jnp.log(at)[:, None] / 4.0} if label_evaluations else {}
         fake, logits = (functools.partial(f, **label) for f in (step.fake, step.logits))
         return step._replace(x=x, fake=fake, logits=logits)
 
@@ -230,7 +230,7 @@ def decoupled_dmd(
     teacher: Denoiser,
     student: Student,
     *,
-    weight: float = 4.5,
+    guidance: float = 4.5,
     fake_score: FakeScore = SCORE,
     student_levels: tuple[float, ...] | None = None,
     levels: Levels | None = None,
@@ -243,20 +243,20 @@ def decoupled_dmd(
     Args:
         teacher: the plain conditional ``D(y, level, cond)``, which answers ``cond=None`` with the
             unconditional posterior mean; frozen.
-        weight: W of classifier-free guidance, 1 being none; (W - 1)(D_c - D_u) is what drives the
-            student, the score difference what keeps it in bounds.
+        guidance: the weight W of classifier-free guidance, 1 being none; (W - 1)(D_c - D_u) is what
+            drives the student, the score difference what keeps it in bounds.
         levels: of matching. engine_levels: of guidance; by default as ``levels``, which is DMD with
             a guided teacher. (The paper keeps them above the level that the student is at.)
         student, fake_score, every: as in :func:`dmd2`, without a critic.
 
     Deviations: none known; the paper's text-to-image scale is not tried here. Fails: as
-    :func:`dmd2`; too large a weight saturates. Cost: as :func:`dmd2` with two teacher calls more.
+    :func:`dmd2`; too strong guidance saturates. Cost: as :func:`dmd2` with two teacher calls more.
 
     Raises ValueError for a fake score with a head, or levels of guidance where there is none.
     """
     refuse_head(fake_score, "Decoupled DMD")
-    if weight == 1.0 and engine_levels is not None:
-        raise ValueError("engine_levels= are of guidance, and weight=1 is without")
+    if guidance == 1.0 and engine_levels is not None:
+        raise ValueError("engine_levels= are of guidance, and guidance=1 is without")
     noises = (student.high,) if student_levels is None else student_levels
     levels, grid = _middle(student, levels), _whole(student, fake_levels)
     engine = engine_levels or levels
@@ -268,7 +268,7 @@ def decoupled_dmd(
         T = step.context.frozen["teacher"]
         nothing = None if student.null is None else null_condition(step.cond, student.null)
         plain = lambda y, s: T(y, s, nothing)  # noqa: E731
-        size = normaliser(step.x, x) * (weight - 1.0)
+        size = normaliser(step.x, x) * (guidance - 1.0)
         return push(step.x, direction + score_difference(step.teacher, plain, y, s, size))
 
     return two_players(

@@ -17,9 +17,10 @@ log level, 8 steps of a predictor of order 3 with p = 1 come to a twelfth of the
 of a Gaussian with the covariance of CIFAR-10 to five times the error.) So the published code bounds
 the first three steps each by itself and sums over the others only,
 
-    sum_{k < apart} |(w_ki e_i)_i|_2 + sum_i |sum_{k >= apart} w_ki| e_i,     W_i = sum_k w_ki,
+    sum_{k < separate} |(w_ki e_i)_i|_2 + sum_i |sum_{k >= separate} w_ki| e_i,     W_i = sum_k
+    w_ki,
 
-and so does this one; with ``apart=0`` it is the sum itself.
+and so does this one; with ``separate=0`` it is the sum itself.
 
 The w_ki come from the table of any solver, built on traced levels, and their gradient from
 autodiff. Levels move as softmax shares of the way in log level
@@ -29,7 +30,7 @@ has a trust-region method with constraints.
 In a grid that ends in 0 the last evaluation makes the sample, W = (0, ..., 0, 1), and the sum says
 nothing of the others: there it is taken at the last positive level.
 
-Source: Xue et al., arXiv 2402.17376, section 3; ``apart`` from its published code.
+Source: Xue et al., arXiv 2402.17376, section 3; ``separate`` from its published code.
 """
 
 import functools
@@ -71,7 +72,7 @@ def optimised_steps(
     *,
     power: float = 1.0,
     alpha: Alpha = variance_preserving,
-    apart: int = 3,
+    separate: int = 3,
     iterations: int = 200,
     **options: Any,
 ) -> Optimised:
@@ -84,7 +85,7 @@ def optimised_steps(
             ``unipc(order=3, variant="vary", corrector=False)``, or order 2 for latents.
         power: p, 1 for pixels, 2 for latents.
         alpha: of the model's process, as a function of level.
-        apart: how many steps are bounded each by itself.
+        separate: how many steps are bounded each by itself.
         iterations: at most.
 
     Raises:
@@ -95,7 +96,7 @@ def optimised_steps(
     given = from_list(levels)
     own = given[given > 0]
     bound = functools.partial(
-        weight_bound, solver=solver, power=power, alpha=alpha, apart=apart, **options
+        weight_bound, solver=solver, power=power, alpha=alpha, separate=separate, **options
     )
     with jax.enable_x64(True):
         start, build = moving(own)
@@ -124,7 +125,7 @@ def weight_bound(
     *,
     power: float = 1.0,
     alpha: Alpha = variance_preserving,
-    apart: int = 3,
+    separate: int = 3,
     **options: Any,
 ) -> Array:
     """Return the bound on a solver's error, a scalar, in units of the network's.
@@ -132,7 +133,7 @@ def weight_bound(
     Args:
         levels: a grid that ends above 0; traced levels give a bound that is differentiable with
             respect to them.
-        solver, power, alpha, apart, options: as in :func:`optimised_steps`.
+        solver, power, alpha, separate, options: as in :func:`optimised_steps`.
 
     Raises:
         ValueError: for a grid that ends in 0, or a stochastic solver.
@@ -142,8 +143,8 @@ def weight_bound(
         raise ValueError("in a grid that ends in 0 only the last weight is not 0: leave out the 0")
     nodes = jnp.asarray(made.nodes)
     parts = contributions(made)[1] * (nodes**power * alpha(nodes) ** (power - 1))[None]
-    early = jnp.linalg.norm(parts[:apart], axis=1)
-    return jnp.sum(early) + jnp.sum(jnp.abs(jnp.sum(parts[apart:], axis=0)))
+    early = jnp.linalg.norm(parts[:separate], axis=1)
+    return jnp.sum(early) + jnp.sum(jnp.abs(jnp.sum(parts[separate:], axis=0)))
 
 
 def contributions(made: Table) -> tuple[Array, Array]:
