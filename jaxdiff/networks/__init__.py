@@ -27,14 +27,20 @@ from jaxdiff.networks.flux import FluxTransformer
 from jaxdiff.networks.guided_classifier import GuidedClassifier
 from jaxdiff.networks.guided_unet import GuidedUNet
 from jaxdiff.networks.heads import FeatureHead, feature_head
+from jaxdiff.networks.image_classifier import ImageClassifier
 from jaxdiff.networks.mlp import MLP
+from jaxdiff.networks.mobilenet_v2 import MobileNetV2
 from jaxdiff.networks.pixart import PixArt
+from jaxdiff.networks.resnet_cifar import ResNetCIFAR
 from jaxdiff.networks.sd3 import SD3Transformer
+from jaxdiff.networks.shufflenet import ShuffleNetV1, ShuffleNetV2
 from jaxdiff.networks.song import SongUNet
 from jaxdiff.networks.t2i_adapter import T2IAdapter
 from jaxdiff.networks.unet import UNet
 from jaxdiff.networks.unet2d import UNet2D
 from jaxdiff.networks.unet2d_condition import UNet2DCondition
+from jaxdiff.networks.vgg import VGG
+from jaxdiff.networks.wrn import WideResNet
 
 __all__ = [
     "CNN",
@@ -74,4 +80,11 @@ __all__ = [
     "pair_critic",
     "sinusoidal",
     "softmax_attention",
+    "ImageClassifier",
+    "MobileNetV2",
+    "ResNetCIFAR",
+    "ShuffleNetV1",
+    "ShuffleNetV2",
+    "VGG",
+    "WideResNet",
 ]

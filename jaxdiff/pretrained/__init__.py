@@ -1,5 +1,6 @@
 """Published weights: files read without running them, layouts of networks, one opening."""
 
+from jaxdiff.pretrained.cifar_resnet import load_cifar_resnet
 from jaxdiff.pretrained.clip import ImageEncoder, TextEncoder
 from jaxdiff.pretrained.controls import Control, with_controlnet, with_t2i_adapter
 from jaxdiff.pretrained.guided_classifier import Classifier, load_guided_classifier
@@ -27,6 +28,7 @@ __all__ = [
     "Pretrained",
     "TextEncoder",
     "load_autoencoder",
+    "load_cifar_resnet",
     "load_controlnet",
     "load_guided_classifier",
     "load_image_encoder",

@@ -1,0 +1,155 @@
+"""Layers that classifiers of small images are made of: convolutions without levels, batch norm.
+
+A convolution here has zeros on both sides, k // 2 of them for a kernel of side k, so that stride 2
+reads pixels 0, 2, 4, ...:
+    y[b, i, j, d] = sum over k, l, c of x[b, s i + k - p, s j + l - p, c] w[k, l, c, d],
+with groups of channels that see only each other, or with one kernel per channel (depthwise).
+
+Batch norm, with the statistics of the batch in training, which move the running ones, r <- 0.9 r +
+0.1 (mean, variance), and the running ones in evaluation:
+    y = scale (x - mean) / sqrt(variance + 1e-5) + bias.
+Deviation: the running variance is of the batch's own, sum / n; PyTorch's is sum / (n - 1).
+
+Sources: batch norm, Ioffe and Szegedy, arXiv 1502.03167; the initial values, He et al., arXiv
+1502.01852, by the number of outputs.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.networks.conv import convolve
+from jaxdiff.typing import Array, Outputs
+
+MOMENTUM, EPSILON = 0.9, 1e-5
+KAIMING = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class SymmetricConv(nn.Module):
+    """Convolution with as many zeros before as after.
+
+    features: channels of the output. side: of the kernel. padding: zeros on each side, ``side //
+    2`` if None. groups: of channels; as many as there are channels of the input for a depthwise
+    one. dtype: what it computes in; param_dtype: what the parameters are kept in.
+    """
+
+    features: int
+    side: int = 3
+    stride: int = 1
+    padding: int | None = None
+    groups: int = 1
+    use_bias: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map (batch, height, width, channels). Raises ValueError for groups that do not divide."""
+        channels, side = x.shape[-1], self.side
+        if channels % self.groups or self.features % self.groups:
+            raise ValueError(
+                f"{channels} channels to {self.features} do not divide into {self.groups} groups"
+            )
+        dtype = jnp.dtype(self.dtype or x.dtype)
+        shape = (side, side, channels // self.groups, self.features)
+        w = self.param("kernel", KAIMING, shape, self.param_dtype).astype(dtype)
+        y = self._convolved(x.astype(dtype), w)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        return y + bias.astype(dtype)[None, None, None]
+
+    def _convolved(self, x: Array, w: Array) -> Array:
+        pad = self.side // 2 if self.padding is None else self.padding
+        if self.groups == 1 and self.stride == 1 and self.side == 2 * pad + 1:
+            return convolve(x, w)
+        if self.groups == x.shape[-1] == self.features and jax.default_backend() == "cpu":
+            return depthwise(x, w, self.stride, pad)
+        return jax.lax.conv_general_dilated(
+            x, w, (self.stride,) * 2, [(pad, pad)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=self.groups,
+        )  # fmt: skip
+
+
+def depthwise(x: Array, w: Array, stride: int, pad: int) -> Array:
+    """Return the convolution of x (batch, height, width, c) by w (k, k, 1, c), channel by channel.
+
+    As a sum of k^2 products: XLA on CPU has a plain loop only for the gradient of a grouped one.
+    """
+    ends = [(n + 2 * pad - w.shape[0]) // stride * stride + 1 for n in x.shape[1:3]]
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    terms = [
+        x[:, i : i + ends[0] : stride, j : j + ends[1] : stride] * w[i, j, 0][None, None, None]
+        for i in range(w.shape[0])
+        for j in range(w.shape[1])
+    ]
+    return sum(terms[1:], terms[0])
+
+
+class Layers(NamedTuple):
+    """How the layers of one call are made: within a module's compact method they are its own.
+
+    train: batch norm by the batch's statistics. axis_name: of the pmap axis that the batch is split
+    over. dtype, param_dtype: what they compute in and are kept in.
+    """
+
+    train: bool = False
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def conv(
+        self, x: Array, features: int, side: int = 3, stride: int = 1, groups: int = 1, *,
+        padding: int | None = None, use_bias: bool = False, name: str,
+    ) -> Array:  # fmt: skip
+        """Return the convolution of ``x`` (batch, height, width, channels)."""
+        return SymmetricConv(
+            features, side, stride, padding, groups, use_bias, self.dtype, self.param_dtype,
+            name=name,
+        )(x)  # fmt: skip
+
+    def norm(self, x: Array, name: str) -> Array:
+        """Return ``x`` (batch, ..., channels) after batch norm."""
+        return nn.BatchNorm(
+            not self.train, momentum=MOMENTUM, epsilon=EPSILON, axis_name=self.axis_name,
+            dtype=self.dtype, param_dtype=self.param_dtype, use_fast_variance=False, name=name,
+        )(x)  # fmt: skip
+
+    def dense(self, x: Array, features: int, name: str, use_bias: bool = True) -> Array:
+        """Return the linear map of ``x`` (batch, channels)."""
+        dense = nn.Dense(
+            features, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
+        )
+        return dense(x)
+
+    def normed(
+        self, x: Array, features: int, side: int = 3, stride: int = 1, groups: int = 1, *,
+        name: str,
+    ) -> Array:  # fmt: skip
+        """Return relu(norm(conv(x))), of the layers ``name``_conv and ``name``_norm."""
+        h = self.conv(x, features, side, stride, groups, name=f"{name}_conv")
+        return nn.relu(self.norm(h, f"{name}_norm"))
+
+
+def classified(layers: Layers, maps: list[Array], num_classes: int, full: bool) -> Any:
+    """Return logits (batch, num_classes) of the mean of the last map; with ``full``, Outputs whose
+    features are the maps and that mean.
+    """
+    pooled = jnp.mean(maps[-1], axis=(1, 2))
+    logits = layers.dense(pooled, num_classes, "fc")
+    return Outputs(logits, None, (*maps, pooled)) if full else logits
+
+
+def checked_images(images: Array, least: int, network: str) -> None:
+    """Raise ValueError unless images are (batch, height, width, channels) of ``least`` pixels at
+    least, TypeError for integers.
+    """
+    if images.ndim != 4 or min(images.shape[1:3]) < least:
+        raise ValueError(
+            f"{network} takes images (batch, height, width, channels) of at least {least} x {least}"
+            f" pixels; got {images.shape}"
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"{network} takes floats, images less their mean; got {images.dtype}")

@@ -1,0 +1,108 @@
+"""A classifier of images as pure functions of its variables, and what it costs.
+
+    network = ImageClassifier(ResNetCIFAR(3), (32, 32, 3))
+    variables = network.init(key)                       # WithState(parameters, batch statistics)
+    logits = network(variables, images)                 # by the running statistics
+    outputs, state = network.training(variables, images)    # by the batch's, and the next ones
+
+A multiply-add is one product of a weight and a number of a map, as papers count them: a convolution
+has (pixels out) k^2 (channels in / groups) (channels out) of them, a linear layer in x out.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.method import WithState
+from jaxdiff.networks.classifier_layers import SymmetricConv
+from jaxdiff.typing import Array, Key, Outputs
+
+QUICK = {"xla_backend_optimization_level": 0}
+
+
+@dataclass(frozen=True)
+class ImageClassifier:
+    """A linen module that maps images to logits, called as those of this package are.
+
+    module: ``module(images, train=, axis_name=, full=)``. shape: (height, width, channels).
+    """
+
+    module: nn.Module
+    shape: tuple[int, int, int]
+
+    def init(self, key: Key) -> WithState:
+        """Draw the variables: WithState(parameters, {"batch_stats": ..., ...})."""
+        draw = _draw if isinstance(key, jax.core.Tracer) else _draw_at_once
+        variables = dict(draw(self.module, self.shape, key))
+        return WithState(variables.pop("params"), variables)
+
+    def __call__(self, variables: WithState, images: Array, *, full: bool = False) -> Any:
+        """Return logits (batch, classes) in evaluation; with ``full``, Outputs with features.
+
+        Raises ValueError for images of another shape.
+        """
+        self._check(images)
+        params, state = variables
+        return self.module.apply({"params": params, **state}, images, full=full)
+
+    def training(
+        self, variables: WithState, images: Array, axis_name: str | None = None
+    ) -> tuple[Outputs, Any]:
+        """Return Outputs by the batch's statistics, and the next state."""
+        self._check(images)
+        params, state = variables
+        made: Any = self.module.apply(
+            {"params": params, **state}, images, train=True, axis_name=axis_name, full=True,
+            mutable=list(state),
+        )  # fmt: skip
+        return made
+
+    def outputs(self) -> Outputs:
+        """Return the shapes and dtypes of what one image gives, without computing anything."""
+        image = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
+        variables = jax.eval_shape(self.init, jax.random.key(0))
+        return jax.eval_shape(lambda v, x: self(v, x, full=True), variables, image)
+
+    def num_parameters(self) -> int:
+        """Return the number of parameters, batch statistics not counted."""
+        params = jax.eval_shape(self.init, jax.random.key(0)).value
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+    def multiply_adds(self) -> int:
+        """Return the multiply-adds for one image, of convolutions and linear layers."""
+        total = 0
+
+        def count(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            nonlocal total
+            made, module = call(*args, **kwargs), context.module
+            if context.method_name == "__call__" and isinstance(module, SymmetricConv):
+                each = module.side**2 * args[0].shape[-1] // module.groups
+                total += math.prod(made.shape[1:]) * each
+            elif context.method_name == "__call__" and isinstance(module, nn.Dense):
+                total += args[0].shape[-1] * made.shape[-1]
+            return made
+
+        variables = jax.eval_shape(self.init, jax.random.key(0))
+        image = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
+        with nn.intercept_methods(count):
+            jax.eval_shape(lambda v, x: self(v, x), variables, image)
+        return total
+
+    def _check(self, images: Array) -> None:
+        if images.shape[1:] != self.shape:
+            raise ValueError(
+                f"this classifier takes images (batch, {', '.join(map(str, self.shape))}); got "
+                f"{images.shape}"
+            )
+
+
+def _draw(module: nn.Module, shape: tuple[int, int, int], key: Key) -> Any:
+    return module.init({"params": key}, jnp.zeros((1, *shape), jnp.float32))
+
+
+# Random draws are cheap to run and slow to optimise: unoptimised, this compiles three times faster.
+_draw_at_once = jax.jit(_draw, static_argnums=(0, 1), compiler_options=QUICK)
