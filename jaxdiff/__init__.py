@@ -8,7 +8,8 @@
     x = jd.sample(D, table, start)                             # jit, vmap, grad, pmap at will
 
 What needs optax, orbax or flax (``distill``, ``tuning``, ``networks``, ``pretrained``,
-``training``, ``metrics``, ``fit``, ``tune``, ``load_pretrained``) is imported when first used.
+``training``, ``metrics``, ``fit``, ``tune``, ``load_pretrained``) is imported when first used, and
+so is ``analysis``.
 """
 
 import importlib
@@ -53,6 +54,7 @@ from jaxdiff.sampling.trace import table as table
 __version__ = "0.1.0"
 
 _LATER = {
+    "analysis": "jaxdiff.analysis",
     "data": "jaxdiff.data",
     "distill": "jaxdiff.distill",
     "metrics": "jaxdiff.metrics",

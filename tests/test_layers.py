@@ -17,7 +17,7 @@ LAYERS = [  # from below; a module imports only from rows above its own
     {"denoisers", "exact", "grids"},
     {"solvers"},
     {"sampling"},
-    {"conditioning", "metrics"},
+    {"conditioning", "analysis", "metrics"},
     {"networks", "data"},
     {"pretrained"},
     {"distill", "tuning"},

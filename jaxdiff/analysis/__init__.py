@@ -1,0 +1,72 @@
+"""The geometry of sampling: functions over denoisers, tables and trajectories.
+
+    path = jd.trajectory(D, table, start)                   # states (points, batch, *shape)
+    outputs = jd.analysis.denoising_trajectory(D, path)     # D at every state
+    bend = jd.analysis.deviation(path.states)               # (points, batch)
+    model = jd.analysis.gaussian_of(data)                   # what mean and covariance alone explain
+
+Points come first and the batch second, as in a trajectory; a function of a batch for
+:func:`jaxdiff.training.devices.over_batch` moves the batch to the front of what it returns.
+"""
+
+from jaxdiff.analysis.components import (
+    Components,
+    boomerang,
+    overlay,
+    principal_components,
+    reconstruction_error,
+    shares_per_sample,
+    streamed_components,
+)
+from jaxdiff.analysis.denoising import (
+    Convergence,
+    JumpCurve,
+    convergence,
+    denoised_derivative,
+    denoising_trajectory,
+    flow_derivatives,
+    jump_curve,
+    nfe_of_states,
+)
+from jaxdiff.analysis.trajectory import (
+    Norms,
+    chord_complement,
+    chord_cosine,
+    chord_deviation,
+    chord_length,
+    deviation,
+    distance_to_end,
+    effective_noise_dimension,
+    eps_of,
+    norms,
+    path_length,
+)
+
+__all__ = [
+    "Components",
+    "Convergence",
+    "JumpCurve",
+    "Norms",
+    "boomerang",
+    "chord_complement",
+    "chord_cosine",
+    "chord_deviation",
+    "chord_length",
+    "convergence",
+    "denoised_derivative",
+    "denoising_trajectory",
+    "deviation",
+    "distance_to_end",
+    "effective_noise_dimension",
+    "eps_of",
+    "nfe_of_states",
+    "flow_derivatives",
+    "jump_curve",
+    "norms",
+    "overlay",
+    "path_length",
+    "principal_components",
+    "reconstruction_error",
+    "shares_per_sample",
+    "streamed_components",
+]

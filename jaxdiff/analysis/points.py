@@ -1,0 +1,63 @@
+"""Checks of trajectories, and their points as vectors."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from jaxdiff.distance import norm
+from jaxdiff.typing import Array
+
+Profile = Float[Array, "points batch"]  # one number for each point of each trajectory
+
+
+def vectors(name: str, points: Any, least: int = 2) -> Float[Array, "points batch d"]:
+    """Return trajectories (points, batch, *shape) with each point flattened.
+
+    Raises:
+        TypeError: for numbers that are not floating.
+        ValueError: for another shape, no samples, or fewer than ``least`` points.
+    """
+    points = jnp.asarray(points)
+    if not jnp.issubdtype(points.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating numbers; their dtype is {points.dtype}")
+    if points.ndim < 2 or 0 in points.shape:
+        raise ValueError(
+            f"{name} must have shape (points, batch, *shape), as in jaxdiff.trajectory(...).states;"
+            f" theirs is {points.shape}"
+        )
+    if points.shape[0] < least:
+        raise ValueError(f"{name} need at least {least} points; there are {points.shape[0]}")
+    return points.reshape(*points.shape[:2], -1)
+
+
+def same_shape(first: str, a: Any, second: str, b: Any) -> None:
+    """Raise ValueError unless the samples of two sets of points have one shape."""
+    if jnp.shape(a)[1:] != jnp.shape(b)[1:]:
+        raise ValueError(
+            f"{first} and {second} must be of the same samples: their shapes are {jnp.shape(a)} "
+            f"and {jnp.shape(b)}"
+        )
+
+
+def level_column(levels: Any, points: Array) -> Array:
+    """Return levels (points,) to multiply points (points, batch, *shape). ValueError for another
+    number of them.
+    """
+    levels = jnp.asarray(levels, points.dtype)
+    if levels.shape != points.shape[:1]:
+        raise ValueError(
+            f"levels must have shape ({points.shape[0]},), one per point; theirs is {levels.shape}"
+        )
+    return levels.reshape((-1,) + (1,) * (points.ndim - 1))
+
+
+def divide(numerator: Array, denominator: Array) -> Array:
+    """Return the quotient, 0 where the denominator is 0; NaN stays NaN."""
+    zero = denominator == 0
+    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
+
+
+def lengths(flat: Float[Array, "points batch d"]) -> Profile:
+    """Return the Euclidean norm of every point, with gradient 0 at 0."""
+    return norm(flat.reshape(-1, flat.shape[-1])).reshape(flat.shape[:2])
