@@ -7,6 +7,7 @@ for longer than they take to compile, or hang on rounding.
 """
 
 import gc
+import itertools
 import os
 import tempfile
 
@@ -54,6 +55,25 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", quickly)
+
+
+def _memory_maps():
+    """How many pieces of memory are mapped into this process; 0 where the system does not say."""
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            return sum(1 for _ in maps)
+    except OSError:
+        return 0
+
+
+_tests = itertools.count(1)
+
+
+def pytest_runtest_teardown(item):
+    """Drop compiled programs in time: each is mapped some ten times, and Linux allows 65,530 maps."""
+    if next(_tests) % 10 == 0 and _memory_maps() > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
