@@ -70,7 +70,7 @@ _tests = itertools.count(1)
 
 
 def pytest_runtest_teardown(item):
-    """Drop compiled programs in time: each is mapped some ten times, and Linux allows 65,530 maps."""
+    """Drop compiled programs in time: one takes some ten maps, and Linux allows 65,530."""
     if next(_tests) % 10 == 0 and _memory_maps() > 25_000:
         jax.clear_caches()
         gc.collect()
