@@ -56,6 +56,7 @@ __version__ = "0.1.0"
 
 _LATER = {
     "analysis": "jaxdiff.analysis",
+    "blending": "jaxdiff.conditioning.blending",
     "data": "jaxdiff.data",
     "distill": "jaxdiff.distill",
     "metrics": "jaxdiff.metrics",

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.arrays import check, expand, null_condition
+from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial, scalings
 from jaxdiff.typing import Array, Cond, Denoiser
 
 
 def classifier_free(
     denoiser: Denoiser,
-    weight: float | Array,
+    weight: Weight,
     null: Cond = None,
     *,
     channels: int | None = None,
@@ -31,9 +32,10 @@ def classifier_free(
     Args:
         denoiser: conditional ``D(y, level, cond)`` that answers ``cond=None`` with the
             unconditional posterior mean.
-        weight: scalar, or one number per sample of shape (batch,), for samplers of the batch as it
-            is. What takes a batch apart (stored pairs in blocks, several devices, solvers of one
-            sample at a time) refuses it: a denoiser that reads the weight from ``cond`` does there.
+        weight: scalar, a function of the level (:mod:`jaxdiff.conditioning.weights`), or one number
+            per sample of shape (batch,), for samplers of the batch as it is. What takes a batch
+            apart (stored pairs in blocks, several devices, solvers of one sample at a time) refuses
+            the last: a denoiser that reads the weight from ``cond`` does there.
         null: what stands for no condition, where that is not None (which networks with classes
             take for their null class): one sample's value, a tree like cond without the batch axis.
             An entry of a dictionary that is None is left out for the unconditional call.
@@ -49,13 +51,15 @@ def classifier_free(
     [[1.5, 1.5]]
     """
     if channels is None and not keep:
-        return jax.tree_util.Partial(_classifier_free, as_partial(denoiser), weight, null)
+        return jax.tree_util.Partial(
+            _classifier_free, as_partial(denoiser), as_weight(weight), null
+        )
     if channels is not None and channels < 1:
         raise ValueError(f"at least one channel is guided, not {channels}")
     if keep and not isinstance(null, dict):
         raise ValueError(f"keep = {keep} needs null, a dictionary of the entries that are not kept")
     guide = functools.partial(_classifier_free, channels=channels, keep=tuple(keep))
-    return jax.tree_util.Partial(guide, as_partial(denoiser), weight, null)
+    return jax.tree_util.Partial(guide, as_partial(denoiser), as_weight(weight), null)
 
 
 def _classifier_free(
@@ -72,7 +76,7 @@ def _classifier_free(
 ) -> Array:
     nothing = None if null is None else _nothing(cond, null, keep)
     conditional, plain = denoiser(y, level, cond, **options), denoiser(y, level, nothing, **options)
-    guided = plain + expand(weight, y) * (conditional - plain)
+    guided = plain + weight_at(weight, level, y) * (conditional - plain)
     if channels is None or channels >= y.shape[-1]:
         return guided
     return jnp.concatenate([guided[..., :channels], conditional[..., channels:]], axis=-1)
@@ -93,7 +97,7 @@ def _nothing(cond: Cond, null: Cond, keep: tuple[str, ...]) -> Cond:
 
 
 def autoguidance(
-    denoiser: Denoiser, reference: Denoiser, weight: float | Array, *, conditional: bool = True
+    denoiser: Denoiser, reference: Denoiser, weight: Weight, *, conditional: bool = True
 ) -> jax.tree_util.Partial:
     """Guidance by a worse model (Karras et al., arXiv 2406.02507), D_r + weight (D - D_r).
 
@@ -113,8 +117,9 @@ def autoguidance(
     """
     worse = as_partial(reference)
     return jax.tree_util.Partial(
-        _told_autoguidance if conditional else _autoguidance, as_partial(denoiser), worse, weight
-    )
+        _told_autoguidance if conditional else _autoguidance,
+        as_partial(denoiser), worse, as_weight(weight),
+    )  # fmt: skip
 
 
 def _told_autoguidance(
@@ -127,7 +132,7 @@ def _told_autoguidance(
     **options: Any,
 ) -> Array:
     own, worse = denoiser(y, level, cond, **options), reference(y, level, cond, **options)
-    return worse + expand(weight, y) * (own - worse)
+    return worse + weight_at(weight, level, y) * (own - worse)
 
 
 def _autoguidance(
@@ -140,7 +145,7 @@ def _autoguidance(
     **options: Any,
 ) -> Array:
     own, worse = denoiser(y, level, cond, **options), reference(y, level, **options)
-    return worse + expand(weight, y) * (own - worse)
+    return worse + weight_at(weight, level, y) * (own - worse)
 
 
 class Prompts(NamedTuple):
@@ -151,7 +156,7 @@ class Prompts(NamedTuple):
 
 
 def negative_prompt(
-    denoiser: Denoiser, weight: float | Array, rescale: float | Array = 0.0
+    denoiser: Denoiser, weight: Weight, rescale: float | Array = 0.0
 ) -> jax.tree_util.Partial:
     """Guidance away from a condition of each sample's own, D_n + weight (D_p - D_n).
 
@@ -176,7 +181,7 @@ def negative_prompt(
     if rescaled:
         scalings(denoiser, 1.0)  # its error now
     return jax.tree_util.Partial(
-        _negative_prompt, as_partial(denoiser), weight, rescale if rescaled else None
+        _negative_prompt, as_partial(denoiser), as_weight(weight), rescale if rescaled else None
     )
 
 
@@ -193,7 +198,7 @@ def _negative_prompt(
         raise TypeError(f"negative_prompt takes a condition of type Prompts, not {type(cond)}")
     near, far = (None, None) if cond is None else cond
     towards, plain = denoiser(y, level, near, **options), denoiser(y, level, far, **options)
-    guided = plain + expand(weight, y) * (towards - plain)
+    guided = plain + weight_at(weight, level, y) * (towards - plain)
     if rescale is None:
         return guided
     skip, out = (expand(c, y) for c in scalings(denoiser, jnp.asarray(level, y.dtype)))
