@@ -42,6 +42,27 @@ class Gaussian:
         object.__setattr__(self, "variances", variances)
         object.__setattr__(self, "axes", axes)
 
+    @classmethod
+    def of_axes(cls, mean: Values, variances: Values, axes: Values) -> "Gaussian":
+        """Make the Gaussian of a covariance that is decomposed already, in float64 on the host say.
+
+        Args:
+            mean: (d,).
+            variances: (d,), along the axes.
+            axes: (d, d), orthonormal columns.
+
+        Raises:
+            ValueError: as for the Gaussian itself, and for axes of another shape.
+        """
+        model, axes = cls(mean, variances), floats("axes", axes)
+        if axes.shape != 2 * model.mean.shape or model.variances.ndim != 1:
+            raise ValueError(
+                f"axes are {2 * model.mean.shape} with variances {model.mean.shape} for this mean; "
+                f"got {axes.shape} and {model.variances.shape}"
+            )
+        object.__setattr__(model, "axes", axes)
+        return model
+
     def _coordinates(self, y: Array, level: ArrayLike) -> tuple["Gaussian", Array, Array, Array]:
         """Return the model in y's dtype, z (B, d), its variances l (1, d) and l + s^2 (B, d)."""
         s = levels(y, level, self.mean.shape[0])

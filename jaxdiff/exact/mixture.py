@@ -55,6 +55,30 @@ class GaussianMixture:
         object.__setattr__(self, "variances", variances)
         object.__setattr__(self, "axes", axes)
 
+    @classmethod
+    def of_axes(
+        cls, weights: Values, means: Values, variances: Values, axes: Values
+    ) -> "GaussianMixture":
+        """Make the mixture of covariances that are decomposed already, in float64 on the host say.
+
+        Args:
+            weights: (K,) or (classes, K).
+            means: (K, d).
+            variances: (K, d), along the axes.
+            axes: (K, d, d), orthonormal columns.
+
+        Raises:
+            ValueError: as for the mixture itself, and for axes of another shape.
+        """
+        model, axes = cls(weights, means, variances), floats("axes", axes)
+        if axes.shape != (*model.means.shape, model.means.shape[1]):
+            raise ValueError(
+                f"means of shape {model.means.shape} have axes of shape "
+                f"{(*model.means.shape, model.means.shape[1])}; got {axes.shape}"
+            )
+        object.__setattr__(model, "axes", axes)
+        return model
+
     def _log_weights(self, cond: Cond, count: int) -> Array:
         """Return log weights (1, K), or (count, K) for classes: NaN for a class there is not, all
         classes' mean for the index one beyond the last, which stands for no class.

@@ -83,8 +83,8 @@ class LowRank:
         return mean[None] + other * z + jnp.einsum("bk,dk->bd", inner, axes, precision="highest")
 
     def denoise(self, y: Array, level: ArrayLike, cond: Cond = None) -> Array:
-        """Return E[x0 | y], (B, d); the level is a scalar."""
-        squared = jnp.asarray(level, y.dtype) ** 2
+        """Return E[x0 | y], (B, d); the level is a scalar or (B,)."""
+        squared = jnp.asarray(level, y.dtype).reshape(-1, 1) ** 2
         return self._scale(y, lambda l: l / (l + squared))
 
     @property
@@ -118,12 +118,11 @@ def fit(data: ArrayLike, covariance: Covariance = "full", floor: float = 1e-4) -
     if covariance not in kinds:
         raise ValueError(f"covariance must be one of {', '.join(kinds)}; got {covariance!r}")
     flat, shape = _flat(data)
-    mean = flat.mean(0)
-    variances = flat.var(0)
-    least = floor * variances.mean()
     if covariance == "full":
-        apart = flat - mean
-        return Gaussian(mean, apart.T @ apart / len(flat) + least * np.eye(len(mean)))
+        mean, variances, axes = spectrum(flat)
+        return Gaussian.of_axes(mean, variances + floor * variances.mean(), axes)
+    mean, variances = flat.mean(0, dtype=np.float64), flat.var(0, dtype=np.float64)
+    least = floor * variances.mean()
     if covariance == "channel":
         per_channel = variances.reshape(-1, shape[-1] if shape else 1).mean(0)
         variances = np.tile(per_channel, len(mean) // len(per_channel))
@@ -142,13 +141,24 @@ def fit_low_rank(data: ArrayLike, rank: int, floor: float = 1e-4) -> LowRank:
     flat, _ = _flat(data)
     if not 1 <= rank < min(flat.shape):
         raise ValueError(f"rank must be 1 to {min(flat.shape) - 1} for this data; got {rank}")
-    mean = flat.mean(0)
-    _, values, axes = np.linalg.svd(flat - mean, full_matrices=False)
-    variances = values**2 / len(flat)
-    least = floor * variances.sum() / len(mean)
+    mean, variances, axes = spectrum(flat)
+    least = floor * variances.mean()
     rest = variances[rank:].sum() / (len(mean) - rank)
-    numbers = (mean, variances[:rank] + least, axes[:rank].T, rest + least)
+    numbers = (mean, variances[:rank] + least, axes[:, :rank], rest + least)
     return LowRank(*(jnp.asarray(a, jnp.result_type(float)) for a in numbers))
+
+
+def spectrum(flat: np.ndarray, rows: int = 4096) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean (d,) of examples (n, d), and the variances (d,), falling, along the principal
+    axes (d, d), columns; in float64, a block of ``rows`` examples at a time.
+    """
+    mean = flat.mean(0, dtype=np.float64)
+    covariance = np.zeros((len(mean),) * 2)
+    for first in range(0, len(flat), rows):
+        apart = flat[first : first + rows] - mean
+        covariance += apart.T @ apart
+    variances, axes = np.linalg.eigh(covariance / len(flat))
+    return mean, np.maximum(variances[::-1], 0), axes[:, ::-1]
 
 
 def _flat(data: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -156,7 +166,8 @@ def _flat(data: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
     if examples.ndim < 2 or len(examples) < 2:
         raise ValueError(f"data must be (n, *shape) with n >= 2; these have shape {examples.shape}")
     check("data must be finite", lambda a: np.isfinite(a).all(), examples)
-    return examples.reshape(len(examples), -1).astype(np.float64), examples.shape[1:]
+    flat = examples.reshape(len(examples), -1)
+    return flat if flat.dtype.kind == "f" else flat.astype(np.float64), examples.shape[1:]
 
 
 def jump(model: Flow, start: Array, high: float | Array, low: float | Array) -> Array:
