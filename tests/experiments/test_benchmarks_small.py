@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from experiments.benchmarks import common, derivatives, diffrax_table, first_sample, sampling
+from experiments.benchmarks import (
+    common,
+    derivatives,
+    diffrax_table,
+    first_sample,
+    reading,
+    sampling,
+)
 from jaxdiff import solvers
 from jaxdiff.networks import MLP
 
 NAMES = (
-    "sampling", "derivatives", "diffrax_table", "first_sample", "gaussian_start", "tuning_memory"
+    "sampling", "derivatives", "diffrax_table", "first_sample", "gaussian_start", "reading",
+    "tuning_memory"
 )  # fmt: skip
 
 
@@ -228,3 +236,20 @@ def test_pages_and_numbers(tmp_path, capsys):
     assert "python -m" not in made and made.endswith("| x | y |\n| --- | --- |\n| 1 | two |\n")
     found = json.loads((tmp_path / "new" / "a.json").read_text())
     assert found == {"machine": machine, "rows": [{"t": None, "n": [1, 2]}]}
+
+
+def test_verdicts_on_memory():
+    row = {"case": "whole", "bytes": 1e9, "peak_bytes": 1.1e9, "devices": 1, "seconds": 2.0}
+    row |= {"largest_device_bytes": 1e9, "parameters": 5e8, "file_bytes": 1e9}
+    text = "\n".join(reading.lines_of([row, row | {"case": "float32", "peak_bytes": 2e9}]))
+    assert "whole: peak of at most 1.2 times the parameters: reached, with 1.10" in text
+    assert "float32: peak of at most 1.2 times the parameters: missed, with 2.00" in text
+
+
+@pytest.mark.slow
+def test_a_file_is_read_onto_devices(tmp_path):
+    count = reading.write(tmp_path, 16)
+    row = reading.child("--read", str(tmp_path), "--case", "sharded", devices=4)
+    assert row["bytes"] == 2 * count and row["devices"] == 4
+    assert row["bytes"] / 4 <= row["largest_device_bytes"] < 0.3 * row["bytes"]
+    assert row["peak_bytes"] > 0 and row["before_bytes"] > 0
