@@ -71,7 +71,7 @@ def write(folder: Path, width: int) -> int:
         lambda s: np.frombuffer(rng.bytes(2 * math.prod(s.shape)), np.float16).reshape(s.shape),
         shapes["params"],
     )
-    process = Discrete.from_betas(cosine_betas(1000))
+    process: Any = Discrete.from_betas(cosine_betas(1000))
     D = denoiser(
         from_linen(network), params, prediction="eps", process=process, label=discrete_label(1000)
     )
@@ -163,9 +163,10 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = common.parser(__doc__)
     parser.add_argument("--width", type=int, default=320, help="of the U-Net, a multiple of 16")
-    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--case", choices=CASES, default="whole", help=argparse.SUPPRESS)
+    own = parser.add_argument_group("parts of it, each run in a process of its own")
+    own.add_argument("--write", type=Path, metavar="FOLDER", help="only write the folder")
+    own.add_argument("--read", type=Path, metavar="FOLDER", help="only open it, in one case")
+    own.add_argument("--case", choices=CASES, default="whole", help="which (whole)")
     return parser.parse_args(arguments)
 
 
