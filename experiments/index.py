@@ -1,4 +1,4 @@
-"""Where the formula of a method is: a page of all solvers, methods and tuners, with file and paper.
+"""Index of formulas: a page of all solvers, methods and tuners, with file and paper.
 
     python -m experiments.index > docs/methods.md
 

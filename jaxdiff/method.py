@@ -30,7 +30,7 @@ Batch = Mapping[str, Array]
 
 
 class Context(NamedTuple):
-    """What a loss may read and takes no gradient of.
+    """The inputs of a loss that it takes no gradient of.
 
     step: number of updates made so far, an int32 scalar (traced, so that schedules never retrace).
     params: parameters of all players by name, behind stop_gradient.

@@ -1,4 +1,4 @@
-r"""What a network predicts, as a row of two numbers; and weights of losses.
+r"""Predictions of a network, as a row of two numbers; and weights of losses.
 
 A prediction is a row (a, b): its target is a x0 + b eps, where x = alpha x0 + sigma eps is what
 the network sees.

@@ -27,17 +27,17 @@ def holding(mixture):
     """Denoisers that hold a number per sample: a weight, labels in a closure, a label of its own
     by ``extra``.
     """
-    told = lambda y, s, cond=None, extra=0.0: y * jd.expand(extra, y)  # noqa: E731
+    stated = lambda y, s, cond=None, extra=0.0: y * jd.expand(extra, y)  # noqa: E731
     return {
         "weights": jd.guidance.classifier_free(mixture.denoiser, WEIGHTS),
         "closure": lambda y, s, cond=None: mixture.denoiser(y, s, LABELS[::-1]),
-        "extra": jd.denoisers.conditioned(told, extra=WEIGHTS / 8),
+        "extra": jd.denoisers.conditioned(stated, extra=WEIGHTS / 8),
     }
 
 
 @pytest.mark.parametrize("kind", ["weights", "closure", "extra"])
 def test_numbers_per_sample_go_with_their_rows_or_are_refused(mixture, kind):
-    """The window is as wide as the batch, and so are the blocks: nothing tells by its shape."""
+    """The window is as wide as the batch, and so are the blocks: nothing shows by its shape."""
     D, y = holding(mixture)[kind], 80.0 * jd.start_noise(jax.random.key(3), 4, (2,))
     expected = jd.sample(D, TABLE, y, LABELS)
     out = jd.picard(D, TABLE, y, LABELS, window=4, tolerance=0.0)

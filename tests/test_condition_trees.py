@@ -63,9 +63,9 @@ def network(params, x, label, cond, *, key=None, full=False):
     found = {k: (v.dtype, v.shape[0]) for k, v in cond.items()}
     assert found == {k: (d, x.shape[0]) for k, d in DTYPES.items()}, found
     seen = jnp.where(cond["mask"][..., None], cond["text"], 0).sum(1)
-    told = label.reshape(x.shape[0], -1).sum(1)[:, None]
+    stated = label.reshape(x.shape[0], -1).sum(1)[:, None]
     mean = jnp.asarray(params["class"])[cond["class"]] + seen @ params["text"]
-    out = mean + params["state"] * (x + jnp.sin(told))
+    out = mean + params["state"] * (x + jnp.sin(stated))
     return Outputs(out, None, (out,)) if full else out
 
 
@@ -165,7 +165,7 @@ def marked(names, *slow):
     return [pytest.param(n, marks=[pytest.mark.slow] if n in slow else []) for n in names]
 
 
-def told_critic():
+def conditional_critic():
     def logits(params, x, cond):
         assert {k: v.dtype for k, v in cond.items()} == DTYPES
         return x @ params["w"] + cond["class"]
@@ -183,7 +183,7 @@ METHODS = {
     "flow map": lambda: distill.mean_flow(STUDENT, omega=2.0, kappa=0.5),
     "score": lambda: distill.diff_instruct(D, STUDENT),
     "guided score": lambda: decoupled_dmd(D, STUDENT, every=1),
-    "adversarial": lambda: distill.add(D, STUDENT, told_critic()),
+    "adversarial": lambda: distill.add(D, STUDENT, conditional_critic()),
 }
 
 
@@ -301,9 +301,9 @@ def test_pairs_and_tuning():
     CLOSE(data(3)["image"], mean_of(data(3)["label"]))
     family = of_grid(jd.solvers.euler, [HIGH, 5.0, LOW])
     method = tuning(D, family, end_point(), optimiser=optax.adam(0.01))
-    judge = jd.held_out(D, pairs, batch=4)
+    logits_of = jd.held_out(D, pairs, batch=4)
     first = jd.table(jd.solvers.euler, [HIGH, 5.0, LOW])
-    tuned = jd.tune(method, data, judge, first, num_updates=2, every=1, progress=False)
+    tuned = jd.tune(method, data, logits_of, first, num_updates=2, every=1, progress=False)
     apart = LOW / HIGH * (pairs["start"] - mean_of(labels))
     np.testing.assert_allclose(tuned.before, np.sqrt(np.mean(apart**2)), rtol=1e-4)
 

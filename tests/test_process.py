@@ -284,9 +284,9 @@ def test_discrete_labels_are_the_steps():
     steps = np.arange(1000)
     with jax.enable_x64(True):
         levels = np.asarray(pr.level(table, (steps + 1.0) / 1000), np.float32)
-    told = np.asarray(label(pr.time(table, levels)))
-    assert told.dtype == np.float32
-    np.testing.assert_array_equal(told.astype(int), steps)
+    given = np.asarray(label(pr.time(table, levels)))
+    assert given.dtype == np.float32
+    np.testing.assert_array_equal(given.astype(int), steps)
     ends = label(pr.time(table, np.array([1e-5, 0.002, 1e4], np.float32)))
     np.testing.assert_array_equal(ends, [0, 0, 999])
     assert label is pr.discrete_label(1000)

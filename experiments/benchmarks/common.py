@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turns, counts of compilations, the machine, the pages.
+"""Parts that the benchmarks share: timing in turns, counts of compilations, the machine, the pages.
 
 Timing. What is compared is run in turns, the order reversed every other round, so that a machine
 that slows down, or does something else, does so to all of it; the medians of ratios within a round
@@ -230,8 +230,8 @@ def page(title: str, text: str | None, machine: Mapping[str, Any], lines: Sequen
     """Return a benchmark's page: its text less the title and the command, the machine, the
     findings.
     """
-    told = (text or "").split("\n\n", 2)[2].rstrip()
-    return "\n".join([f"# {title}", "", told, "", where(machine), "", *lines]) + "\n"
+    description = (text or "").split("\n\n", 2)[2].rstrip()
+    return "\n".join([f"# {title}", "", description, "", where(machine), "", *lines]) + "\n"
 
 
 def to_json(machine: Mapping[str, Any], **found: Any) -> str:

@@ -4,7 +4,7 @@
 
 For single 3x3 convolutions, and for whole U-Nets, the time of a forward pass and of a forward pass
 with the gradient, in processor milliseconds (of all threads together, the least of several calls):
-that hardly depends on what else the machine does. ``lax`` asks XLA for the plain convolution,
+that hardly depends on what else the machine does. ``lax`` calls XLA's plain convolution,
 ``ours`` is :mod:`jaxdiff.networks.conv`, ``torch`` is PyTorch with channels last. The U-Net in
 PyTorch is the same network, written there with its own layers.
 
@@ -134,12 +134,12 @@ def torch_unet(size: int, batch: int, options: dict[str, Any], parameters: int) 
             super().__init__()
             self.first, self.second = conv3(before, width), conv3(width, width)
             self.norms = nn.ModuleList([norm(before), norm(width)])
-            self.told = nn.Linear(128, 2 * width)
+            self.modulation = nn.Linear(128, 2 * width)
             self.skip = nn.Identity() if before == width else nn.Conv2d(before, width, 1)
 
         def forward(self, x: Any, e: Any) -> Any:
             h = self.first(silu(self.norms[0](x)))
-            scale, shift = self.told(e)[:, :, None, None].chunk(2, 1)
+            scale, shift = self.modulation(e)[:, :, None, None].chunk(2, 1)
             return self.skip(x) + self.second(silu(self.norms[1](h) * (1 + scale) + shift))
 
     class Net(nn.Module):

@@ -15,7 +15,7 @@ XLA's cost analysis, in units of one forward evaluation of the network. Plain re
 one derivative costs at least. A loss whose gradient goes through the derivative (Lagrangian and
 Eulerian flow maps, marked) takes 6 for it, and misses the aim by arithmetic alone. "Arithmetic" is
 the ratio of passes, "overhead" what time adds to it. Derivatives run with matrix products in full
-precision, which a GPU does slower than its usual ones: that is part of their overhead there. On
+precision, which a GPU does slower than its default ones: that is part of their overhead there. On
 Linux, intermediate results of more than 32 MB may be fresh memory in every step, which makes it up
 to a third slower (MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 in the
 environment prevents it); the batches here stay below.
@@ -128,7 +128,9 @@ LOSSES: dict[str, Loss] = {
 
 
 class Problem(NamedTuple):
-    """What is trained: a goal, a batch, and the counter of network evaluations in a trace."""
+    """The training that is measured: a goal, a batch, and the counter of network evaluations in a
+    trace.
+    """
 
     goal: Goal
     batch: dict[str, Any]
@@ -221,8 +223,8 @@ def compiled(problem: Problem, losses: dict[str, Loss], guard: bool) -> dict[str
     methods = {plain_name(*n): plain(goal, *n) for n in counts}
     methods |= {name: loss.make(goal) for name, loss in losses.items()}
     network, params = goal.network(1, False)
-    told = jnp.zeros(len(batch["image"]))
-    one = jax.jit(network).lower(params, batch["image"], told, batch.get("label")).compile()
+    label = jnp.zeros(len(batch["image"]))
+    one = jax.jit(network).lower(params, batch["image"], label, batch.get("label")).compile()
     forward = operations(one)
     found, started = {}, {}
     with concurrent.futures.ThreadPoolExecutor(2) as pool:  # XLA leaves Python free
@@ -295,9 +297,9 @@ def lines_of(rows: Sequence[dict[str, Any]], batch: int) -> list[str]:
         if r["derivatives"]:
             word = common.verdict(found, MOST)
             verdicts[word].append(r["loss"])
-        told = f"{r['derivatives'] or ''}{' (through)' if r['through'] else ''}"
+        count = f"{r['derivatives'] or ''}{' (through)' if r['through'] else ''}"
         cells.append(
-            [r["loss"], f"{r['gradient']} + {r['fixed']}", told, *shared]
+            [r["loss"], f"{r['gradient']} + {r['fixed']}", count, *shared]
             + [f"{found.median:.2f} [{found.low:.2f}, {found.high:.2f}]", f"{r['arithmetic']:.2f}"]
             + [f"{found.median / r['arithmetic']:.2f}", word]
         )

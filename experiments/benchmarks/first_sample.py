@@ -109,13 +109,13 @@ def timed_command(file: str, arguments: Sequence[str], started: float, imported:
     drawing.image_grid = timed("picture", images.image_grid)
     with compilations() as programs:
         status = cli.main(arguments)
-    told = {
+    record = {
         "status": status, "started": started, "imported": imported, "entered": entered,
         "ended": time.time(), "marks": marks, "programs": len(programs),
         "from_disk": sum(p.cached for p in programs),
         "xla_s": sum(p.seconds for p in programs),
     }  # fmt: skip
-    Path(file).write_text(json.dumps(told))
+    Path(file).write_text(json.dumps(record))
 
 
 def command(
@@ -136,20 +136,20 @@ def command(
         raise RuntimeError(f"jaxdiff {' '.join(arguments)} failed:\n{done.stderr}")
     if out is None:
         return {"seconds": time.time() - began}
-    told = json.loads(file.read_text())
-    marks = told["marks"]
+    record = json.loads(file.read_text())
+    marks = record["marks"]
     written = max(path.stat().st_mtime for path in out.iterdir())
     parts = {
-        "start": told["started"] - began,
-        "import": told["imported"] - told["started"],
-        "options": marks["load"][0] - told["entered"],
+        "start": record["started"] - began,
+        "import": record["imported"] - record["started"],
+        "options": marks["load"][0] - record["entered"],
         **{name: end - start for name, (start, end) in marks.items()},
         "picture": written - marks["picture"][0],
     }
-    xla: dict[str, float] = {name: told[name] for name in ("programs", "from_disk", "xla_s")}
+    xla: dict[str, float] = {name: record[name] for name in ("programs", "from_disk", "xla_s")}
     xla["processor_s"] = _children() - spent
     # what this benchmark adds to the command: its own imports
-    return {"seconds": written - began - (told["entered"] - told["imported"]), **parts, **xla}
+    return {"seconds": written - began - (record["entered"] - record["imported"]), **parts, **xla}
 
 
 def _children() -> float:

@@ -8,7 +8,7 @@ exact probability flow with the same noise (reference: 600 steps of UniPC in log
 solver runs on Karras grids that end in 0:
 
     plain        from level 80;
-    first step   from level 80 with the usual analytic first step, as many evaluations;
+    first step   from level 80 with the analytic first step, as many evaluations;
     start low    from noise alone at the switch level: a shorter range, and no Gaussian;
     diagonal     jump with the data's variances to the level where its estimated error is 0.01;
     full         jump with the data's covariance, likewise; full 0.03: likewise with 0.03.

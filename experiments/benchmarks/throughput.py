@@ -1,4 +1,5 @@
-"""Images per second of two networks of usual size, sampling and training, and of the peak how much.
+"""Images per second of two networks of common size, sampling and training, and of the peak how
+much.
 
     python -m experiments.benchmarks.throughput [--network unet dit] [--dtype float32 bfloat16]
         [--batch N] [--steps N] [--peak TFLOPS ...] [--profile DIR] [--json FILE] [--markdown FILE]
@@ -227,12 +228,12 @@ def measure(
         _trace(profile / f"batch-{batch}", many)
     peak = 1e-12 * operations / statistics.median(times["product"]) if own else peak
     lowered, compiled = (None if count is None else count / batch for count in counts)
-    told = {"batch": batch, "flops_xla": lowered, "flops_xla_compiled": compiled}
+    fields = {"batch": batch, "flops_xla": lowered, "flops_xla_compiled": compiled}
     rows = []
     for what, passes in (("sampling", 1), ("training", 3)):
         seconds, flops = statistics.median(times[what]) / steps, passes * forward_flops(net, SHAPE)
         tflops = 1e-12 * flops * batch / seconds
-        row = {"what": what, **told, "seconds": seconds, "images_per_s": batch / seconds}
+        row = {"what": what, **fields, "seconds": seconds, "images_per_s": batch / seconds}
         row |= {"flops": flops, "tflops": tflops, "peak_tflops": peak}
         rows.append({**row, "share": None if peak is None else tflops / peak})
     rows[1]["evaluations"] = ratio(times["training"], times["sampling"]).median
@@ -268,11 +269,11 @@ def rows(options: argparse.Namespace, peaks: dict[str, float | None]) -> Iterato
     """Return all measurements, each with its share of the peak."""
     for name in options.network:
         params = init(NETWORKS[name](None), jax.random.key(0), SHAPE)
-        told = {"network": name, "parameters": count_parameters(params)}
-        print(f"{name}: {told['parameters'] / 1e6:.2f} M parameters", file=sys.stderr)
+        fields = {"network": name, "parameters": count_parameters(params)}
+        print(f"{name}: {fields['parameters'] / 1e6:.2f} M parameters", file=sys.stderr)
         for dtype in options.dtype:
             net = NETWORKS[name](jnp.dtype(dtype))
-            told["dtype"] = dtype
+            fields["dtype"] = dtype
             at = functools.partial(
                 measure, net, params, steps=options.steps, peak=peaks[dtype],
                 profile=options.profile and options.profile / f"{name}-{dtype}",
@@ -280,7 +281,7 @@ def rows(options: argparse.Namespace, peaks: dict[str, float | None]) -> Iterato
             for row in at(options.batch) if options.batch else grown(at, options.first):
                 rate = f"{row['images_per_s']:.4g} images/s at batch {row['batch']}"
                 print(f"{name} {dtype} {row['what']}: {rate}", file=sys.stderr)
-                yield {**told, **row}
+                yield {**fields, **row}
 
 
 def lines(found: Sequence[dict[str, Any]], peak: str) -> list[str]:
@@ -301,8 +302,8 @@ def lines(found: Sequence[dict[str, Any]], peak: str) -> list[str]:
         first = r["what"] == "sampling" and r["flops_xla"]
         xla = f"{r['flops_xla'] / 1e9:.1f}" if first else ""
         share = ["", ""] if r["share"] is None else [f"{r['peak_tflops']:.3g}", f"{r['share']:.0%}"]
-        told = [r["network"], r["dtype"], r["what"], r["batch"], f"{r['images_per_s']:.4g}"]
-        cells.append([*told, f"{r['flops'] / 1e9:.1f}", xla, f"{r['tflops']:.3g}", *share])
+        fields = [r["network"], r["dtype"], r["what"], r["batch"], f"{r['images_per_s']:.4g}"]
+        cells.append([*fields, f"{r['flops'] / 1e9:.1f}", xla, f"{r['tflops']:.3g}", *share])
     trained = [r for r in found if r["what"] == "training"]
     ratios = ", ".join(f"{r['network']} {r['dtype']} {r['evaluations']:.1f}" for r in trained)
     last = f"Evaluations in the time of a training step of the same batch: {ratios}."

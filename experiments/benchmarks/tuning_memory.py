@@ -21,7 +21,7 @@ gradients, which other work on the machine disturbs least, compilation apart. Th
                 outputs alone, not of the levels that the network is conditioned on.
 
 Unrolled on CPU, remat by itself saves nothing: XLA drops the barriers that hold the second forward
-passes back, and its usual order of operations puts all of them before the backward pass, where
+passes back, and its default order of operations puts all of them before the backward pass, where
 their results are kept as long as those that they were to replace. Ordering by memory repairs that
 for the weights; of the gradient with respect to the levels it still puts much last.
 

@@ -19,7 +19,7 @@ if [ "$1" = setup ]; then
     everywhere 'mkdir -p jaxdiff && tar -xzf jaxdiff.tar.gz -C jaxdiff &&
         python3 -m venv venv && venv/bin/pip install -q -e "./jaxdiff[tpu]"'
 else
-    # A slice tells its hosts of each other by the metadata of their machines: JAXDIFF_HOSTS=on has
+    # A slice's hosts learn of each other by the metadata of their machines: JAXDIFF_HOSTS=on has
     # jax look there. A command must be started on all hosts, or those that were wait for the rest.
     everywhere "JAXDIFF_HOSTS=on venv/bin/jaxdiff $(printf '%q ' "$@")"
 fi

@@ -1,4 +1,4 @@
-"""What is known of exact samples besides their distance: shares, means and widths.
+"""Exact properties of samples besides their distance: shares, means and widths.
 
 Of a mixture a sample belongs to the nearest mean. Shares and covariances of the samples that belong
 to each are compared with those of very many exact ones, so that what falls to the wrong mean

@@ -1,4 +1,4 @@
-"""How rows of the gym are read: lines for the terminal, a Markdown page."""
+"""Report of the gym's rows: lines for the terminal, a Markdown page."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What tables that take long share: names on the command line, and rows on disk, which are kept
+"""Parts that long-running tables share: names on the command line, and rows on disk, which are kept
 and found again by their settings.
 """
 

@@ -95,7 +95,7 @@ def goal(problem: Problem, params: Params, num_updates: int, seed: int) -> Goal:
 
 
 class Watch:
-    """What is seen of stages while they train: methods, their data, seconds of making data."""
+    """Record of stages while they train: methods, their data, seconds of making data."""
 
     def __init__(self) -> None:
         self.methods: list[Method] = []

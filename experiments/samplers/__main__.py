@@ -65,7 +65,7 @@ def _counted(row: Row, levels: list[float]) -> int:
 
 
 def grid_for(row: Row, nfe: int) -> np.ndarray | None:
-    """Return the longest usual grid of a solver that costs at most ``nfe`` evaluations."""
+    """Return the longest default grid of a solver that costs at most ``nfe`` evaluations."""
     for num_steps in range(nfe, 1, -1):
         levels = GRIDS[row.grid](num_steps, problems.LOW, problems.HIGH, True)
         if evaluations(row, levels) <= nfe:
@@ -210,7 +210,7 @@ def markdown(result: dict[str, Any], budgets: tuple[int, ...]) -> str:
 
 
 def plot(result: dict[str, Any], path: str) -> None:
-    """Error of the distribution against evaluations on the mixture, of some usual solvers."""
+    """Error of the distribution against evaluations on the mixture, of some baseline solvers."""
     from jaxdiff.report.curves import quality_against_nfe
 
     curves = {

@@ -1,12 +1,12 @@
-"""Every solver with its usual options, the order it is known to have, and its usual grid.
+"""Every solver with its default options, the order it is known to have, and its default grid.
 
 From the list :data:`jaxdiff.solvers.SOLVERS`.
 
 The order of a deterministic solver is that of its error in the state, of a stochastic one that of
 its error in the distribution (weak). ``history`` says how many steps need past outputs before the
-solver has its full order; ``refined`` are options for observing it, where the usual ones hold back
-something that does not shrink with the steps; ``finer`` multiplies the numbers of steps at which
-it is observed, where the asymptotic regime begins later.
+solver has its full order; ``refined`` are options for observing it, where the default ones hold
+back something that does not shrink with the steps; ``finer`` multiplies the numbers of steps at
+which it is observed, where the asymptotic regime begins later.
 """
 
 from collections.abc import Callable

@@ -83,8 +83,8 @@ def of_digits(options: argparse.Namespace) -> list[Job]:
     choices += [pictures.Choice("vsd", options.vsd[0], annealed=True)] if options.vsd else []
     choices += [pictures.Choice("vsd", options.vsd[0], alone=True)] if options.vsd else []
     for choice in choices:
-        told = choice._asdict()
-        settings = {**common, **told, "name": report.named(**told)}
+        chosen = choice._asdict()
+        settings = {**common, **chosen, "name": report.named(**chosen)}
         make = functools.partial(pictures.run, choice, plan, model, measures)
         jobs.append(Job(settings, make))
     return jobs

@@ -43,7 +43,7 @@ BATCH = 4  # renderings of a class per update
 
 
 class Choice(NamedTuple):
-    """What is done with the scenes.
+    """Optimisation of the scenes.
 
     method: "sds" or "vsd". weight: of the teacher's guidance, 1 for none. alone: one scene of a
     class, not several. annealed: the second half of the updates has levels from 2 to 50 % of the
@@ -57,7 +57,7 @@ class Choice(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What all choices have in common. rank: of the fake score's adapters; 0 for all parameters."""
+    """Options of all choices. rank: of the fake score's adapters; 0 for all parameters."""
 
     scenes: int = 16
     blobs: int = 16
@@ -91,16 +91,16 @@ def method_of(
     levels = in_time(cast(Any, VP()), 0.02, last)
     common = {"levels": levels, "optimiser": optax.adam(rate, b2=0.99)}
     draw = functools.partial(in_turn, model.classes)
-    told = teacher(model, choice.weight)
+    guided = teacher(model, choice.weight)
     if choice.method == "sds":
-        return score_distillation(told, draw, scene, **common)
+        return score_distillation(guided, draw, scene, **common)
     fake = Student(
         from_linen(model.module), model.params,
         sigma_data=model.metadata["sigma_data"], classes=model.classes,
         optimiser=optax.adam(FAKE_RATE),
     )  # fmt: skip
     return variational_score_distillation(
-        told, draw, scene, fake, rank=plan.rank, late_levels=levels, fake_levels=levels, **common
+        guided, draw, scene, fake, rank=plan.rank, late_levels=levels, fake_levels=levels, **common
     )
 
 
@@ -152,7 +152,7 @@ def traced(plan: Plan, images: np.ndarray) -> Params:
 
 
 class Measures(NamedTuple):
-    """What pictures are measured with. real: digits, for their diversity."""
+    """Measures of pictures. real: digits, for their diversity."""
 
     evaluator: Evaluator
     real: Dataset

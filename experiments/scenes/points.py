@@ -49,7 +49,7 @@ LEVELS = {
 
 
 class Choice(NamedTuple):
-    """What is done with the particles.
+    """Optimisation of the particles.
 
     method: "sds" or "vsd". levels: "whole", uniform in a variance-preserving process's time from
     2 to 98 %; "low", to 6 % only; "log-normal", as denoisers are trained at. few: so many particles

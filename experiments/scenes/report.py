@@ -1,4 +1,4 @@
-"""How rows of scenes are read: a line for the terminal, a Markdown page, a figure."""
+"""Report of the rows of scenes: a line for the terminal, a Markdown page, a figure."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def line(row: Row) -> str:
     """Return a row for the terminal."""
     if row["error"]:
         return f"  failed: {row['error']}"
-    told = _points(row) if row["problem"] == "points" else _digits(row, None)
-    return "  " + ", ".join(f"{name} {value}" for name, value in told.items() if value)
+    values = _points(row) if row["problem"] == "points" else _digits(row, None)
+    return "  " + ", ".join(f"{name} {value}" for name, value in values.items() if value)
 
 
 def _points(row: Row) -> dict[str, str]:
@@ -66,11 +66,11 @@ def _points(row: Row) -> dict[str, str]:
 
 def _digits(row: Row, own: float | None) -> dict[str, str]:
     several = row["diversity"] > 0
-    told = row["count"] >= ENOUGH
+    enough = row["count"] >= ENOUGH
     return {
         "class": f"{row['class']:.2f}",
-        "Frechet": f"{row['frechet']:.2f}" if told else "",
-        "real data": f"{row['real_data']:.2f}" if told else "",
+        "Frechet": f"{row['frechet']:.2f}" if enough else "",
+        "real data": f"{row['real_data']:.2f}" if enough else "",
         "diversity": f"{row['diversity']:.2f}" if several else "",
         "of the teacher's": f"{row['diversity'] / own:.2f}" if several and own else "",
         "contrast": f"{row['contrast']:.2f}",
@@ -213,10 +213,10 @@ def _sides(rows: Sequence[Row]) -> tuple[list[tuple[str, np.ndarray]], ...]:
 
 
 def _title(row: Row) -> str:
-    told = [f"class {row['class']:.2f}"]
-    told += [f"diversity {row['diversity']:.2f}"] if row["diversity"] else []
-    told += [f"Frechet {row['frechet']:.1f}"] if row["count"] >= ENOUGH else []
-    return f"{row['name']}:  " + ", ".join(told)
+    parts = [f"class {row['class']:.2f}"]
+    parts += [f"diversity {row['diversity']:.2f}"] if row["diversity"] else []
+    parts += [f"Frechet {row['frechet']:.1f}"] if row["count"] >= ENOUGH else []
+    return f"{row['name']}:  " + ", ".join(parts)
 
 
 def _pictures(row: Row) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How rows of tuned samplers are read: lines, a Markdown page, a figure."""
+"""Report of the rows of tuned samplers: lines, a Markdown page, a figure."""
 
 from __future__ import annotations
 

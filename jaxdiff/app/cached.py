@@ -1,4 +1,4 @@
-"""What is dear to compute of real images, kept in a file and known again by their contents."""
+"""A cache of features of real images, which are costly to compute, by the images' contents."""
 
 import contextlib
 import hashlib

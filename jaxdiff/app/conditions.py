@@ -1,4 +1,4 @@
-"""What samples are conditioned on: classes, or a prompt."""
+"""Conditions of samples: classes, or a prompt."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def check_class_condition(model: Model, command: str) -> None:
     source = model.source
     if source is not None and not source.classes and (source.cond or takes_text(model)):
         raise ValueError(
-            f"jaxdiff {command} tells a model its class or nothing; this one takes {source.cond}"
+            f"jaxdiff {command} gives a model a class or nothing; this one takes {source.cond}"
         )
 
 

@@ -47,16 +47,16 @@ EndName = Literal["zero", "lowest", "denoise"]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Where images come from."""
+    """Source of the images."""
 
     path: str = "digits"
     """"digits" (scikit-learn's, 8x8), or a folder or zip of images, a .tar or a folder of them, an
     .npz or .npy.
     """
     split: Literal["train", "val", "test"] = "train"
-    """Which part to use: of the digits, of an .npz, of folders called train, val, test."""
+    """Part to use: of the digits, of an .npz, of folders called train, val, test."""
     labels: Literal["auto", "none", "folders", "json"] = "auto"
-    """Where classes come from: a dataset.json, the folders, nowhere; by default the first of these
+    """Source of the classes: a dataset.json, the folders, nowhere; by default the first of these
     that there is, or the labels of an .npz.
     """
     size: Count | None = None
@@ -91,9 +91,9 @@ class OtherData:
     been moved. Published weights need it.
     """
     split: Literal["train", "val", "test"] | None = None
-    """Which part to use."""
+    """Part to use."""
     labels: Literal["auto", "none", "folders", "json"] | None = None
-    """Where classes come from."""
+    """Source of the classes."""
     size: Count | None = None
     """Resize images to size x size."""
     limit: Count | None = None
@@ -126,27 +126,27 @@ class Train:
     data: Data = Data()
     network: Network = UNet()
     process: ProcessName = "edm"
-    """How data turn into noise: edm (noise is added, 2206.00364), vp (linear beta, 2011.13456),
+    """Diffusion process: edm (noise is added, 2206.00364), vp (linear beta, 2011.13456),
     cosine (2102.09672), flow (straight lines, 2209.03003), trig (2410.11081).
     """
     prediction: PredictionName | None = None
-    """What the network predicts: edm with process edm, eps with vp and cosine, flow (the velocity)
+    """Prediction of the network: edm with process edm, eps with vp and cosine, flow (the velocity)
     with flow and trig, by default.
     """
     levels: LevelsName | None = None
-    """How noise levels are drawn in training: log_normal (EDM's; with edm and trig by default),
+    """Distribution of noise levels in training: log_normal (EDM's; with edm and trig by default),
     uniform in the process's time (with vp, cosine and flow by default), or logit_normal in it
     (Stable Diffusion 3's).
     """
     weighting: WeightingName = "prediction"
-    """What a level's error counts: the plain squared error of what the network predicts
+    """Weight of a level's error: the plain squared error of what the network predicts
     (prediction; of a score times sigma), of x0 (uniform), of eps (snr), of v (snr_plus_one), EDM's
     (edm), truncated_snr (2202.00512), min_snr (2303.09556) or sigmoid (2303.00848).
     """
     snr_limit: Positive = 5.0
     """Largest weight of min_snr."""
     sigmoid_bias: Number = 2.0
-    """Where the weight sigmoid falls, in units of the logarithm of the signal-to-noise ratio."""
+    """Centre of the weight sigmoid, in units of the logarithm of the signal-to-noise ratio."""
     updates: Count = 3000
     """Updates in all. More than a run has made lengthen it: it goes on from its last checkpoint,
     and its learning rate is that of a run of so many steps; if it had fallen to zero, it rises at
@@ -157,7 +157,7 @@ class Train:
     learning_rate: Positive = 3e-3
     """Peak rate, after the warm-up."""
     schedule: Literal["cosine", "constant", "inverse_sqrt"] = "cosine"
-    """What the rate does after the warm-up: falls to zero by a cosine, stays, or falls as
+    """Learning rate after the warm-up: falls to zero by a cosine, stays, or falls as
     1/sqrt(update) from --decay-after on (EDM2, 2312.02696).
     """
     decay_after: Count | None = None
@@ -194,7 +194,7 @@ class Train:
     save_every: Count = 500
     """Steps between checkpoints."""
     parallel: Parallel = "jit"
-    """How several devices are used: parameters on every device (jit, pmap), or split over them
+    """Placement on several devices: parameters on every device (jit, pmap), or split over them
     (fsdp), which takes less memory and more communication.
     """
     devices: Count | None = None
@@ -230,7 +230,7 @@ class Distill:
     learning_rate: Positive = 1e-3
     """Rate of RAdam, after which it decays to zero by a cosine."""
     choices: dict[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
-    """What a method lets you choose, such as "q 2 stages 8" for easy_consistency; "--method NAME
+    """Choices of the method, such as "q 2 stages 8" for easy_consistency; "--method NAME
     --help" lists the choices of a method. Several numbers are joined by commas: "windows 4,1".
     """
     ema: Below1 = 0.998
@@ -241,7 +241,7 @@ class Distill:
     save_every: Count = 500
     """Steps between checkpoints."""
     parallel: Parallel = "jit"
-    """How several devices are used: parameters on every device (jit, pmap), or split over them
+    """Placement on several devices: parameters on every device (jit, pmap), or split over them
     (fsdp), which takes less memory and more communication.
     """
     devices: Count | None = None
@@ -280,9 +280,9 @@ class Sample:
     num_steps: Count | None = None
     """Sampling steps (intervals of the grid): 10 for a teacher and 1 for a student by default."""
     grid: GridName | None = None
-    """How noise levels are spaced: karras by default, published weights as their publishers do."""
+    """Spacing of noise levels: karras by default, published weights as their publishers do."""
     end: EndName | None = None
-    """Where the grid ends: at 0 (zero, the default), the last step denoising; at the lowest level,
+    """End of the grid: at 0 (zero, the default), the last step denoising; at the lowest level,
     keeping its noise; or there with one evaluation more that denoises.
     """
     low: Positive | None = None
@@ -302,12 +302,12 @@ class Sample:
     label: str | None = None
     """Class to sample, by its name or number; by default all classes in turn."""
     prompt: str | None = None
-    """What to show, for a text-to-image model; without --guidance it is followed loosely."""
+    """Prompt, for a text-to-image model; without --guidance it is followed loosely."""
     negative_prompt: str | None = None
-    """What to keep away from, with --guidance; by default the empty text."""
+    """Negative prompt, with --guidance; by default the empty text."""
     seed: Seed = 0
     parallel: Parallel = "jit"
-    """How several devices are used: each makes its part of the samples, by jit or pmap; with fsdp
+    """Placement on several devices: each makes its part of the samples, by jit or pmap; with fsdp
     the parameters are split over them, too. The samples do not depend on it.
     """
     devices: Count | None = None
@@ -340,7 +340,7 @@ class Optimise:
     method: SceneMethodName = "sds"
     """How: sds or vsd."""
     choices: dict[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
-    """What a method lets you choose, such as "rate 0.01 last 0.5" for sds; "--method NAME --help"
+    """Choices of the method, such as "rate 0.01 last 0.5" for sds; "--method NAME --help"
     lists the choices of a method.
     """
     count: Count = 8
@@ -377,7 +377,7 @@ class Export:
     num_steps: Count | None = None
     """Sampling steps (intervals of the grid): 10 for a teacher and 1 for a student by default."""
     grid: GridName | None = None
-    """How noise levels are spaced: karras by default, published weights as their publishers do."""
+    """Spacing of noise levels: karras by default, published weights as their publishers do."""
     table: str | None = None
     """A saved sampler table (JSON), instead of solver, order, number of steps and grid."""
     guidance: Number | None = None
@@ -453,7 +453,7 @@ class Discriminate:
     """Highest noise level in training."""
     seed: Seed = 0
     parallel: Parallel = "jit"
-    """How several devices are used: parameters on every device, or split over them (fsdp)."""
+    """Placement on several devices: parameters on every device, or split over them (fsdp)."""
     devices: Count | None = None
     """Use so many devices; by default all."""
     checkpoint: str | None = None
@@ -486,7 +486,7 @@ class Tune:
     own features).
     """
     choices: dict[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
-    """What a method lets you choose, such as "fine 80 measure l1" for gits; "--method NAME --help"
+    """Choices of the method, such as "fine 80 measure l1" for gits; "--method NAME --help"
     lists the choices of a method. Several numbers are joined by commas: "discounts 1,1.15".
     """
     out: str = "runs/tuned"
@@ -508,7 +508,7 @@ class Tune:
     patience: Count | None = None
     """Stop after so many updates without a better held-out score."""
     distance: Literal["squared", "huber", "features"] = "squared"
-    """What is made small: squared or pseudo-Huber distance of samples, or the squared distance of
+    """Objective: squared or pseudo-Huber distance of samples, or the squared distance of
     what a classifier trained on the run's data sees.
     """
     guidance: Number | None = None
@@ -524,7 +524,7 @@ class Tune:
     """
     seed: Seed = 0
     parallel: Parallel = "jit"
-    """How several devices are used: parameters on every device, or split over them (fsdp)."""
+    """Placement on several devices: parameters on every device, or split over them (fsdp)."""
     devices: Count | None = None
     """Use so many devices; by default all."""
     checkpoint: str | None = None
@@ -547,7 +547,7 @@ class Evaluate:
     split), or, where there is none, a third of those that it was.
     """
     reference: str | None = None
-    """What to compare with, in place of the data: an .npz of statistics (mu and sigma of features,
+    """Reference, in place of the data: an .npz of statistics (mu and sigma of features,
     as pytorch-fid and EDM have them), or a folder, zip or .npz of images.
     """
     reference_count: Count = 5000
@@ -573,7 +573,7 @@ class Evaluate:
     table: str | None = None
     """A saved sampler table (JSON) to score, instead of solver and numbers of steps."""
     features: str = "classifier"
-    """What images are compared by: "classifier", a small one trained on other images with labels;
+    """Features of the comparison: "classifier", a small one trained on other images with labels;
     "pixels"; "inception", for FID, KID and the Inception score; or a function of yours,
     "module:FILE.py:FUNCTION", of images (batch, height, width, channels), floats in [-1, 1], to
     features (batch, d).
@@ -583,7 +583,7 @@ class Evaluate:
     default pytorch-fid's, fetched once.
     """
     inception_resize: Literal["tensorflow", "pytorch"] = "tensorflow"
-    """How images reach Inception's 299 x 299: as the distance was defined, and EDM and
+    """Resizing to Inception's 299 x 299: as the distance was defined, and EDM and
     torch-fidelity compute it, or as pytorch-fid does.
     """
     guidance: Number | None = None
@@ -594,7 +594,7 @@ class Evaluate:
     """Weight of the discriminator's gradient."""
     seed: Seed = 0
     parallel: Parallel = "jit"
-    """How several devices are used: each makes its part of the samples, by jit or pmap; with fsdp
+    """Placement on several devices: each makes its part of the samples, by jit or pmap; with fsdp
     the parameters are split over them, too. The samples do not depend on it.
     """
     devices: Count | None = None
@@ -616,7 +616,7 @@ class Demo:
     train_updates: Count = 3000
     """Updates of the teacher."""
     method: MethodName = "easy_consistency"
-    """How the student is distilled."""
+    """Configuration of the distillation."""
     distill_updates: Count = 1500
     """Updates of the student."""
     count: Count = 360

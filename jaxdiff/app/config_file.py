@@ -1,4 +1,4 @@
-"""How configurations are kept: ``config.json`` in the folder of a run.
+"""Files of configurations: ``config.json`` in the folder of a run.
 
 It is enough to rebuild the run's network. Plain values are read back by the types of the fields,
 and what a field cannot be is an error that names it.
@@ -28,7 +28,7 @@ C = TypeVar("C")
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetadata:
-    """What a finished model's file says of it, besides what only students have."""
+    """Metadata of a finished model's file, besides what only students have."""
 
     network: Network | None
     """None for a student of published weights."""

@@ -25,7 +25,7 @@ class UNet:
     embedding: Several = 128
     """Length of the embedding of noise level and class."""
     dtype: Dtype = "float32"
-    """What the network computes in; parameters stay float32."""
+    """Dtype of the network's computation; parameters stay float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DiT:
     remat: bool = False
     """Compute the blocks again in the backward pass: less memory, a third more time."""
     dtype: Dtype = "float32"
-    """What the network computes in; parameters stay float32."""
+    """Dtype of the network's computation; parameters stay float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class MLP:
     dropout: Below1 = 0.0
     """Dropout rate in training."""
     dtype: Dtype = "float32"
-    """What the network computes in; parameters stay float32."""
+    """Dtype of the network's computation; parameters stay float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Module:
     options: dict[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
     """Fields of the class, such as "width 64"; num_classes is given where it has such a field."""
     dtype: Dtype = "float32"
-    """What the network computes in, for a class with a field dtype; others are given their input
-    in it.
+    """Dtype of the network's computation, for a class with a field dtype; others are given their
+    input in it.
     """
 
 

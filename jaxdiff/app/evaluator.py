@@ -1,4 +1,4 @@
-"""What samples are compared with and how: scores of them beside scores of other real images.
+"""The evaluator: scores of samples beside scores of other real images.
 
 An evaluator has a reference, a feature function, and real images besides. What these score against
 the reference is what the best of all samplers would: it is measured on several random draws of as
@@ -42,7 +42,7 @@ LEAVES = [f"leaf{i}" for i in range(STRUCTURE.num_leaves)]
 
 @dataclasses.dataclass
 class Evaluator:
-    """What samples are compared with, and how; made by :func:`make_evaluator`.
+    """A reference with features and metrics; made by :func:`make_evaluator`.
 
     features: images (n, h, w, c) in [-1, 1] to features (n, d), the last ``logits`` of which are
     class logits, in which the reference has no part. name: of the features. reference: real

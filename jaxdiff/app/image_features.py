@@ -1,4 +1,4 @@
-"""What images are compared by where that is given: Inception's features, or a user's function."""
+"""Features that images are compared by: Inception's, or a user's function."""
 
 import importlib.util
 from collections.abc import Callable

@@ -37,7 +37,7 @@ def facts_of(path: Path) -> Facts:
 
 
 def _kinds(path: Path) -> Iterable[tuple[bool, Callable[[Path], Facts]]]:
-    """Go through the kinds that can be told by names: whether it is one, and what describes it."""
+    """Go through the kinds that names distinguish: whether it is one, and what describes it."""
     yield path.is_dir() and _is_run(path / "config.json"), _run
     yield path.is_dir() and (path / "tune.json").exists(), _tuned
     yield path.suffix == ".json" and not path.name.endswith(".index.json"), _json

@@ -1,4 +1,4 @@
-"""How a configuration is trained: score matching of a network, the stages of a distillation."""
+"""The method of a configuration: score matching of a network, or the stages of a distillation."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What a score network is trained to predict, of which process, at which levels and weights: the
+"""The objective of a score network, its prediction, process, levels and weights: the
 names of a configuration turned into the library's objects, and combinations without meaning
 refused.
 """
@@ -95,7 +95,7 @@ def check_objective(config: configs.Train) -> None:
         refuse(config, f"prediction {prediction} does not depend on it", "sigma_data")
 
 
-def described(config: configs.Train) -> str:
+def objective_text(config: configs.Train) -> str:
     """Return an objective in words."""
     return (
         f"the network predicts {predicted(config)} of the process {config.process}; "

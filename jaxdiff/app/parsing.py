@@ -1,4 +1,4 @@
-"""How a command's arguments become its configuration."""
+"""Parse a command's arguments into its configuration."""
 
 import dataclasses
 import sys

@@ -1,4 +1,4 @@
-"""Which real images samples are compared with, what they are in words, and with which labels.
+"""References: the real images that samples are compared with, their name and their labels.
 
 By default they are the other part of the run's data (the test split of what has one), which the
 model has not trained on. Where there is no other part, they are a third of what it was trained on,

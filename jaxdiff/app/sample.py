@@ -22,17 +22,17 @@ def sample(config: configs.Sample) -> None:
     """Sample a model: the numbers first, then the picture."""
     model = load_model(config.run, config.checkpoint, progress=True)
     sampler = make_sampler(model, config, config.num_steps)
-    told = conditions(model, config)
+    cond = conditions(model, config)
     folder = Path(config.out)
     for name in ("samples.npz", "samples.png", "sampler.json"):
         check_writable(folder / name)
     samples = generate(
-        sampler, config.count, model.shape, told, batch=config.batch, seed=config.seed,
+        sampler, config.count, model.shape, cond, batch=config.batch, seed=config.seed,
         bounds=model.bounds, **placed(config),
     )  # fmt: skip
     if not hosts.is_main_process():
         return
-    labels = told if model.classes else None
+    labels = cond if model.classes else None
     images = None if _without_pictures(model) else to_pictures(model.source, samples)
     save_numbers(folder / "samples.npz", images, labels, model, samples)
     sampler.table.save(folder / "sampler.json")

@@ -1,4 +1,4 @@
-"""What the file of a student says: how it samples, as plain values that name nothing but what is
+"""Metadata of a student's file: how it samples, as plain values that name nothing but what is
 listed here, and no code.
 """
 

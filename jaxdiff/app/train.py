@@ -11,7 +11,7 @@ from jaxdiff.app.data import batches_of, check_batch, check_filled, read_data
 from jaxdiff.app.load import load_model
 from jaxdiff.app.methods import average, teacher_method
 from jaxdiff.app.models import Model
-from jaxdiff.app.objective import check_objective, described, predicted
+from jaxdiff.app.objective import check_objective, objective_text, predicted
 from jaxdiff.app.optimiser import check_optimiser, warmup_of
 from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.snapshots import check_snapshots, watching
@@ -83,7 +83,7 @@ def _say(config: configs.Train, progress: bool) -> None:
     """Say what is trained, and what becomes of a warm-up that is too long."""
     if not progress or not hosts.is_main_process():
         return
-    print(described(config), flush=True)
+    print(objective_text(config), flush=True)
     if (warmup := warmup_of(config)) < config.warmup:
         print(f"warm-up: {warmup} updates, half of all, not {config.warmup}", flush=True)
 

@@ -1,7 +1,7 @@
 """Corrections of a denoiser's score by another model's.
 
-Discriminator guidance (Kim et al. 2211.17091): a discriminator d(y, s) that tells data with noise
-from a model's samples with noise has, at its best, log d/(1 - d) = log p_s(y)/q_s(y), so that
+Discriminator guidance (Kim et al. 2211.17091): a discriminator d(y, s) that distinguishes data with
+noise from a model's samples with noise has, at its best, log d/(1 - d) = log p_s(y)/q_s(y), so that
 
     D(y, s) + w s^2 grad_y log d/(1 - d)
 

@@ -41,8 +41,8 @@ def classifier_free(
             An entry of a dictionary that is None is left out for the unconditional call.
         channels: the first so many channels (the last axis) are guided, and the others are the
             conditional model's; None for all. DiT's and SiT's own samplers have 3, of latents of 4.
-        keep: entries of a cond dictionary that the unconditional call is told too, as they are, and
-            that null does not have: the picture that a ControlNet is shown.
+        keep: entries of a cond dictionary that the unconditional call is given too, as they are,
+            and that null does not have: the picture that a ControlNet is shown.
 
     >>> import jax.numpy as jnp
     >>> D = lambda y, level, cond=None: 0.0 * y if cond is None else 0.0 * y + cond[:, None]
@@ -107,7 +107,7 @@ def autoguidance(
         denoiser: ``D(y, level, cond)``.
         reference: a smaller, or less trained, denoiser of the same data: D_r.
         weight: as of :func:`classifier_free`.
-        conditional: whether the reference is told the condition; an unconditional network, for
+        conditional: whether the reference is given the condition; an unconditional network, for
             which this is classifier-free guidance by a second network, is not.
 
     >>> D, bad = lambda y, level, cond=None: 0.0 * y + 2.0, lambda y, level, cond=None: 0.0 * y
@@ -117,12 +117,12 @@ def autoguidance(
     """
     worse = as_partial(reference)
     return jax.tree_util.Partial(
-        _told_autoguidance if conditional else _autoguidance,
+        _conditional_autoguidance if conditional else _autoguidance,
         as_partial(denoiser), worse, as_weight(weight),
     )  # fmt: skip
 
 
-def _told_autoguidance(
+def _conditional_autoguidance(
     denoiser: Any,
     reference: Any,
     weight: Array,

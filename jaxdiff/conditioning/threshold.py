@@ -8,7 +8,7 @@ a state that no noisy datum ever had. Thresholding replaces D by one of
 
 (Saharia et al. 2022, Imagen, arXiv 2205.11487, section 2.3, there with bound 1). A denoiser in, a
 denoiser out, like guidance, and meant to stand outside it: threshold the guided output. Nothing
-uses it unless asked to.
+uses it by default.
 
 Not for latents: what an autoencoder makes of data has no bounds to keep, and both kinds destroy
 samples that are right. A solver that has its own closed form for D (an analytic first step, a

@@ -24,7 +24,7 @@ def read_npz(path: pathlib.Path, split: str, labelled: bool, values: Range | Non
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         image_key, label_key = keys(names, split, path)
         images = read_array(archive, path, image_key)
-        labels, first, how = None, np.array([], np.int64), "labels none, as asked"
+        labels, first, how = None, np.array([], np.int64), "labels none, as requested"
         if labelled:
             how = f"labels none: there is no array {label_key}"
         if labelled and label_key in names:
@@ -172,7 +172,7 @@ def _checked_names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
 
 
 def choice(count: int, limit: int | None) -> np.ndarray:
-    """Return which of ``count`` images are read: at random, the same ones whenever it is asked."""
+    """Return which of ``count`` images are read: at random, the same ones in every call."""
     # not evenly spaced: labels that repeat 0, 1, ..., 9 would leave one class
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 

@@ -1,4 +1,4 @@
-"""Which class an image is of: by its folder, by a ``dataset.json``, by a number.
+"""Classes of images: by their folder, by a ``dataset.json``, by a number.
 
 Classes are numbered by name: names that are all integers by value, others as text. Values that no
 image has are no classes, so labels that start at 1 are the classes "1", "2", ... with indices 0, 1.

@@ -18,7 +18,7 @@ from jaxdiff.data.labels import NoSplit
 from jaxdiff.files import read_array_header
 
 Read = Callable[[np.ndarray], np.ndarray]
-LARGEST_READ = 1 << 34  # bytes that are made one array, where that is asked for
+LARGEST_READ = 1 << 34  # bytes that are made one array, where that is requested
 THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -97,7 +97,7 @@ class LazyImages:
 def by_file(
     picture: Callable[[str], np.ndarray], names: list[str], where: str, threads: int = THREADS
 ) -> LazyImages:
-    """Return the pictures in files, each decoded when it is asked for, by several threads.
+    """Return the pictures in files, each decoded on demand, by several threads.
 
     All must have the size of the first, and its channels; grey ones among coloured ones fill all
     channels. Raises ValueError, naming the file, as it is read.

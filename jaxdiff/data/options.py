@@ -1,4 +1,4 @@
-"""How images are read, checked before anything is opened."""
+"""Options of reading images, checked before anything is opened."""
 
 import dataclasses
 from typing import get_args
@@ -12,7 +12,7 @@ from jaxdiff.data.tree import Labels
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to read: see :func:`jaxdiff.data.readers.load`."""
+    """Options of reading: see :func:`jaxdiff.data.readers.load`."""
 
     split: str = "train"
     limit: int | None = None

@@ -1,4 +1,4 @@
-"""What a reader noticed or left out: counted by reason, with the first names of each."""
+"""Counts of what a reader noticed or left out, by reason, with the first names of each."""
 
 SHOWN = 2  # names for each reason
 

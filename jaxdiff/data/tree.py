@@ -1,4 +1,4 @@
-"""What there is below a folder or in a zip, and which of it is read, with which classes.
+"""Files below a folder or in a zip, the choice of those that are read, and their classes.
 
 Links are followed, to each folder once in each folder at the top; a link to a folder that holds it
 is a loop and is not. Nothing is left out unless it is counted in ``skipped``, and a folder that
@@ -174,7 +174,7 @@ def choose(tree: Tree, split: str, mode: Labels, skipped: Tally) -> Chosen:
     if mode in ("none", "folders") and indices:
         notes = (*notes, f"{indices[0]} is not used")
     if mode == "none":
-        return Chosen(inside, None, (), (*notes, "labels none, as asked"))
+        return Chosen(inside, None, (), (*notes, "labels none, as requested"))
     if mode != "folders" and indices:
         return _by_json(tree, shown, inside, indices, notes)
     if mode == "json":

@@ -1,4 +1,4 @@
-"""How far samples are from data: metrics over any feature function, with their protocol."""
+"""Distances of samples to data: metrics over any feature function, with their protocol."""
 
 from jaxdiff.metrics.features import (
     Classifier,

@@ -3,8 +3,8 @@
 Every metric takes two arrays of features, ``X`` of shape (n, d) for the generated samples and ``Y``
 of shape (m, d) for the reference, and knows nothing about images. A feature function maps images in
 [-1, 1], batch first, to such an array. This module has the pixels themselves and a small
-classifier, trained in seconds, whose last hidden layer, standardised, plays the role that Inception
-plays for photographs (Heusel et al. 2017, arXiv 1706.08500).
+classifier, trained in seconds, whose last hidden layer, standardised, has the role that Inception
+has for photographs (Heusel et al. 2017, arXiv 1706.08500).
 """
 
 import dataclasses

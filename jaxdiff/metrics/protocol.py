@@ -1,6 +1,6 @@
 """A number with what it takes to read it: its protocol, and what real data would have scored.
 
-A metric of a finite sample is not zero between two halves of the real data. What real data score
+A metric of a finite sample is not zero between two halves of the real data. The score of real data
 against other real data depends on the sample sizes, so it is taken with the sizes of the score
 where there are enough real samples; otherwise both are made smaller in proportion, and the sizes
 stated with it show that.
@@ -16,7 +16,7 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 class RealDataScore(NamedTuple):
-    """What ``samples`` real samples score against ``reference_samples`` other real samples: the
+    """Score of ``samples`` real samples against ``reference_samples`` other real samples: the
     mean over random draws and their standard deviation, None of a single one.
     """
 

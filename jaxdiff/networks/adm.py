@@ -19,9 +19,9 @@ from jaxdiff.networks.edm_blocks import (
     ClassVectors,
     EDMBlock,
     check_image,
+    embedding_inputs,
     norm,
     scaled,
-    told,
     waves,
 )
 from jaxdiff.networks.embedding import LogVariance
@@ -130,7 +130,7 @@ class DhariwalUNet(nn.Module):
         return width // self.head_channels
 
     def _embed(self, label: Array, cond: Cond) -> Array:
-        numbers, index, changes = told(label, cond, self.num_classes, self.augment)
+        numbers, index, changes = embedding_inputs(label, cond, self.num_classes, self.augment)
         embed = DhariwalEmbedding(
             self.channels, self.channels * self.embedding, self.num_classes, self.param_dtype,
             name="embedding",

@@ -23,7 +23,7 @@ the function; within a sampler, whose steps are one loop, nothing can be kept in
 neither in a DiT with ``remat``, of which ``module.clone(remat=False)`` has the same parameters.
 
 A layer that does not let every query see every key has a mask, which is part of its place: what
-takes the place of :func:`softmax_attention` has to heed it.
+takes the place of :func:`softmax_attention` has to apply it.
 
 Fused kernels have no forward-mode derivative, which consistency and flow-map training need.
 """
@@ -40,7 +40,7 @@ from jaxdiff.typing import Array
 
 
 class Place(NamedTuple):
-    """Which attention layer of a network it is.
+    """The place of an attention layer in its network.
 
     path: of the module that holds the layer's parameters, as flax names it, "Attention_0" or
     "Block_3"; no two layers of a network share it. kind: "self", or "cross" where k and v are made

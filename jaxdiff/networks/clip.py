@@ -22,7 +22,7 @@ from jaxdiff.typing import Array
 
 
 class Encoded(NamedTuple):
-    """What an encoder makes of a text or an image.
+    """Outputs of an encoder of text or images.
 
     hidden: the tokens before the first block and after each, (batch, tokens, width). last: of a
     text, the last of these, normed; of an image, the last of these. pooled: (batch, width), normed,

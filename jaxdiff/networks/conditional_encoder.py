@@ -37,7 +37,7 @@ KINDS = ("plain", "self", "cross", "joint", "resampling")
 
 
 class Encoded(NamedTuple):
-    """What the way down makes.
+    """Outputs of the way down.
 
     maps: that the way up reads, the finest first. features: the map of every stage and of the
     bottom. bottom: the last map. e: (batch, width). context: what stages attend to.
@@ -70,7 +70,7 @@ class ConditionalEncoder(nn.Module):
     and on all of e, "" for none. guidance: width of the waves of a guidance scale, 0 for none.
     classes: "", "index" of ``num_classes``, "waves", "vector", "perceptron" or "linear" of a vector
     of width ``class_width``; joined: e and the class are concatenated, not summed. added: what else
-    e is told, "", "text" (the tokens, pooled by ``pool_heads``), "text_time" (XL: waves of
+    e is made of, "", "text" (the tokens, pooled by ``pool_heads``), "text_time" (XL: waves of
     ``size_waves`` per number, in all ``added_width`` numbers), "text_image" or "image". tokens_in:
     what is done to tokens, "", "text", "image" or "both"; token_width: of the tokens that stages
     attend to. centred: the input is 2 x - 1.

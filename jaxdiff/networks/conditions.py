@@ -1,4 +1,4 @@
-"""What a U-Net with text conditions is told: a dictionary, checked, and made vectors and tokens.
+"""Conditions of a U-Net with text: a dictionary, checked, and made vectors and tokens.
 
     {"tokens": (batch, tokens, width),      the text's hidden states
      "mask": (batch, tokens),               which of them count, all without it
@@ -32,7 +32,9 @@ SHAPES = {
 }  # fmt: skip
 
 
-def told(cond: Cond, needed: tuple[str, ...], possible: tuple[str, ...], batch: int) -> dict:
+def checked_conditions(
+    cond: Cond, needed: tuple[str, ...], possible: tuple[str, ...], batch: int
+) -> dict:
     """Return the conditions as a dictionary of arrays.
 
     needed, possible: the keys that must be there, and that may. Raises TypeError for what is no
@@ -47,7 +49,7 @@ def told(cond: Cond, needed: tuple[str, ...], possible: tuple[str, ...], batch: 
         raise ValueError(f"this network needs cond[{missing[0]!r}]")
     if strange := sorted(set(given) - {*needed, *possible}):
         raise ValueError(
-            f"cond[{strange[0]!r}] was given to a network that is not told it; it takes "
+            f"cond[{strange[0]!r}] was given to a network that does not take it; it takes "
             f"{', '.join(k for k in KEYS if k in {*needed, *possible})}"
         )
     for key, value in given.items():
@@ -196,7 +198,7 @@ class ImageAndText(nn.Module):
 
 
 class TokensIn(nn.Module):
-    """What becomes of tokens before the network attends to them.
+    """Projection of tokens before the network attends to them.
 
     width: of the result. kind: "text" (a linear map), "image" (32 tokens of an image's embedding,
     normed) or "both" (10 of an image and the mapped text).

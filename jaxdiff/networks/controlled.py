@@ -1,6 +1,6 @@
 """A U-Net with what steers it, a ControlNet or a T2I-Adapter, as one network.
 
-cond has the picture beside what the U-Net is told, and is all that samplers, guidance and methods
+cond has the picture beside the U-Net's conditions, and is all that samplers, guidance and methods
 see of it. Without the picture the U-Net is as it was.
 """
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdiff.networks.attention import AttentionFn
 from jaxdiff.networks.conditional_encoder import ConditionalEncoder
-from jaxdiff.networks.conditions import told
+from jaxdiff.networks.conditions import checked_conditions
 from jaxdiff.networks.conv import Conv
 from jaxdiff.networks.residual import Parts, halving
 from jaxdiff.typing import Array, Cond
@@ -49,7 +49,7 @@ class ControlNet(ConditionalEncoder):
         """Return the residuals, which ``UNet2DCondition`` takes as ``residuals``.
 
         x, label: as the U-Net's. cond: a dictionary with "control", the picture in [0, 1]
-        (batch, height, width, channels), and what the U-Net is told beside it
+        (batch, height, width, channels), and the U-Net's conditions beside it
         (:mod:`jaxdiff.networks.conditions`). attention: what the attention layers call.
 
         The residuals are one per map that the U-Net's way up reads, the finest first, and the
@@ -57,7 +57,7 @@ class ControlNet(ConditionalEncoder):
         """
         self._check(x, label)
         parts = self._parts(x, attention)
-        given = told(cond, *self.keys(x.shape[-1]), x.shape[0])
+        given = checked_conditions(cond, *self.keys(x.shape[-1]), x.shape[0])
         control = given.pop("control")
         expected = (x.shape[0], *self.control_shape(*x.shape[1:3]))
         if control.shape != expected:

@@ -87,18 +87,18 @@ class DiTEmbedders(nn.Module):
             rows, columns, width, spacing=(base / rows, base / columns), column_first=True
         )
         h = PatchEmbedding(self.patch, width, **kinds, name="patches")(x, where)
-        block, maps, told = nn.remat(Block) if self.remat else Block, [], []
+        block, maps, embedded = nn.remat(Block) if self.remat else Block, [], []
         for i in range(self.depth):
             embedding = TimestepAndClass(
                 width, self.num_classes, self.param_dtype, name=f"embedding_{i}"
             )
-            told.append(embedding(label, index).astype(dtype))
+            embedded.append(embedding(label, index).astype(dtype))
             h = block(
                 self.heads, self.head_channels, self.epsilon, self.bias, self.activation, **kinds,
                 attention=chosen, grid=(rows, columns), stage=f"block_{i}", name=f"block_{i}",
-            )(h, told[-1])  # fmt: skip
+            )(h, embedded[-1])  # fmt: skip
             maps.append(h.reshape(-1, rows, columns, width))
-        shift, scale = Modulation(2, width, **kinds, name="out_modulation")(told[0])
+        shift, scale = Modulation(2, width, **kinds, name="out_modulation")(embedded[0])
         h = Norm(name="out_norm")(h) * (1 + scale) + shift
         numbers = self.patch**2 * self.channels * (2 if self.learned_variance else 1)
         out = nn.Dense(numbers, **kinds, name="out")(h)

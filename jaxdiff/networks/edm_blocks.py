@@ -1,4 +1,4 @@
-"""What DDPM++, NCSN++ and ADM share, in EDM's form of them (2206.00364, appendix F.1, table 7).
+"""Blocks that DDPM++, NCSN++ and ADM share, in EDM's form (2206.00364, F.1, table 7).
 
     h = conv(resample(silu(norm(x)))),
     adaptive:  h = silu(norm(h) (1 + a(e)) + b(e))     otherwise:  h = silu(norm(h + b(e)))
@@ -142,7 +142,7 @@ def waves(label: Array, width: int, endpoint: bool = False) -> Array:
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-def told(
+def embedding_inputs(
     label: Array, cond: Cond, num_classes: int, augment: int
 ) -> tuple[Array, Array | None, Array | None]:
     """Return labels (batch, k) in float32 at least, class indices and augmentation's labels.
@@ -160,7 +160,7 @@ def told(
     if changes is not None:
         changes = jnp.asarray(changes, dtype)
         if not augment or changes.shape != (batch, augment):
-            said = f"({batch}, {augment})" if augment else "not told to this network"
+            said = f"({batch}, {augment})" if augment else "no input of this network"
             raise ValueError(f"labels of augmentation are {said}; got shape {changes.shape}")
     elif augment:
         changes = jnp.zeros((batch, augment), dtype)

@@ -47,8 +47,8 @@ class FluxTransformer(nn.Module):
 
     channels: of a packed token, four times those of the latents. further: channels of a token that
     are given as a condition (inpainting, edges, depth). axes: channels of a head for each number of
-    a token's place, together ``head_channels``. guidance: whether it is told a guidance weight.
-    remat, dtype, param_dtype, attention_fn: see :class:`jaxdiff.networks.dit.DiT`.
+    a token's place, together ``head_channels``. guidance: whether it is conditioned on a guidance
+    weight. remat, dtype, param_dtype, attention_fn: see :class:`jaxdiff.networks.dit.DiT`.
     """
 
     channels: int = 64
@@ -98,7 +98,7 @@ class FluxTransformer(nn.Module):
         w = given["tokens"].astype(dtype)
         turn = self._rotation(given, grid, w.shape[1])
         h = nn.Dense(width, **kinds, name="image")(h.astype(dtype))
-        w, e = nn.Dense(width, **kinds, name="text")(w), self._told(label, given, width)
+        w, e = nn.Dense(width, **kinds, name="text")(w), self._embedded(label, given, width)
         options = {
             "heads": self.heads, "head_channels": self.head_channels, **kinds,
             "attention": chosen, "grid": grid,
@@ -119,11 +119,11 @@ class FluxTransformer(nn.Module):
         out = unpack_latents(out, *x.shape[1:3]) if x.ndim == 4 else out
         return Outputs(out, None, tuple(maps)) if full else out
 
-    def _told(self, label: Array, given: dict[str, Array], width: int) -> Array:
+    def _embedded(self, label: Array, given: dict[str, Array], width: int) -> Array:
         # 1000 times the weight, as the time
         guidance = given["guidance"].astype(wide(label.dtype)) * 1000 if self.guidance else None
-        told = TextAndTime(width, self.param_dtype, name="embedding")
-        return told(label, given["pooled"], guidance)
+        embed = TextAndTime(width, self.param_dtype, name="embedding")
+        return embed(label, given["pooled"], guidance)
 
     def _rotation(self, given: dict[str, Array], grid: tuple[int, ...], words: int) -> Array:
         """Return the angles of text and image, (batch or 1, all tokens, head_channels / 2)."""

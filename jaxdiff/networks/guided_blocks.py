@@ -172,7 +172,7 @@ def resized(h: Array, size: str) -> Array:
 
 
 class Way(NamedTuple):
-    """What the stages of a network have in common, and how they are called.
+    """Options that the stages of a network have in common, and their names.
 
     make: the module of a stage. e: the embedding. shared: fields of all stages.
     """

@@ -1,8 +1,8 @@
 """Guided diffusion's classifier of noisy images: the way down of its U-Net, and a pool.
 
 Attention pool: the mean of the positions stands before them as one more token, learned positions
-are added, the first token alone asks, and its answer is mapped to the logits. "mean": the mean of
-the positions is. Source: Dhariwal & Nichol 2105.05233, section 4 and appendix H.
+are added, the first token alone is the query, and its output is mapped to the logits. "mean": the
+mean of the positions is. Source: Dhariwal & Nichol 2105.05233, section 4 and appendix H.
 """
 
 from typing import Any

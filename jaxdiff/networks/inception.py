@@ -34,7 +34,7 @@ EPSILON = 1e-3
 
 
 class Activations(NamedTuple):
-    """What the network says of images.
+    """Outputs of the network.
 
     features: (batch, 2048), the means of the last map. unbiased: logits (batch, classes) without
     the bias. logits: with it; both None of a network without classes. maps: the map after every

@@ -7,7 +7,7 @@ table T: a1, b1, g1, a2, b2, g2 = T + M(e) ("adaLN-single", section 2.3 of 2310.
     h <- h + attention(h, words),
     h <- h + g2 W2 gelu(W1 (norm(h) (1 + b2) + a2)).
 
-Models for 1024 pixels are told the size of the image, too, which is added to e.
+Models for 1024 pixels are conditioned on the size of the image, too, which is added to e.
 """
 
 from typing import Any
@@ -36,8 +36,8 @@ class PixArt(nn.Module):
 
     size: of the latents it was trained on, at whose positions those of other sizes are stretched,
     in units of ``interpolation``. token_width: of a text's tokens; projected: whether they pass
-    through a perceptron. sizes: whether it is told the size of the image. epsilon: of the blocks'
-    norms. bias: of queries, keys and values. learned_variance, remat, dtype, param_dtype,
+    through a perceptron. sizes: whether it is conditioned on the size of the image. epsilon: of the
+    blocks' norms. bias: of queries, keys and values. learned_variance, remat, dtype, param_dtype,
     attention_fn: see
     :class:`jaxdiff.networks.dit.DiT`.
     """
@@ -93,8 +93,8 @@ class PixArt(nn.Module):
             rows, columns, width, spacing=(base / rows, base / columns), column_first=True
         )
         h = PatchEmbedding(self.patch, width, **kinds, name="patches")(x, where)
-        told = SizeAndTimestep(width, self.sizes, self.param_dtype, name="embedding")
-        e = told(label, given).astype(dtype)
+        embed = SizeAndTimestep(width, self.sizes, self.param_dtype, name="embedding")
+        e = embed(label, given).astype(dtype)
         table = nn.Dense(6 * width, **kinds, name="modulation")(nn.silu(e)).reshape(-1, 6, width)
         words = given["tokens"].astype(dtype)
         if self.projected:

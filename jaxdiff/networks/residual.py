@@ -38,7 +38,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What the blocks of a network have in common.
+    """Options that the blocks of a network have in common.
 
     groups, eps: of the group norms. activation: one of ``ACTIVATIONS``. modulation: "shift" or
     "scale_shift", see the module's text. activated: whether e is activated in each block. dropout:

@@ -26,10 +26,10 @@ from jaxdiff.networks.edm_blocks import (
     ClassVectors,
     EDMBlock,
     check_image,
+    embedding_inputs,
     half_of,
     norm,
     scaled,
-    told,
     waves,
 )
 from jaxdiff.networks.embedding import LogVariance
@@ -173,7 +173,7 @@ class SongUNet(nn.Module):
         return image
 
     def _embed(self, label: Array, cond: Cond) -> Array:
-        numbers, index, changes = told(label, cond, self.num_classes, self.augment)
+        numbers, index, changes = embedding_inputs(label, cond, self.num_classes, self.augment)
         embed = SongEmbedding(
             self.channels * self.waves, self.channels * self.embedding, self.num_classes,
             self.fourier, self.param_dtype, name="embedding",

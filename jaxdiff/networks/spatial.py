@@ -23,8 +23,8 @@ from jaxdiff.typing import Array
 
 
 class Context(NamedTuple):
-    """What a map attends to: tokens (batch, tokens, width) or None, and which of them count, keep
-    (batch, tokens) or None for all.
+    """The context that a map attends to: tokens (batch, tokens, width) or None, and which of them
+    count, keep (batch, tokens) or None for all.
     """
 
     tokens: Array | None = None
@@ -32,7 +32,7 @@ class Context(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Where a layer is: the part of the network, "down_0", and the map's (height, width)."""
+    """The place of a layer: the part of the network, "down_0", and the map's (height, width)."""
 
     stage: str = ""
     grid: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""How published U-Nets are told time, classes and other conditions: waves and small perceptrons.
+"""Embeddings of time, classes and other conditions in published U-Nets: waves, perceptrons.
 
     waves(t) = [sin(w_k t), cos(w_k t)],    w_k = 10000^(-k / (n/2 - shift)),    k = 0 .. n/2 - 1,
 
@@ -73,9 +73,9 @@ class Perceptron(nn.Module):
         """Map x (batch, any) to (batch, width)."""
         kinds = {"dtype": wide(x.dtype), "param_dtype": self.param_dtype}
         if self.guided:
-            told = jnp.zeros((x.shape[0], self.guided), x.dtype) if y is None else y
+            guidance = jnp.zeros((x.shape[0], self.guided), x.dtype) if y is None else y
             layer = nn.Dense(x.shape[-1], use_bias=False, name="guidance", **kinds)
-            x = x + layer(told.astype(x.dtype))
+            x = x + layer(guidance.astype(x.dtype))
         h = ACTIVATIONS[self.activation](nn.Dense(self.width, name="linear_in", **kinds)(x))
         h = nn.Dense(self.width, name="linear_out", **kinds)(h)
         return ACTIVATIONS[self.last](h) if self.last else h

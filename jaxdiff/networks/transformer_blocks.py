@@ -1,6 +1,6 @@
 """Parts of published diffusion transformers: of DiT, PixArt, Stable Diffusion 3 and Flux.
 
-All have tokens (batch, tokens, width) and a vector e (batch, width) of what the network is told.
+All have tokens (batch, tokens, width) and a vector e (batch, width) of the network's conditions.
 Adaptive layer norm (2212.09748, section 3.2) makes, of e, a shift a, a scale b and a gate g for
 each part of a block:
 

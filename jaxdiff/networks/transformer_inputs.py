@@ -1,4 +1,4 @@
-"""What published transformers take: images that divide into patches, conditions by name."""
+"""Inputs of published transformers: images that divide into patches, conditions by name."""
 
 from collections.abc import Mapping
 

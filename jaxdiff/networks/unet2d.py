@@ -41,10 +41,10 @@ class UNet2D(nn.Module):
     :class:`jaxdiff.networks.residual.Parts`; dtype None means the input's. time: "positional"
     waves, "fourier" features or a "learned" row for each of ``num_steps`` labels; time_width:
     length of e, 0 for four times the finest channels; flip, freq_shift:
-    :func:`jaxdiff.networks.time_embedding.waves`. classes: how a class is told, "" for not at all,
-    "index" for a row of ``num_classes``, "waves" of a number through a perceptron, "vector" as e
-    itself. halve, double: how "attention" stages do it, by a "conv" or a "block"; padding: of that
-    convolution, on all sides (1) or below and right (0). centred: the input is 2 x - 1.
+    :func:`jaxdiff.networks.time_embedding.waves`. classes: how a class is embedded, "" for not at
+    all, "index" for a row of ``num_classes``, "waves" of a number through a perceptron, "vector" as
+    e itself. halve, double: how "attention" stages do it, by a "conv" or a "block"; padding: of
+    that convolution, on all sides (1) or below and right (0). centred: the input is 2 x - 1.
     """
 
     channels: tuple[int, ...] = (128, 256, 256, 256)
@@ -100,7 +100,7 @@ class UNet2D(nn.Module):
         self._check(x, label)
         parts = self._parts(x, attention)
         h = (2 * x - 1 if self.centred else x).astype(parts.dtype)
-        e = self._told(label, cond).astype(parts.dtype)
+        e = self._embedded(label, cond).astype(parts.dtype)
         image = h
         h = Conv(self.channels[0], name="conv_in", **parts.kinds)(h)
         maps, features, top = [h], [], len(self.channels) - 1
@@ -167,7 +167,7 @@ class UNet2D(nn.Module):
         how: Any = {"attention": self.double, "resampling": "block"}.get(kind, "conv")
         return Up(c, self.blocks + 1, parts, own, how if level else "", name=name)
 
-    def _told(self, label: Array, cond: Cond) -> Array:
+    def _embedded(self, label: Array, cond: Cond) -> Array:
         """Return the embedding of time and class, (batch, width), in float32 at least."""
         label = label.astype(wide(label.dtype))
         width = self.time_width or 4 * self.channels[0]
@@ -183,10 +183,10 @@ class UNet2D(nn.Module):
 
         if self.time == "learned":
             rows = nn.Embed(self.num_steps, self.channels[0], name="time_features", **kinds)
-            told = rows(jnp.round(label).astype(jnp.int32)).astype(label.dtype)
+            times = rows(jnp.round(label).astype(jnp.int32)).astype(label.dtype)
         else:
-            told = features(label)
-        e = Perceptron(width, name="time_embedding", **kinds)(told)
+            times = features(label)
+        e = Perceptron(width, name="time_embedding", **kinds)(times)
         if self.classes and cond is None:
             raise ValueError(
                 "this network was trained with classes and has no row for none: give cond"

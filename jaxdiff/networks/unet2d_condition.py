@@ -14,7 +14,7 @@ import flax.linen as nn
 
 from jaxdiff.networks.attention import AttentionFn
 from jaxdiff.networks.conditional_encoder import ConditionalEncoder
-from jaxdiff.networks.conditions import keys_of, told
+from jaxdiff.networks.conditions import checked_conditions, keys_of
 from jaxdiff.networks.residual import Parts, group_norm
 from jaxdiff.networks.stages import Up, with_residuals
 from jaxdiff.typing import Array, Cond, Outputs
@@ -60,7 +60,7 @@ class UNet2DCondition(ConditionalEncoder):
         """
         self._check(x, label, "up", "depth_up")
         parts = self._parts(x, attention)
-        given = told(cond, *self.keys(x.shape[-1]), x.shape[0])
+        given = checked_conditions(cond, *self.keys(x.shape[-1]), x.shape[0])
         maps, features, h, e, context = self.encoded(
             x, label, given, parts, deterministic=deterministic, adapter=adapter
         )

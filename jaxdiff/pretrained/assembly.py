@@ -59,7 +59,7 @@ def assembled(
 
 
 def thousand(t: Array) -> Array:
-    """Return 1000 t, what networks of a rectified flow with timesteps are told."""
+    """Return 1000 t, the label of networks of a rectified flow with timesteps."""
     return 1000 * t
 
 

@@ -152,9 +152,9 @@ def _tiny_model(
     side = 2 ** (len(network.channels_in) - 1)
     c = network.in_channels if "encoder" in network.halves else network.latent_channels
     params = _filled(source, network, (1, side, side, c), tiny_layout(network))
-    about = {"name": "AutoencoderTiny", "config": dict(source.config)}
+    metadata = {"name": "AutoencoderTiny", "config": dict(source.config)}
     return Autoencoder(
-        params, network, side, network.latent_channels, scale, shift, False, about
+        params, network, side, network.latent_channels, scale, shift, False, metadata
     )  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def _taesd(source: Source, tensors: Any) -> Autoencoder:
 
 
 def _stages(tensors: Tensors, way: str) -> dict[str, Any]:
-    """Return widths and blocks of the stages of one half, and what else its shapes tell."""
+    """Return widths and blocks of the stages of one half, and what else its shapes determine."""
     kinds: dict[int, str] = {}
     for name in tensors:
         number = int(name.split(".")[0])

@@ -22,7 +22,7 @@ class File(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What is known of a published model.
+    """Facts about a published model.
 
     name: that ``load_pretrained`` takes. family: the reader of its files. files: all it needs; the
     first one is opened if it is the only one, else their folder. licence, source: of the weights,

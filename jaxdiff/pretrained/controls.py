@@ -66,7 +66,7 @@ class Control:
     """A published network that steers a U-Net.
 
     Attributes:
-        params: of the network, in the dtype of the file unless another was asked for.
+        params: of the network, in the dtype of the file unless another was requested.
         network: the linen module, a ``ControlNet`` or a ``T2IAdapter``.
         metadata: what else is known: name, configuration.
     """

@@ -47,13 +47,13 @@ def read_unet(source: Source) -> Pretrained | None:
         )
     beside = source.path.parent / "scheduler" / "scheduler_config.json"
     config = read_json(beside) if beside.exists() else {}
-    told = _score(network, config) or (_by_scheduler if config else _assumed)(config)
-    grid, about = told.pop("grid"), told.pop("about")
-    D = denoiser(from_linen(network), params, **told)
+    convention = _score(network, config) or (_by_scheduler if config else _assumed)(config)
+    grid, metadata = convention.pop("grid"), convention.pop("metadata")
+    D = denoiser(from_linen(network), params, **convention)
     classes = network.num_classes if network.classes == "index" else 0
     return Pretrained(
-        D, params, network, shape, told["prediction"], told["process"], grid, classes,
-        said(network), {"name": kind, "config": dict(source.config), **about},
+        D, params, network, shape, convention["prediction"], convention["process"], grid, classes,
+        said(network), {"name": kind, "config": dict(source.config), **metadata},
     )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def _assumed(config: Any) -> dict[str, Any]:
     process = Discrete.from_betas(linear_betas(COUNT))
     return {
         "process": process, "prediction": "eps", "label": discrete_label(COUNT),
-        "grid": natural_grid(process), "about": {"assumed": ASSUMED},
+        "grid": natural_grid(process), "metadata": {"assumed": ASSUMED},
     }  # fmt: skip
 
 
@@ -72,20 +72,20 @@ def _by_scheduler(config: Any) -> dict[str, Any]:
     return {
         "process": scheduler.process, "prediction": scheduler.prediction,
         "label": scheduler.label, "sigma_data": scheduler.sigma_data, "grid": scheduler.grid,
-        "about": {"scheduler": scheduler},
+        "metadata": {"scheduler": scheduler},
     }  # fmt: skip
 
 
 def _score(network: Any, config: Any) -> dict[str, Any] | None:
-    """Return what a network that is told the level itself is of: the score of a variance-exploding
-    process (2011.13456); None for others.
+    """Return the convention of a network that is conditioned on the level: the score of a
+    variance-exploding process (2011.13456); None for others.
     """
     if network.time != "fourier":
         return None
     kind = config.get("_class_name", "ScoreSdeVeScheduler")
     if kind != "ScoreSdeVeScheduler" or not isinstance(network, UNet2D):
         raise ValueError(
-            f"a network that is told the level itself, with a {kind}, is not supported"
+            f"a network that is conditioned on the level itself, with a {kind}, is not supported"
         )
     ends = config.get("sigma_max", 1348.0), config.get("sigma_min", 0.01)
 
@@ -94,7 +94,7 @@ def _score(network: Any, config: Any) -> dict[str, Any] | None:
 
     return {
         "process": EDM(), "prediction": "score", "grid": grid,
-        "about": {"scheduler": dict(config) or f"assumed: {kind}", "data": "values from 0 to 1"},
+        "metadata": {"scheduler": dict(config) or f"assumed: {kind}", "data": "values from 0 to 1"},
     }  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def shapes_of(network: DiT, shape: tuple[int, ...]) -> Any:
 
 
 def _arguments(source: Source) -> dict[str, Any]:
-    """What a training checkpoint says of its own options."""
+    """Return the options that a training checkpoint states."""
     args = source.tensors.metadata.get("args")
     state = args.state if isinstance(args, Record) else args
     return {n: v for n, v in state.items() if n in KNOWN} if isinstance(state, dict) else {}

@@ -189,10 +189,10 @@ def _one_try(file: File, part: Path, progress: bool) -> None:
     state = beside(part.with_suffix(""), "state")
     known = state.read_text() if state.exists() else ""
     start = part.stat().st_size if part.exists() and (known or file.sha256) else 0
-    asked = {"User-Agent": "jaxdiff", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": "jaxdiff", "Accept-Encoding": "identity"}
     if start:
-        asked |= {"Range": f"bytes={start}-"} | ({"If-Range": known} if known else {})
-    with _answer(urllib.request.Request(file.url, headers=asked), start) as answer:
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": known} if known else {})
+    with _answer(urllib.request.Request(file.url, headers=headers), start) as answer:
         start = _begins(answer, start)
         total = _total(answer, start)
         if file.size is not None and total not in (None, file.size):
@@ -218,7 +218,7 @@ def _one_try(file: File, part: Path, progress: bool) -> None:
 
 @contextlib.contextmanager
 def _answer(request: urllib.request.Request, start: int) -> Iterator[Any]:
-    """Open an address; where the part that is asked for is not there, all of it."""
+    """Open an address; where the requested part is not there, all of it."""
     try:
         answer = urllib.request.urlopen(request, timeout=PATIENCE)
     except urllib.error.HTTPError as error:
@@ -235,7 +235,7 @@ def _answer(request: urllib.request.Request, start: int) -> Iterator[Any]:
 
 
 def _keep_validator(answer: Any, state: Path) -> None:
-    """Keep what tells whether the server has the same file next time, if the answer has that."""
+    """Keep what shows whether the server has the same file next time, if the answer has that."""
     for name in ("ETag", "Last-Modified"):
         if VALIDATOR.fullmatch(answer.headers.get(name) or ""):
             return write_text(state, answer.headers[name])
@@ -243,7 +243,7 @@ def _keep_validator(answer: Any, state: Path) -> None:
 
 
 def _begins(answer: Any, start: int) -> int:
-    """Return at which byte an answer begins: where was asked for, or at the first."""
+    """Return at which byte an answer begins: where was requested, or at the first."""
     given = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range") or "")
     return start if answer.status == 206 and given and int(given[1]) == start else 0
 

@@ -106,7 +106,7 @@ def pretrained(
     )  # fmt: skip
     return Pretrained(
         D, params, module, (module.resolution, module.resolution, module.in_channels),
-        own.prediction, own.process, own.grid, module.num_classes, cond=_told(module),
+        own.prediction, own.process, own.grid, module.num_classes, cond=_condition_text(module),
         metadata={
             "name": f"{type(module).__name__} with {options['class_name']}",
             "source": "https://github.com/NVlabs/edm", "paper": "arXiv 2206.00364",
@@ -254,7 +254,7 @@ def _outputs(shapes: Shapes, prefix: str) -> int:
     return shape_of(shapes, last if last in shapes else f"{prefix}out_conv.bias", 1)[0]
 
 
-def _told(module: SongUNet | DhariwalUNet) -> str:
+def _condition_text(module: SongUNet | DhariwalUNet) -> str:
     augment = f'{{"class": ..., "augment": (batch, {module.augment})}}'
     said = ("class indices" * bool(module.num_classes), augment * bool(module.augment))
     return " or ".join(filter(None, said))

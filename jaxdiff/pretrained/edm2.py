@@ -1,10 +1,10 @@
 """EDM2's models (Karras et al. 2312.02696; github.com/NVlabs/edm2, licence CC BY-NC-SA 4.0).
 
 A snapshot is a pickle {"ema": network, "encoder": ..., "loss_fn": ..., "dataset_kwargs": ...}, its
-weights in float16, which are kept so until another dtype is asked for. A bare file of its tensors,
+weights in float16, which are kept so until another dtype is given. A bare file of its tensors,
 named ``unet.enc.64x64_block0.conv_res0.weight`` and so on, is read too. Sizes follow from names and
-shapes; what these do not tell (channels of a head, balances, bound of activations, sigma_data) is
-read from the snapshot's options, or given as ``config``, or has the published models' values.
+shapes; what these do not determine (channels of a head, balances, bound of activations, sigma_data)
+is read from the snapshot's options, or given as ``config``, or has the published models' values.
 
 Networks of images have values from -1 to 1; those of latents work on latents of Stable Diffusion's
 autoencoder as their encoder scales them (:class:`LatentScale`, ``parts["latents"]``). Labels are
@@ -50,7 +50,7 @@ CHOICES = {
     "concat_balance": ("concat_balance", float), "res_balance": ("residual_balance", float),
     "attn_balance": ("attention_balance", float), "dropout": ("dropout", float),
 }  # fmt: skip
-"""Options that tensors do not tell, with their names here."""
+"""Options that tensors do not determine, with their names here."""
 
 OPTIONS = {
     *CHOICES, "clip_act", "resample_filter", "sigma_data", "img_resolution", "img_channels",
@@ -60,7 +60,7 @@ OPTIONS = {
 
 
 class LatentScale(NamedTuple):
-    """How latents z of Stable Diffusion's autoencoder become what a network works on.
+    """Standardisation of latents z of Stable Diffusion's autoencoder for a network.
 
         x = scale z + bias        z unscaled, of an image with values from 0 to 1, not from -1
 
@@ -134,7 +134,7 @@ def _read(source: Source) -> Pretrained:
 
 
 def snapshot_of(path: Any) -> tuple[int, float] | None:
-    """Return the images seen and the width of the average that a snapshot's name tells, if it does:
+    """Return the images seen and the width of the average that a snapshot's name has, if any:
     "edm2-img512-xs-2147483-0.135.pkl" is of 2147483 thousands, a multiple of 1024 images.
     """
     found = re.fullmatch(r".*-(\d+)-(\d+\.\d+)\.\w+", getattr(path, "name", str(path)))

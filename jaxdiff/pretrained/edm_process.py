@@ -36,7 +36,7 @@ LOWEST, HIGHEST = 0.002, 80.0  # of EDM's grid, where a network knows more level
 
 
 class Preconditioning(NamedTuple):
-    """How a network is made a denoiser, and what levels it knows.
+    """Preconditioning of a network, and the levels that it was trained on.
 
     sign: of its output. outputs: how many it has per channel. label: see ``denoiser``. round: the
     level that the network knows, for any level.

@@ -1,4 +1,4 @@
-"""What the names and shapes of EDM's and EDM2's tensors say of their networks."""
+"""Architectures of EDM's and EDM2's networks, read off names and shapes of tensors."""
 
 import re
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ def by_kind(value: np.ndarray, heads: int) -> np.ndarray:
 
 
 def first_layer(prefix: str) -> re.Pattern[str]:
-    """Return the pattern of the first convolution's name, which tells the resolution."""
+    """Return the pattern of the first convolution's name, which has the resolution."""
     return re.compile(rf"{re.escape(prefix)}enc\.(\d+)x\1_conv\.weight")
 
 

@@ -81,7 +81,7 @@ class Fields:
         return tuple(names[name] for name in given)
 
     def plain(self, field: str, value: Any = None) -> None:
-        """Refuse a field that asks for something which is not supported."""
+        """Refuse a field of something that is not supported."""
         if self[field] != value:
             raise ValueError(f"{self.name}: {field} = {self[field]!r} is not supported")
 

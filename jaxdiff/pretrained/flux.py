@@ -81,7 +81,7 @@ def grid(num_steps: int, *, shift: float) -> np.ndarray:
 
 
 def grid_of(guidance: bool, size: int) -> Callable[[int], np.ndarray]:
-    """Return the grid of a model, shifted by the number of tokens if it is told a guidance weight
+    """Return the grid of a model, shifted by the number of tokens if it has guidance as an input
     (dev), and not shifted otherwise (schnell).
     """
     shift = resolution_shift(size * size // 4) if guidance else 1.0

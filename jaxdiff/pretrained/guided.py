@@ -1,12 +1,14 @@
 """Checkpoints of guided diffusion, improved diffusion and consistency models.
 
-Bare dictionaries of tensors, in files of PyTorch's. Shapes tell the architecture; what they do not
-tell is known for the published models (:mod:`jaxdiff.pretrained.guided_published`) and must be said
+Bare dictionaries of tensors, in files of PyTorch's. Shapes determine the architecture; the rest
+is known for the published models (:mod:`jaxdiff.pretrained.guided_published`) and must be said
 for others. Images have values from -1 to 1.
 
 guided, improved     eps (or x0) of a table of betas, "linear" or "cosine" (capped at 0.999), the
-                     network told the step; the upsamplers take the small image as a condition.
-consistency models   EDM's preconditioning with sigma_data 0.5, the network told 250 log(level);
+                     network with the step as label; the upsamplers take the small image as a
+                     condition.
+consistency models   EDM's preconditioning with sigma_data 0.5, the network with label 250
+log(level);
                      those that are distilled or trained as consistency functions have its boundary
                      condition at level 0.002, those trained as diffusion models ("edm") have none.
 
@@ -157,5 +159,5 @@ def step_label(count: int, rescale: bool) -> Callable[[Any], Array]:
 
 
 def rescaled_log(level: Array) -> Array:
-    """250 log(level), what consistency models' networks are told."""
+    """Return 250 log(level), the label of consistency models' networks."""
     return 250 * jnp.log(jnp.maximum(level, SMALLEST))

@@ -33,8 +33,8 @@ class Classifier:
         logits: ``logits(y, level) -> (batch, classes)``, with its parameters.
         log_probability: ``log_probability(y, level, cond) -> (batch,)``, that of class indices
             (batch,).
-        params: these alone. network: the linen module, told steps of ``process``. shape: of an
-            image. classes: how many.
+        params: these alone. network: the linen module, whose labels are steps of ``process``.
+            shape: of an image. classes: how many.
     """
 
     logits: Partial

@@ -1,4 +1,4 @@
-"""What names and shapes say of a U-Net or classifier of guided diffusion's kind; their layout.
+"""Options of a U-Net or classifier of guided diffusion's kind, of names and shapes; their layout.
 
 The published names count stages through: ``input_blocks.0`` is the first convolution, a level has
 ``blocks`` stages and, but for the last, one that halves the map; ``output_blocks`` have ``blocks``
@@ -23,7 +23,7 @@ ATTENTION = {"norm": "norm", "qkv": "qkv", "proj_out": "out"}
 
 
 class Found(NamedTuple):
-    """What shapes say: see :class:`jaxdiff.networks.guided_unet.GuidedUNet`.
+    """Options that shapes determine: see :class:`jaxdiff.networks.guided_unet.GuidedUNet`.
 
     inputs, outputs: channels of the first and the last convolution. planar: whether attention's
     weights are those of 2-d convolutions, as consistency models' are. tokens: of the attention
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 
 def is_guided(shapes: Shapes) -> bool:
-    """Whether tensors are named as this family's are."""
+    """Return whether tensors are named as this family's are."""
     wanted = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.2.weight")
     text = any(".transformer_blocks." in name for name in shapes)  # latent diffusion's U-Net
     return all(name in shapes for name in wanted) and not text
@@ -111,8 +111,8 @@ def _blocks(
 
 
 def _divides(per: int, widths: list[int], attends: list[bool]) -> bool:
-    """Whether levels of ``per`` stages, the last of each halving the map, fit widths and attention:
-    each level has one width, and attention in all or none of its residual blocks.
+    """Return whether levels of ``per`` stages, the last of each halving the map, fit widths and
+    attention: each level has one width, and attention in all or none of its residual blocks.
     """
     for start in range(0, len(widths), per):
         own = slice(start, start + per - 1)

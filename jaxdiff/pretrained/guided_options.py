@@ -11,13 +11,13 @@ DEFAULTS = {
     "noise_schedule": "linear", "diffusion_steps": 1000, "predict_xstart": False, "dropout": 0.0,
     "sigma_min": 0.002, "sigma_max": 80.0, "training_mode": "", "in_channels": 3,
 }  # fmt: skip
-"""What the publisher's scripts take for an option that is not given, and shapes do not say."""
+"""Defaults of the publisher's scripts, of options that shapes do not determine."""
 NEEDED = ("image_size", "num_heads", "rescale_timesteps")
 ELSEWHERE = {
     "use_checkpoint", "use_fp16", "use_kl", "rescale_learned_sigmas", "sigma_small", "small_size",
     "weight_schedule", "loss_norm", "pool", "dims",
 }  # fmt: skip
-"""Options of training, of storage, or of parts that shapes tell."""
+"""Options of training, of storage, or of parts that shapes determine."""
 ALIASES = {
     "large_size": "image_size", "model_channels": "num_channels",
     "width": "num_channels", "depth": "num_res_blocks",
@@ -31,7 +31,7 @@ def options_of(
 
     Raises:
         ValueError: naming options that are not known, that shapes contradict, and those that must
-            be said because shapes do not tell them and the model is not one of the published.
+            be said because shapes do not determine them and the model is not one of the published.
     """
     given = {}
     for name, value in config.items():
@@ -64,7 +64,7 @@ def options_of(
 
 
 def _said_by_shapes(found: Found, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that shapes tell."""
+    """Return the options that shapes determine."""
     size = chosen.get("image_size", 0)
     factors = [2**level for level in found.attention]
     at = chosen.get("attention_resolutions")

@@ -1,6 +1,6 @@
 """The published models of guided diffusion, improved diffusion and consistency models, as data.
 
-What shapes say tells them apart; what shapes do not say (image size, heads, order of q, k and v,
+Shapes distinguish them; what shapes do not determine (image size, heads, order of q, k and v,
 the schedule) stands beside it, from the publishers' README files and launch scripts.
 """
 
@@ -17,7 +17,7 @@ LEVELS = {
 
 
 class Published(NamedTuple):
-    """A model, or several of the same shapes: what tells it apart, and the publisher's options.
+    """A model, or several of the same shapes: what distinguishes it, and the publisher's options.
 
     names: its files. kind: "guided", "improved", "consistency" or "classifier". size: of the
     images. at: sizes of the maps with attention. options: by the publisher's names, the schedule
@@ -43,7 +43,7 @@ class Published(NamedTuple):
         return tuple(i for i, height in enumerate(heights) if height in self.at)
 
     def fits(self, found: Found) -> bool:
-        """Whether this is what shapes say."""
+        """Return whether shapes are those of this model."""
         return (
             found.channels, found.multipliers, found.blocks, found.attention, found.num_classes,
             found.scale_shift, found.size_by, found.inputs, found.outputs, found.planar,

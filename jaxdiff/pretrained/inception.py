@@ -1,7 +1,7 @@
 """The published weights of Inception-v3 for the Frechet distance, and features by them.
 
-The one set of weights (TensorFlow, 5 December 2015) goes about in these forms, which are told apart
-by the names of their tensors:
+The one set of weights (TensorFlow, 5 December 2015) goes about in these forms, which are
+distinguished by the names of their tensors:
 
     pytorch-fid, torch-fidelity   Mixed_5b.branch3x3dbl_1.conv.weight     .pth, .safetensors
     TensorFlow's graph            mixed/tower_1/conv/conv2d_params        .npz of its constants
@@ -64,7 +64,7 @@ class InceptionFeatures:
 
     @property
     def name(self) -> str:
-        """What the features are, in words, as scores say it."""
+        """Return the name of the features, as scores state it."""
         return "Inception" + (", pytorch-fid's resize" if self.convention == "pytorch" else "")
 
     @jax.jit

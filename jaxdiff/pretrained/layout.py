@@ -37,7 +37,7 @@ def keep(name: str, value: np.ndarray) -> np.ndarray:
 
 
 class Layout(NamedTuple):
-    r"""How a family's tensors are named and laid out.
+    r"""Names and layouts of a family's tensors.
 
     rules: patterns of published names and paths here, "down_\1/conv"; the first that matches is
     taken, and a path ends in the parameter where the pattern is that of a tensor. unused: patterns

@@ -43,7 +43,7 @@ CLIP = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 
 
 class Change(NamedTuple):
-    """What a file says of one layer. name: of the layer, in the file. factors: by "up", "down",
+    """Factors of one layer in a file. name: of the layer, in the file. factors: by "up", "down",
     "mid", or by LoHa's and LoKr's own names. scale: what alpha and rank make, c.
     """
 

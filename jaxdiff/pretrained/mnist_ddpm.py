@@ -4,7 +4,7 @@ A checkpoint holds epoch, model_state_dict, optimizer_state_dict and losses. The
 convolutional network ``gt.`` (:mod:`jaxdiff.networks.cnn`) and two tables of T + 1 numbers,
 ``beta_t`` and its products ``alpha_t`` = prod(1 - beta), of which index 0 is never noised to:
 
-    x_t = sqrt(alpha_t) x0 + sqrt(1 - alpha_t) eps,    the network is told t/T, t = 1 .. T - 1,
+    x_t = sqrt(alpha_t) x0 + sqrt(1 - alpha_t) eps,    the network's label is t/T, t = 1 .. T - 1,
 
 and predicts eps. Images are 28x28 with values from -1/2 to 1/2. Its authors sample at every t from
 T to 1, T included, which it was not trained on. The repository's models of another degradation
@@ -70,8 +70,8 @@ def read_mnist_ddpm(source: Source) -> Pretrained | None:
 
 @functools.cache
 def trained_time(last: int) -> Callable[[Array], Array]:
-    """The time t/T that the network is told, of the time of a table of T + 1 steps: that of the
-    nearest step that it was trained on, 1 to T - 1.
+    """Return the time t/T that is the network's label, of the time of a table of T + 1 steps: that
+    of the nearest step that it was trained on, 1 to T - 1.
     """
 
     def label(t: Array) -> Array:

@@ -21,7 +21,7 @@ class Pretrained:
 
     Attributes:
         denoiser: ``D(y, level, cond) -> E[x0 | y]``, channels last, with its parameters.
-        params: these alone, in the dtype of the file unless another was asked for.
+        params: these alone, in the dtype of the file unless another was requested.
         network: the linen module.
         shape: of a sample, (height, width, channels) for images and latents.
         prediction: what the network predicts, one of ``jaxdiff.prediction.PREDICTIONS``.
@@ -86,7 +86,7 @@ class Autoencoder:
     """A published autoencoder: images in [-1, 1] to the latents that models are trained on.
 
     Attributes:
-        params: of the network, in the dtype of the file unless another was asked for.
+        params: of the network, in the dtype of the file unless another was requested.
         network: the linen module, with methods ``encode`` and ``decode``.
         factor: images are so many times higher and wider than latents.
         channels: of latents.
@@ -139,7 +139,7 @@ class Autoencoder:
 
 
 class Source(NamedTuple):
-    """What was found at a path.
+    """A published model.
 
     path: of the file or the folder. config: what its config.json holds and what the caller adds.
     object: that of a pickle, None otherwise. tensors: by name, empty where there is no one file of

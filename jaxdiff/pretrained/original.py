@@ -128,7 +128,7 @@ def _autoencoder(tensors: Tensors, source: Source, width: int) -> Autoencoder:
     unused = (r"(loss|model_ema)\..*",)
     layout = Layout(rules(original_autoencoder_pairs()), unused)
     params = fill(like, tensors, layout, dtype=source.dtype, put=source.put)
-    about = {"name": "AutoencoderKL", "scale": "of the models of this family"}
+    metadata = {"name": "AutoencoderKL", "scale": "of the models of this family"}
     return Autoencoder(
-        params, network, side, network.latent_channels, scale, 0.0, True, about
+        params, network, side, network.latent_channels, scale, 0.0, True, metadata
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """Pickles read as data: containers, numbers, tensors and records, and not one call of their code.
 
-A pickle names functions and asks for them to be called. Here a name stands for a constructor of
+A pickle names functions that are to be called. Here a name stands for a constructor of
 this module, which makes plain data, or the file is refused:
 
-    torch tensors and parameters        :class:`Tensor`, read when asked for
+    torch tensors and parameters        :class:`Tensor`, read on demand
     modules and other known classes     :class:`Record`: the class's name and its state
     modules of a TorchScript archive    the same; their programs, beside data.pkl, are not read
     NumPy arrays, numbers, dtypes       NumPy's own, of numbers alone
@@ -61,7 +61,7 @@ def _find(module: str, name: str) -> Name:
     if module.split(".")[0] == SCRIPTED and name.isidentifier():
         return record(f"{SCRIPTED}.{name}")
     raise ValueError(
-        f"it asks for {module:.100}.{name:.100}, which is not data and is never run. If you trust "
+        f"it calls {module:.100}.{name:.100}, which is not data and is never run. If you trust "
         "it, load it with the library that wrote it and save its tensors as .safetensors"
     )
 
@@ -204,7 +204,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     """Return the object in a pickle, or in a file of PyTorch's of either form, as plain data.
 
     Nothing of the file is executed; see the module's text for what its objects become. Raises
-    OSError, and ValueError, naming the file, for one that is damaged or asks for anything else.
+    OSError, and ValueError, naming the file, for one that is damaged or calls anything else.
     """
     path = Path(path)
     with open(path, "rb") as file:

@@ -42,19 +42,19 @@ def reconstruct(
 
     Raises:
         OSError: if there is no such file.
-        ValueError: for names that do not tell time and width, a time or width out of range, and
+        ValueError: for names without time and width, a time or width out of range, and
             files that are not of one network.
     """
     found = {Path(path): snapshot_of(path) for path in paths}
-    for path, told in found.items():
-        if told is None:
+    for path, parsed in found.items():
+        if parsed is None:
             raise ValueError(f"{path.name} does not end in thousands of images and width")
-    told = sorted((told, path) for path, told in found.items() if told is not None)
-    times = [time for (time, _), _ in told]
+    parsed = sorted((parsed, path) for path, parsed in found.items() if parsed is not None)
+    times = [time for (time, _), _ in parsed]
     last = max(times, default=0) if num_images is None else num_images
     if last not in times:
         raise ValueError(f"no snapshot is of {last} images; there are {sorted(set(times))}")
-    kept = [entry for entry in told if entry[0][0] <= last]
+    kept = [entry for entry in parsed if entry[0][0] <= last]
     if len(kept) < 2:
         raise ValueError("an average is made of at least two snapshots")
     weights = coefficients([t for (t, _), _ in kept], [w for (_, w), _ in kept], last, std)
@@ -68,7 +68,7 @@ def reconstruct(
 
 
 def weighted_sum(files: Sequence[Tensors], weights: Iterable[float]) -> Tensors:
-    """Return tensors whose numbers are sums over files, in float32, each read when asked for.
+    """Return tensors whose numbers are sums over files, in float32, each read on demand.
 
     Raises ValueError, naming it, for a tensor that is not in all of the files with one shape.
     """

@@ -1,4 +1,4 @@
-"""What Stable Diffusion's networks are told of a prompt.
+"""Conditions of Stable Diffusion's networks, made of a prompt.
 
 Versions 1 and 2 take the last hidden state, normed; SDXL takes the last but one of both of its
 encoders, side by side and not normed, with the projected vector of the second. "Skipping" k layers
@@ -51,7 +51,7 @@ def encode_prompt_xl(
 
 
 def no_prompt_xl(cond: dict[str, Array]) -> dict[str, Array]:
-    """Return zeros like the condition of a prompt, what SDXL's base model was trained to be told
+    """Return zeros like the condition of a prompt, which SDXL's base model was trained with
     for no prompt (``force_zeros_for_empty_prompt``); the prompt "" is another.
     """
     return {

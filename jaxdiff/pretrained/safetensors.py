@@ -4,7 +4,7 @@ A file is 8 bytes, the length of a header, little-endian; the header, JSON: by n
 and the two ends of the bytes of each tensor, and texts under "__metadata__"; then the bytes
 (https://huggingface.co/docs/safetensors). The header is checked in full before anything is read:
 tensors neither overlap nor leave bytes between them, and what they claim is what there is.
-Numbers are read, not mapped, so that what is resident is what was asked for.
+Numbers are read, not mapped, so that what is resident is what was requested.
 """
 
 import collections

@@ -142,7 +142,7 @@ def scheduler_config(model: Pretrained) -> dict[str, Any]:
     """Return the configuration of a DDPMScheduler of a model's process and prediction.
 
     Raises ValueError, by name, for another process than a table of betas, a prediction that there
-    is no word for, and a network that is told something else than the step of the table.
+    is no word for, and a network that is conditioned on anything but the step of the table.
     """
     process: Any = model.process
     if not isinstance(process, Discrete):
@@ -157,7 +157,7 @@ def scheduler_config(model: Pretrained) -> dict[str, Any]:
     alphas = np.exp(2 * np.asarray(process.log_alphas, np.float64))
     made = description(model.denoiser)
     if made is None or made["label"] is not discrete_label(len(alphas)):
-        raise ValueError("the network is not told the step of the process's table")
+        raise ValueError("the network is not conditioned on the step of the process's table")
     betas = 1 - alphas / np.concatenate([[1.0], alphas[:-1]])
     return {
         "_class_name": "DDPMScheduler", "num_train_timesteps": len(betas),

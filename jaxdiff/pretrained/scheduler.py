@@ -19,7 +19,7 @@ Config = Mapping[str, Any]
 
 
 class Plan(NamedTuple):
-    """How a number of steps is taken: ``solver(D, y, levels, **options)``."""
+    """Solver, levels and options for a number of steps: ``solver(D, y, levels, **options)``."""
 
     solver: Callable[..., Any]
     levels: np.ndarray
@@ -28,7 +28,7 @@ class Plan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Scheduler:
-    """What a scheduler's configuration says.
+    """Contents of a scheduler's configuration.
 
     Attributes:
         name: of the class. process, prediction, label: of the network, as

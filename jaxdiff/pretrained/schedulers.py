@@ -184,8 +184,8 @@ def _pndm(name: str, config: Config) -> Scheduler:
         if config["skip_prk_steps"]:
             return Plan(solvers.pndm, levels, {"warm_up": "heun"})
         between = steps[:3] - len(products) // num_steps // 2
-        middles = grids.of_timesteps(Discrete(products), between)[:-1]
-        return Plan(solvers.pndm, levels, {"intermediate_levels": middles.tolist()})
+        intermediate = grids.of_timesteps(Discrete(products), between)[:-1]
+        return Plan(solvers.pndm, levels, {"intermediate_levels": intermediate.tolist()})
 
     return _common(name, config, products, plan=make)
 
@@ -194,7 +194,7 @@ def _pndm(name: str, config: Config) -> Scheduler:
 
 
 def _special(config: Config, num_steps: int, low: float, high: float) -> np.ndarray | None:
-    """Return levels of a special spacing between two, or None if none is asked for."""
+    """Return levels of a special spacing between two, or None if none is configured."""
     ramp = np.linspace(0, 1, num_steps)
     if config.get("use_karras_sigmas"):
         return (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7

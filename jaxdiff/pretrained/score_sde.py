@@ -6,8 +6,8 @@ them does what follows from their order. Read are NCSN++ and DDPM++ with BigGAN'
 trained on continuous times; each is a network that EDM has as well
 (:class:`jaxdiff.networks.song.SongUNet`), and tensors are renamed to its names first.
 
-    vesde      network/level is the score of x in [0, 1]; it is told log(level)
-    vpsde      -network/sigma is the score; it is told 999 t
+    vesde      network/level is the score of x in [0, 1]; its label is log(level)
+    vpsde      -network/sigma is the score; its label is 999 t
     subvpsde   likewise
 
 Images have values from -1 to 1 here: the levels of vesde are twice those of its authors. Neither

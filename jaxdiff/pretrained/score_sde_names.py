@@ -119,7 +119,7 @@ def edm_names(tensors: Tensors, path: str, image_size: int | None) -> Tensors:
     attended = _attended(walk.kinds, blocks, levels)
     if image_size is None and len(attended) != 1:
         raise ValueError(
-            f"{path}: attention at levels {sorted(attended)} does not tell the size of its "
+            f"{path}: attention at levels {sorted(attended)} does not determine the size of its "
             "images: config={'image_size': ...} does"
         )
     full = image_size or 16 << min(attended)

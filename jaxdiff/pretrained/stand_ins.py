@@ -1,4 +1,4 @@
-"""What the objects of a pickle become: tensors, arrays, records, and what names stand for."""
+"""Stand-ins for the objects of a pickle: tensors, arrays, records, and constructors by name."""
 
 import collections
 import dataclasses
@@ -28,7 +28,7 @@ def refused(*_: Any, **__: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Name:
-    """What a name stands for: a function that makes data, and for storages their dtype."""
+    """The stand-in for a name: a function that makes data, and for storages their dtype."""
 
     make: Callable[..., Any] = refused
     dtype: Any = None

@@ -1,4 +1,4 @@
-"""Files of tensors: names, shapes and dtypes at once, numbers when they are asked for.
+"""Files of tensors: names, shapes and dtypes at once, numbers on demand.
 
 Read are ``.safetensors``, PyTorch's ``.pt``, ``.pth``, ``.bin``, ``.th``, ``.ckpt`` (by
 :mod:`jaxdiff.pretrained.pickles`, nothing of them is run), NumPy's ``.npz``, flax's ``.msgpack``
@@ -32,7 +32,7 @@ Reader = Callable[[], np.ndarray]
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Tensors of a file by name, read when asked for, and the file's metadata.
+    """Tensors of a file by name, read on demand, and the file's metadata.
 
     ``shapes`` and ``dtypes`` are known without reading. ``metadata`` holds what else the file says:
     the header's texts of a safetensors file, the remaining entries of a checkpoint.

@@ -69,7 +69,7 @@ def layout(network: UNet2D) -> Layout:
 
 
 def modulation(fields: Fields) -> Any:
-    """Return how blocks are told time and class."""
+    """Return how blocks are conditioned on time and class."""
     given = fields.of("resnet_time_scale_shift", "default", "scale_shift")
     return "shift" if given == "default" else given
 

@@ -81,7 +81,8 @@ def unet2d_condition(config: Any, name: str = "UNet2DConditionModel") -> UNet2DC
         "fourier"), time_width=f.some("time_embedding_dim"), flip=bool(f["flip_sin_to_cos"]),
         freq_shift=f.number("freq_shift"), time_last=f.of("timestep_post_act", None, *ACTIVATIONS)
         or "", time_activation=f.of("time_embedding_act_fn", None, *ACTIVATIONS) or "",
-        guidance=f.some("time_cond_proj_dim"), **_told(f), centred=bool(f["center_input_sample"]),
+        guidance=f.some("time_cond_proj_dim"), **_conditions(f),
+        centred=bool(f["center_input_sample"]),
         dropout=f.number("dropout"),
     )  # fmt: skip
 
@@ -126,8 +127,8 @@ def _depth(f: Fields, given: Any, blocks: int) -> tuple[int, ...]:
     return depth
 
 
-def _told(f: Fields) -> dict[str, Any]:
-    """Return what the network is told besides time."""
+def _conditions(f: Fields) -> dict[str, Any]:
+    """Return the network's conditions besides time."""
     kind = f.of("class_embed_type", None, *CLASSES)
     rows = f["num_class_embeds"] if kind is None else None
     if kind in ("projection", "simple_projection") or f["addition_embed_type"] == "text_time":

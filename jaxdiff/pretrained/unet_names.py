@@ -32,7 +32,7 @@ POOL: tuple[Pair, ...] = (
     ("norm1", "norm_in"), ("pool.q_proj", "q"), ("pool.k_proj", "k"), ("pool.v_proj", "v"),
     ("pool.positional_embedding", "position"), ("proj", "proj"), ("norm2", "norm_out"),
 )  # fmt: skip
-TOLD: tuple[Pair, ...] = (
+EMBEDDINGS: tuple[Pair, ...] = (
     *((f"{t}.{a}", f"{o}/{b}") for t, o in (
         ("time_embedding", "time_embedding"), ("class_embedding", "class_embedding"),
         ("add_embedding", "added_embedding"),
@@ -70,11 +70,11 @@ def stage(theirs: str, ours: str) -> list[Pair]:
 def unet_pairs(levels: int, *, learned: bool = False) -> list[Pair]:
     """Return the pairs of a U-Net; its stages on the way up are published the coarsest first.
 
-    learned: whether time is told by learned rows; where features are kept they are Fourier's.
+    learned: whether time is embedded by learned rows; where features are kept they are Fourier's.
     """
     features = ("time_proj", "time_features")
     features = features if learned else (f"{features[0]}.weight", f"{features[1]}/frequencies")
-    pairs = [*ENDS, features, *TOLD]
+    pairs = [*ENDS, features, *EMBEDDINGS]
     pairs += [*stage("down_blocks.#", "down_#"), *stage("mid_block", "middle")]
     for level in range(levels):
         pairs += stage(f"up_blocks.{levels - 1 - level}", f"up_{level}")

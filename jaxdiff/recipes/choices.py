@@ -1,7 +1,7 @@
-"""What a method lets one choose: names, defaults and meanings, read off signatures and docstrings.
+"""Choices of a method: names, defaults and meanings, read off signatures and docstrings.
 
 A recipe of distillation is a function ``stages(goal, **choices)``, one of tuning
-``plan(task, **choices)``. What it lets one choose is its keywords, whose defaults suit a few
+``plan(task, **choices)``. Its choices are its keywords, whose defaults suit a few
 thousand updates, and, if it passes ``**options`` on, the keywords of the functions it passes them
 to (``of``) that are numbers, words or well-known functions, whose defaults are the paper's.
 """

@@ -1,4 +1,4 @@
-"""What a recipe starts from and what it is: a method with choices that suit a few thousand updates.
+"""Recipes, methods with choices that suit a few thousand updates, and the goal they start from.
 
 The methods' own defaults are their papers', made for days of training. A recipe keeps the algorithm
 and sets what must shrink with the budget: stages, grids, learning rate.
@@ -19,7 +19,7 @@ READ = ("prediction", "process", "label", "compute_dtype")  # how a network is m
 
 
 class Goal(NamedTuple):
-    """What is to be distilled, and with how many updates.
+    """The goal of a distillation: teacher, network and number of updates.
 
     teacher: the frozen denoiser.
     network: ``network(labels, log_variance)`` makes the student's network and its parameters: that

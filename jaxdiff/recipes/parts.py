@@ -1,4 +1,4 @@
-"""What recipes share: the teacher's accurate samples; a generator, its fake score and its critic.
+"""Parts that recipes share: accurate samples of teachers; a generator, its fake score and critic.
 
 Generators start from level 2.5, where a diffusion model's output still varies with its input; at
 the highest it is the mean of the data. Both players learn without momentum.

@@ -23,7 +23,7 @@ from jaxdiff.typing import Array, Denoiser, Key
 
 
 class Images(NamedTuple):
-    """What is to be optimised, and with how many updates.
+    """The goal of an optimisation: teacher, renderer and number of updates.
 
     teacher: the frozen denoiser, guided or not. model: its network and parameters, unguided, which
     a fake score starts from. count, shape: of the images. num_updates: updates.

@@ -220,7 +220,7 @@ def _sida(
     critic_from: int | None = None,
     every: int = 1,
 ) -> list[Stage]:
-    """Return the student heeds the critic after a twentieth of the updates, by the paper's factor
+    """Return SiDA, whose critic joins after a twentieth of the updates, by the paper's factor
     0.01 to a scale of 100. By its factor of a half, made for sums over 3072 numbers, the critic's
     own loss would drown a fake score of few.
 

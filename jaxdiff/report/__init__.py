@@ -1,4 +1,4 @@
-"""What people look at: figures, a self-contained page, and a table for the terminal.
+"""Reports: figures, a self-contained page, and a table for the terminal.
 
 Takes NumPy arrays, numbers and strings; knows of no network and no sampler.
 """

@@ -121,8 +121,8 @@ def export_sampler(
     numbers = jax.ShapeDtypeStruct((count,), jnp.int32)
     arguments = [leaves, jax.ShapeDtypeStruct((), jnp.uint32), numbers]
     shaped = lambda x: jax.ShapeDtypeStruct((count, *np.shape(x)), jnp.result_type(x))  # noqa: E731
-    told = numbers if classes else jax.tree.map(shaped, cond)
-    arguments += [] if told is None else [told]
+    conditions = numbers if classes else jax.tree.map(shaped, cond)
+    arguments += [] if conditions is None else [conditions]
     program = jax.export.export(jax.jit(run), platforms=tuple(platforms))(*arguments)
     _check_calls(program)
     table = sampler.table
@@ -163,7 +163,7 @@ def load_sampler(path: str | os.PathLike[str]) -> Exported:
             weights = [jnp.asarray(read_array(archive, path, str(i))) for i in range(count)]
             code = read_array(archive, path, "program")
         program = jax.export.deserialize(bytearray(code.tobytes()))
-        told = _check_program(program, weights, metadata)
+        conditions = _check_program(program, weights, metadata)
     except OSError:
         raise
     except Exception as error:  # numpy, jax and flatbuffers each have their own types
@@ -173,23 +173,23 @@ def load_sampler(path: str | os.PathLike[str]) -> Exported:
     def run(seed: int, index: Array | int, labels: Cond = None) -> Array:
         numbers = np.arange(index) if isinstance(index, int) else np.asarray(index)
         labels = np.asarray(labels) if metadata["classes"] and labels is not None else labels
-        more = _conditions(labels, told, metadata["classes"], len(numbers))
+        more = _conditions(labels, conditions, metadata["classes"], len(numbers))
         return called(weights, jnp.uint32(seed), jnp.asarray(numbers, jnp.int32), *more)
 
     return Exported(run, metadata)
 
 
-def _conditions(labels: Cond, told: tuple[Any, ...], classes: int, count: int) -> list[Any]:
+def _conditions(labels: Cond, conditions: tuple[Any, ...], classes: int, count: int) -> list[Any]:
     """Return the conditions, as the program takes them; ValueError for others."""
-    if labels is None and not told:
+    if labels is None and not conditions:
         return []
-    if labels is None or not told:
-        said = f"{classes} classes" if classes or not told else "conditions"
+    if labels is None or not conditions:
+        said = f"{classes} classes" if classes or not conditions else "conditions"
         raise ValueError(f"this sampler has {said}; labels={labels!r:.60}")
-    if jax.tree.structure(labels) != jax.tree.structure(told[0]):
+    if jax.tree.structure(labels) != jax.tree.structure(conditions[0]):
         raise ValueError(
             f"labels have the structure {jax.tree.structure(labels)}; this sampler's conditions "
-            f"have {jax.tree.structure(told[0])}"
+            f"have {jax.tree.structure(conditions[0])}"
         )
 
     def one(path: Any, x: Any, known: Any) -> Array:
@@ -201,7 +201,7 @@ def _conditions(labels: Cond, told: tuple[Any, ...], classes: int, count: int) -
             )
         return jnp.asarray(x, known.dtype)
 
-    return [jax.tree_util.tree_map_with_path(one, labels, told[0])]
+    return [jax.tree_util.tree_map_with_path(one, labels, conditions[0])]
 
 
 def _check_program(program: Any, weights: list[Array], metadata: Any) -> tuple[Any, ...]:
@@ -215,14 +215,14 @@ def _check_program(program: Any, weights: list[Array], metadata: Any) -> tuple[A
         raise ValueError(f"it says that samples are {metadata['shape']!r:.60}, and makes {shape}")
     given, needed = ([(a.shape, a.dtype) for a in x] for x in (weights, program.in_avals))
     (_, *others), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
-    told = tuple(others[2:])
-    leaves = len(jax.tree.leaves(told))
+    conditions = tuple(others[2:])
+    leaves = len(jax.tree.leaves(conditions))
     if given != needed[: len(given)] or len(needed) != len(given) + 2 + leaves:
         raise ValueError("the parameters are not those that the program needs")
-    if classes and [(a.ndim, a.dtype) for a in jax.tree.leaves(told)] != [(1, np.int32)]:
+    if classes and [(a.ndim, a.dtype) for a in jax.tree.leaves(conditions)] != [(1, np.int32)]:
         raise ValueError(f"it says that it has {classes} classes, and its program takes no labels")
     _check_calls(program)
-    return told
+    return conditions
 
 
 def _check_calls(program: Any) -> None:

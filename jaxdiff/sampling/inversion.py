@@ -151,7 +151,7 @@ def fixed_point(
 
 
 class LatentStatistics(NamedTuple):
-    """How normal latents are: what to expect of d standard normal numbers in each of n samples.
+    """Normality of latents, beside what is expected of d standard normal numbers in n samples.
 
     norm: (batch,), norm of z over sqrt(d), 1 within about 1/sqrt(2 d).
     mean, variance, kurtosis: (*shape), over the batch; 0, 1 and (excess) 0 within about 1/sqrt(n),

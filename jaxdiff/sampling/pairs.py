@@ -22,7 +22,7 @@ from jaxdiff.typing import Array, Cond, Key
 Data: TypeAlias = Callable[[int], Any]
 """``data(step)``, the batch of a step."""
 Spread: TypeAlias = Callable[..., Callable[[Any], Any]]
-"""Where a function of rows is run: :func:`here`, or on several devices
+"""Placement of a function of rows: :func:`here`, or on several devices
 :func:`jaxdiff.training.devices.over_batch`.
 """
 

@@ -1,7 +1,7 @@
 """Running a table in stages: evaluations that do not wait for one another, in one call.
 
 Every state that a table evaluates is a combination of earlier states, outputs and noises. Where
-several consecutive ones use no output of one another, as the K middles of an EPD step
+several consecutive ones use no output of one another, as the K intermediate states of an EPD step
 (:func:`jaxdiff.solvers.epd.epd`), the denoiser can have them all as one batch: a *stage*,
 which on a device that one batch does not fill takes the time of one evaluation ("parallel NFE",
 arXiv 2507.14797). The numbers are those of :func:`jaxdiff.sampling.sample.sample`; what is bought

@@ -73,7 +73,7 @@ class _Recurrence(NamedTuple):
 
 
 class _At(NamedTuple):
-    """Where a sample stands: before an evaluation, with the state to evaluate and the windows of
+    """Progress of a sample: before an evaluation, with the state to evaluate and the windows of
     the table's recurrence up to it.
     """
 

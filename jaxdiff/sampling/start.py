@@ -1,4 +1,4 @@
-"""Where a trajectory starts: noise of the first level, each sample's own."""
+"""Start of a trajectory: noise of the first level, each sample's own."""
 
 import math
 import sys

@@ -39,6 +39,17 @@ def adjusted_ddim(
     level 0 returns it.
 
     ``variance(level)`` is that of a number of x0 given y.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        variance: ``variance(level)``, that of a number of x0 given y.
+
+    Yields:
+        State at every level after the first.
+
+    Source: Heek et al., Multistep Consistency Models, arXiv 2403.06807.
     """
     for s, r in pairwise(levels):
         y = adjusted_ddim_step(D, y, s, r, variance)

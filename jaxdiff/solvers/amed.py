@@ -87,13 +87,22 @@ def amed(
     fitted to a grid.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         ratios: the ratio a of the intermediate level in every step, in (0, 1): one number, or one
             per step.
         direction: the factor c of the direction: one number, or one per step.
         time: the factor t of the level that conditions the network: one number, or one per step.
 
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
     Raises:
         ValueError: for a ratio not within (0, 1), or as many numbers as there are no steps.
+
+    Source: Zhou et al., Fast ODE-based Sampling for Diffusion Models in Around 5 Steps, arXiv
+    2312.00094.
     """
     return march(amed_step, D, y, levels, _step_numbers(levels, ratios, direction, time))
 
@@ -115,6 +124,23 @@ def amed_dpm2(
 ) -> Iterator[State]:
     """DPM-Solver-2 with AMED's numbers; a ratio of 1/2 is :func:`amed`. Arguments and evaluations
     as there.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        ratios: as for :func:`amed`.
+        direction: as for :func:`amed`.
+        time: as for :func:`amed`.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: as for :func:`amed`.
+
+    Source: Zhou et al., Fast ODE-based Sampling for Diffusion Models in Around 5 Steps, arXiv
+    2312.00094.
     """
     return march(amed_dpm2_step, D, y, levels, _step_numbers(levels, ratios, direction, time))
 
@@ -158,6 +184,24 @@ def amed_ipndm(
     put in, the second half of every step scaled. Order 1 is the plug-in on Euler's method.
 
     Arguments and evaluations as for :func:`amed`; the order, 1 to 4, grows by half steps.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        ratios: as for :func:`amed`.
+        direction: as for :func:`amed`.
+        time: as for :func:`amed`.
+        order: 1 to 4, the most past slopes that are used.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: as for :func:`amed`, or for an order that it does not have.
+
+    Source: Zhou et al., Fast ODE-based Sampling for Diffusion Models in Around 5 Steps, arXiv
+    2312.00094.
     """
     check_order("amed_ipndm", order, 4)
     step = functools.partial(amed_ipndm_step, order=order)
@@ -204,6 +248,28 @@ def amed_dpmpp(
 
     Arguments and evaluations as for :func:`amed`, and options of ``dpmpp``, whose steps are the
     half steps here.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        ratios: as for :func:`amed`.
+        direction: as for :func:`amed`.
+        time: as for :func:`amed`.
+        order: 1 to 3, as for :func:`jaxdiff.solvers.dpmpp`; it grows by half steps.
+        prediction: what is interpolated, "data" or "noise".
+        lower_final: lower the order in the last half steps.
+        second: weight of h M' in a half step of order 2, as for ``dpmpp``.
+        reference: at order 3, take h^2 M'' without its factor 2, as for ``dpmpp``.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: as for :func:`amed`, or for a ``second`` that there is not.
+
+    Source: Zhou et al., Fast ODE-based Sampling for Diffusion Models in Around 5 Steps, arXiv
+    2312.00094; Lu et al., DPM-Solver++, arXiv 2211.01095.
     """
     check_order("amed_dpmpp", order)
     check_prediction("amed_dpmpp", prediction)

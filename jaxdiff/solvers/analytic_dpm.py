@@ -38,12 +38,24 @@ def analytic_dpm(
     Linear, so it becomes a table. One draw per step that does not end at level 0.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         moments: E|eps_hat|^2/d at the level that each step starts from, one per step, or a function
             of the level; :func:`jaxdiff.solvers.model_statistics.second_moments` estimates them.
         eta: 0 to 1.
         bound: the data lie in [-bound, bound], so that Var[x0 | y] <= bound^2 (1 for images).
-        clip: largest mean absolute noise per element of the last step that has noise. The paper
-            has 4/255 for DDPM and 2/255 for DDIM on images in [-1, 1].
+        clip: largest mean absolute noise per element of the last step that has noise. The paper has
+            4/255 for DDPM and 2/255 for DDIM on images in [-1, 1].
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: without a second moment for every level that a step starts from.
+
+    Source: Bao et al., Analytic-DPM, arXiv 2201.06503.
     """
     check_eta("analytic_dpm", eta)
     if not callable(moments) and len(moments) != len(levels) - 1:

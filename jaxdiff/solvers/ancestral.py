@@ -37,6 +37,20 @@ def dpm2_ancestral(
     """DPM-Solver-2's midpoint step to the lower level, then noise (ancestral form of k-diffusion).
 
     Two evaluations per step, one in a step to level 0. Draws as in :func:`ddim`.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
+        eta: share of the ancestral noise: 0 none, 1 all of it.
+        inflate: factor of the noise.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Lu et al., DPM-Solver, arXiv 2206.00927; the ancestral split is that of DDPM, arXiv
+    2006.11239.
     """
     for s, r in pairwise(levels):
         down, up = ancestral_levels(s, r, eta)
@@ -53,6 +67,19 @@ def dpmpp_2s_ancestral(
 
     With eta 0 it is the deterministic single-step solver. Two evaluations per step, one in a step
     to level 0. Draws as in :func:`ddim`.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
+        eta: share of the ancestral noise: 0 none, 1 all of it.
+        inflate: factor of the noise.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Lu et al., DPM-Solver++, arXiv 2211.01095, algorithm 1.
     """
     for s, r in pairwise(levels):
         down, up = ancestral_levels(s, r, eta)

@@ -23,9 +23,17 @@ def bdia(
     cancel, and of order 1 below.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
         y: one state, or the two that ``encode`` found, at the first two levels.
+        levels: decreasing noise levels of the grid, one more than steps.
         gamma: in (0, 1]. Below 1 the inverse amplifies by gamma^(-steps).
         frame: as for :func:`edict`.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Zhang et al., Exact Diffusion Inversion via Bi-directional Integration Approximation,
+    arXiv 2307.10829.
     """
     _check_gamma(gamma)
     before, now = y if isinstance(y, tuple) else (y, euler_step(D, y, *levels[:2]))

@@ -34,6 +34,9 @@ def bespoke(
     numbers only.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         order: 1 is Euler's method after the change, 2 the midpoint method.
         moves: ds at every level but the last, over a step; by default :func:`plain_moves`, with
             which every state is at its own level: Euler's method, and DPM-Solver-2 on a grid whose
@@ -41,8 +44,14 @@ def bespoke(
         scales: c at every level but the first, whose scale is 1; ones by default.
         growths: dc at every level but the last, over a step; zeros by default.
 
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
     Raises:
         ValueError: for an order it does not have, or as many numbers as do not fit.
+
+    Source: Shaul et al., Bespoke Solvers for Generative Flow Models, arXiv 2310.19075, equations 17
+    to 19.
     """
     check_order("bespoke", order, 2)
     gaps = len(levels) - 1

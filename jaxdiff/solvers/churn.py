@@ -30,8 +30,20 @@ def churn(
     for ImageNet-64.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         step: the deterministic step, ``heun_step``, ``euler_step`` or ``dpm2_step``.
-        amount: S_churn. low, high: S_tmin, S_tmax. inflate: S_noise.
+        amount: S_churn.
+        low, high: S_tmin, S_tmax.
+        inflate: S_noise.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
+    2206.00364, algorithm 2.
     """
     num_steps = len(levels) - 1
     for s, r in pairwise(levels):

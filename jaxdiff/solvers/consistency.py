@@ -25,6 +25,21 @@ def consistency(
     returns to level r has variance r^2 - smallest^2. One draw per step not ending there. With the
     function of :func:`jaxdiff.denoisers.latent_consistency` it is the sampler of latent
     consistency models (arXiv 2310.04378, algorithm 3).
+
+    Args:
+        D: consistency function ``D(y, s)``, the end of the trajectory through y at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
+        smallest: the level at which its trajectories end.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for a negative ``smallest``, or a last level that is positive and below it.
+
+    Source: Song et al., Consistency Models, arXiv 2303.01469, algorithm 1.
     """
     last = levels[-1]
     if not (0 <= smallest and (is_traced(last) or is_zero(last) or smallest <= last)):

@@ -30,11 +30,21 @@ def ddim(
     to level 0, and none for eta 0.
 
     Args:
-        eta: 0 to 1. inflate: factor of the noise.
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
+        eta: 0 to 1.
+        inflate: factor of the noise.
         clip: clip D to [-clip, clip] but keep the eps of the unclipped D, as published code does
             for images, so that the two no longer add up to the state. Not linear: run it by
             :func:`jaxdiff.sampling.direct.direct`. To clip D altogether see
             :mod:`jaxdiff.conditioning.threshold`.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Song et al., Denoising Diffusion Implicit Models, arXiv 2010.02502, equations 12 and 16.
     """
     check_eta("ddim", eta)
     for s, r in pairwise(levels):

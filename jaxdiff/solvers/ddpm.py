@@ -18,6 +18,21 @@ def ddpm(
     Its mean is (r/s)^2 y + (1 - (r/s)^2) D, its variance the posterior's own, r^2 (s^2 - r^2)/s^2
     ("small"), or that of q(x_s | x_r) in the variance-preserving frame, which is (s^2 - r^2)
     (1 + r^2)/(1 + s^2) in this one ("large"). One draw per step that does not end at level 0.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
+        variance: "small" or "large", see above.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for another variance.
+
+    Source: Ho et al., Denoising Diffusion Probabilistic Models, arXiv 2006.11239.
     """
     if variance not in ("small", "large"):
         raise ValueError(f"ddpm has variances 'small' and 'large', not {variance!r}")

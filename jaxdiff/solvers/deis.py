@@ -29,6 +29,9 @@ def deis(
         y_r = y_s + sum_j eps_j int (d level/du) l_j(u) du
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         order: number of past evaluations; 4 is the paper's tAB3.
         variable: "time", the paper's tAB: u is the time of a linear VP process, level^2 = exp(b_d
             u^2/2 + b_min u) - 1, with b_d, b_min such that u runs from ``smallest`` to 1 over the
@@ -38,6 +41,15 @@ def deis(
             what diffusers calls DEIS. The level itself, the paper's rho-AB, is :func:`lms`.
         low, high, smallest: of "time".
         lower_final: lower the order in the last steps (order 1 in the last).
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for another variable, or an order that it does not have.
+
+    Source: Zhang and Chen, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv
+    2204.13902.
     """
     check_order("deis", order, None)
     if variable not in ("time", "log_level"):

@@ -26,6 +26,17 @@ from jaxdiff.solvers.steps import dpm2_step
 def dpm2(D: D, y: State, levels: Sequence[Scalar], ratio: Scalar = 0.5) -> Iterator[State]:
     """DPM-Solver-2, order 2 (arXiv 2206.00927). Two evaluations per step, one in a step to level
     0.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        ratio: in (0, 1), where in the step's log level the intermediate evaluation is.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Lu et al., DPM-Solver, arXiv 2206.00927.
     """
     for s, r in pairwise(levels):
         y = dpm2_step(D, y, s, r, ratio)
@@ -51,6 +62,9 @@ def dpm_solver(
     orders.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         order: 1 to 3.
         prediction: what is expanded, "noise" or "data".
         orders: one for every step, instead of ``order``.
@@ -63,8 +77,14 @@ def dpm_solver(
         reference: at order 3, reach the second inner node with phi_1/2 in place of phi_2, as the
             code of diffusers does; the order is the same.
 
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
     Raises:
         ValueError: for orders, ratios, a prediction or a variant that it does not have.
+
+    Source: Lu et al., DPM-Solver, arXiv 2206.00927, algorithms 1, 4 and 5; Lu et al., DPM-Solver++,
+    arXiv 2211.01095.
     """
     num_steps = len(levels) - 1
     orders = [order] * num_steps if orders is None else list(orders)

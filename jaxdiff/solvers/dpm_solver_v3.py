@@ -167,6 +167,9 @@ def dpm_v3(
     """DPM-Solver-v3 multistep (arXiv 2310.13268, algorithm 2). One evaluation per step.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         statistics: of the model, over all positive levels of the grid.
         order: 1 to 3.
         corrector: correct every state but the last with the evaluation made there, which raises the
@@ -178,8 +181,14 @@ def dpm_v3(
         reference: the published corrector, which leaves out the oldest evaluation unless it is
             pseudo, and so raises the order by none.
 
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
     Raises:
         ValueError: for an order it does not have, or levels that the statistics do not cover.
+
+    Source: Zheng et al., DPM-Solver-v3: Improved Diffusion ODE Solver with Empirical Model
+    Statistics, arXiv 2310.13268, algorithm 2.
     """
     check_order("dpm_v3", order)
     known = [s for s in levels if not is_traced(s) and not is_zero(s)]

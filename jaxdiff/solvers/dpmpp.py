@@ -39,6 +39,9 @@ def dpmpp(
         noise:  y_r = y - r [h phi_1(h) M + h phi_2(h) (h M') + h phi_3(h) (h^2 M'')].
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         order: 1 to 3.
         prediction: what is interpolated, "data" or "noise".
         lower_final: lower the order in the last steps (order 1 in the last).
@@ -47,6 +50,15 @@ def dpmpp(
             code) is phi_2 itself.
         reference: at order 3, take h^2 M'' without its factor 2, as all published code does; its
             order is then 2.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for an order, prediction or ``second`` that it does not have.
+
+    Source: Lu et al., DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic
+    Models, arXiv 2211.01095.
     """
     check_order("dpmpp", order)
     check_prediction("dpmpp", prediction)

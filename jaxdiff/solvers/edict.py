@@ -30,11 +30,19 @@ def edict(
     The two states take turns in going first. A step to level 0 is taken like any other.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
         y: one state, or the two that :func:`jaxdiff.sampling.inversion.encode` found.
+        levels: decreasing noise levels of the grid, one more than steps.
         mixing: p in (0, 1); the paper's 0.93, or 1 - 3.5/steps where that is more: the inverse
             amplifies by p^(-2 steps).
         frame: the signal scale, of variance-preserving ("vp", a = 1/sqrt(1 + level^2), as
             published) or variance-exploding ("ve", a = 1) processes.
+
+    Yields:
+        State at every level after the first, of the shape of one state.
+
+    Source: Wallace et al., EDICT: Exact Diffusion Inversion via Coupled Transformations, arXiv
+    2211.12446.
     """
     p = _check_mixing(mixing, levels)
     first, second = y if isinstance(y, tuple) else (y, y)

@@ -45,6 +45,9 @@ def epd(
     2 if the weights sum to 1, the mean ratio is 1/2 and the factors are 1; K = 1 is :func:`amed`.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         ratios: of the K intermediate levels in a step, each in (0, 1): K numbers, or K for every
             step.
         weights: of the slopes there, likewise; 1/K by default.
@@ -54,8 +57,14 @@ def epd(
         order: the intermediate states are reached by iPNDM steps of this order, over the slopes
             that steps begin with: 1 is EPD-Solver, 4 its plug-in on iPNDM.
 
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
     Raises:
         ValueError: for ratios not within (0, 1), or numbers that do not fit the ratios or the grid.
+
+    Source: Zhu et al., Distilling Parallel Gradients for Fast ODE Solvers of Diffusion Models,
+    arXiv 2507.14797.
     """
     check_order("epd", order, 4)
     numbers, past = _points(len(levels) - 1, ratios, weights, directions, times), ()

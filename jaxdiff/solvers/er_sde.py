@@ -40,7 +40,17 @@ def ode_scale(x: Scalar) -> Scalar:
 
 
 def sde_scale(x: Scalar) -> Scalar:
-    """Return the reverse SDE."""
+    """Return phi of the reverse SDE, level^2.
+
+    Args:
+        x: the level.
+
+    Returns:
+        phi(x), the level's square.
+
+    Source: Cui et al., Elucidating the Solution Space of Extended Reverse-Time SDE for Diffusion
+    Models, arXiv 2309.06169.
+    """
     return x * x
 
 
@@ -62,6 +72,10 @@ def er_sde(
     """ER-SDE-Solver-1, 2 and 3. One evaluation per step, one draw per step that adds noise.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         order: 1 to 3, the number of outputs that D is interpolated through.
         scale: phi, a function of the level: ``er_scale``, ``sde_scale``, ``ode_scale`` or another.
         inflate: factor of the noise.
@@ -69,8 +83,14 @@ def er_sde(
             percent however small the step, so that no order is above 1 in the limit; and at order 3
             D' is the first divided difference instead of the slope of the parabola.
 
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
     Raises:
         ValueError: if phi(x)/x decreases somewhere, which would need noise of negative variance.
+
+    Source: Cui et al., Elucidating the Solution Space of Extended Reverse-Time SDE for Diffusion
+    Models, arXiv 2309.06169.
     """
     check_order("er_sde", order)
     history: list[tuple[Scalar, State]] = []

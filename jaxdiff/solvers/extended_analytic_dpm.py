@@ -36,9 +36,22 @@ def extended_analytic_dpm(
 
     Args:
         D: returns the pair (x0, h), both of the shape of y.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         head: what h predicts: "npr" E[(eps - eps_hat)^2 | y], which is optimal for an imperfect
             eps_hat too, or "sn" E[eps^2 | y].
-        eta: 0 to 1. clip: as for :func:`analytic_dpm`.
+        eta: 0 to 1.
+        clip: as for :func:`analytic_dpm`.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for another head.
+
+    Source: Bao et al., Estimating the Optimal Covariance with Imperfect Mean in Diffusion
+    Probabilistic Models, arXiv 2206.07309, equations 9 and 13.
     """
     check_eta("extended_analytic_dpm", eta)
     if head not in HEADS:

@@ -42,7 +42,19 @@ def flow_step(y: State, s: Scalar, r: Scalar, u: State) -> State:
 
 
 def flow_heun(D: D, y: State, levels: Sequence[Scalar]) -> Iterator[State]:
-    """Heun's method in tau, order 2. Two evaluations per step, one in a step to level 0."""
+    """Heun's method in tau, order 2. Two evaluations per step, one in a step to level 0.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Liu et al., Flow Straight and Fast: Learning to Generate and Transfer Data with
+    Rectified Flow, arXiv 2209.03003.
+    """
     for s, r in pairwise(levels):
         if is_zero(r):
             y = euler_step(D, y, s, r)
@@ -58,6 +70,17 @@ def flow_midpoint(D: D, y: State, levels: Sequence[Scalar]) -> Iterator[State]:
     tau).
 
     Two evaluations per step, one in a step to level 0.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Liu et al., Flow Straight and Fast: Learning to Generate and Transfer Data with
+    Rectified Flow, arXiv 2209.03003.
     """
     for s, r in pairwise(levels):
         if is_zero(r):
@@ -74,6 +97,21 @@ def flow_lms(D: D, y: State, levels: Sequence[Scalar], order: int = 2) -> Iterat
     """Adams-Bashforth in tau: u interpolated by polynomials in tau and integrated exactly.
 
     One evaluation per step. ``order`` past evaluations; a step to level 0 uses the last one only.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        order: 1 or more, the most past evaluations that are used.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for an order below 1.
+
+    Source: Liu et al., Flow Straight and Fast: Learning to Generate and Transfer Data with
+    Rectified Flow, arXiv 2209.03003.
     """
     check_order("flow_lms", order, None)
     history: list[tuple[Scalar, State]] = []

@@ -17,7 +17,18 @@ from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_traced, root
 
 
 def jump(D: D, y: State, levels: Sequence[Scalar]) -> Iterator[State]:
-    """Jump from level to level by a flow map, one evaluation each."""
+    """Jump from level to level by a flow map, one evaluation each.
+
+    Args:
+        D: flow map ``D(y, s, r)``, which knows the level r that it jumps to.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Kim et al., Consistency Trajectory Models, arXiv 2310.02279, equation 6.
+    """
     for s, r in pairwise(levels):
         y = (r / s) * y + (1.0 - r / s) * D(y, s, r)
         yield y
@@ -32,6 +43,21 @@ def gamma_sampling(
 
     gamma 0 is :func:`jump` (which needs no noise), gamma 1 multistep consistency sampling. One draw
     per step that does not end at 0.
+
+    Args:
+        D: flow map ``D(y, s, r)``, which knows the level r that it jumps to.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
+        gamma: 0 to 1, the share of noise.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for a gamma outside [0, 1].
+
+    Source: Kim et al., Consistency Trajectory Models, arXiv 2310.02279, section 3.3.
     """
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma_sampling needs 0 <= gamma <= 1, not {gamma}")

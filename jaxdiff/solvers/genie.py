@@ -32,6 +32,16 @@ def genie(D: D, y: Array, levels: Sequence[Scalar]) -> Iterator[Array]:
 
     One evaluation and one tangent of it per step; one evaluation in a step to level 0, which
     returns it.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Dockhorn et al., GENIE: Higher-Order Denoising Diffusion Solvers, arXiv 2210.05475.
     """
     for s, r in pairwise(levels):
         if is_zero(r):

@@ -13,6 +13,18 @@ def heun(D: D, y: State, levels: Sequence[Scalar], ratio: Scalar = 1.0) -> Itera
 
     ``ratio`` in (0, 1] is where in the step the second evaluation is: 1 is Heun's method, 1/2 the
     midpoint method, 2/3 Ralston's.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        ratio: in (0, 1], see above.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
+    2206.00364.
     """
     for s, r in pairwise(levels):
         y = heun_step(D, y, s, r, ratio)

@@ -22,6 +22,15 @@ def ddpm_learned(D: D, y: State, levels: Sequence[Scalar], noise: Noise) -> Iter
     Args:
         D: returns the pair (x0, v), both of the shape of y. v lies in [0, 1]; published networks
             give 2 v - 1.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Nichol and Dhariwal, Improved Denoising Diffusion Probabilistic Models, arXiv
+    2102.09672, equation 15.
     """
     for s, r in pairwise(levels):
         output, v = D(y, s)

@@ -62,5 +62,13 @@ class SolverEntry(NamedTuple):
 
 
 def each_order(*orders: int, **options: Any) -> tuple[Options, ...]:
-    """Return the options with each of these orders."""
+    """Return the options with each of these orders.
+
+    Args:
+        orders: the orders, one entry each.
+        options: further options, the same in every entry.
+
+    Returns:
+        Options of a solver, a mapping for every order.
+    """
     return tuple({"order": k, **options} for k in orders)

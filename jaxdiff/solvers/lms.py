@@ -18,6 +18,21 @@ def lms(D: D, y: State, levels: Sequence[Scalar], order: int = 4) -> Iterator[St
 
     Linear multistep of the given order; the same numbers are DEIS rho-AB (arXiv 2204.13902) and
     what iPNDM_v intends.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        order: 1 or more, the most past evaluations that are used.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for an order below 1.
+
+    Source: Zhang and Chen, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv
+    2204.13902.
     """
     check_order("lms", order, None)
     history: list[tuple[Scalar, State]] = []

@@ -184,7 +184,14 @@ def check_grid(levels: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def unit_moment(level: float) -> float:
-    """E|eps_hat|^2/d for N(0, I) data, in closed form."""
+    """E|eps_hat|^2/d for N(0, I) data, in closed form.
+
+    Args:
+        level: the noise level, positive.
+
+    Returns:
+        s^2/(1 + s^2).
+    """
     return level * level / (1.0 + level * level)
 
 

@@ -11,5 +11,7 @@ def check_order(solver: str, order: int, highest: int | None = 3) -> None:
 
 
 def step_order(i: int, num_steps: int, order: int, lower_final: bool) -> int:
-    """Order of step i: as many as there is history for, and lower towards the end if asked."""
+    """Return the order of step i: as many as there is history for, lower towards the end with
+    ``lower_final``.
+    """
     return min(order, i + 1, num_steps - i if lower_final else order)

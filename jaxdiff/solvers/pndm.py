@@ -31,6 +31,21 @@ def ipndm(D: D, y: State, levels: Sequence[Scalar], order: int = 4) -> Iterator[
 
     On a grid that is not uniform in the level its order is 2 whatever ``order`` says; at few steps
     it is among the best.
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        order: 1 to 4, the most past slopes that are used.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for an order that it does not have.
+
+    Source: Zhang and Chen, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv
+    2204.13902, appendix.
     """
     check_order("ipndm", order, 4)
     history: list[State] = []
@@ -58,6 +73,9 @@ def pndm(
     to level 0 is never started by either.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         order: 1 to 4.
         warm_up: "runge-kutta", the paper's F-PNDM; "heun", one step of Heun's method, after which
             the order grows step by step: what is called PLMS and used by Stable Diffusion.
@@ -65,6 +83,15 @@ def pndm(
             one for each of these steps. The middle of the levels by default, where the method is
             the classical one. The paper has the middle of the times, whose levels are those of the
             model's process (:func:`jaxdiff.grids.of_timesteps` at them).
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for another warm-up or order, or too few intermediate levels.
+
+    Source: Liu et al., Pseudo Numerical Methods for Diffusion Models on Manifolds, arXiv
+    2202.09778, algorithm 2.
     """
     check_order("pndm", order, 4)
     if warm_up not in ("runge-kutta", "heun"):
@@ -109,9 +136,21 @@ def ipndm_v(
     """IPNDM with coefficients for a variable step: Adams-Bashforth, as :func:`lms`.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         order: 1 to 4.
         reference: the published coefficients (diff-sampler and what is copied from it), which
             differ at orders 3 and 4 by three algebra slips; those of order 4 do not sum to 1.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for an order that it does not have.
+
+    Source: Zhang and Chen, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv
+    2204.13902.
     """
     check_order("ipndm_v", order, 4)
     if not reference:

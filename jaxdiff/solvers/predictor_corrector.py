@@ -44,16 +44,30 @@ def predictor_corrector(
     corrector_steps evaluations per step; with "none" those of the corrector, and one to level 0.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         predictor: "reverse" for reverse diffusion, noise of variance s^2 - r^2; "ancestral" for the
             posterior's variance r^2 (s^2 - r^2)/s^2 (both have the mean of DDPM); "none" for
-            annealed Langevin dynamics (arXiv 1907.05600), whose step size there is
-            4 (snr level)^2.
-        corrector_steps: Langevin steps per level. snr: r in the paper.
+            annealed Langevin dynamics (arXiv 1907.05600), whose step size there is 4 (snr level)^2.
+        corrector_steps: Langevin steps per level.
+        snr: r in the paper.
         measured: the paper's own step with the norms of the actual noise and score, of each sample
             by itself (the paper averages them over the batch). Meant for data of many dimensions: a
             step that depends on the state and on its own noise is biased, by little at hundreds of
             dimensions and badly at a few. Not linear: run it by
             :func:`jaxdiff.sampling.direct.direct`.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for another predictor, fewer than 0 corrector steps or an snr that is not
+            positive.
+
+    Source: Song et al., Score-Based Generative Modeling through Stochastic Differential Equations,
+    arXiv 2011.13456.
     """
     if predictor not in PREDICTORS:
         raise ValueError(f"predictor is one of {', '.join(PREDICTORS)}; not {predictor!r}")

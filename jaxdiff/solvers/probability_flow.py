@@ -40,11 +40,24 @@ def probability_flow(
     One or two evaluations per step, one in a step to level 0.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         process: supplies the time; its levels must reach those of the grid.
+        order: 1 or 2.
         ratio: at order 2, where in the step's time the second evaluation is: 1 is Heun, 1/2 the
             midpoint method, 2/3 Ralston's.
         reference: step to level 0 by Euler in t as published, instead of returning D. For a level
             like sqrt(t) that leaves half of the noise that D would remove.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for another order.
+
+    Source: Song et al., Score-Based Generative Modeling through Stochastic Differential Equations,
+    arXiv 2011.13456, equation 13; Karras et al., arXiv 2206.00364, algorithm 1.
     """
     check_order("probability_flow", order, 2)
     for s, r in pairwise(levels):

@@ -32,15 +32,26 @@ def restart(
     evaluations are 2 N - 1 plus 2 steps for every repeat.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         intervals: rows (low, high, repeats, steps), carried out in this order where two share a
             level of the grid. Published lists give ``num_steps + 1`` points instead. The default is
             the paper's for CIFAR-10 (VP, N = 18: 43 evaluations).
         inflate: factor of the noise; 1.003 in the paper for ImageNet-64.
         step: the deterministic step.
+        rho: of the grids that are solved back over.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
 
     Raises:
         ValueError: for an interval that is empty on this grid, fewer than one repeat or step, or
             levels whose values are not known (traced by jit).
+
+    Source: Xu et al., Restart Sampling for Improving Generative Processes, arXiv 2306.14878,
+    algorithm 1.
     """
     jumps: dict[int, list[tuple[float, int, int]]] = {}
     for low, high, repeats, num_steps in intervals:

@@ -55,15 +55,29 @@ def sa_solver(
     and 2 under strong guidance.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         predictor: number of past outputs interpolated, 1 to 4.
         corrector: number of outputs with the new one among them, 1 to 4; 0 does not correct.
         tau: strength of the noise at levels within [low, high], 0 elsewhere; or a function of the
             level, which then stands alone. The default range is that of the paper's text-to-image
             models, time in [0.2, 0.8]; for EDM models it has [0.05, 1].
+        low, high: levels between which tau is the strength given, unless it is a function.
         inflate: factor of the noise.
         lower_final: lower the orders in the last steps.
         reference: with two nodes, h/2 in place of the exact weight of D's slope, the published
             rescaling for few steps (appendix D), of the same order.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for an order that it does not have.
+
+    Source: Xue et al., SA-Solver: Stochastic Adams Solver for Fast Sampling of Diffusion Models,
+    arXiv 2309.05019.
     """
     check_orders(predictor, corrector)
     num_steps = len(levels) - 1

@@ -44,10 +44,24 @@ def sde_dpmpp(
     (none for eta 0). Noise prediction is far worse in few steps.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         order: 1 to 3.
+        eta: strength of the noise: 0 is the ODE, 1 the reverse SDE.
+        inflate: factor of the noise.
         prediction: what is interpolated, "data" or "noise".
         second: at order 2, weight of h M': "midpoint" is phi_1/2, "exact" the integral itself.
         reference: at order 3, h^2 M'' without its factor 2, as in all published code.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for an order, prediction or ``second`` that it does not have.
+
+    Source: Lu et al., DPM-Solver++, arXiv 2211.01095, section 5.
     """
     check_order("sde_dpmpp", order)
     check_prediction("sde_dpmpp", prediction)
@@ -88,6 +102,20 @@ def sde_dpmpp_2s(
     An ancestral first-order step to the level s^(1 - ratio) r^ratio, then one over the whole step
     with the output extrapolated from both. Two evaluations per step, one in a step to level 0; two
     draws per step (intermediate level, then end).
+
+    Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
+        eta: strength of the noise: 0 none, 1 the reverse SDE.
+        inflate: factor of the noise.
+        ratio: in (0, 1), where in the step's log level the intermediate level is.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Source: Lu et al., DPM-Solver++, arXiv 2211.01095.
     """
     fraction = 1.0 / (2.0 * ratio)
     for s, r in pairwise(levels):

@@ -27,10 +27,22 @@ def tcd(
     lower < r.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
+        noise: ``noise()``, standard normal numbers of the state's shape, new in every call.
         gamma: share of noise, 0 to 1; published code calls it eta.
-        lower: the levels to jump to, one per step, each at most the level that the step ends at.
-            By default time is the level itself, so that lower = (1 - gamma) r; for another process
+        lower: the levels to jump to, one per step, each at most the level that the step ends at. By
+            default time is the level itself, so that lower = (1 - gamma) r; for another process
             they are :func:`jaxdiff.grids.earlier_levels`.
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for a gamma outside [0, 1], or levels ``lower`` that do not fit the steps.
+
+    Source: Zheng et al., Trajectory Consistency Distillation, arXiv 2402.19159, algorithm 4.
     """
     if not 0 <= gamma <= 1:
         raise ValueError(f"tcd needs 0 <= gamma <= 1, not {gamma}")

@@ -35,6 +35,9 @@ def unipc(
     spent on correcting the last step.
 
     Args:
+        D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
+        y: state at ``levels[0]``, (batch, *shape).
+        levels: decreasing noise levels of the grid, one more than steps.
         order: p, 1 to 3.
         variant: B(h) = h ("bh1") or e^h - 1 ("bh2"), which differ only where the paper's shortcut
             weight 1/2 is used (the predictor of order 2 and the corrector of order 1); or no
@@ -45,6 +48,15 @@ def unipc(
         reference: also correct the last step where the grid is shorter than the order, as published
             code does by its warm-up loop, which costs one more evaluation; with "vary", correct as
             published (see :func:`published_corrector`).
+
+    Yields:
+        State at every level after the first, of the shape of ``y``.
+
+    Raises:
+        ValueError: for an order, variant or prediction that it does not have.
+
+    Source: Zhao et al., UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of
+    Diffusion Models, arXiv 2302.04867.
     """
     check_order("unipc", order)
     check_prediction("unipc", prediction)

@@ -356,7 +356,7 @@ def _typed(data: np.ndarray, like: Any) -> jax.Array:
     array = jnp.array(data, copy=True)
     if not _is_key(like):
         return array
-    names: list[Any] = []  # the implementation's name can be asked of arrays and tracers only
+    names: list[Any] = []  # only arrays and tracers have the implementation's name
     jax.eval_shape(lambda key: names.append(jax.random.key_impl(key)), like)
     return jax.random.wrap_key_data(array, impl=names[0])
 

@@ -1,4 +1,4 @@
-"""Where work runs: arrays on devices, by jit with shardings or by pmap.
+"""Placement of work: arrays on devices, by jit with shardings or by pmap.
 
 By jit: a mesh with axes ``data`` and ``model``; the batch is split along ``data``, parameters are
 replicated or sharded (each large leaf along ``data``, as in ZeRO-3 1910.02054 and FSDP), and the
@@ -40,7 +40,7 @@ Devices: TypeAlias = Sequence[Any]  # of jax.Device
 
 
 class Runner(NamedTuple):
-    """How to run a step ``step(state, batch, frozen, active=, axis_name=)`` on some devices.
+    """Placement of a step ``step(state, batch, frozen, active=, axis_name=)`` on some devices.
 
     enter: place a state (given up by the caller). feed: ``feed(batch)``, place a batch of numpy
     arrays. rows: ``rows(count)``, the rows of a batch of so many that the devices of this process

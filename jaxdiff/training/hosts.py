@@ -1,4 +1,5 @@
-"""Several processes as one run: they connect, agree when to stop, and one of them speaks.
+"""Several processes as one run: they connect, agree when to stop, and the main process writes and
+prints.
 
 Every process runs the same program on its own devices; jax joins them into one list of devices.
 A process needs the address of process 0, how many there are and which it is. That

@@ -1,4 +1,4 @@
-"""What is given to the training loop, checked and explained before anything is compiled."""
+"""Checks of the training loop's arguments, before anything is compiled."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -196,7 +196,7 @@ class _NotFinite(Exception):
 
 
 class _Reporter(NamedTuple):
-    """Where metrics are reported, and the start of the run: its step, skipped updates and time."""
+    """Destination of metrics, and the start of the run: its step, skipped updates and time."""
 
     log: Log | None
     folder: Path | None

@@ -1,7 +1,7 @@
 """Tuning samplers: schedules by search, tables by gradient descent.
 
-What is optimised is a table, so one harness serves everything: a *family* says which numbers make a
-table, an *objective* what it is to be good at, :func:`tuning` makes a method of both, and
+A table is optimised, so one harness serves everything: a *family* says which numbers make a
+table, an *objective* is its loss, :func:`tuning` makes a method of both, and
 :func:`jaxdiff.tune` runs it.
 """
 

@@ -24,7 +24,7 @@ STEPS = ["--updates", "30", "--batch", "8", "--ema", "0.5"]
 
 @pytest.fixture(scope="module", autouse=True)
 def default_precision():
-    """Commands run as they do for users: in float32 with jax's usual promotion."""
+    """Commands run as they do for users: in float32 with jax's default promotion."""
     with (
         jax.enable_x64(False),
         jax.numpy_dtype_promotion("standard"),
@@ -255,8 +255,8 @@ def test_presets_build_their_networks():
     ["mean_flow", "sfd_v", "trajectory_operator", "knowledge_distillation", "guided_distillation"],
 )
 def test_students_of_every_kind_are_saved_and_sampled(folder, tmp_path, method):
-    """Two labels, numbers told, layers between blocks, stored pairs with labels, stages: what was
-    trained is what is sampled, whatever it is made of.
+    """Two labels, conditioning numbers, layers between blocks, stored pairs with labels, stages:
+    what was trained is what is sampled, whatever it is made of.
     """
     run, out = str(tmp_path / "student"), tmp_path / "samples"
     steps = ["--updates", "12", "--batch", "8", "--ema", "0.5"]
@@ -266,9 +266,9 @@ def test_students_of_every_kind_are_saved_and_sampled(folder, tmp_path, method):
     assert cli.main(sample) == 0
     images = np.load(out / "samples.npz")["images"]
     assert images.shape == (4, 8, 8, 1) and np.isfinite(images).all()
-    told = "guidance" in load_model(run).metadata["samplers"]["1"]
-    assert cli.main([*sample, "--guidance", "2.0"]) == (0 if told else 2)
-    if not told:  # it has not learnt what it is without a class
+    given = "guidance" in load_model(run).metadata["samplers"]["1"]
+    assert cli.main([*sample, "--guidance", "2.0"]) == (0 if given else 2)
+    if not given:  # it has not learnt what it is without a class
         return
     guided = np.load(out / "samples.npz")["images"]
     assert np.abs(guided - images).max() > 1e-6

@@ -81,11 +81,11 @@ def test_it_learns_to_tell_data_from_samples(folder):
     labels = np.asarray(data.labels[:64])
     config = configs.Sample(str(folder / "0"), num_steps=2)
     made = generate(make_sampler(model, config), 64, model.shape, labels, progress=False)
-    seen, told = (logits(params, x, 0.1, labels) for x in (real, made))
-    assert seen.mean() > told.mean()
+    seen, given = (logits(params, x, 0.1, labels) for x in (real, made))
+    assert seen.mean() > given.mean()
     fresh = {"trunk": model.params, "head": init(jax.random.key(0))}
     apart = logits(fresh, real, 0.1, labels).mean() - logits(fresh, made, 0.1, labels).mean()
-    assert seen.mean() - told.mean() > apart
+    assert seen.mean() - given.mean() > apart
 
 
 @pytest.mark.slow

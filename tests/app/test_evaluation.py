@@ -45,7 +45,7 @@ def saved(path, **parts):
 
 
 def model_of(data, names=CLASSES):
-    """A finished run's model as far as references ask for it."""
+    """A finished run's model as far as references need it."""
     metadata = {"data": config_file.to_dict(data), "class_names": names}
     metadata["data"].pop("kind")
     return Model(None, None, (2, 2, 1), len(names), False, metadata)

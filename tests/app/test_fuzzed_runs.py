@@ -99,8 +99,8 @@ PARAMS = {"a": np.arange(6.0).reshape(2, 3), "b": {"c": np.ones(3, jnp.bfloat16)
 
 
 @depth(80, 300)
-@pytest.mark.parametrize("told", [True, False])
-def test_damaged_parameters_are_right_or_refused(tmp_path, count, told):
+@pytest.mark.parametrize("given", [True, False])
+def test_damaged_parameters_are_right_or_refused(tmp_path, count, given):
     path = tmp_path / "net.npz"
     checkpoint.save_params(path, PARAMS, {"classes": 10})
     good = path.read_bytes()
@@ -108,7 +108,7 @@ def test_damaged_parameters_are_right_or_refused(tmp_path, count, told):
     @forall(count, damages(good) | noise(*MAGIC))
     def _(data):
         path.write_bytes(data)
-        made = answer(lambda path: checkpoint.load_params(path, PARAMS if told else None), path)
+        made = answer(lambda path: checkpoint.load_params(path, PARAMS if given else None), path)
         assert made is REFUSED or (same(made[0], PARAMS) and made[1] == {"classes": 10})
 
 
@@ -129,17 +129,17 @@ def test_the_record_of_parameters_is_checked(tmp_path, count):
     )
 
     @forall(count, changes(record) | other)
-    def _(told):
-        np.savez(path, **arrays_of | {"record": np.str_(text_of(told))})
+    def _(given):
+        np.savez(path, **arrays_of | {"record": np.str_(text_of(given))})
         made = answer(checkpoint.load_params, path)
         if made is not REFUSED:
-            assert json.dumps(made[1]) == json.dumps(json.loads(text_of(told))["meta"])
+            assert json.dumps(made[1]) == json.dumps(json.loads(text_of(given))["meta"])
             for path_, leaf in (("a", made[0]["a"]), ("b.c", made[0]["b"]["c"])):
-                assert str(leaf.dtype) == told["dtypes"][path_]  # bits may be told as integers
+                assert str(leaf.dtype) == given["dtypes"][path_]  # bits may be stored as integers
                 assert np.asarray(leaf).tobytes() == arrays_of[f"params.{path_}"].tobytes()
 
 
-def test_arrays_inside_of_arrays_need_to_be_told(tmp_path):
+def test_arrays_inside_of_arrays_need_to_be_named(tmp_path):
     """Names with dots, which nested dictionaries cannot have."""
     for params in ({"a": np.ones(2), "a.b": np.zeros(2)}, {"a.b": np.ones(2), "a": np.zeros(2)}):
         checkpoint.save_params(tmp_path / "net.npz", params)
@@ -258,7 +258,7 @@ MODULE = MLP(width=8, depth=1, embedding=8)
 
 @pytest.fixture(scope="module")
 def description():
-    """Parameters, and what a student's file says of a denoiser that is told a number."""
+    """Parameters, and what a student's file says of a denoiser conditioned on a number."""
     from jaxdiff.denoisers import conditioned
 
     with jax.enable_x64(False):
@@ -267,13 +267,13 @@ def description():
         return params, json.loads(json.dumps(encode(D)))
 
 
-def agrees(told, again):
-    """Whether a description says what a text said, its numbers to single precision."""
+def agrees(given, again):
+    """Return whether a description says what a text said, its numbers to single precision."""
     if isinstance(again, dict):
-        return all(agrees(told[k], v) for k, v in again.items() if k in told)
+        return all(agrees(given[k], v) for k, v in again.items() if k in given)
     if isinstance(again, list):
-        return len(told) == len(again) and all(map(agrees, told, again))
-    return told == again or abs(told - again) < 1e-6 * abs(told) + 1e-30
+        return len(given) == len(again) and all(map(agrees, given, again))
+    return given == again or abs(given - again) < 1e-6 * abs(given) + 1e-30
 
 
 @depth(40, 150)
@@ -283,15 +283,15 @@ def test_a_changed_description_of_a_student_is_what_it_says_or_refused(descripti
     @forall(count, changes(text))
     def _(changed):
         try:
-            told = json.loads(text_of(changed))
+            given = json.loads(text_of(changed))
         except (ValueError, RecursionError):
             return
         with jax.enable_x64(False):
             try:
-                made = decode(told, MODULE, params)
+                made = decode(given, MODULE, params)
             except ValueError:
                 return
-            assert agrees(told, encode(made))
+            assert agrees(given, encode(made))
 
 
 @pytest.fixture(scope="module")
@@ -303,8 +303,8 @@ def models(description):
         "sigma_data": 0.5, "data": {"path": "digits", "flip": True}, "updates": 3000,
     }  # fmt: skip
     entry = {"table": table(solvers.euler, [2.0, 0.5, 0.0]).to_dict(), "denoiser": text}
-    told = json.loads(json.dumps({"2": entry | {"guidance": [text, text]}, "3": entry}))
-    return params, [teacher, teacher | {"kind": "student", "method": "sfd_v", "samplers": told}]
+    given = json.loads(json.dumps({"2": entry | {"guidance": [text, text]}, "3": entry}))
+    return params, [teacher, teacher | {"kind": "student", "method": "sfd_v", "samplers": given}]
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -313,9 +313,9 @@ def test_a_changed_model_is_loaded_and_sampled_or_refused(models, tmp_path, numb
     params, known = models[0], models[1][number]
     config_file.save(configs.Train(run=str(tmp_path)), tmp_path)
 
-    def used(told):
+    def used(given):
         """A sampler of every number of evaluations, or REFUSED."""
-        checkpoint.save_params(tmp_path / "model.npz", params, told)
+        checkpoint.save_params(tmp_path / "model.npz", params, given)
         model = answer(load_model, tmp_path)
         if model is REFUSED or not model.student:
             return model
@@ -330,11 +330,11 @@ def test_a_changed_model_is_loaded_and_sampled_or_refused(models, tmp_path, numb
     @forall(count, changes(known))
     def _(changed):
         try:
-            told = json.loads(text_of(changed))
+            given = json.loads(text_of(changed))
         except (ValueError, RecursionError):
             return
         with jax.enable_x64(False):
-            model = used(told)
+            model = used(given)
         if model is not REFUSED:
             assert {"kind", "network", "shape", "classes", "sigma_data", "data"} <= {
                 *model.metadata

@@ -73,15 +73,15 @@ TABLES = [NOISY, table(solvers.unipc, grids.karras(2), order=2).to_dict()]
 
 
 def check_table(path, text):
-    """Whether a text is a table, which then is what the text says."""
+    """Return whether a text is a table, which then is what the text says."""
     path.write_text(text)
     made = answer(load_table, path)
     if made is REFUSED:
         return False
-    told, again = (json.loads(t, parse_int=float) for t in (text, json.dumps(made.to_dict())))
-    assert again.pop("metadata", {}) == told.get("metadata", {})
-    assert again.pop("shapes").items() <= told["shapes"].items()
-    assert again == {k: told[k] for k in again}
+    given, again = (json.loads(t, parse_int=float) for t in (text, json.dumps(made.to_dict())))
+    assert again.pop("metadata", {}) == given.get("metadata", {})
+    assert again.pop("shapes").items() <= given["shapes"].items()
+    assert again == {k: given[k] for k in again}
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(made))
     return True
 
@@ -185,8 +185,8 @@ def test_changed_corrections_are_what_they_say_or_refused(tmp_path, count):
         made = answer(load_corrections, path)
         if made is not REFUSED:
             made.save(other)
-            told, again = (json.loads(t, parse_int=float) for t in (data, other.read_text()))
-            assert again == {k: told[k] for k in again}
+            given, again = (json.loads(t, parse_int=float) for t in (data, other.read_text()))
+            assert again == {k: given[k] for k in again}
 
 
 def test_words_and_truth_values_are_no_numbers_of_corrections(tmp_path):
@@ -251,11 +251,11 @@ CONFIGS = [
 ]
 
 
-def filled(told, whole):
+def filled(given, whole):
     """What a text says, and of what it does not say what a configuration then is."""
     return whole | {
         k: filled(v, whole[k]) if isinstance(v, dict) and k != "choices" else v
-        for k, v in told.items()
+        for k, v in given.items()
     }
 
 
@@ -270,8 +270,8 @@ def test_a_changed_configuration_is_what_it_says_or_refused(tmp_path, count):
         path.write_bytes(data)
         made = answer(lambda path: config_file.load(path.parent), path)
         if made is not REFUSED:
-            told, again = json.loads(data), json.loads(json.dumps(config_file.to_dict(made)))
-            assert again == filled(told, again)
+            given, again = json.loads(data), json.loads(json.dumps(config_file.to_dict(made)))
+            assert again == filled(given, again)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_settings_of_a_tuning_are_the_same_or_refused(tmp_path, count):
         path.write_bytes(data)
         begun = answer(lambda path: tuned._begin(config, {}), tmp_path)
         if begun is not REFUSED:
-            told, known = json.loads(data), json.loads(good)
+            given, known = json.loads(data), json.loads(good)
             for name in ("run", "checkpoint"):  # where a run lies is not what it is
                 del known[name]
-            assert known == {k: told.get(k) for k in known}
+            assert known == {k: given.get(k) for k in known}

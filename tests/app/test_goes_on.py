@@ -31,8 +31,8 @@ class Flat(nn.Module):
 
     @nn.compact
     def __call__(self, x, label, cond=None):
-        told = jnp.concatenate([x.reshape(len(x), -1), label[:, None]], axis=1)
-        h = nn.Dense(self.channels)(told)
+        given = jnp.concatenate([x.reshape(len(x), -1), label[:, None]], axis=1)
+        h = nn.Dense(self.channels)(given)
         return nn.Dense(x[0].size)(h).reshape(x.shape)
 
 
@@ -194,7 +194,8 @@ def test_a_run_starts_from_the_parameters_of_another(run, tmp_path):
 
 
 def test_one_command_works_in_a_folder(run):
-    """Another is told who does; one that reads is not kept out; a lock that was left is none."""
+    """Another gets the name of the holder; one that reads is not kept out; a lock that was left is
+    none."""
     run, data = run
     with folders.held(run):
         with pytest.raises(OSError, match=r"process \d+ on .* is working in this folder"):

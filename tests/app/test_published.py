@@ -88,7 +88,7 @@ def refused(capsys, command, *options):
     return capsys.readouterr().err
 
 
-def test_a_file_a_folder_and_a_run_are_told_apart(folder, tmp_path):
+def test_a_file_a_folder_and_a_run_are_distinguished(folder, tmp_path):
     assert is_published(str(folder / "weights")) and is_published(str(folder / "weights" / "unet"))
     assert is_published("module:own.py:make") and not is_published(str(tmp_path))
     (tmp_path / "config.json").write_text('{"kind": "Train"}')
@@ -168,8 +168,8 @@ def test_a_user_s_function_makes_a_model(folder, capsys, tmp_path):
 def test_inspecting_a_student_says_which_weights_it_comes_from(tmp_path, capsys):
     said = {"kind": "student", "method": "sid", "source": {"path": "w.pt", "fingerprint": "0a"}}
     save_params(tmp_path / "model.npz", {"a": np.zeros(3)}, said)
-    told = ran(capsys, "inspect", tmp_path / "model.npz")
-    assert "path: w.pt, fingerprint: 0a" in told and "model: student" in told
+    stated = ran(capsys, "inspect", tmp_path / "model.npz")
+    assert "path: w.pt, fingerprint: 0a" in stated and "model: student" in stated
 
 
 @pytest.mark.slow
@@ -190,8 +190,8 @@ def test_students_of_published_weights_are_saved_with_their_source(folder, capsy
     save_diffusers(published(1), weights)
     assert "there are" in refused(capsys, "sample", "--run", student, "--out", tmp_path / "one")
     weights.rename(tmp_path / "moved")
-    told = refused(capsys, "sample", "--run", student, "--out", tmp_path / "one")
-    assert "put them back there" in told
+    stated = refused(capsys, "sample", "--run", student, "--out", tmp_path / "one")
+    assert "put them back there" in stated
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ def test_published_weights_are_scored_and_nothing_is_kept_beside_them(folder, ca
 
 
 @pytest.mark.slow
-def test_published_weights_are_told_from_data_and_corrected(folder, capsys, tmp_path):
+def test_published_weights_are_distinguished_from_data_and_corrected(folder, capsys, tmp_path):
     run, head = ("--run", folder / "weights"), tmp_path / "d.npz"
     ran(
         capsys, "discriminate", *run, "--data.path", folder / "data.npz", "--count", 8,

@@ -76,8 +76,8 @@ def test_a_run_is_sampled_by_its_own_process_and_prediction(folder, tmp_path):
 
 def test_an_average_of_another_width_is_a_run(folder, tmp_path, capsys):
     out = tmp_path / "ema"
-    ask = ["ema", "--run", str(folder / "run"), "--std", "0.1", "--out", str(out)]
-    assert cli.main(ask) == 0
+    command = ["ema", "--run", str(folder / "run"), "--std", "0.1", "--out", str(out)]
+    assert cli.main(command) == 0
     assert "average of relative width 0.1 of 6 snapshots" in capsys.readouterr().out
     found = snapshots.snapshots(folder / "run")
     assert list(found) == [(n, std) for n in (2, 4, 6) for std in (0.05, 0.1)]
@@ -86,9 +86,9 @@ def test_an_average_of_another_width_is_a_run(folder, tmp_path, capsys):
     assert model.metadata["ema_std"] == 0.1 and model.metadata["process"] == "flow"
     for a, b in zip(jax.tree.leaves(model.params), jax.tree.leaves(kept), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)  # a kept one is itself
-    assert cli.main(ask) == 2
+    assert cli.main(command) == 2
     assert "holds a run: give another folder" in capsys.readouterr().err
-    assert cli.main([*ask[:-1], str(tmp_path / "x"), "--updates", "3"]) == 2
+    assert cli.main([*command[:-1], str(tmp_path / "x"), "--updates", "3"]) == 2
     assert "no snapshot is of 3 updates; there are [2, 4, 6]" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 

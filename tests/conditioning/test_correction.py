@@ -119,16 +119,16 @@ def test_euler_by_hand():
 def test_what_a_correction_is_given():
     """Levels and keys of the accepted states, numbered from 1; no key, none."""
 
-    def tell(y, level, key):
+    def compare(y, level, key):
         jax.debug.callback(lambda s, k: seen.append((float(s), k)), level, jax.random.key_data(key))
         return y
 
     seen, index = [], jnp.array([7, 2, 9])
     for sampled in (
         lambda: jd.sample(
-            D, jd.table(solvers.heun, LEVELS), START, key=KEY, index=index, correct=tell
+            D, jd.table(solvers.heun, LEVELS), START, key=KEY, index=index, correct=compare
         ),
-        lambda: jd.direct(D, solvers.heun, LEVELS, START, key=KEY, index=index, correct=tell),
+        lambda: jd.direct(D, solvers.heun, LEVELS, START, key=KEY, index=index, correct=compare),
     ):
         seen.clear()
         sampled().block_until_ready()

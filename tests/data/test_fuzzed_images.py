@@ -72,10 +72,10 @@ def whole(images, names, labels):
 
 
 def is_of(dataset, images, labels):
-    return np.array_equal(dataset.images, images) and told(dataset) == labels
+    return np.array_equal(dataset.images, images) and stated(dataset) == labels
 
 
-def told(dataset):
+def stated(dataset):
     """The numbers of a file that labels stand for."""
     return dataset.labels if dataset.labels is None else [
         int(dataset.class_names[label]) for label in dataset.labels
@@ -142,7 +142,7 @@ def test_an_npz_of_images_comes_back(tmp_path, count):
             expected = (expected * 2 - 1).astype(np.float32)
         np.testing.assert_array_equal(made.images, expected.astype(made.images.dtype))
         assert made.images.dtype == (np.float32 if images.dtype.kind == "f" else np.uint8)
-        assert told(made) == (None if kind is None else [*range(len(images))])
+        assert stated(made) == (None if kind is None else [*range(len(images))])
 
 
 def _values(dtype):
@@ -261,7 +261,7 @@ def test_arrays_of_any_kind_are_images_or_refused(tmp_path, count):
         np.savez(tmp_path / "any.npz", images=images, **more)
         made = answer(lambda path: load(path, **options), tmp_path / "any.npz")
         if made is not REFUSED and labels is not None and "limit" not in options:
-            assert told(made) == labels.reshape(-1).tolist()
+            assert stated(made) == labels.reshape(-1).tolist()
 
 
 # Archives that lie

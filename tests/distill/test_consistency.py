@@ -88,8 +88,8 @@ def tree(numbers, case, prefix):
 def toy(params, x, s):
     """The golden toy denoiser: the network itself, of the scaled input."""
     flat = (x / jnp.sqrt(1 + expand(s, x) ** 2)).reshape(x.shape[0], -1)
-    told = (jnp.log(jnp.maximum(s, 1e-12)) / 4)[:, None] * params["u"][None]
-    hidden = jnp.tanh(flat @ params["W1"].T + params["b1"][None] + told)
+    recorded = (jnp.log(jnp.maximum(s, 1e-12)) / 4)[:, None] * params["u"][None]
+    hidden = jnp.tanh(flat @ params["W1"].T + params["b1"][None] + recorded)
     return (hidden @ params["W2"].T + params["b2"][None]).reshape(x.shape)
 
 
@@ -469,9 +469,9 @@ def test_latent_students_follow_the_guided_flow_of_their_weight(gaussian):
     levels, highest = grids.karras(24, 0.05, 5.0, zero=False), 4.0
     labels = jnp.arange(8) % 2
 
-    def follow(told):
+    def follow(recorded):
         def flow(y, s, label):
-            D = classifier_free(mixture.denoiser, told(label[:, 1] * highest))
+            D = classifier_free(mixture.denoiser, recorded(label[:, 1] * highest))
             path = jnp.exp(jnp.linspace(0, 1, 49)[:, None] * (jnp.log(0.05) - jnp.log(s))[None])
             return rollout(lambda y, s: D(y, s, labels), y, s[None] * path)[-1]
 
@@ -479,8 +479,8 @@ def test_latent_students_follow_the_guided_flow_of_their_weight(gaussian):
 
     data = {"image": mixture.sample(jax.random.key(0), 8, labels), "label": labels}
     losses = []
-    for told in (lambda w: w, lambda w: 2.0 + 0.0 * w):
-        student = exact_student(follow(told), classes=2)._replace(low=0.05, high=5.0)
+    for recorded in (lambda w: w, lambda w: 2.0 + 0.0 * w):
+        student = exact_student(follow(recorded), classes=2)._replace(low=0.05, high=5.0)
         method = latent_consistency(
             mixture.denoiser, student, levels=levels, skip=2, guidance_range=(1.0, highest),
             solver_step=heun_step, distance=squared,
@@ -581,7 +581,7 @@ def test_adjusted_ddim(gaussian):
 
 
 @pytest.mark.slow
-def test_wrong_arguments_are_told(gaussian):
+def test_wrong_arguments_are_refused(gaussian):
     D, student = gaussian.denoiser, exact_student(to_data(gaussian))
     with pytest.raises(ValueError, match="held=True"):
         continuous.continuous_training(student, held=False)

@@ -72,9 +72,9 @@ HARD = (
 )
 
 
-def simple(theta, told):
+def simple(theta, recorded):
     """A sample of one evaluation from the highest level."""
-    return generated(theta, told, HIGH)
+    return generated(theta, recorded, HIGH)
 
 
 def of_fake(phi, y, s):
@@ -92,17 +92,17 @@ def rate_of(phi, s, trunk):
     return phi["network"]["scale"] / column(1 + s)
 
 
-def judged(phi, real, made, x, trunk, game=SOFT, penalty=0.0):
+def discriminator_value(phi, real, made, x, trunk, game=SOFT, penalty=0.0):
     """The critic's loss on data and held samples with the same noise, and its mean logits."""
     np.testing.assert_array_equal(real.s, made.s)
     s, eps = real.s, (real.y - X0) / column(real.s)
     normal(eps)
     apart(eps, s, x)
     np.testing.assert_allclose(made.y, x + column(s) * eps, rtol=1e-9)
-    return told_apart(phi, real, made, trunk, game, penalty)
+    return compared_logits(phi, real, made, trunk, game, penalty)
 
 
-def told_apart(phi, real, made, trunk, game=SOFT, penalty=0.0):
+def compared_logits(phi, real, made, trunk, game=SOFT, penalty=0.0):
     """The same, whatever their noise."""
     h = trunk(phi, real.y, real.s)
     seen, shown = L(phi["head"], h), L(phi["head"], trunk(phi, made.y, made.s))
@@ -118,10 +118,10 @@ def opposed(start, law, factor, trunk=of_fake, shared=False, **options):
     ``shared`` with the fake score, of samples.
     """
 
-    def wanted(phi, told):
-        x, z = generated(OWN, told, start)
-        first, *rest = told.fake
-        real, made = told.teacher if trunk is of_teacher else rest
+    def wanted(phi, recorded):
+        x, z = generated(OWN, recorded, start)
+        first, *rest = recorded.fake
+        real, made = recorded.teacher if trunk is of_teacher else rest
         y, s = again(first, x, law, z)
         if shared:
             asked_the_same(first, made)
@@ -129,7 +129,7 @@ def opposed(start, law, factor, trunk=of_fake, shared=False, **options):
             again(made, x, law, z, s, (first.y - x) / column(s))
         eps = (made.y - x) / column(made.s)
         again(real, X0, law, z, made.s, eps)
-        value, metrics = told_apart(phi, real, made, trunk, **options)
+        value, metrics = compared_logits(phi, real, made, trunk, **options)
         return edm(s) * mean_square(F(phi, y, s) - x) + factor * value, metrics
 
     return wanted
@@ -138,12 +138,12 @@ def opposed(start, law, factor, trunk=of_fake, shared=False, **options):
 def matched(factor, trunk=of_fake, game=SOFT, law=MIDDLE, fake_law=WHOLE, steps=simple):
     """The critic sees other noise than the two denoisers."""
 
-    def wanted(theta, told):
-        x, z = steps(theta, told)
+    def wanted(theta, recorded):
+        x, z = steps(theta, recorded)
         if trunk is of_teacher:
-            (first, shown), (also,) = told.teacher, told.fake
+            (first, shown), (also,) = recorded.teacher, recorded.fake
         else:
-            (first,), (also, shown) = told.teacher, told.fake
+            (first,), (also, shown) = recorded.teacher, recorded.fake
         asked_the_same(first, also)
         y, s = again(first, x, law, z)
         away = normalised(x, F(OTHER, y, s), T(y, s))
@@ -171,9 +171,9 @@ def means_of(r, s):
 def weighed(name, limits=(0.1, 20.0), means=means_of, factor=3e-3, start=HIGH, law=MIDDLE):
     """DMD's direction times h of the ratio, which is what the critic says of the noisy samples."""
 
-    def wanted(theta, told):
-        x, z = generated(theta, told, start)
-        y, s, D_fake, D_teacher = compared(told, x, law, z)
+    def wanted(theta, recorded):
+        x, z = generated(theta, recorded, start)
+        y, s, D_fake, D_teacher = compared(recorded, x, law, z)
         r = ratio_of(y, s, limits)
         assert (r == limits[0]).any() and (r == limits[1]).any()
         assert ((r > limits[0]) & (r < limits[1])).mean() > 0.3
@@ -188,9 +188,9 @@ def weighed(name, limits=(0.1, 20.0), means=means_of, factor=3e-3, start=HIGH, l
 def drifting(limits=(0.1, 20.0), start=HIGH, law=MIDDLE):
     """The running means are drawn to those of this batch, where it has any."""
 
-    def wanted(means, told):
-        x, z = generated(OWN, told, start)
-        y, s = again(told.fake[0], x, law, z)
+    def wanted(means, recorded):
+        x, z = generated(OWN, recorded, start)
+        y, s = again(recorded.fake[0], x, law, z)
         r, index = ratio_of(y, s, limits), bins_of(s)
         found = np.array([r[index == i].mean() if (index == i).any() else held(means)[i]
                           for i in range(10)])  # fmt: skip
@@ -205,9 +205,9 @@ def identified(critic=True, scale=100, factor=0.01, bound=10.0):
     the size of a sample, 2.
     """
 
-    def wanted(theta, told):
-        x, z = generated(theta, told, 2.5)
-        _, _, D_fake, D_teacher = compared(told, x, karras_law(0.2, 1.0), z)
+    def wanted(theta, recorded):
+        x, z = generated(theta, recorded, 2.5)
+        _, _, D_fake, D_teacher = compared(recorded, x, karras_law(0.2, 1.0), z)
         value = scale * identity(x, D_fake, D_teacher, 1.0)
         logits = L(HEAD, D_fake)
         inside = np.abs(held(logits)) < bound
@@ -219,13 +219,13 @@ def identified(critic=True, scale=100, factor=0.01, bound=10.0):
     return wanted
 
 
-def identifies(phi, told, factor=0.5):
+def identifies(phi, recorded, factor=0.5):
     """Its fake score's: EDM's weight of both the summed error and the critic's halves."""
-    x, z = generated(OWN, told, 2.5)
-    first, real, made = told.fake
+    x, z = generated(OWN, recorded, 2.5)
+    first, real, made = recorded.fake
     asked_the_same(first, made)
     y, s = again(first, x, USUAL, z)
-    value, metrics = judged(phi, real, made, x, of_fake)
+    value, metrics = discriminator_value(phi, real, made, x, of_fake)
     return edm(s) * (2 * mean_square(F(phi, y, s) - x) + factor * value), metrics
 
 
@@ -233,9 +233,9 @@ COSINE = [20.0, *np.tan(np.arctan(HIGH) * np.array([0.75, 0.5, 0.25])
                         + np.arctan(LOW) * np.array([0.25, 0.5, 0.75]))]  # fmt: skip
 
 
-def denoised(theta, told, levels=COSINE):
+def denoised(theta, recorded, levels=COSINE):
     """Data denoised from one of a few levels, and the noise they had."""
-    one = told.student[0]
+    one = recorded.student[0]
     place(one.s, np.array(levels), [1] * len(levels))
     eps = (one.y - X0) / column(one.s)
     normal(eps)
@@ -246,10 +246,10 @@ def denoised(theta, told, levels=COSINE):
 def added(levels=COSINE, law=time_law, weight=lambda s: 2.5 / np.sqrt(1 + s**2)):
     """The critic sees the samples; the teacher denoises them with new noise, held."""
 
-    def wanted(theta, told):
-        x, eps = denoised(theta, told, levels)
-        y, s = again(told.teacher[0], held(x), law, eps)
-        ((seen, _),) = told.others
+    def wanted(theta, recorded):
+        x, eps = denoised(theta, recorded, levels)
+        y, s = again(recorded.teacher[0], held(x), law, eps)
+        ((seen, _),) = recorded.others
         np.testing.assert_allclose(seen, held(x))
         return -np.mean(L(HEAD, x)) + weight(s) * mean_square(x - T(y, s))
 
@@ -259,9 +259,9 @@ def added(levels=COSINE, law=time_law, weight=lambda s: 2.5 / np.sqrt(1 + s**2))
 def of_samples(levels=COSINE, penalty=1e-5):
     """Data, samples that were denoised, R1 on data."""
 
-    def wanted(params, told):
-        x, _ = denoised(OWN, told, levels)
-        (real, _), (made, _) = told.others
+    def wanted(params, recorded):
+        x, _ = denoised(OWN, recorded, levels)
+        (real, _), (made, _) = recorded.others
         np.testing.assert_array_equal(real, X0)
         np.testing.assert_allclose(made, x)
         return critics_loss(params, X0, x, HARD, penalty)
@@ -282,20 +282,20 @@ FLOW = log_normal_law(0, 1)  # of t/(1 - t), the logit of t being normal
 def latent_adversarial(levels=COSINE, law=FLOW):
     """All that moves the student is what the critic says of the teacher's features."""
 
-    def wanted(theta, told):
-        x, eps = denoised(theta, told, levels)
-        y, s = again(told.teacher[0], x, law, eps)
+    def wanted(theta, recorded):
+        x, eps = denoised(theta, recorded, levels)
+        y, s = again(recorded.teacher[0], x, law, eps)
         return SOFT[1](L(HEAD, T(y, s)))
 
     return wanted
 
 
 def heads_of_teacher(levels=COSINE, law=FLOW, penalty=0.0):
-    def wanted(phi, told):
-        real, made = told.teacher
+    def wanted(phi, recorded):
+        real, made = recorded.teacher
         law(real.s)
-        x, _ = denoised(OWN, told, levels)
-        return judged(phi, real, made, x, of_teacher, penalty=penalty)
+        x, _ = denoised(OWN, recorded, levels)
+        return discriminator_value(phi, real, made, x, of_teacher, penalty=penalty)
 
     return wanted
 
@@ -311,14 +311,14 @@ def pair_of(one, grid=GRID):
     return grid[place(one.s, grid[:-1], [1] * (len(grid) - 1)) + 1], eps
 
 
-def stepped(theta, told, made):
+def stepped(theta, recorded, made):
     """The step to the level below, as it was made, of a sample with latents of its own."""
-    one = told.student[0]
-    (s, eps), latents = pair_of(one), np.stack(one.told, axis=1)
+    one = recorded.student[0]
+    (s, eps), latents = pair_of(one), np.stack(one.further, axis=1)
     normal(latents)
     assert latents.shape[1] == 3
     apart(latents, eps, one.s)
-    x, ratio = G(theta, one.y, one.s, *one.told), column(s / one.s)
+    x, ratio = G(theta, one.y, one.s, *one.further), column(s / one.s)
     mean = x + ratio**2 * (one.y - x)
     size, some = ratio * np.sqrt(column(one.s**2 - s**2)), s > 0
     np.testing.assert_allclose(made[~some], held(mean)[~some])
@@ -333,23 +333,23 @@ def pair_feature(y_s, y_t, t, s):
     return y_s + 0.03 * y_t + 0.01 * (t - 2 * s)[:, None]
 
 
-def fooled_by_pairs(theta, told, game=SOFT):
-    ((made, (y_t, t, s, _)),) = told.others
-    one = told.student[0]
+def fooled_by_pairs(theta, recorded, game=SOFT):
+    ((made, (y_t, t, s, _)),) = recorded.others
+    one = recorded.student[0]
     np.testing.assert_array_equal(y_t, one.y)
     np.testing.assert_allclose(t, one.s)
     np.testing.assert_array_equal(s, pair_of(one)[0])
-    return game[1](L(HEAD, pair_feature(stepped(theta, told, made), y_t, t, s)))
+    return game[1](L(HEAD, pair_feature(stepped(theta, recorded, made), y_t, t, s)))
 
 
 def of_pairs(penalty):
     """Two states of one diffusion, against the noisier and a step from it; R1 in the other."""
 
-    def wanted(params, told):
-        (y_s, (y_t, t, s, _)), (made, again_told) = told.others
-        jax.tree.map(np.testing.assert_array_equal, (y_t, t, s), again_told[:3])
-        np.testing.assert_array_equal(y_t, told.student[0].y)
-        stepped(OWN, told, made)
+    def wanted(params, recorded):
+        (y_s, (y_t, t, s, _)), (made, same_labels) = recorded.others
+        jax.tree.map(np.testing.assert_array_equal, (y_t, t, s), same_labels[:3])
+        np.testing.assert_array_equal(y_t, recorded.student[0].y)
+        stepped(OWN, recorded, made)
         some = s > 0
         np.testing.assert_array_equal(y_s[~some], X0[~some])
         eps, rise = (y_s - X0)[some] / column(s)[some], column(np.sqrt(t**2 - s**2))
@@ -365,8 +365,8 @@ def of_pairs(penalty):
 def reconstructed(factor=1.0, grid=GRID):
     """The critic sees the sample at the level below that of the student's input."""
 
-    def wanted(theta, told):
-        (one,), (two,) = told.student, told.fake
+    def wanted(theta, recorded):
+        (one,), (two,) = recorded.student, recorded.fake
         s, eps = pair_of(one, grid)
         np.testing.assert_allclose(two.s, np.maximum(s, LOW))
         x = G(theta, one.y, one.s)
@@ -384,28 +384,28 @@ def reconstructed(factor=1.0, grid=GRID):
 
 
 def of_reconstructions(penalty=0.01, grid=GRID):
-    def wanted(phi, told):
-        (one,), (real, made) = told.student, told.fake
+    def wanted(phi, recorded):
+        (one,), (real, made) = recorded.student, recorded.fake
         s, eps = pair_of(one, grid)
         np.testing.assert_allclose(real.s, np.maximum(s, LOW))
         apart(eps, real.y - X0)
-        return judged(phi, real, made, G(OWN, one.y, one.s), of_fake, penalty=penalty)
+        return discriminator_value(phi, real, made, G(OWN, one.y, one.s), of_fake, penalty=penalty)
 
     return wanted
 
 
-def jumped(theta, told, cut):
+def jumped(theta, recorded, cut):
     """An Euler step from the highest level to the cut."""
-    x, z = generated(theta, told, HIGH)
-    return cut / HIGH * told.student[0].y + (1 - cut / HIGH) * x, z
+    x, z = generated(theta, recorded, HIGH)
+    return cut / HIGH * recorded.student[0].y + (1 - cut / HIGH) * x, z
 
 
 def truncated(cut=2.5, mean=-1.2, std=1.2, factor=1.0):
     """Score matching up to the cut, and the critic of what arrives there."""
 
-    def wanted(theta, told):
-        (_, one), (two,) = told.student, told.fake
-        x, z = jumped(theta, told, cut)
+    def wanted(theta, recorded):
+        (_, one), (two,) = recorded.student, recorded.fake
+        x, z = jumped(theta, recorded, cut)
         np.testing.assert_allclose(two.y, held(x))
         np.testing.assert_allclose(two.s, cut)
         s, eps = one.s, (one.y - X0) / column(one.s)
@@ -425,9 +425,9 @@ def truncated(cut=2.5, mean=-1.2, std=1.2, factor=1.0):
 
 
 def of_the_cut(cut=2.5, penalty=0.005 / 16):
-    def wanted(phi, told):
-        real, made = told.fake
-        x, z = jumped(OWN, told, cut)
+    def wanted(phi, recorded):
+        real, made = recorded.fake
+        x, z = jumped(OWN, recorded, cut)
         np.testing.assert_allclose([real.s, made.s], cut)
         np.testing.assert_allclose(made.y, x)
         eps = (real.y - X0) / cut
@@ -444,11 +444,13 @@ def of_the_cut(cut=2.5, penalty=0.005 / 16):
 def critic_of(feature, game, notes):
     """A critic that notes what it is asked."""
 
-    def logits(params, x, told):
+    def logits(params, x, recorded):
         if not isinstance(x, jax.core.Tracer):
-            notes.append(jax.tree.map(np.asarray, (x, told)))
-        cond = told[3] if isinstance(told, tuple) else told
-        return logits_of(params, (feature(x, *told[:3]) if isinstance(told, tuple) else x,), cond)
+            notes.append(jax.tree.map(np.asarray, (x, recorded)))
+        cond = recorded[3] if isinstance(recorded, tuple) else recorded
+        return logits_of(
+            params, (feature(x, *recorded[:3]) if isinstance(recorded, tuple) else x,), cond
+        )
 
     return Critic(logits, jax.tree.map(jnp.asarray, HEAD), game)
 
@@ -516,59 +518,59 @@ CASES = {
         two(distill.f_distill, rate=0.3, **WEIGHED),
         "student", weighed(*KL, lambda r, s: MEANS, 0.3, 3.0, HIGHER_LAW),
     ),
-    "f_distill's critic, told": (
+    "f_distill's critic, options": (
         two(distill.f_distill, **WEIGHED),
         "fake", opposed(3.0, HIGHER_LAW, 0.4, penalty=0.2, shared=True),
     ),
-    "f_distill's means, told": (
+    "f_distill's means, options": (
         two(distill.f_distill, rate=0.3, **WEIGHED),
         "ratio", drifting((0.3, 5.0), 3.0, HIGHER_LAW),
     ),
     "sida, before its critic": (two(distill.sida), "student", identified(False)),
     "sida": (two(distill.sida, critic_from=30), "student", identified()),
-    "sida, told": (
+    "sida, options": (
         two(distill.sida, **ONE_OF_MANY), "student", identified(True, 7.0, 0.02, 3.0)
     ),
     "sida's critic": (two(distill.sida), "fake", identifies),
     "add": (adding(), "student", added()),
     "add's critic": (adding(), "critic", of_samples()),
-    "add, told": (
+    "add, options": (
         adding(distillation=1.7, weight=lambda s: s**-1, **GIVEN),
         "student", added(NOISES, HIGHER_LAW, lambda s: 1.7 / s),
     ),
-    "add's critic, told": (adding(penalty=0.3, **GIVEN), "critic", of_samples(NOISES, 0.3)),
+    "add's critic, options": (adding(penalty=0.3, **GIVEN), "critic", of_samples(NOISES, 0.3)),
     "ladd": (two(distill.ladd, **ON_TEACHER), "student", latent_adversarial()),
     "ladd's heads": (two(distill.ladd, **ON_TEACHER), "fake", heads_of_teacher()),
-    "ladd, told": (
+    "ladd, options": (
         two(distill.ladd, **GIVEN, **ON_TEACHER), "student", latent_adversarial(NOISES, HIGHER_LAW)
     ),
-    "ladd's heads, told": (
+    "ladd's heads, options": (
         two(distill.ladd, penalty=Penalty(0.2), **GIVEN, **ON_TEACHER),
         "fake", heads_of_teacher(NOISES, HIGHER_LAW, 0.2),
     ),
     "ddgan": (stepping(), "student", fooled_by_pairs),
     "ddgan, another game": (
-        stepping(HINGE), "student", lambda theta, told: fooled_by_pairs(theta, told, HARD)
+        stepping(HINGE), "student", lambda theta, recorded: fooled_by_pairs(theta, recorded, HARD)
     ),
     "ddgan's critic": (stepping(), "critic", of_pairs(0.01 / 15)),
-    "ddgan's critic, told": (stepping(penalty=0.3), "critic", of_pairs(0.3)),
+    "ddgan's critic, options": (stepping(penalty=0.3), "critic", of_pairs(0.3)),
     "ufogen": (alone(distill.ufogen), "student", reconstructed()),
     "ufogen's critic": (alone(distill.ufogen), "fake", of_reconstructions()),
-    "ufogen, told": (
+    "ufogen, options": (
         alone(distill.ufogen, levels=SHORT, reconstruction=0.8),
         "student", reconstructed(0.8, SHORT),
     ),
-    "ufogen's critic, told": (
+    "ufogen's critic, options": (
         alone(distill.ufogen, levels=SHORT, penalty=Penalty(0.3)),
         "fake", of_reconstructions(0.3, SHORT),
     ),
     "truncated": (alone(distill.truncated_diffusion), "student", truncated()),
     "truncated's critic": (alone(distill.truncated_diffusion), "fake", of_the_cut()),
-    "truncated, told": (
+    "truncated, options": (
         alone(distill.truncated_diffusion, cut=1.5, adversarial=0.7, mean=0.4, std=0.7),
         "student", truncated(1.5, 0.4, 0.7, 0.7),
     ),
-    "truncated's critic, told": (
+    "truncated's critic, options": (
         alone(distill.truncated_diffusion, cut=1.5, penalty=0.3), "fake", of_the_cut(1.5, 0.3)
     ),
 }  # fmt: skip
@@ -579,20 +581,20 @@ def test_a_players_loss_is_that_of_its_paper(name):
     make, player, wanted = CASES[name]
     notes = []
     params = {"ratio": MEANS}
-    is_the_loss(lambda *told: make(*told, notes), wanted, player, params, others=notes)
+    is_the_loss(lambda *recorded: make(*recorded, notes), wanted, player, params, others=notes)
 
 
 def moved_for_the_penalty(make, factor):
     """The critic's loss with the approximate penalty, less that without; and its calls."""
-    with_penalty, _, _, told = played(make(Penalty(0.3, 0.02)), "fake")
+    with_penalty, _, _, recorded = played(make(Penalty(0.3, 0.02)), "fake")
     without, _, _, _ = played(make(Penalty()), "fake")
-    calls = told.teacher or told.fake[-4:]
+    calls = recorded.teacher or recorded.fake[-4:]
     real, _, moved, still = calls
     asked_the_same(real, still)
     np.testing.assert_array_equal(moved.s, real.s)
     n = (moved.y - real.y) / 0.02
     normal(n)
-    trunk = of_teacher if told.teacher else of_fake
+    trunk = of_teacher if recorded.teacher else of_fake
     change = [L(HEAD, trunk(OTHER, call.y, call.s)) for call in (moved, real)]
     size = np.mean((change[0] - change[1]) ** 2)
     np.testing.assert_allclose(with_penalty - without, factor * 0.3 * size, rtol=1e-6)
@@ -600,8 +602,8 @@ def moved_for_the_penalty(make, factor):
 
 
 @pytest.mark.parametrize("player", ["student", "fake"])
-def test_a_fake_score_may_be_told_which_evaluation_made_a_sample(player):
-    """By the level of that evaluation, in all that it is asked; untold it has one label."""
+def test_a_fake_score_may_be_conditioned_on_which_evaluation_made_a_sample(player):
+    """By the level of that evaluation, in all of its calls; without it has one label."""
     for apart_ in (True, False):
 
         def make(D, student, model, apart_=apart_):
@@ -614,19 +616,25 @@ def test_a_fake_score_may_be_told_which_evaluation_made_a_sample(player):
                 label_evaluations=apart_,
             )
 
-        told = played(make, player)[-1]
-        at = told.student[-1].s  # of the last call, which alone is differentiated
-        assert set(np.round(at, 6)) == {8.0, 2.0} and told.fake
-        for call in told.fake:
-            assert len(call.told) == int(apart_)
+        recorded = played(make, player)[-1]
+        at = recorded.student[-1].s  # of the last call, which alone is differentiated
+        assert set(np.round(at, 6)) == {8.0, 2.0} and recorded.fake
+        for call in recorded.fake:
+            assert len(call.further) == int(apart_)
             if apart_:
-                np.testing.assert_allclose(call.told[0], np.log(at) / 4)
+                np.testing.assert_allclose(call.further[0], np.log(at) / 4)
 
 
 PENALISED = {
-    "dmd2": (lambda p: lambda *told: two(distill.dmd2, critic=0.4, penalty=p)(*told, None), 0.4),
-    "ladd": (lambda p: lambda *told: two(distill.ladd, penalty=p, **ON_TEACHER)(*told, None), 1),
-    "ufogen": (lambda p: lambda *told: alone(distill.ufogen, penalty=p)(*told, None), 1),
+    "dmd2": (
+        lambda p: lambda *recorded: two(distill.dmd2, critic=0.4, penalty=p)(*recorded, None),
+        0.4,
+    ),
+    "ladd": (
+        lambda p: lambda *recorded: two(distill.ladd, penalty=p, **ON_TEACHER)(*recorded, None),
+        1,
+    ),
+    "ufogen": (lambda p: lambda *recorded: alone(distill.ufogen, penalty=p)(*recorded, None), 1),
 }
 
 
@@ -650,8 +658,8 @@ def test_a_discriminator_sees_data_and_samples_with_the_same_noise():
             calls.append((np.asarray(y), np.asarray(s)))
         return jnp.mean(logits_of(params, (y + 0.1 * s[:, None],), cond), axis=1)
 
-    def wanted(params, told):
-        (y, s), (y_made, s_made) = told.others
+    def wanted(params, recorded):
+        (y, s), (y_made, s_made) = recorded.others
         np.testing.assert_array_equal(s, s_made)
         even(np.log(s), np.log(1e-3), np.log(152.0))
         eps = (y - X0) / column(s)

@@ -331,8 +331,9 @@ def test_guidance_is_for_labelled_samples_only():
         loss_of(method)(at, method.frozen)
 
 
-def told(params, x, label, cond=None, *, key=None):
-    """The points of :func:`half`, guided by the weight and within the interval it is told."""
+def recorded(params, x, label, cond=None, *, key=None):
+    """The points of :func:`half`, guided by the weight and within the interval that is its
+    label."""
     t, _, kappa, a, b = label.T
     w = jnp.where((a <= t) & (t <= b), 1 / (1 - kappa), 1.0)
     point = half(x, t, cond) * w[:, None] + params["shift"].astype(x.dtype)[None]
@@ -341,7 +342,7 @@ def told(params, x, label, cond=None, *, key=None):
 
 @pytest.mark.slow
 def test_guidance_as_an_input(key):
-    """The student that does what it is told is at rest where t = r, and the sampler tells it."""
+    """The student conditioned on both is at rest where t = r, and the sampler passes them."""
     t = jnp.linspace(0.05, 0.95, COUNT)
     numbers, kappa = draw_guidance(key, t, 8.0)
     w = 1 / (1 - numbers[:, 0])
@@ -350,7 +351,7 @@ def test_guidance_as_an_input(key):
     np.testing.assert_array_equal(kappa, np.where(inside, numbers[:, 0], 0.0))
     assert 0.3 < inside.mean() < 0.95
 
-    student, still = exact(told, 2, classes=2), logit_normal_pairs(unequal=0.0)
+    student, still = exact(recorded, 2, classes=2), logit_normal_pairs(unequal=0.0)
     student = student._replace(label_drop=1e-12)
     method = improved_mean_flow(student, teacher=half, pairs=still, largest=4.0)
     labels = jnp.arange(COUNT, dtype=jnp.int32) % 3
@@ -445,10 +446,10 @@ def cases(peer, keep=lambda case: True):
 
 
 def toy(params, x, label, cond=None, *, key=None):
-    """The golden network; it is told t and t - r."""
+    """The golden network; its labels are t and t - r."""
     flat, t = x.reshape(x.shape[0], -1), label[:, :1]
-    told = t * params["u"][None] + (t - label[:, 1:]) * params["u2"][None]
-    hidden = jnp.tanh(flat @ params["W1"].T + params["b1"][None] + told)
+    recorded = t * params["u"][None] + (t - label[:, 1:]) * params["u2"][None]
+    hidden = jnp.tanh(flat @ params["W1"].T + params["b1"][None] + recorded)
     return (hidden @ params["W2"].T + params["b2"][None]).reshape(x.shape)
 
 

@@ -473,8 +473,8 @@ def test_feature_divergence():
 
 @pytest.mark.parametrize("beta", [0.0, 0.003])
 def test_exact_student_of_features(beta):
-    """The progressive student is that of its features too, if they tell samples apart; the term for
-    known classes moves it.
+    """The progressive student is that of its features too, if they distinguish samples; the term
+    for known classes moves it.
     """
     f, F = two_step_student(2, cosine_levels), classifier_features.random_features((2,), width=32)
     method = classifier_features.feature_distillation(
@@ -546,7 +546,7 @@ WEIGHTS_RANGE = (1.0, 4.0)
 
 
 def guided_exactly(y, label, cond):
-    """The guided mixture, its weight told as a place in the range."""
+    """The guided mixture, its weight given as a place in the range."""
     w = WEIGHTS_RANGE[0] + (WEIGHTS_RANGE[1] - WEIGHTS_RANGE[0]) * label[:, 1]
     return classifier_free(MIXTURE.denoiser, w)(y, label[:, 0], cond)
 
@@ -558,8 +558,8 @@ def labelled():
 
 @pytest.mark.slow
 def test_exact_guided_student():
-    """One network that is told the weight; weight 1 is the conditional model. Without labels it is
-    the plain model, whatever the weight.
+    """One network conditioned on the weight; weight 1 is the conditional model. Without labels it
+    is the plain model, whatever the weight.
     """
     own = student(shifted(guided_exactly))
     method = guided.guidance_distillation(MIXTURE.denoiser, own, guidance_range=WEIGHTS_RANGE)

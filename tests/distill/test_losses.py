@@ -288,8 +288,8 @@ def test_a_tree_of_conditions_is_trained_and_guided(key):
 
     def network(params, x, label, cond=None, *, key=None):
         seen.append(jax.tree.structure(cond))
-        told = label if label.ndim == 1 else label[:, 0]
-        return params["w"] * x + cond["shift"] * told[:, None]
+        recorded = label if label.ndim == 1 else label[:, 0]
+        return params["w"] * x + cond["shift"] * recorded[:, None]
 
     null = {"shift": jnp.zeros(2), "kind": 4}
     cond = {"shift": jnp.ones((6, 2)), "kind": jnp.arange(6) % 4}

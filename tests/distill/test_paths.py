@@ -237,8 +237,8 @@ def test_sfd_trains_on_what_it_samples(analytic):
     np.testing.assert_allclose(own.table.levels, levels)
 
 
-def test_sfd_v_tells_the_number_of_steps():
-    """Each share of the batch is a roll-out of another length; the label is what it was told."""
+def test_sfd_v_is_conditioned_on_the_number_of_steps():
+    """Each share of the batch is a roll-out of another length; the label is which."""
     counts, seen = (1, 2), set()
     grid_of = {n: simple_fast.student_grid(student_of(None), n, LOW) for n in counts}
 
@@ -260,9 +260,9 @@ def test_sfd_v_tells_the_number_of_steps():
     assert loss_of(method) < 5e-4 and seen == set(counts)
 
     y = 5.0 * X0
-    for steps, told in ((1, 1), (2, 2), (4, 2)):
+    for steps, recorded in ((1, 1), (2, 2), (4, 2)):
         own = method.sampler(trained(), num_steps=steps)
-        expected = to_end(y, jnp.full(12, HIGH), float(grid_of[told][1]))
+        expected = to_end(y, jnp.full(12, HIGH), float(grid_of[recorded][1]))
         assert own.table.nfe == steps
         np.testing.assert_allclose(own.denoiser(y, jnp.asarray(HIGH)), expected, rtol=1e-9)
     with pytest.raises(ValueError, match="cannot be shared"):
@@ -497,7 +497,7 @@ def test_lines_are_the_same_in_every_frame():
 
 @pytest.mark.parametrize("windows", [1, 3])
 def test_perflow_is_exact_for_straight_lines_in_windows(windows):
-    """The exact student tells where the line that it is on, from the exact flow, comes from."""
+    """The exact student knows where the line that it is on, from the exact flow, comes from."""
     plain = student_of(None)
     times = np.linspace(LOW / (1 + LOW), HIGH / (1 + HIGH), windows + 1)
     edges = jnp.asarray((times / (1 - times))[::-1])

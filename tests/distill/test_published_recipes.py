@@ -18,7 +18,7 @@ from jaxdiff.process import VP, RectifiedFlow
 
 @pytest.fixture(autouse=True)
 def as_users_train():
-    """In single precision, with JAX's usual promotion, which optax needs."""
+    """In single precision, with JAX's default promotion, which optax needs."""
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -66,22 +66,22 @@ def test_perflow_divides_the_time_of_the_model_and_decays_weights_by_a_hundredth
     (decay,) = updates(perflow(D, STUDENT), [0.0])
     np.testing.assert_allclose(decay, -8e-5 * 0.01 * 0.5, rtol=1e-6)
     vp = VP()
-    told = STUDENT._replace(prediction="eps", process=vp, high=50.0)
-    made = perflow(D, told, windows=4).sampler
+    recorded = STUDENT._replace(prediction="eps", process=vp, high=50.0)
+    made = perflow(D, recorded, windows=4).sampler
     state = type("State", (), {"params": {"student": PARAMS}})()
     np.testing.assert_allclose(
-        made(state, num_steps=4).table.levels, window_table(told, 4, 4, vp).levels, rtol=1e-6
+        made(state, num_steps=4).table.levels, window_table(recorded, 4, 4, vp).levels, rtol=1e-6
     )
 
 
 @pytest.mark.parametrize("share", [0.25, 0.75])
-def test_times_of_mean_flow_reach_0_and_1_where_the_network_is_told_them(share):
-    told = STUDENT._replace(prediction="flow", process=RectifiedFlow(), low=0.0, high=1e6)
+def test_times_of_mean_flow_reach_0_and_1_as_labels(share):
+    recorded = STUDENT._replace(prediction="flow", process=RectifiedFlow(), low=0.0, high=1e6)
     t, r = logit_normal_pairs(unequal=share)(jax.random.key(0), jnp.zeros(20_000))
-    t_kept, r_kept = within(told, t, r)
+    t_kept, r_kept = within(recorded, t, r)
     np.testing.assert_allclose(t_kept, t, rtol=1e-6)
     np.testing.assert_array_equal(r_kept, r)
     assert t.max() > 0.99 and 0 < r.min() < 0.001
     assert abs(float(jnp.mean(t != r)) - share) < 0.01
-    made = flow_map_tables(told)(1)
+    made = flow_map_tables(recorded)(1)
     assert float(made.levels[-1]) == 0.0

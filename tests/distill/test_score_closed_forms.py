@@ -302,7 +302,7 @@ def test_neighbours_are_of_one_diffusion():
     np.testing.assert_allclose([both, pair.y_s[top].var()], 1.0, rtol=0.03)
 
 
-def test_a_correction_is_told_what_the_denoiser_is():
+def test_a_correction_knows_what_the_denoiser_is():
     """Labels and options of the call; the guided sampler is that of the trained discriminator."""
     y, s, cond = jnp.ones((3, 2)), jnp.asarray([0.5, 1.0, 2.0]), jnp.asarray([1.0, 2.0, 3.0])
 

@@ -65,12 +65,12 @@ def same_gradient(case, name, found):
 
 @pytest.mark.parametrize("case", cases("variational_score"))
 def test_golden_variational_score_distillation(case):
-    x, told, fake_x = (array(case, k) for k in ("gen_data", "teacher_x0", "fake_score_x0"))
+    x, recorded, fake_x = (array(case, k) for k in ("gen_data", "teacher_x0", "fake_score_x0"))
     scale = array(case, "additional_scale") if "additional_scale" in case["arrays"] else 1.0
 
     def loss(x):
-        weight = normaliser(x, told) * scale
-        direction = score_difference(lambda y, s: told, lambda y, s: fake_x, x, x, weight)
+        weight = normaliser(x, recorded) * scale
+        direction = score_difference(lambda y, s: recorded, lambda y, s: fake_x, x, x, weight)
         return jnp.mean(push(x, direction))
 
     value, slope = jax.value_and_grad(loss)(x)
@@ -109,8 +109,11 @@ def test_golden_divergence_weights(case):
 def test_golden_students_and_fake_scores(case):
     """Both updates of DMD2 and f-distill, the head on the teacher's features."""
     t, eps, real = array(case, "t"), array(case, "eps"), array(case, "real_data")
-    told, head = toy_denoiser(toys(case, "teacher")), (array(case, "disc:w"), array(case, "disc:b"))
-    logits = lambda y: told(y, t, full=True).features[0] @ head[0] + head[1][None]  # noqa: E731
+    recorded, head = (
+        toy_denoiser(toys(case, "teacher")),
+        (array(case, "disc:w"), array(case, "disc:b")),
+    )
+    logits = lambda y: recorded(y, t, full=True).features[0] @ head[0] + head[1][None]  # noqa: E731
     factor, name = case["gan_loss_weight_gen"], NAMES.get(case["f_div"])
 
     def make(params):
@@ -120,8 +123,8 @@ def test_golden_students_and_fake_scores(case):
         x = make(params)
         y = perturb(x, t, eps)
         h = 1.0 if name is None else divergence_weight(name, ratio(logits(y), 0.1, 10.0))
-        weight = normaliser(x, told(y, t)) * jax.lax.stop_gradient(h)
-        direction = score_difference(told, toy_denoiser(toys(case, "fake_score")), y, t, weight)
+        weight = normaliser(x, recorded(y, t)) * jax.lax.stop_gradient(h)
+        direction = score_difference(recorded, toy_denoiser(toys(case, "fake_score")), y, t, weight)
         return jnp.mean(push(x, direction)) + factor * SOFTPLUS.student(logits(y))
 
     start = toys(case, "student")
@@ -134,13 +137,17 @@ def test_golden_students_and_fake_scores(case):
     np.testing.assert_allclose(value, array(case, "fake_fake_score_loss")[0], rtol=1e-6)
     same_gradient(case, "fake_score", slope)
     if factor:
-        judged = SOFTPLUS.critic(logits(perturb(real, t, eps)), logits(perturb(x, t, eps)))
-        np.testing.assert_allclose(judged, array(case, "fake_gan_loss_disc")[0], rtol=1e-6)
+        discriminator_value = SOFTPLUS.critic(
+            logits(perturb(real, t, eps)), logits(perturb(x, t, eps))
+        )
+        np.testing.assert_allclose(
+            discriminator_value, array(case, "fake_gan_loss_disc")[0], rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("case", cases("SID_EDMLoss"))
 def test_golden_score_identity(case):
-    told, made = toy_denoiser(toys(case, "teacher")), toy_denoiser(toys(case, "fake_score"))
+    recorded, made = toy_denoiser(toys(case, "teacher")), toy_denoiser(toys(case, "fake_score"))
     u = 1.0 - array(case, "rnd_uniform").reshape(-1) * case["tmax"] / 1000
     s = karras_level(u, jnp.full_like(u, 2.0), 0.002, 80.0, 7.0)
 
@@ -148,7 +155,7 @@ def test_golden_score_identity(case):
         z = array(case, "z")
         x = toy_denoiser(params)(z, jnp.full(len(z), 80.0))
         y = perturb(x, s, array(case, "noise"))
-        D_teacher = told(y, s)
+        D_teacher = recorded(y, s)
         weight = normaliser(x, D_teacher, 0.0)
         return jnp.sum(identity_loss(D_teacher, made(y, s), x, case["alpha"], weight))
 

@@ -1,7 +1,7 @@
 """Every term of the losses that move samples by what two denoisers say, and of their fake score'.
 
 Both players are far from exact and note what they are asked. From the states and levels they were
-shown the loss is computed anew as the paper has it, and its gradient, which tells where gradients
+shown the loss is computed anew as the paper has it, and its gradient, which shows where gradients
 pass and where they must not. What is drawn must be spread as the paper says, and apart.
 """
 
@@ -55,42 +55,42 @@ def reward(x, cond):
     return x[:, 0] * cond + x[:, 1] ** 2
 
 
-def instructed(theta, told):
-    x, z = generated(theta, told, 1.0)
-    _, _, D_fake, D_teacher = compared(told, x, USUAL, z)
+def instructed(theta, recorded):
+    x, z = generated(theta, recorded, 1.0)
+    _, _, D_fake, D_teacher = compared(recorded, x, USUAL, z)
     return 2 * pushed(x, D_fake - D_teacher)  # sums over two numbers
 
 
-def instructed_with_reward(theta, told):
+def instructed_with_reward(theta, recorded):
     """With the weight s^-2, that of the divergence."""
-    x, z = generated(theta, told, 3.0)
-    _, s, D_fake, D_teacher = compared(told, x, HIGHER_LAW, z)
+    x, z = generated(theta, recorded, 3.0)
+    _, s, D_fake, D_teacher = compared(recorded, x, HIGHER_LAW, z)
     found = reward(x, LABEL)
     values = 2 * pushed(x, column(s**-2) * (D_fake - D_teacher)) - 0.7 * found
     return values, {"reward": np.mean(held(found))}
 
 
-def matching(x, told, *draws, law=MIDDLE):
-    _, _, D_fake, D_teacher = compared(told, x, law, *draws)
+def matching(x, recorded, *draws, law=MIDDLE):
+    _, _, D_fake, D_teacher = compared(recorded, x, law, *draws)
     return normalised(x, D_fake, D_teacher)
 
 
 def matched_with_pairs(factor=0.25, law=MIDDLE, distance=lambda a, b: mean_square(a - b)):
-    def wanted(theta, told):
-        x, z = generated(theta, told, HIGH)
-        pair = told.student[1]
+    def wanted(theta, recorded):
+        x, z = generated(theta, recorded, HIGH)
+        pair = recorded.student[1]
         np.testing.assert_array_equal(pair.y, START)
         np.testing.assert_allclose(pair.s, HIGH)
         error = distance(G(theta, pair.y, pair.s), X0)
-        values = pushed(x, matching(x, told, z, law=law)) + factor * error
+        values = pushed(x, matching(x, recorded, z, law=law)) + factor * error
         return values, {"regression": np.mean(held(error))}
 
     return wanted
 
 
-def matched(theta, told):
-    x, z = generated(theta, told, HIGH)
-    return pushed(x, matching(x, told, z))
+def matched(theta, recorded):
+    x, z = generated(theta, recorded, HIGH)
+    return pushed(x, matching(x, recorded, z))
 
 
 def cubes(a, b):
@@ -101,9 +101,9 @@ def cubes(a, b):
 STEPS = (5.0, 1.0, 0.2)
 
 
-def simulated(theta, told):
+def simulated(theta, recorded):
     """Samples of one evaluation of three, its input made by the student's sampling; and noise."""
-    first, second, last = told.student
+    first, second, last = recorded.student
     one, two = (G(OWN, call.y, call.s) for call in (first, second))
     np.testing.assert_allclose([first.s, second.s], np.broadcast_to(column(STEPS[:2]), (2, COUNT)))
     which = place(last.s, np.array(STEPS), [1, 1, 1])
@@ -118,18 +118,18 @@ def simulated(theta, told):
     return G(theta, last.y, last.s), draws[0]
 
 
-def matched_in_steps(theta, told):
-    x, z = simulated(theta, told)
-    return pushed(x, matching(x, told, z))
+def matched_in_steps(theta, recorded):
+    x, z = simulated(theta, recorded)
+    return pushed(x, matching(x, recorded, z))
 
 
 def decoupled(start=HIGH, law=MIDDLE, own_law=MIDDLE, weight=4.5):
     """The direction of guidance has noise and levels of its own, the size of the other one."""
 
-    def wanted(theta, told):
-        x, z = generated(theta, told, start)
-        first, plain, guided = told.teacher
-        asked_the_same(first, told.fake[0])
+    def wanted(theta, recorded):
+        x, z = generated(theta, recorded, start)
+        first, plain, guided = recorded.teacher
+        asked_the_same(first, recorded.fake[0])
         assert plain.cond is None
         y, s = (held(a) for a in again(first, x, law, z))
         asked_the_same(plain, guided)
@@ -145,36 +145,36 @@ def decoupled(start=HIGH, law=MIDDLE, own_law=MIDDLE, weight=4.5):
 def identified(start=2.5, law=karras_law(0.2, 1.0), alpha=1.2, scale=100):
     """Gradients pass through both denoisers; levels are all but the highest fifth."""
 
-    def wanted(theta, told):
-        x, z = generated(theta, told, start)
-        _, _, D_fake, D_teacher = compared(told, x, law, z)
+    def wanted(theta, recorded):
+        x, z = generated(theta, recorded, start)
+        _, _, D_fake, D_teacher = compared(recorded, x, law, z)
         return scale * identity(x, D_fake, D_teacher, alpha)
 
     return wanted
 
 
-def implicit(theta, told):
+def implicit(theta, recorded):
     """Pseudo-Huber with c = 0.03."""
-    x, z = generated(theta, told, 2.5)
-    _, _, D_fake, D_teacher = compared(told, x, USUAL, z)
+    x, z = generated(theta, recorded, 2.5)
+    _, _, D_fake, D_teacher = compared(recorded, x, USUAL, z)
     u = D_fake - D_teacher
     size = np.sqrt(np.sum(u**2, axis=1) + 0.03**2)
     return -np.sum(u * (D_fake - x), axis=1) / size
 
 
-def implicit_square(theta, told):
-    x, z = generated(theta, told, 3.0)
-    _, s, D_fake, D_teacher = compared(told, x, HIGHER_LAW, z)
+def implicit_square(theta, recorded):
+    x, z = generated(theta, recorded, 3.0)
+    _, s, D_fake, D_teacher = compared(recorded, x, HIGHER_LAW, z)
     found = reward(x, LABEL)
     values = -(s**-2) * np.sum(2 * (D_fake - D_teacher) * (D_fake - x), axis=1) - 0.7 * found
     return values, {"reward": np.mean(held(found))}
 
 
-def stepped(theta, told):
+def stepped(theta, recorded):
     """The prediction x, the state below it and its level s, in time uniform; t a third above it or
     less, and not above the highest; 3 steps.
     """
-    one, two = told.student[0], told.fake[0]
+    one, two = recorded.student[0], recorded.fake[0]
     y, t, s = one.y, one.s, two.s
     x = G(theta, y, t)
     eps, ratio = (y - X0) / column(t), column(s / t)
@@ -198,18 +198,18 @@ def snr(s):
 
 
 def moments(weight=snr):
-    def wanted(theta, told):
-        x, y, s = stepped(theta, told)
-        asked_the_same(told.fake[0], told.teacher[0])
+    def wanted(theta, recorded):
+        x, y, s = stepped(theta, recorded)
+        asked_the_same(recorded.fake[0], recorded.teacher[0])
         return pushed(x, column(weight(s)) * (F(OTHER, y, s) - T(y, s)))
 
     return wanted
 
 
 def auxiliary(weight=snr):
-    def wanted(phi, told):
-        x, y, s = stepped(OWN, told)
-        asked_the_same(told.fake[0], told.teacher[0])
+    def wanted(phi, recorded):
+        x, y, s = stepped(OWN, recorded)
+        asked_the_same(recorded.fake[0], recorded.teacher[0])
         D = F(phi, y, s)
         return weight(s) * (mean_square(D - x) + mean_square(D - T(y, s)))
 
@@ -219,20 +219,20 @@ def auxiliary(weight=snr):
 def fake_of(start, law):
     """The fake score's loss on samples from a level."""
 
-    def wanted(phi, told):
-        x, _ = generated(OWN, told, start)
-        return scored(phi, told, x, law, edm)
+    def wanted(phi, recorded):
+        x, _ = generated(OWN, recorded, start)
+        return scored(phi, recorded, x, law, edm)
 
     return wanted
 
 
 def fake_of_sums(start, law):
     """The same of sums, not means, over a sample's two numbers."""
-    return lambda phi, told: 2 * fake_of(start, law)(phi, told)
+    return lambda phi, recorded: 2 * fake_of(start, law)(phi, recorded)
 
 
-def fake_of_steps(phi, told):
-    return scored(phi, told, simulated(OWN, told)[0], WHOLE, edm)
+def fake_of_steps(phi, recorded):
+    return scored(phi, recorded, simulated(OWN, recorded)[0], WHOLE, edm)
 
 
 TOLD = {"start": 3.0, "levels": HIGHER, "fake_levels": LOWER}
@@ -247,7 +247,7 @@ CASES = {
         instructed_with_reward, fake_of_sums(3.0, LOWER_LAW),
     ),
     "dmd": (distill.dmd, {}, matched_with_pairs(), fake_of(HIGH, WHOLE)),
-    "dmd, told": (
+    "dmd, options": (
         distill.dmd, {"regression": 0.6, "distance": cubes, "levels": HIGHER},
         matched_with_pairs(0.6, HIGHER_LAW, cubes), fake_of(HIGH, WHOLE),
     ),
@@ -258,13 +258,13 @@ CASES = {
         distill.dmd, {"regression": 0.0, "student_levels": STEPS}, matched_in_steps, fake_of_steps
     ),
     "decoupled": (distill.decoupled_dmd, {}, decoupled(), fake_of(HIGH, WHOLE)),
-    "decoupled, told": (
+    "decoupled, options": (
         distill.decoupled_dmd,
         {"engine_levels": HIGHER, "levels": LOWER, "student_levels": (3.0,), "guidance": 2.0},
         decoupled(3.0, LOWER_LAW, HIGHER_LAW, 2.0), fake_of(3.0, WHOLE),
     ),
     "sid": (distill.sid, {}, identified(), fake_of_sums(2.5, USUAL)),
-    "sid, told": (
+    "sid, options": (
         distill.sid, TOLD | {"alpha": 0.8, "scale": 7.0},
         identified(3.0, HIGHER_LAW, 0.8, 7), fake_of_sums(3.0, LOWER_LAW),
     ),
@@ -274,7 +274,7 @@ CASES = {
         implicit_square, fake_of(3.0, LOWER_LAW),
     ),
     "moments": (distill.moment_matching, {"num_steps": 3}, moments(), auxiliary()),
-    "moments, told": (
+    "moments, options": (
         distill.moment_matching, {"num_steps": 3, "weight": inverse_square},
         moments(inverse_square), auxiliary(inverse_square),
     ),
@@ -305,22 +305,22 @@ def rendered(method, **options):
         return scene["scale"][None] * z + scene["shift"][None]
 
     def make(T, own, fake):
-        told = (fake,) if method is VSD else ()
-        return method(T, render, SCENE, *told, **options)
+        recorded = (fake,) if method is VSD else ()
+        return method(T, render, SCENE, *recorded, **options)
 
     return make, draws
 
 
-def shown(scene, told):
-    return scene["scale"] * told.others[0] + scene["shift"], told.others[0]
+def shown(scene, recorded):
+    return scene["scale"] * recorded.others[0] + scene["shift"], recorded.others[0]
 
 
 def distilled(weight, law):
     """Against the noise that was put in."""
 
-    def wanted(scene, told):
-        x, z = shown(scene, told)
-        y, s = again(told.teacher[0], x, law, z)
+    def wanted(scene, recorded):
+        x, z = shown(scene, recorded)
+        y, s = again(recorded.teacher[0], x, law, z)
         return pushed(x, column(weight(s) / s) * (x - T(y, s)))
 
     return wanted
@@ -329,9 +329,9 @@ def distilled(weight, law):
 def variational(weight, law):
     """Against the noise that the renderings' own denoiser sees."""
 
-    def wanted(scene, told):
-        x, z = shown(scene, told)
-        _, s, D_fake, D_teacher = compared(told, x, law, z)
+    def wanted(scene, recorded):
+        x, z = shown(scene, recorded)
+        _, s, D_fake, D_teacher = compared(recorded, x, law, z)
         return pushed(x, column(weight(s) / s) * (D_fake - D_teacher))
 
     return wanted
@@ -339,10 +339,10 @@ def variational(weight, law):
 
 def fake_of_scenes(weight, law):
     """Its error of the noise."""
-    return lambda phi, told: scored(phi, told, shown(SCENE, told)[0], law, weight)
+    return lambda phi, recorded: scored(phi, recorded, shown(SCENE, recorded)[0], law, weight)
 
 
-usual = lambda s: s**2 / (1 + s**2)  # noqa: E731
+default = lambda s: s**2 / (1 + s**2)  # noqa: E731
 root = lambda s: s**0.5  # noqa: E731
 
 
@@ -354,14 +354,14 @@ LATER = {"late_levels": LOWER, "late_from": 30, "fake_levels": HIGHER, "fake_wei
 
 # of scenes: how they are made, a player, its loss
 SCENES = {
-    "sds": (distill.score_distillation, {}, "student", distilled(usual, time_law)),
-    "sds, told": (distill.score_distillation, ROOT, "student", distilled(root, HIGHER_LAW)),
-    "vsd": (VSD, {}, "student", variational(usual, time_law)),
-    "vsd, late": (VSD, {"late_from": 30}, "student", variational(usual, late_law)),
-    "vsd, told": (VSD, ROOT, "student", variational(root, HIGHER_LAW)),
-    "vsd, late, told": (VSD, LATER, "student", variational(usual, LOWER_LAW)),
+    "sds": (distill.score_distillation, {}, "student", distilled(default, time_law)),
+    "sds, options": (distill.score_distillation, ROOT, "student", distilled(root, HIGHER_LAW)),
+    "vsd": (VSD, {}, "student", variational(default, time_law)),
+    "vsd, late": (VSD, {"late_from": 30}, "student", variational(default, late_law)),
+    "vsd, options": (VSD, ROOT, "student", variational(root, HIGHER_LAW)),
+    "vsd, late, options": (VSD, LATER, "student", variational(default, LOWER_LAW)),
     "vsd's fake": (VSD, {}, "fake", fake_of_scenes(inverse_square, whole_law)),
-    "vsd's fake, told": (VSD, LATER, "fake", fake_of_scenes(velocity, HIGHER_LAW)),
+    "vsd's fake, options": (VSD, LATER, "fake", fake_of_scenes(velocity, HIGHER_LAW)),
 }
 
 
@@ -389,20 +389,20 @@ def adapted(own, y, s):
     return low_rank(BASE | {"W": matrix}, y, s, None)
 
 
-def brushed(theta, told, law=time_law, weight=usual, start=HIGH):
+def brushed(theta, recorded, law=time_law, weight=default, start=HIGH):
     """Against the noise that the adapted denoiser sees."""
-    x, z = generated(theta, told, start)
-    asked_the_same(told.others[0], told.teacher[0])
-    y, s = again(told.others[0], x, law, z)
+    x, z = generated(theta, recorded, start)
+    asked_the_same(recorded.others[0], recorded.teacher[0])
+    y, s = again(recorded.others[0], x, law, z)
     return pushed(x, column(weight(s) / s) * (adapted(ADDED, y, s) - T(y, s)))
 
 
-def brushes(phi, told, law=whole_law, weight=lambda s: 1 / (s**2 + s**4), start=HIGH):
+def brushes(phi, recorded, law=whole_law, weight=lambda s: 1 / (s**2 + s**4), start=HIGH):
     """The adapters' loss, alpha^2 times the squared error of the noise, from which the gradient
     goes to both of their factors and to nothing else.
     """
-    x, _ = generated(OWN, told, start)
-    y, s = again(told.others[0], x, law)
+    x, _ = generated(OWN, recorded, start)
+    y, s = again(recorded.others[0], x, law)
     return weight(s) * mean_square(adapted(phi["network"], y, s) - x)
 
 
@@ -412,11 +412,11 @@ BRUSH = {
 }  # fmt: skip
 BRUSHES = {
     "student": ("student", {}, brushed),
-    "student, told": (
+    "student, options": (
         "student", BRUSH, functools.partial(brushed, law=HIGHER_LAW, weight=root, start=3.0)
     ),
     "fake": ("fake", {}, brushes),
-    "fake, told": (
+    "fake, options": (
         "fake", BRUSH,
         functools.partial(brushes, law=LOWER_LAW, weight=inverse_square, start=3.0),
     ),

@@ -114,9 +114,9 @@ def test_implied_inverts_a_jump(gaussian):
 
 
 def network(params, x, label, cond=None, *, full=False, key=None):
-    """Shows what it is told."""
-    told = label if label.ndim == 2 else label[:, None]
-    out = x * params["scale"] + jnp.sum(told, axis=1, keepdims=True)
+    """Shows its inputs."""
+    recorded = label if label.ndim == 2 else label[:, None]
+    out = x * params["scale"] + jnp.sum(recorded, axis=1, keepdims=True)
     return Outputs(out, label, (x,)) if full else out
 
 
@@ -148,10 +148,10 @@ def test_a_predictor_is_the_denoiser_in_other_coordinates(prediction):
     t, x = jnp.array([0.2, 0.5, 0.9]), starts(3) / 20
     y, s, r = x / (1 - t)[:, None], t / (1 - t), 0.5 * t / (1 - 0.5 * t)
     u = predictor(D, flow, "flow")
-    for told in ({}, {"target": 0.5 * t}):
-        there = {"target": r} if told else {}
+    for recorded in ({}, {"target": 0.5 * t}):
+        there = {"target": r} if recorded else {}
         expected = (x - D(y, s, **there)) / t[:, None]
-        np.testing.assert_allclose(u(x, t, **told), expected, rtol=1e-7)
+        np.testing.assert_allclose(u(x, t, **recorded), expected, rtol=1e-7)
     if prediction == "flow":
         np.testing.assert_array_equal(u(x, t), network({"scale": 0.3}, x, t))
         with pytest.raises(ValueError, match="flow"):
@@ -299,11 +299,11 @@ def test_what_a_stage_stores_is_made_on_the_devices_that_train(gaussian):
     places = []
 
     def made(given, before, spread):
-        def told(f, given, **static):
+        def recorded(f, given, **static):
             places.append(spread.keywords)
             return spread(f, given, **static)
 
-        return stored(given, before, told)
+        return stored(given, before, recorded)
 
     teacher = Sampler(gaussian.denoiser, table(solvers.euler, [20.0, 0.0]))
     stored = stored_pairs(teacher, 8, jax.random.key(0), progress=False)

@@ -50,10 +50,10 @@ from jaxdiff.process import EDM
 from jaxdiff.solvers.steps import euler_step
 
 
-def ending(params, y, level, *told):
+def ending(params, y, level, *recorded):
     """The student of trajectories that end at LOW: an Euler step to there in place of one to 0."""
     stay = (LOW / level)[:, None]
-    return stay * y + (1 - stay) * f(params, y, level, *told)
+    return stay * y + (1 - stay) * f(params, y, level, *recorded)
 
 
 def neighbours(one, grid, law):
@@ -127,7 +127,7 @@ def truncated(one, two):
 
 def latent(one, two):
     """The teacher's guided step over four levels."""
-    t, w = one.s, 15 * one.told[0]
+    t, w = one.s, 15 * one.further[0]
     uniform(w, 3, 15)
     r = karras(21)[place(t, karras(21), [1] * 17) + 4]
     y_r = euler(lower(one.y, t, t), t, r, teacher(one.y, t) + (w * LABEL)[:, None])
@@ -166,29 +166,29 @@ def windows(one):
 
 
 def guided(one):
-    """The network is told the place of the weight in the range from 1 to 5."""
-    y, s, (w,) = lower(one.y, one.s, one.s), one.s, one.told
+    """The network is conditioned on the place of the weight in the range from 1 to 5."""
+    y, s, (w,) = lower(one.y, one.s, one.s), one.s, one.further
     uniform(w)
     uniform(np.arctan(s), np.arctan(LOW), np.arctan(HIGH))
     x = teacher(y, s) + ((1 + 4 * w) * LABEL)[:, None]
     return np.maximum(s**-2, 1) * squared(f(OWN, y, s, w), x)
 
 
-def progressive(one, **told):
-    y, s, x = asked(one, **told)
-    return np.maximum(s**-2, 1) * squared(f(OWN, y, s, *told.values()), x)
+def progressive(one, **recorded):
+    y, s, x = asked(one, **recorded)
+    return np.maximum(s**-2, 1) * squared(f(OWN, y, s, *recorded.values()), x)
 
 
 def guided_progressive(one):
-    uniform(one.told[0])
-    return progressive(one, extra=one.told[0])
+    uniform(one.further[0])
+    return progressive(one, extra=one.further[0])
 
 
 def bootstrapped(*calls):
     """A step of length 0.1 along the trajectory, less from the top, and 0.7 times the boundary."""
-    top, start, after = sorted(calls, key=lambda call: -call.told[0].mean())
-    (t,), (r,), y, high = start.told, after.told, start.y, np.full(COUNT, HIGH)
-    np.testing.assert_allclose([call.s for call in calls] + top.told, HIGH)
+    top, start, after = sorted(calls, key=lambda call: -call.further[0].mean())
+    (t,), (r,), y, high = start.further, after.further, start.y, np.full(COUNT, HIGH)
+    np.testing.assert_allclose([call.s for call in calls] + top.further, HIGH)
     first, last = np.arctan(LOW / SD), np.arctan(HIGH / SD)
     uniform(np.arctan(r / SD), first, last)
     before = np.minimum(np.arctan(r / SD) + 0.1 * (last - first), last)
@@ -211,7 +211,7 @@ def to_the_end(one):
 
 def any_jump(one):
     """Half from start to end, half between any of six pairs."""
-    s, r = one.s, one.told[0]
+    s, r = one.s, one.further[0]
     i, j = place(s, STATES, [9, 2, 1]), place(r, STATES, [0, 1, 2, 9])
     assert (i < j).all()
     states = PATH[np.arange(COUNT), i], PATH[np.arange(COUNT), j]

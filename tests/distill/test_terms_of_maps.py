@@ -54,14 +54,14 @@ CLASSES = np.arange(COUNT, dtype=np.int32) % 3  # number 2 is no class
 CRITIC = {"w": np.array([0.3, -0.5]), "b": np.float64(0.2)}
 
 
-def f(params, y, level, *told, cond=LABEL):
-    return plain(params, y, level, *told) + 0.5 * cond[:, None].astype(y.dtype)
+def f(params, y, level, *recorded, cond=LABEL):
+    return plain(params, y, level, *recorded) + 0.5 * cond[:, None].astype(y.dtype)
 
 
-def u(params, x, t, r, *told, cond=LABEL):
+def u(params, x, t, r, *recorded, cond=LABEL):
     """The student as an average field in flow time."""
     levels = t / (1 - t), r / (1 - r)
-    return (x - f(params, x / (1 - t)[:, None], *levels, *told, cond=cond)) / t[:, None]
+    return (x - f(params, x / (1 - t)[:, None], *levels, *recorded, cond=cond)) / t[:, None]
 
 
 def rate(g, *directions):
@@ -73,7 +73,7 @@ def path_of(one, cond=LABEL):
     """x, t, r and eps - x0 of a call, whose noise is normal, and whose labels are the batch's."""
     lower(one.y, one.s, one.s)
     np.testing.assert_array_equal(one.cond, cond)
-    t, r = one.s / (1 + one.s), one.told[0] / (1 + one.told[0])
+    t, r = one.s / (1 + one.s), one.further[0] / (1 + one.further[0])
     assert (r <= t + 1e-15).all() and r.min() > FIRST - 1e-12 and t.max() < LAST + 1e-12
     return (1 - t)[:, None] * one.y, t, np.minimum(r, t), (one.y - X0) / one.s[:, None] - X0
 
@@ -93,8 +93,8 @@ def logit(t):
 
 def split(calls):
     """Calls whose two levels are the same, and the others."""
-    still = [call for call in calls if np.array_equal(call.s, call.told[0])]
-    return still, [call for call in calls if not np.array_equal(call.s, call.told[0])]
+    still = [call for call in calls if np.array_equal(call.s, call.further[0])]
+    return still, [call for call in calls if not np.array_equal(call.s, call.further[0])]
 
 
 def adaptive(d, power, c):
@@ -106,11 +106,11 @@ def normalised(d, power, c):
     return np.sum(d**2, axis=1) * (np.sum(d**2, axis=1) ** 0.5 + c) ** (-2 * power)
 
 
-def off(x, t, r, v, *told, share=1.0, along=None, cond=LABEL):
+def off(x, t, r, v, *recorded, share=1.0, along=None, cond=LABEL):
     """What u is off v - share (t - r) du/dt."""
     flow = (x, v if along is None else along), (t, 1.0)
-    change = rate(lambda x, t: u(OWN, x, t, r, *told, cond=cond), *flow)
-    return u(OWN, x, t, r, *told, cond=cond) - v + share * (t - r)[:, None] * change
+    change = rate(lambda x, t: u(OWN, x, t, r, *recorded, cond=cond), *flow)
+    return u(OWN, x, t, r, *recorded, cond=cond) - v + share * (t - r)[:, None] * change
 
 
 def logit_normal(t, r, apart, mean, std):
@@ -133,9 +133,9 @@ def taught_mean_flow(one):
     return normalised(off(x, t, r, taught(x, t)), 0.75, 1e-3)
 
 
-def guide(x, t, v, omega, kappa, *told):
+def guide(x, t, v, omega, kappa, *recorded):
     """The guided field, where there is a label."""
-    own, null = (u(OWN, x, t, t, *told, cond=c) for c in (CLASSES, np.full_like(CLASSES, 2)))
+    own, null = (u(OWN, x, t, t, *recorded, cond=c) for c in (CLASSES, np.full_like(CLASSES, 2)))
     guided = omega * v + kappa * own + (1 - omega - kappa) * null
     return np.where((CLASSES < 2)[:, None], guided, v)
 
@@ -152,13 +152,13 @@ def improved_mean_flow(*calls, kappa=None):
     labels = LABEL if kappa is None else CLASSES
     x, t, r, v = path_of(one, labels)
     logit_normal(t, r, 0.5, -0.4, 1)
-    told = one.told[1:]
+    recorded = one.further[1:]
     if kappa is not None:
-        inside = (told[1] <= t) & (t <= told[2])
-        uniform(-np.log(1 - told[0]) / np.log(kappa))
-        v = guide(x, t, v, 1.0, np.where(inside, told[0], 0.0)[:, None], *told)
-    own = u(OWN, x, t, t, *told, cond=labels)
-    return adaptive(off(x, t, r, v, *told, along=own, cond=labels), 1.0, 1e-2)
+        inside = (recorded[1] <= t) & (t <= recorded[2])
+        uniform(-np.log(1 - recorded[0]) / np.log(kappa))
+        v = guide(x, t, v, 1.0, np.where(inside, recorded[0], 0.0)[:, None], *recorded)
+    own = u(OWN, x, t, t, *recorded, cond=labels)
+    return adaptive(off(x, t, r, v, *recorded, along=own, cond=labels), 1.0, 1e-2)
 
 
 def interval(one):
@@ -187,7 +187,7 @@ def aligned_ends(one):
 def triangle(one):
     """A quarter uniform in the triangle, the rest on its diagonal."""
     x, t, r, v = path_of(one)
-    still = one.s == one.told[0]
+    still = one.s == one.further[0]
     assert abs(still.mean() - 0.75) < 0.05
     uniform(t[still]), uniform(t[~still] ** 2), uniform((1 - r[~still]) ** 2)
     return x, t, r, v, still[:, None]
@@ -212,9 +212,9 @@ def moving_start(*calls):
 
 def two_jumps(*calls, halfway=False):
     """By way of q, uniform in between or halfway."""
-    one, part = sorted(calls, key=lambda call: (-call.s.mean(), call.told[0].mean()))[:2]
+    one, part = sorted(calls, key=lambda call: (-call.s.mean(), call.further[0].mean()))[:2]
     x, t, r, v, still = triangle(one)
-    q = part.told[0] / (1 + part.told[0])
+    q = part.further[0] / (1 + part.further[0])
     w = np.where(still, 0.5, (t - q)[:, None] / np.where(still, 1.0, (t - r)[:, None]))
     np.testing.assert_allclose(w[~still], 0.5) if halfway else uniform(w[~still])
     first = u(OWN, x, t, q)
@@ -226,14 +226,14 @@ def moments(*calls):
     """Groups of 4; a quarter of them jump to the end. Time t is level DATA t/(1 - t)."""
     one, two = sorted(calls, key=lambda call: -call.s.mean())
     lower(one.y, one.s, one.s)
-    t, s = (a / (a + DATA) for a in (one.s, one.told[0]))
-    np.testing.assert_array_equal(one.told[0], two.told[0])
+    t, s = (a / (a + DATA) for a in (one.s, one.further[0]))
+    np.testing.assert_array_equal(one.further[0], two.further[0])
     first, last = LOW / (LOW + DATA), HIGH / (HIGH + DATA)
     uniform(t[::4], first, last)
     end = np.isclose(s, first, rtol=1e-9)
     assert abs(end[::4].mean() - 0.25) < 0.08
     uniform(((s - first) / (t - first))[~end][::4])
-    start, end, r = one.s, one.told[0], np.maximum(one.s - (HIGH - LOW) / 2**4, one.told[0])
+    start, end, r = one.s, one.further[0], np.maximum(one.s - (HIGH - LOW) / 2**4, one.further[0])
     np.testing.assert_allclose(two.s, r, rtol=1e-9)
 
     def arrive(y, start):
@@ -258,7 +258,7 @@ def halves(*calls):
     """Two fifths of the batch learn from two half steps of the average, clipped."""
     (one,), count = [c for c in calls if len(c.y) == COUNT], round(0.4 * COUNT)
     lower(one.y, one.s, one.s)
-    t, r = (a / (1 + a) / LAST for a in (one.s, one.told[0]))
+    t, r = (a / (1 + a) / LAST for a in (one.s, one.further[0]))
     d = t - r
     size = 2.0 ** place(d[:count], 0.5 ** np.arange(3), [1, 1, 1])
     part = t[:count] * size  # 1 .. size
@@ -288,10 +288,10 @@ def trajectories(*calls, critic=1.3):
     gradient in scale, the critic as 1.3.
     """
     (score,), jumps = split(calls)
-    above = [call for call in jumps if call.told[0].any()]
+    above = [call for call in jumps if call.further[0].any()]
     one, *_, two = sorted(above, key=lambda call: -call.s.mean())
-    t, s, u_ = one.s, one.told[0], two.s
-    np.testing.assert_array_equal(two.told[0], s)
+    t, s, u_ = one.s, one.further[0], two.s
+    np.testing.assert_array_equal(two.further[0], s)
     grid, law = np.append(karras(5), 0.0), np.zeros((6, 6, 6))
     for n in (1, 2, 3):
         for i in range(5 - n):
@@ -343,7 +343,7 @@ def rolled(calls, count, every, solver, last=0.0, **options):
         s, r = (np.full(len(y), level) for level in grid[n : n + 2])
         np.testing.assert_allclose(call.y, y, rtol=1e-9)
         np.testing.assert_allclose(call.s, s, rtol=1e-9)
-        y = euler(y, s, r, f(OWN, y, s, *call.told, cond=call.cond))
+        y = euler(y, s, r, f(OWN, y, s, *call.further, cond=call.cond))
         total = total + np.abs(y - states[n + 1]).mean(1)
     return total + last * squared(y, states[-1])
 
@@ -355,10 +355,11 @@ def rolled_out(*calls):
 
 
 def rolled_out_in_parts(*calls):
-    """Half the batch in two steps by four of Euler's, half in three by nine; it is told which."""
+    """Half the batch in two steps by four of Euler's, half in three by nine; the label says
+    which."""
     parts = []
     for k, count in enumerate((2, 3)):
-        part = [call for call in calls if np.allclose(call.told[0], np.log2(count) / 4)]
+        part = [call for call in calls if np.allclose(call.further[0], np.log2(count) / 4)]
         np.testing.assert_array_equal(part[0].cond, LABEL[k::2])
         parts.append(rolled(part, count, count, solvers.euler))
     return np.concatenate(parts)
@@ -393,19 +394,19 @@ def from_an_end_made_now(one):
     return from_the_end(one, one.y, teacher(one.y, one.s, LABEL))
 
 
-def decoder(params, y, level, *told, cond=LABEL):
-    """The network of trajectories: (batch, M, 2), told level and M points."""
-    told = 1 + (jnp.stack(told, axis=1) + cond[:, None])[:, :, None]
-    return params["scale"] * y / (1 + level)[:, None, None] + params["shift"] * told
+def decoder(params, y, level, *recorded, cond=LABEL):
+    """The network of trajectories: (batch, M, 2), its labels a level and M points."""
+    recorded = 1 + (jnp.stack(recorded, axis=1) + cond[:, None])[:, :, None]
+    return params["scale"] * y / (1 + level)[:, None, None] + params["shift"] * recorded
 
 
 def decoded(one):
     """From the start, or the first of two points; 1/level, at most 50, where they are below."""
     start = np.array([0, 1])[place(one.s, STATES[:2], [1, 1])]
     np.testing.assert_array_equal(one.y, PATH[np.arange(COUNT), start][:, None] + np.zeros((2, 1)))
-    for told, level in zip(one.told, (3.0, LOW), strict=True):
-        np.testing.assert_allclose(told, np.log(level) / 4)
-    each, g = [], decoder(OWN, one.y, one.s, *one.told)
+    for recorded, level in zip(one.further, (3.0, LOW), strict=True):
+        np.testing.assert_allclose(recorded, np.log(level) / 4)
+    each, g = [], decoder(OWN, one.y, one.s, *one.further)
     for k, (point, weight) in enumerate([(1, 1.0), (3, 50.0)]):
         r = np.full(COUNT, STATES[point])
         error = euler(one.y[:, 0], one.s, r, g[:, k]) - PATH[:, point]
@@ -421,8 +422,8 @@ def answers(x):
     return x @ np.array([[1.0, -1.0], [0.5, 0.2]])
 
 
-def told_by_features(one):
-    """As progressive distillation asks; no weight of the level."""
+def labelled_by_features(one):
+    """As progressive distillation has it; no weight of the level."""
     y, s, x = asked(one)
     out = f(OWN, y, s)
     share = lambda a: np.exp(a) / np.exp(a).sum(1, keepdims=True)  # noqa: E731
@@ -505,7 +506,7 @@ CASES = {
             distill.feature_distillation, teacher, features=features, logits=answers,
             temperature=0.6, beta=0.4, gamma=0.7,
         ),
-        told_by_features, None,
+        labelled_by_features, None,
     ),
 }  # fmt: skip
 
@@ -552,7 +553,7 @@ def test_the_critic_of_trajectories_sees_what_the_student_shows():
     options = {"player": "critic", "student": OWN, "critic": CRITIC}
     found, _, (one, _) = run(made_by_critics, f, CRITIC, BATCH, **options)
     place(one.s, np.append(karras(5), 0.0))
-    fake = jumped(OWN, lower(one.y, one.s, one.s), one.s, one.told[0], SLOW)
+    fake = jumped(OWN, lower(one.y, one.s, one.s), one.s, one.further[0], SLOW)
     real, fake = (logits(CRITIC, x) for x in (X0, fake))
     wanted = np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean()
     np.testing.assert_allclose(found, wanted, rtol=1e-8)

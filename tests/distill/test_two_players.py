@@ -1,5 +1,5 @@
 """The frame of methods of two players: who moves, how often and by what, what they start from, what
-is sampled with, and what is told of what does not fit.
+is sampled with, and the messages about what does not fit.
 """
 
 import functools
@@ -181,7 +181,7 @@ def test_sidas_student_waits_for_its_critic():
     assert [len(due(every, n)) for n in range(7)] == [1, 1, 1, 1, 1, 1, 2]
 
 
-# how often, of those that can be told
+# how often, of those that can be counted
 EVERY = {
     "diff_instruct": lambda n: distill.diff_instruct(T, tiny(), every=n),
     "dmd": lambda n: distill.dmd(T, tiny(), every=n),
@@ -212,8 +212,8 @@ def test_optimisers_and_averages_are_the_players_own():
     own = distill.sid(T, student).players
     assert own["student"].optimiser is first and own["fake"].optimiser is not first
     assert own["student"].ema == ema and own["fake"].ema == {}
-    told = distill.sid(T, student, fake_score=FakeScore(optimiser=second)).players
-    assert told["fake"].optimiser is second and told["student"].optimiser is first
+    recorded = distill.sid(T, student, fake_score=FakeScore(optimiser=second)).players
+    assert recorded["fake"].optimiser is second and recorded["student"].optimiser is first
     model = tiny(optimiser=third, ema={"fast": constant(0.5)})
     for rank in (0, 1):
         both = FakeScore(model, rank=rank)
@@ -226,8 +226,8 @@ def test_optimisers_and_averages_are_the_players_own():
     ).players
     assert scenes["student"].optimiser is first and scenes["fake"].optimiser is third
     assert scenes["student"].ema == ema and set(scenes["fake"].ema) == {"fast"}
-    judge = critic()._replace(optimiser=second)
-    assert distill.add(T, student, judge).players["critic"].optimiser is second
+    logits_of = critic()._replace(optimiser=second)
+    assert distill.add(T, student, logits_of).players["critic"].optimiser is second
     one = distill.score_distillation(T, render, scene(), optimiser=first, ema=ema).players
     assert one["student"].optimiser is first and one["student"].ema == ema
 
@@ -272,7 +272,7 @@ def test_a_fake_score_of_adapters_starts_as_the_network(rank, make):
 
 
 @pytest.mark.slow
-def test_all_who_speak_in_a_step_are_told_the_same_labels():
+def test_all_calls_of_a_step_have_the_same_labels():
     """A third of them dropped, for the player that learns and for the other, whatever the level."""
     seen, levels = [], []
 
@@ -290,12 +290,12 @@ def test_all_who_speak_in_a_step_are_told_the_same_labels():
         seen.append(np.asarray(cond))
         return features[0] @ params["w"]
 
-    def judge(params, x, cond):
+    def logits_of(params, x, cond):
         seen.append(np.asarray(cond))
         return x @ params["w"]
 
-    def judge_pair(params, x, told):
-        return judge(params, x, told[3])
+    def judge_pair(params, x, recorded):
+        return logits_of(params, x, recorded[3])
 
     student = Student(network, tiny_params(), classes=7, label_drop=1 / 3)
     latent = student._replace(
@@ -304,10 +304,10 @@ def test_all_who_speak_in_a_step_are_told_the_same_labels():
     head = FakeScore(head=HEAD._replace(logits=logits))
     makes = {
         "dmd2": lambda: distill.dmd2(teacher, student, fake_score=head),
-        "add": lambda: distill.add(teacher, student, critic()._replace(logits=judge)),
+        "add": lambda: distill.add(teacher, student, critic()._replace(logits=logits_of)),
         "ddgan": lambda: distill.ddgan(latent, pair_critic()._replace(logits=judge_pair), latent=2),
         "trajectory_consistency": lambda: distill.trajectory_consistency(
-            teacher, latent, critic=critic()._replace(logits=judge), max_steps=1, scales=4
+            teacher, latent, critic=critic()._replace(logits=logits_of), max_steps=1, scales=4
         ),
     }
     labels = (np.arange(3000) % 7).astype(np.int32)
@@ -336,8 +336,8 @@ def test_all_who_speak_in_a_step_are_told_the_same_labels():
 
 
 def table_of(method, num_steps=None, **options):
-    told = {} if num_steps is None else {"num_steps": num_steps}
-    return method.sampler(init_state(method, KEY), **told, **options).table
+    recorded = {} if num_steps is None else {"num_steps": num_steps}
+    return method.sampler(init_state(method, KEY), **recorded, **options).table
 
 
 def cosine(count):
@@ -522,7 +522,7 @@ ERRORS = {
     "label_evaluations= labels": lambda: distill.dmd2(T, tiny(), CRITIC, label_evaluations=True),
     "distance= is of": lambda: distill.dmd(T, tiny(), regression=0.0, distance=absolute),
     "engine_levels=": lambda: distill.decoupled_dmd(
-        T, tiny(), weight=1.0, engine_levels=log_normal()
+        T, tiny(), guidance=1.0, engine_levels=log_normal()
     ),
     "of bins, and there are none": lambda: distill.f_distill(
         T, tiny(), CRITIC, bins=0, rate=0.5
@@ -573,13 +573,13 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("message", ERRORS)
-def test_what_does_not_fit_is_told(message):
+def test_what_does_not_fit_is_refused(message):
     with pytest.raises(ValueError, match=message):
         ERRORS[message]()
 
 
 @pytest.mark.slow
-def test_what_a_batch_lacks_is_told():
+def test_what_a_batch_lacks_is_named():
     method = distill.dmd(T, tiny())
     context = Context(jnp.asarray(0), method.init(KEY), {}, method.frozen)
     with pytest.raises(ValueError, match="DMD needs pairs"):
@@ -587,16 +587,16 @@ def test_what_a_batch_lacks_is_told():
         method.players["student"].loss(tiny_params(), context, data, KEY)
 
 
-def test_a_critic_that_is_not_there_is_told():
-    """To a loss that asks what it says."""
-    asks = lambda step: step.logits(step.x, jnp.ones(len(step.x)))  # noqa: E731
+def test_a_critic_that_is_not_there_is_named():
+    """To a loss that calls it."""
+    calls = lambda step: step.logits(step.x, jnp.ones(len(step.x)))  # noqa: E731
     optimisers = optax.sgd(1.0), optax.sgd(1.0)
     method = two_players(
         tiny(),
         FakeScore(),
         generating([1.0]),
-        asks,
-        asks,
+        calls,
+        calls,
         None,
         teacher=None,
         optimisers=optimisers,
@@ -608,7 +608,7 @@ def test_a_critic_that_is_not_there_is_told():
 
 
 def test_a_critic_brings_its_optimiser_or_has_the_methods():
-    own, usual = optax.sgd(1.0), optax.sgd(2.0)
+    own, default = optax.sgd(1.0), optax.sgd(2.0)
     critic = Critic(lambda params, x, cond: x, {})
-    assert critic_player(critic, None, usual).optimiser is usual
-    assert critic_player(critic._replace(optimiser=own), None, usual).optimiser is own
+    assert critic_player(critic, None, default).optimiser is default
+    assert critic_player(critic._replace(optimiser=own), None, default).optimiser is own

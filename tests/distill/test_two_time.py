@@ -354,7 +354,7 @@ def test_an_edm_student_has_the_papers_scaling():
     """
     weight = jnp.array([[0.4, -0.2], [0.1, 0.9]])
     network = lambda params, x, label, cond=None, **_: x @ weight + label.sum(1)[:, None]  # noqa: E731
-    minus = lambda *told, **options: -network(*told, **options)  # noqa: E731
+    minus = lambda *recorded, **options: -network(*recorded, **options)  # noqa: E731
     D = Student(minus, {}, sigma_data=0.6, label=time_label(0.6)).denoiser({})
     t, s = jnp.array([0.3, 0.9, 0.99]), jnp.array([0.1, 0.0, 0.98])
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)))

@@ -65,7 +65,7 @@ def test_the_weight_of_a_prediction_is_that_of_its_denoiser(process, name):
         for name in ("uniform", "logit_normal") for process in PROCESSES
     ],
 )  # fmt: skip
-def test_levels_have_the_density_that_is_told(name, process):
+def test_levels_have_the_density_that_is_stated(name, process):
     """Its integral between two levels is the share of the draws between them."""
     made = DISTRIBUTIONS[name](PROCESSES[process])
     drawn = np.log(made.draw(jax.random.key(0), jnp.zeros((20_000, 1), jnp.float64)))

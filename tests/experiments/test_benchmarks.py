@@ -103,7 +103,7 @@ def test_the_batch_grows_until_neither_rate_does():
     assert asked == [16, 32] and [row["batch"] for row in best] == [32, 16]
 
 
-def test_the_batch_grows_until_memory_is_full_and_other_errors_are_told():
+def test_the_batch_grows_until_memory_is_full_and_other_errors_are_raised():
     measure, asked = rates(full=64, sampling=float)
     assert throughput.grown(measure, 16)[0]["batch"] == 32 and asked == [16, 32, 64]
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE"):

@@ -42,10 +42,10 @@ def test_command_lines(name, capsys):
     with pytest.raises(SystemExit) as left:
         module.options_of(["--help"])
     assert left.value.code == 0
-    told = capsys.readouterr().out
-    assert f"python -m experiments.benchmarks.{name}" in told
+    stated = capsys.readouterr().out
+    assert f"python -m experiments.benchmarks.{name}" in stated
     numbers = [a for a in vars(options) if a not in ("json", "markdown", "folder")]
-    assert numbers and all(f"--{a.replace('_', '-')}" in told for a in numbers)
+    assert numbers and all(f"--{a.replace('_', '-')}" in stated for a in numbers)
     with pytest.raises(SystemExit) as left:
         module.options_of(["--no-such-option"])
     assert left.value.code == 2

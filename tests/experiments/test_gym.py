@@ -23,7 +23,7 @@ from jaxdiff.recipes.goal import Recipe
 
 
 class Fake:
-    """A sampler that gives what it is told to."""
+    """A sampler that gives what it is made for."""
 
     def __init__(self, x, stochastic=False, nfe=1):
         self.x, self.table = x, SimpleNamespace(stochastic=stochastic, nfe=nfe)
@@ -142,7 +142,7 @@ def missed(found, measured):
 
 @pytest.mark.parametrize("width", [0.5, 0.0, 1.5])
 def test_modes_of_another_width_miss_the_aims(measured, width):
-    """The shares of modes do not tell; the widths are off by what they are off."""
+    """The shares of modes do not show it; the widths are off by what they are off."""
     x, means = np.asarray(measured.problem.samples(jax.random.key(78), 1024)), measured.modes.means
     own = means[np.linalg.norm(x[:, None] - means[None], axis=2).argmin(axis=1)]
     found = measured.measure(Fake(own + width * (x - own), stochastic=True))

@@ -92,7 +92,7 @@ def test_noise_of_its_own_is_standard_normal_and_enters_slot_by_slot(tmp_path, m
     close(found, expected)
 
 
-def test_a_map_between_two_levels_is_told_its_targets(tmp_path):
+def test_a_map_between_two_levels_has_its_targets_as_labels(tmp_path):
     made, path = table(solvers.jump, LEVELS), tmp_path / "sampler.json"
     made.save(path)
     assert "targets" in json.loads(path.read_text())

@@ -141,7 +141,7 @@ def text_of(value):
 
 
 def same(a, b):
-    """Whether two trees of arrays are the same to the bit."""
+    """Return whether two trees of arrays are the same to the bit."""
     if jax.tree.structure(a) != jax.tree.structure(b):
         return False
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

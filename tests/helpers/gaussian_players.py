@@ -88,8 +88,8 @@ def tiny_network(params, x, label, cond=None, *, full=False, key=None):
 
 
 def latent_network(params, x, label, cond=None, **options):
-    told = jnp.sum(label[:, 1:], axis=1, keepdims=True)
-    return tiny_network(params, x + 0.1 * told, label[:, 0], cond, **options)
+    recorded = jnp.sum(label[:, 1:], axis=1, keepdims=True)
+    return tiny_network(params, x + 0.1 * recorded, label[:, 0], cond, **options)
 
 
 def tiny_params(seed=0):
@@ -127,8 +127,8 @@ def critic(game=None):
 def pair_critic(game=None):
     """Of a sample and the state before it."""
 
-    def logits(params, x, told):
-        return jnp.tanh(x + 0.3 * told[0]) @ params["w"]
+    def logits(params, x, recorded):
+        return jnp.tanh(x + 0.3 * recorded[0]) @ params["w"]
 
     return Critic(logits, critic_params(), game)
 

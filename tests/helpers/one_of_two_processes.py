@@ -3,7 +3,7 @@
     python one_of_two_processes.py JOB FOLDER
 
 with the variables of a launcher set. JOB "train" trains and samples in every way and leaves the
-numbers in FOLDER; "long" trains until it is told to stop; "meet" notes who launched whom.
+numbers in FOLDER; "long" trains until it is stopped; "meet" notes who launched whom.
 """
 
 import os
@@ -28,7 +28,7 @@ STEPS, ROWS = 4, 16
 
 
 class Data:
-    """Batches of which a process asks for its own rows; in ``asked``, which those were."""
+    """Batches of which a process takes its own rows; in ``asked``, which those were."""
 
     batch_size = ROWS
 

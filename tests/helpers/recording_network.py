@@ -16,7 +16,7 @@ MEAN, VARIANCE = np.array([[0.2, -0.4]]), np.array([[0.09, 0.5]])
 _draws = np.random.default_rng(0)
 X0 = MEAN + VARIANCE**0.5 * _draws.normal(size=(COUNT, 2))
 LABEL, START = _draws.normal(size=COUNT), HIGH * _draws.normal(size=(COUNT, 2))
-PATH = _draws.normal(size=(COUNT, 4, 2))  # of any states: the loss does not ask
+PATH = _draws.normal(size=(COUNT, 4, 2))  # of any states: the loss does not need it
 STATES = np.array([20.0, 3.0, 0.4, 0.0])  # their levels
 GROUPED = np.array([20.0, 5.0, 2.0, 0.8, 0.3, 0.1, 0.0])
 BATCH = {"image": X0, "label": LABEL, "start": START, "path": PATH}
@@ -24,14 +24,14 @@ OWN = {"scale": np.float64(0.8), "shift": np.float64(0.3), "log_variance": np.fl
 SLOW = {"scale": np.float64(0.5), "shift": np.float64(-0.2), "log_variance": np.float64(0.0)}
 
 
-def f(params, y, level, *told):
+def f(params, y, level, *further):
     """The student, and its average with SLOW: no exact answer to anything."""
-    size = 1.0 + sum(told, 0.0 * level)
+    size = 1.0 + sum(further, 0.0 * level)
     return params["scale"] * y / (1.0 + level)[:, None] + params["shift"] * size[:, None]
 
 
 def teacher(y, level, cond=None, *, extra=None):
-    """The Gaussian's denoiser, moved by what it is told."""
+    """The Gaussian's denoiser, moved by its further labels."""
     square = (level * level + 0.0 * y[:, 0])[:, None]
     moved = sum((a[:, None] for a in (cond, extra) if a is not None), 0.0 * square)
     return MEAN + VARIANCE / (VARIANCE + square) * (y - MEAN) + moved
@@ -42,7 +42,7 @@ class Call(NamedTuple):
 
     y: np.ndarray
     s: np.ndarray
-    told: list
+    further: list
     key: bytes | None
     cond: np.ndarray | None
 
@@ -54,23 +54,23 @@ class Noting:
 
     def __init__(
         self,
-        network=lambda params, y, level, *told, cond: f(params, y, level, *told),
+        network=lambda params, y, level, *further, cond: f(params, y, level, *further),
         everywhere=False,
     ):
         self.network, self.everywhere, self.calls = network, everywhere, []
 
     def __call__(self, params, x, label, cond=None, *, full=False, key=None):
-        level, *told = jnp.moveaxis(label, 1, 0) if label.ndim == 2 else (label,)
+        level, *further = jnp.moveaxis(label, 1, 0) if label.ndim == 2 else (label,)
 
-        def note(x, level, told, cond, key):
-            x, level, *told = (np.asarray(a) for a in (x, level, *told))
+        def note(x, level, further, cond, key):
+            x, level, *further = (np.asarray(a) for a in (x, level, *further))
             key = None if key is None else np.asarray(key).tobytes()
-            self.calls.append(Call(x, level, told, key, cond))
+            self.calls.append(Call(x, level, further, key, cond))
 
         if self.everywhere or not isinstance(x, jax.core.Tracer):
             numbers = None if key is None else jax.random.key_data(key)
-            jax.debug.callback(note, x, level, told, cond, numbers)
-        value = self.network(params, x, level, *told, cond=cond)
+            jax.debug.callback(note, x, level, further, cond, numbers)
+        value = self.network(params, x, level, *further, cond=cond)
         if not full:
             return value
         return Outputs(value, params["log_variance"] + 0.0 * level, (value,))
@@ -125,7 +125,7 @@ def log_normal(s, mean, std):
     assert abs(np.log(s).mean() - mean) < 0.2 * std and abs(np.log(s).std() - std) < 0.15 * std
 
 
-def asked(one, **told):
+def asked(one, **further):
     """Two of the teacher's steps in one of four, on the cosine grid: where the student was asked
     and the output that leads to their end.
     """
@@ -133,8 +133,8 @@ def asked(one, **told):
     grid = np.append(np.tan((1 - u) * np.arctan(HIGH) + u * np.arctan(LOW)), 0.0)
     index = 2 * place(s, grid[:-1:2], [1] * 4)
     m, r = grid[index + 1], grid[index + 2]
-    z = euler(y, s, m, teacher(y, s, LABEL, **told))
-    return y, s, implied(y, s, euler(z, m, r, teacher(z, m, LABEL, **told)), r)
+    z = euler(y, s, m, teacher(y, s, LABEL, **further))
+    return y, s, implied(y, s, euler(z, m, r, teacher(z, m, LABEL, **further)), r)
 
 
 def loss_of(method, params, batch, key, step=STEP, player="student", **others):

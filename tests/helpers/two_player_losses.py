@@ -32,7 +32,7 @@ PULLS = 0.5, -0.3  # of the label, on student and fake score
 held = np.real
 
 
-class Told(NamedTuple):
+class Recorded(NamedTuple):
     """The calls of student, fake score and teacher, in order; and of what else notes its own."""
 
     student: list
@@ -41,9 +41,9 @@ class Told(NamedTuple):
     others: list
 
 
-def G(theta, y, s, *told):
+def G(theta, y, s, *recorded):
     """What the student says."""
-    return f(theta, y, s, *told) + PULLS[0] * LABEL[:, None]
+    return f(theta, y, s, *recorded) + PULLS[0] * LABEL[:, None]
 
 
 def F(phi, y, s):
@@ -82,12 +82,12 @@ def softplus(u):
 
 def played(make, player="student", params=None, batch=BATCH, others=()):
     """The value, metrics and gradient of a player's loss, where ``params`` are in place of PARAMS;
-    and what was told. ``make(teacher, student, fake score's model)`` is the method.
+    and the recorded calls. ``make(teacher, student, fake score's model)`` is the method.
 
     All of a step share one dropout key, of which the teacher knows nothing.
     """
     nets = [Noting(_network(pull)) for pull in PULLS]
-    seen = Noting(lambda params, y, level, *told, cond: teacher(y, level, cond))
+    seen = Noting(lambda params, y, level, *recorded, cond: teacher(y, level, cond))
     student = Student(nets[0], OWN, "x0", EDM(t_max=1e4), DATA, low=LOW, high=HIGH)
     model = student._replace(network=nets[1], params=SLOW)
     D = denoiser(seen, SLOW, prediction="x0", process=EDM(t_max=1e4))
@@ -101,29 +101,31 @@ def played(make, player="student", params=None, batch=BATCH, others=()):
 
     own = jax.tree.map(jnp.asarray, everyone[player])
     value, metrics = loss(own)
-    told = Told(*(list(n.calls) for n in (*nets, seen)), list(others))
-    keys = {call.key for call in told.student + told.fake}
+    recorded = Recorded(*(list(n.calls) for n in (*nets, seen)), list(others))
+    keys = {call.key for call in recorded.student + recorded.fake}
     assert len(keys) <= 1 and None not in keys
-    assert all(call.key is None for call in told.teacher)
-    return value, metrics, jax.grad(loss, has_aux=True)(own)[0], told
+    assert all(call.key is None for call in recorded.teacher)
+    return value, metrics, jax.grad(loss, has_aux=True)(own)[0], recorded
 
 
 def _network(pull):
-    return lambda params, y, level, *told, cond: f(params, y, level, *told) + pull * cond[:, None]
+    return lambda params, y, level, *recorded, cond: (
+        f(params, y, level, *recorded) + pull * cond[:, None]
+    )
 
 
 def is_the_loss(make, wanted, player="student", params=None, **options):
-    """The loss, its metrics and its gradient are those of ``wanted(own parameters, told)``, a value
-    per sample or in all, or this and metrics.
+    """The loss, its metrics and its gradient are those of ``wanted(own parameters, recorded)``, a
+    value per sample or in all, or this and metrics.
     """
-    value, metrics, gradient, told = played(make, player, params, **options)
+    value, metrics, gradient, recorded = played(make, player, params, **options)
     own = (PARAMS | (params or {}))[player]
-    found = wanted(own, told)
+    found = wanted(own, recorded)
     expected, shown = found if isinstance(found, tuple) else (found, {})
     np.testing.assert_allclose(value, np.mean(expected), rtol=1e-9)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-9)
     jax.tree.map(close, {"loss": value} | metrics, {"loss": value} | shown)
-    slopes = slopes_of(lambda p: wanted(p, told), own)
+    slopes = slopes_of(lambda p: wanted(p, recorded), own)
     size = max(np.abs(g).max() for g in jax.tree.leaves(slopes))
     assert size > 0
     close = functools.partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-10 * size)
@@ -219,9 +221,9 @@ def column(a):
     return np.asarray(a)[:, None]
 
 
-def generated(theta, told, start):
+def generated(theta, recorded, start):
     """The sample x of one evaluation from noise at a level, and that noise."""
-    one = told.student[0]
+    one = recorded.student[0]
     np.testing.assert_allclose(one.s, start, rtol=1e-12)
     z = one.y / start
     normal(z)
@@ -245,12 +247,12 @@ def asked_the_same(*calls):
         np.testing.assert_array_equal(call.s, calls[0].s)
 
 
-def compared(told, x, law, *others):
+def compared(recorded, x, law, *others):
     """What fake score and teacher say of the samples with noise, all asked the same: (y, s, D_fake,
     D_teacher).
     """
-    asked_the_same(*told.fake, *told.teacher)
-    y, s = again(told.fake[0], x, law, *others)
+    asked_the_same(*recorded.fake, *recorded.teacher)
+    y, s = again(recorded.fake[0], x, law, *others)
     return y, s, F(OTHER, y, s), T(y, s)
 
 
@@ -266,9 +268,9 @@ def identity(x, D_fake, D_teacher, alpha):
     return product / size_of(x - D_teacher)
 
 
-def scored(phi, told, x, law, weight, call=0):
+def scored(phi, recorded, x, law, weight, call=0):
     """The fake score's loss per sample, on held samples."""
-    y, s = again(told.fake[call], x, law)
+    y, s = again(recorded.fake[call], x, law)
     return weight(s) * mean_square(F(phi, y, s) - x)
 
 
@@ -280,5 +282,5 @@ def of_cases(cases):
     """Those with options of their own are tried among the slow tests, where the method's defaults
     are tried among the quick.
     """
-    slow = lambda name: name.endswith((", told", ", penalised"))  # noqa: E731
+    slow = lambda name: name.endswith((", options", ", penalised"))  # noqa: E731
     return [pytest.param(name, marks=[pytest.mark.slow] * slow(name)) for name in cases]

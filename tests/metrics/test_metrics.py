@@ -323,7 +323,7 @@ def test_batched_features_are_the_features_of_all(rng):
 
 @pytest.fixture(scope="module")
 def clouds():
-    """Three classes of 4 x 4 grey images that a linear map can tell apart."""
+    """Three classes of 4 x 4 grey images that a linear map can separate."""
     rng = np.random.default_rng(5)
     labels = np.arange(150) % 3
     noise = 0.2 * rng.standard_normal((150, 4, 4, 1))

@@ -128,7 +128,7 @@ def test_options_do_not_change_the_numbers(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["song", "adm"])
 def test_two_labels_and_a_log_variance(name):
-    """For students that are told two levels."""
+    """For students with two labels."""
     module = NETWORKS[name].clone(log_variance=True)
     network = from_linen(module)
     draw = lambda key: init(module, key, (8, 8, 2), labels=2)  # noqa: E731

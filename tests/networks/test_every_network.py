@@ -285,16 +285,16 @@ def test_every_part_of_an_embedding_counts_at_the_start(labels):
     """Rows of classes are as large as what the labels give, and no label is lost among others."""
     module = networks.Embedding(64, num_classes=10)
     rng = np.random.default_rng(0)
-    told = jnp.asarray(rng.uniform(-1.5, 1.0, (256, labels)), F32)
-    params = jit(module.init)(jax.random.key(0), told, None)
+    given = jnp.asarray(rng.uniform(-1.5, 1.0, (256, labels)), F32)
+    params = jit(module.init)(jax.random.key(0), given, None)
     at = jit(module.apply)
     none, rows = jnp.full(256, 10), jnp.asarray(rng.integers(0, 10, 256))
     varied = lambda e: float(jnp.std(e, axis=0).mean())  # noqa: E731 (of an entry, over samples)
-    by_class = varied(at(params, jnp.zeros_like(told), rows))
-    by_label = varied(at(params, told, none))
+    by_class = varied(at(params, jnp.zeros_like(given), rows))
+    by_label = varied(at(params, given, none))
     assert 0.7 < by_class < 1.3 and by_class / 8 < by_label < by_class
     for k in range(labels):
-        alone = jnp.zeros_like(told).at[:, k].set(told[:, k])
+        alone = jnp.zeros_like(given).at[:, k].set(given[:, k])
         assert varied(at(params, alone, none)) > by_label / (2 * labels)
 
 

@@ -104,7 +104,7 @@ def test_an_image_is_seen_by_convolutions():
     )
 
 
-def test_heads_are_drawn_anew_and_told_what_is_not_there():
+def test_heads_are_drawn_anew_and_say_what_is_missing():
     logits, init = feature_head(shows, jnp.float32(0.3), (4, 4, 1), width=8)
     draws = [init(jax.random.key(i)) for i in (0, 0, 1)]
     jax.tree.map(np.testing.assert_array_equal, draws[0], draws[1])
@@ -149,11 +149,11 @@ def test_a_critic_of_pairs_sees_both_in_unit_variance_and_the_earlier_level(num_
     found = logits(params, y_s, (y_t, t, s, COND))
     assert found.shape == (5,)
     np.testing.assert_allclose(found, out @ params["mix"], rtol=1e-4)
-    told = (y_t, t, s, (COND + 1) % 3)
-    assert (np.asarray(logits(params, y_s, told) != found)).all() == bool(num_classes)
+    given = (y_t, t, s, (COND + 1) % 3)
+    assert (np.asarray(logits(params, y_s, given) != found)).all() == bool(num_classes)
 
 
-def test_a_critic_of_pairs_depends_on_all_it_is_told():
+def test_a_critic_of_pairs_depends_on_all_its_inputs():
     logits, init = pair_critic((2, 3), **SMALL)
     params = stirred(init(KEY))
     y_s, y_t, t, s = pairs()

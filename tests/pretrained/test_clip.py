@@ -1,4 +1,4 @@
-"""CLIP's encoders and what networks are told of a prompt, against their publishers' numbers."""
+"""CLIP's encoders and conditions made of a prompt, against their publishers' numbers."""
 
 import json
 

@@ -102,7 +102,7 @@ def test_the_gradient_of_the_unet_of_ddpm():
     assert distance(jit(jax.grad(total))(arrays["x"]), arrays["grad_x"]) < LEAST
 
 
-def told(arrays):
+def given(arrays):
     names = {
         "encoder_hidden_states": "tokens", "text_embeds": "pooled", "time_ids": "time_ids",
     }  # fmt: skip
@@ -114,8 +114,8 @@ def told(arrays):
 def test_the_unets_of_stable_diffusion(kind):
     model = load_pretrained(folder(f"pipelines_sd/{kind}_0/unet"))
     _, arrays = case("pipelines_sd_io", kind=kind, what="unet")
-    check_outputs(model, arrays, told(arrays))
-    masked = told(arrays) | {"mask": arrays["encoder_attention_mask"]}
+    check_outputs(model, arrays, given(arrays))
+    masked = given(arrays) | {"mask": arrays["encoder_attention_mask"]}
     assert distance(outputs(model, arrays, masked).value, arrays["out_masked"]) < LEAST
 
 
@@ -123,9 +123,9 @@ def test_the_unets_of_stable_diffusion(kind):
 def test_the_unet_of_latent_consistency_models():
     model = load_pretrained(folder("adapters/unet_lcm_0"))
     _, arrays = case("adapters_io", folder="adapters/unet_lcm_0")
-    without = outputs(model, arrays, told(arrays))
+    without = outputs(model, arrays, given(arrays))
     assert distance(without.value, arrays["out_none"]) < LEAST
-    cond = told(arrays) | {"guidance": 1 + arrays["w_minus_1"]}
+    cond = given(arrays) | {"guidance": 1 + arrays["w_minus_1"]}
     assert distance(outputs(model, arrays, cond).value, arrays["out"]) < 1e-4  # 1000 (w - 1)
 
 
@@ -140,19 +140,19 @@ def test_maps_of_controlnet_and_t2i_adapter_are_added():
     _, arrays = case("adapters_io", what="ControlNetModel")
     label = arrays["t"].astype(np.float32)
     maps = [arrays[f"down_res.{i}"] for i in range(4)] + [arrays["mid_res"]]
-    made = run(arrays["x"], label, told(arrays), residuals=maps)
+    made = run(arrays["x"], label, given(arrays), residuals=maps)
     assert distance(made, arrays["unet_out_scale1.0"]) < LEAST
     _, arrays = case("adapters_io", folder="adapters/t2i_0")
     maps, label = [arrays["feature.0"], arrays["feature.1"]], arrays["t"].astype(np.float32)
-    made = run(arrays["x"], label, told(arrays), adapter=maps)
+    made = run(arrays["x"], label, given(arrays), adapter=maps)
     assert distance(made, arrays["unet_out_scale1.0"]) < LEAST
     with pytest.raises(ValueError, match="residuals are 5 maps"):
-        run(arrays["x"], label, told(arrays), residuals=maps)
+        run(arrays["x"], label, given(arrays), residuals=maps)
     with pytest.raises(ValueError, match="1 maps more than the network has stages"):
         run(
             arrays["x"],
             label,
-            told(arrays),
+            given(arrays),
             adapter=[*maps, arrays["feature.1"][:, :1]] * 1 + maps[:1],
         )
 

@@ -23,7 +23,7 @@ from helpers.golden_numbers import SHARED
 from helpers.published_keys import published
 from safetensors.numpy import load_file, save_file
 
-from jaxdiff.networks.edm_blocks import EDMBlock, told, waves
+from jaxdiff.networks.edm_blocks import EDMBlock, embedding_inputs, waves
 from jaxdiff.networks.resampling import doubled, halved
 from jaxdiff.pretrained import edm, load_pretrained
 from jaxdiff.pretrained.edm_process import iddpm_levels, preconditioning
@@ -31,7 +31,7 @@ from jaxdiff.pretrained.edm_shapes import by_kind, shapes_of
 from jaxdiff.pretrained.layout import Layout, check_layout, fill
 from jaxdiff.process import level, time
 
-ANCHORS = {  # tensors; parameters, without constants; the filter, which shapes do not tell
+ANCHORS = {  # tensors; parameters, without constants; the filter, which shapes do not determine
     "edm_cifar10_vp_uncond": (425, 55_733_891, (0.5, 0.5)),
     "edm_cifar10_vp_cond": (427, 55_735_299, (0.5, 0.5)),
     "edm_cifar10_ve_uncond": (432, 56_397_827, (0.125, 0.375, 0.375, 0.125)),
@@ -96,8 +96,8 @@ def check_inner(case, arrays, inner):
         assert distance(inner[path], arrays[name]) < LEAST, name
 
 
-def told_as_rounded(model, sigma):
-    """The model, told the authors' own labels: theirs are computed in float32, where 1 + sigma^2
+def with_rounded_labels(model, sigma):
+    """The model, with the authors' own labels: theirs are computed in float32, where 1 + sigma^2
     has few digits of a small sigma; they are multiplied by frequencies of up to 300.
     """
     s = np.asarray(sigma, np.float32)
@@ -131,7 +131,7 @@ def test_golden_outputs(name):
 
     exact = jax.jit(lambda x: model.denoiser(x, sigma, cond))(x)
     assert distance(exact, arrays["D"]) < LEAST
-    model = told_as_rounded(model, sigma)
+    model = with_rounded_labels(model, sigma)
     outputs, (by_x, by_params), inner = everything(x)
     for made, expected in zip(outputs, ("D", "D_no_augment", "D_labels_none"), strict=True):
         if expected in arrays:
@@ -161,9 +161,9 @@ def test_levels_of_vp_and_iddpm():
     assert math.isclose(model.sigma_min, case["sigma_min"], rel_tol=1e-3)
     assert math.isclose(model.sigma_max, case["sigma_max"], rel_tol=1e-3)
     asked = arrays["round_sigma/iddpm_adm_uncond/q"].astype(np.float64)
-    told = model.label(time(model.process, asked))
+    given = model.label(time(model.process, asked))
     index = arrays["round_sigma/iddpm_adm_uncond/index"]
-    np.testing.assert_array_equal(told, 999 - index)
+    np.testing.assert_array_equal(given, 999 - index)
     near = np.asarray(model.levels)[index]
     np.testing.assert_allclose(near, arrays["round_sigma/iddpm_adm_uncond/out"], rtol=1e-3)
 
@@ -319,6 +319,6 @@ def test_a_folder_with_a_configuration_is_read(bare, tmp_path):
 )
 def test_conditions_that_do_not_fit_are_refused(cond, message):
     with pytest.raises(ValueError, match=message):
-        told(np.zeros(4), cond, 0, 9)
-    with pytest.raises(ValueError, match="not told to this network"):
-        told(np.zeros(4), {"augment": np.zeros((4, 9))}, 0, 0)
+        embedding_inputs(np.zeros(4), cond, 0, 9)
+    with pytest.raises(ValueError, match="no input of this network"):
+        embedding_inputs(np.zeros(4), {"augment": np.zeros((4, 9))}, 0, 0)

@@ -54,7 +54,7 @@ def test_every_published_tensor_finds_its_place(name, published_name, tensors, p
     check_layout(shapes_of(network, (size, size, 3)), shapes, layout)
 
 
-def test_published_models_are_told_apart():
+def test_published_models_are_distinguished():
     """No two entries have the same shapes, but for models whose options are the same too."""
     seen = [
         (m.kind, m.size, m.channels, m.blocks, m.at, m.num_classes, m.scale_shift, m.inputs)

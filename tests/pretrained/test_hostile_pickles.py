@@ -319,7 +319,7 @@ WHOLE = {
 
 
 def sound(made):
-    """Whether an object is plain data, its tensors readable."""
+    """Return whether an object is plain data, its tensors readable."""
     if isinstance(made, dict):
         return all(sound(v) for v in made.values())
     if isinstance(made, (list, tuple)):

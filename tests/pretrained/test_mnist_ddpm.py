@@ -83,7 +83,7 @@ def test_the_denoiser_is_that_of_the_file(tmp_path, tensors, rng):
     h = 1e-6
     run = jit(lambda y: model.denoiser(y, levels[[7, 20]]))
     assert apart(slope, (run((1 + h) * y) - run((1 - h) * y)) / (2 * h)) < 1e-6
-    # above and below the steps it was trained on it is told the nearest of them
+    # above and below the steps it was trained on its label is the nearest of them
     t = np.array([0.0, 51.0, 1000.0])
     label = model.denoiser.func.label
     np.testing.assert_allclose(label(t / 51), [1 / 50, 49 / 50, 49 / 50])

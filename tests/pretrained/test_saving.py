@@ -75,7 +75,7 @@ def test_what_has_no_place_there_is_refused_before_anything_is_written(tmp_path)
     for made, message in (
         (model("flow"), "prediction 'flow' has no name"),
         (model("v", process=flow), "a RectifiedFlow process is no table"),
-        (model("v", label=lambda t: t), "not told the step"),
+        (model("v", label=lambda t: t), "not conditioned on the step"),
         (model("v", NETWORK.clone(middle_groups=-1)), "middle_groups = -1"),
         (dataclasses.replace(model("v"), network=UNet()), "a UNet has no layout"),
     ):

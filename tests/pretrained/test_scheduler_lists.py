@@ -32,7 +32,7 @@ def test_levels_of_dpm_solver_are_moved_to_timesteps():
     assert again["timesteps"] == made["timesteps"] and 1e-4 < again["error"] < 0.02
 
 
-def test_times_of_a_flow_are_told_before_its_shift():
+def test_times_of_a_flow_are_labels_before_its_shift():
     own = scheduler("FlowMatchEulerDiscreteScheduler", shift=3.0)
     levels = np.array([1e9, 4.0, 1.0, 0.25, 0.0])
     times = np.array(scheduler_lists(jd.table(jd.solvers.euler, levels), own)["sigmas"])

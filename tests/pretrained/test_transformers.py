@@ -242,8 +242,8 @@ CASES = json.loads(GOLDEN.with_suffix(".json").read_text())["cases"]
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(4), ids=[case["id"] for case in CASES])
 def test_other_options_give_their_publishers_numbers(number, tmp_path):
-    """Without biases, of another size, told the image's size, with two attentions, with further
-    channels; of weights that are drawn by a rule.
+    """Without biases, of another size, conditioned on the image's size, with two attentions, with
+    further channels; of weights that are drawn by a rule.
     """
     case, numbers = CASES[number], np.load(GOLDEN.with_suffix(".npz"))
     get = lambda name: numbers[f"{case['id']}/{name}"]  # noqa: E731

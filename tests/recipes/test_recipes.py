@@ -43,12 +43,12 @@ def single_precision():
 
 def network(params, x, label, cond=None, *, key=None, full=False):
     """A few numbers of the labels scale and shift the state."""
-    told = label if label.ndim == 2 else label[:, None]
-    features = jnp.concatenate([jnp.ones_like(told[:, :1]), jnp.tanh(told)], axis=1)
+    stated = label if label.ndim == 2 else label[:, None]
+    features = jnp.concatenate([jnp.ones_like(stated[:, :1]), jnp.tanh(stated)], axis=1)
     out = (features @ params["scale"]) * x + features @ params["shift"]
     if not full:
         return out
-    return Outputs(out, told[:, 0] * params["log_variance"], (jnp.tanh(out),))
+    return Outputs(out, stated[:, 0] * params["log_variance"], (jnp.tanh(out),))
 
 
 def make(labels, log_variance):
@@ -134,7 +134,7 @@ def test_every_student_can_be_saved(name):
     params = jax.tree.map(
         lambda x: x + 0.1 * draw.normal(size=x.shape).astype(np.float32),
         state.ema["student"]["average"],
-    )  # a fresh network is zero, whatever it is told
+    )  # a fresh network is zero, whatever its inputs
     state = state._replace(ema=state.ema | {"student": {"average": params}})
     said = json.loads(json.dumps(sampler_metadata(functools.partial(method.sampler, state))))
     steps, entry = next(iter(said.items()))

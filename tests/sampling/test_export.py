@@ -22,8 +22,8 @@ SHAPE = (2,)
 
 
 def network(params, x, label, cond=None):
-    told = label if cond is None else label + cond.astype(x.dtype)
-    h = jnp.concatenate([x, told[:, None]], axis=1)
+    given = label if cond is None else label + cond.astype(x.dtype)
+    h = jnp.concatenate([x, given[:, None]], axis=1)
     return jnp.tanh(h @ params["in"]) @ params["out"]
 
 

@@ -55,7 +55,7 @@ def test_a_sample_that_meets_nan_ends_at_once_and_alone(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_solve_that_ran_out_of_steps_says_so(name):
-    """A log density of -5.3 in place of 0.19 could not be told from a finished one."""
+    """A log density of -5.3 in place of 0.19 could not be distinguished from a finished one."""
     solve = SOLVES[name]
     out = solve(D, jnp.zeros(3), max_steps=1, throw=False)
     assert not out.finished.any()

@@ -80,8 +80,8 @@ def small_sampler(dtype):
     params = {"in": np.full((3, 2), 0.1, dtype), "out": np.full((2, 2), 0.2, dtype)}
 
     def network(params, x, label, cond=None):
-        told, params = jnp.concatenate([x, label[:, None]], axis=1), jax.tree.map(_float, params)
-        return jnp.tanh(told @ params["in"]) @ params["out"]
+        stated, params = jnp.concatenate([x, label[:, None]], axis=1), jax.tree.map(_float, params)
+        return jnp.tanh(stated @ params["in"]) @ params["out"]
 
     return Sampler(denoiser(network, params), table(solvers.euler, grids.karras(1)))
 
@@ -154,7 +154,7 @@ def test_pictures_that_are_programs_are_not_run(tmp_path, monkeypatch):
 
 
 def test_programs_that_call_python_are_refused(tmp_path):
-    """jax exports none with a call back into Python unless told to; what was told is refused."""
+    """jax exports none with a call back into Python unless requested, and that is refused."""
     target = "xla_ffi_python_cpu_callback"
     call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct((2,), jnp.float32))
     allowed = [jax.export.DisabledSafetyCheck.custom_call(target)]

@@ -119,8 +119,8 @@ def test_on_a_gaussian_it_is_all_of_sampling(start):
 
 
 def test_estimated_error_is_the_error_on_a_mixture(mixture, start):
-    """Over decades it tells what the jump does to the final samples, here within a factor 2.5: the
-    Gaussian that carries the displacement to level 0 contracts less than the narrow components.
+    """Over decades it predicts what the jump does to the final samples, here within a factor 2.5:
+    the Gaussian that carries the displacement to level 0 contracts less than the narrow components.
     """
     model = exact.Gaussian(*mixture.moments())
     errors = jump_errors(mixture.denoiser, model, LEVELS, start)

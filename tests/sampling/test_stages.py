@@ -155,8 +155,8 @@ def test_jumps_have_their_targets():
 
 
 def _jump(y, s, cond=None, *, target):
-    told = jnp.broadcast_to(jnp.cos(s) + target**2, y.shape[:1])
-    return 0.1 * jnp.tanh(y) * told[:, None]
+    given = jnp.broadcast_to(jnp.cos(s) + target**2, y.shape[:1])
+    return 0.1 * jnp.tanh(y) * given[:, None]
 
 
 @pytest.mark.slow

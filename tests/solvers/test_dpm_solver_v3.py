@@ -138,7 +138,7 @@ def test_estimates_are_the_closed_form_on_a_gaussian(key):
     truth, levels = exact.Gaussian(MEAN, VARIANCES), grids.log_snr(60, zero=False)
     data = truth.sample(key, 64)
     known = gaussian_statistics(MEAN, VARIANCES, levels)
-    for probes in (None, 1):  # dD/dy is diagonal: one sign per number tells it exactly
+    for probes in (None, 1):  # dD/dy is diagonal: one sign per number gives it exactly
         ours = estimate_statistics(truth.denoiser, data, levels, key, probes=probes)
         np.testing.assert_allclose(ours.l, known.l, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(ours.s, known.s, atol=1e-5)

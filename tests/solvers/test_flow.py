@@ -119,7 +119,7 @@ def observed_order(solver, options, num_steps, maker):
 
 
 def vp_level(t):
-    """Level of VP with its usual betas."""
+    """Level of VP with its default betas."""
     return np.sqrt(np.expm1(19.9 * t**2 / 2 + 0.1 * t))
 
 

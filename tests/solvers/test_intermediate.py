@@ -56,7 +56,7 @@ def inserted(levels, ratios):
 
 
 def test_a_step_on_a_gaussian_by_hand():
-    """The network is told t m, the slope is divided by m, and the whole step is scaled by c."""
+    """The network's label is t m, the slope is divided by m, and the whole step is scaled by c."""
     s, r, a, c, t = 3.0, 0.4, 0.3, 1.02, 0.9
     m = np.exp(0.7 * np.log(s) + 0.3 * np.log(r))
     z = START + (m - s) * START * s / (VARIANCES + s**2)  # eps of a Gaussian
@@ -114,7 +114,7 @@ def test_direction_scales_what_the_second_half_adds():
 def test_epd_by_hand():
     levels, y, past = LEVELS, START, []
     expected = {1: [], 4: []}
-    slope = lambda y, s, told: (y - gaussian(y, told)) / s  # noqa: E731
+    slope = lambda y, s, given: (y - gaussian(y, given)) / s  # noqa: E731
     for order, found in expected.items():
         y, past = START, []
         for i, (s, r) in enumerate(zip(levels, levels[1:], strict=False)):
@@ -146,11 +146,11 @@ def test_epd_with_one_middle_is_amed():
 )
 def test_a_step_to_zero_is_one_evaluation(solver, options):
     levels = [*LEVELS[:-1], 0.0]
-    told = {} if solver is epd else NUMBERS
-    made = table(solver, levels, **told, **options)
+    given = {} if solver is epd else NUMBERS
+    made = table(solver, levels, **given, **options)
     calls = []
     seen = lambda y, s: calls.append((y, s)) or gaussian(y, s)  # noqa: E731
-    final = states(solver, levels, seen, **told, **options)[-1]
+    final = states(solver, levels, seen, **given, **options)[-1]
     assert made.nfe == len(calls) == (7 if solver is epd else 5)
     assert calls[-1][1] == LEVELS[-2]
     if solver is not amed_ipndm or options["order"] == 1:
@@ -218,7 +218,7 @@ def test_published_numbers():
     for case in numbers.cases:
         solver, options = published_solver(case)
         levels = [float(s) for s in numbers.get(case, "t_steps")]
-        told = [numbers.get(case, k)[..., None] for k in ("r", "scale_dir", "scale_time")]
+        given = [numbers.get(case, k)[..., None] for k in ("r", "scale_dir", "scale_time")]
         calls, answers = [], [solvers.steps.unit_first] if case["afs"] else []
 
         def D(y, s, calls=calls, answers=answers):
@@ -228,7 +228,7 @@ def test_published_numbers():
             return published_mixture()(y, jnp.asarray(s))
 
         y = z * levels[0]
-        made = [y, *solver(D, y, levels, *told, **options)]
+        made = [y, *solver(D, y, levels, *given, **options)]
         assert len(calls) == case["nfe"], case["id"]
         same = functools.partial(
             np.testing.assert_allclose, rtol=1e-9, atol=1e-9, err_msg=case["id"]
@@ -272,18 +272,18 @@ def test_numbers_of_one_sample_each(mixture, solver, options):
     """A batch with its own numbers per sample is each sample alone with them."""
     random = np.random.default_rng(3)
     lists = [random.uniform(low, high, size=(3, 4)) for low, high in ((0.2, 0.8), (0.9, 1.1))]
-    told = dict(zip(NUMBERS, [*lists, lists[1][::-1]], strict=True))
+    given = dict(zip(NUMBERS, [*lists, lists[1][::-1]], strict=True))
     whole = direct(
         mixture, solver, LEVELS, START_OF_MIXTURE,
-        **{k: v[..., None] for k, v in told.items()}, **options,
+        **{k: v[..., None] for k, v in given.items()}, **options,
     )  # fmt: skip
     for i in range(4):
-        own = {k: [float(x) for x in v[:, i]] for k, v in told.items()}
+        own = {k: [float(x) for x in v[:, i]] for k, v in given.items()}
         alone = direct(mixture, solver, LEVELS, START_OF_MIXTURE[i : i + 1], **own, **options)
         np.testing.assert_allclose(whole[i : i + 1], alone, rtol=1e-11, atol=1e-11)
 
 
-def told_of(solver, numbers):
+def options_of(solver, numbers):
     """The options that an array of them is."""
     if solver is not epd:
         return {k: list(v) for k, v in zip(NUMBERS, numbers, strict=True)}
@@ -295,16 +295,16 @@ def told_of(solver, numbers):
 )
 def test_tables_are_differentiable_in_their_numbers(solver, options):
     """Traced, every weight has the derivative that the weights made on the host have."""
-    told = EPD | {"times": [EPD["times"]] * 3} if solver is epd else NUMBERS
-    numbers = np.array([told[k] for k in told])
+    given = EPD | {"times": [EPD["times"]] * 3} if solver is epd else NUMBERS
+    numbers = np.array([given[k] for k in given])
     random = np.random.default_rng(4)
 
     def weighed(numbers):
-        made = table(solver, LEVELS, **told_of(solver, numbers), **options)
+        made = table(solver, LEVELS, **options_of(solver, numbers), **options)
         parts = zip((made.nodes, made.states, made.denoised), weights, strict=True)
         return sum((a * w).sum() for a, w in parts)
 
-    plain = table(solver, LEVELS, **told_of(solver, numbers), **options)
+    plain = table(solver, LEVELS, **options_of(solver, numbers), **options)
     weights = [random.normal(size=a.shape) for a in (plain.nodes, plain.states, plain.denoised)]
     gradient, h = jax.jit(jax.grad(weighed))(jnp.asarray(numbers)), 1e-6
     for place in np.ndindex(numbers.shape):

@@ -112,7 +112,7 @@ def test_gain_on_a_gaussian(num_steps, grid):
 
 
 # Squared Frechet distance of what each solver makes of a Gaussian with the mean and covariance of
-# CIFAR-10, at its usual grid without a final zero; first column the steps of the first value.
+# CIFAR-10, at its default grid without a final zero; first column the steps of the first value.
 SPECTRUM = [
     (solvers.euler, {}, "karras", 3, [185.2, 128.1, 91.5, 68.3, 53.0, 42.4, 34.7, 29.0]),
     (solvers.ipndm, {}, "karras", 3, [50.5, 10.9, 3.46, 2.50, 2.06, 1.66, 1.31, 1.04]),

@@ -210,19 +210,21 @@ def test_a_denoiser_in_training_returns_the_next_state_beside_its_output(bind):
     module, x, key = Normed(), np.float32(X), jax.random.key(1)
     network = from_linen(module)
     params, state = init_with_state(module, jax.random.key(0), (3,))
-    level, told = np.float32(0.5), {"state": state, "key": key}
+    level, stated = np.float32(0.5), {"state": state, "key": key}
     process = VP()
     for prediction in ("x0", "eps"):
         D = denoiser(network, params, prediction=prediction, process=process)
-        out, after = conditioned(D, state=state)(x, level, key=key) if bind else D(x, level, **told)
+        out, after = (
+            conditioned(D, state=state)(x, level, key=key) if bind else D(x, level, **stated)
+        )
         t = time(process, level)
-        seen = network(params, process.alpha(t) * x, np.full(8, t, np.float32), **told)
+        seen = network(params, process.alpha(t) * x, np.full(8, t, np.float32), **stated)
         wanted = seen[0] if prediction == "x0" else x - level * seen[0]
         np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-5)
         jax.tree.map(np.testing.assert_array_equal, after, seen[1])
     F = predictor(denoiser(network, params, prediction="eps", process=process), process, "eps")
-    out, after = F(x, np.full(8, 0.3, np.float32), **told)
-    seen = network(params, x, np.full(8, 0.3, np.float32), **told)
+    out, after = F(x, np.full(8, 0.3, np.float32), **stated)
+    seen = network(params, x, np.full(8, 0.3, np.float32), **stated)
     jax.tree.map(np.testing.assert_array_equal, (out, after), seen)
 
 

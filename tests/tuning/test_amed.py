@@ -142,7 +142,7 @@ def test_untrained_it_is_the_solver_itself(inputs, first):
 
 
 @pytest.mark.slow
-def test_samples_are_told_from_the_first_evaluation_of_each_step():
+def test_samples_are_predicted_from_the_first_evaluation_of_each_step():
     """Step by step by hand; zero features in an analytic first step."""
     own, start = Predictor(2, time=0.2), 20.0 * jax.random.normal(jax.random.key(1), (4, 2))
     params, y = random_params(own), start

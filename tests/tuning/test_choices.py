@@ -118,7 +118,7 @@ def test_choices_are_refused_by_name(name):
         solve(blank(), name, choices={"size": 1})
 
 
-def test_ranges_are_told():
+def test_ranges_are_stated():
     wrong = {
         ("gits", "fine"): (0, "int at least 1, like 60; not 0"),
         ("ld3", "radius"): (-1.0, "float at least 0"),

@@ -276,7 +276,7 @@ def test_any_numbers_make_a_valid_table(which, rng, tmp_path):
         assert (np.diff(levels) < 0).all() and np.isfinite(made.denoised).all()
 
 
-def test_levels_are_the_states_own_whatever_the_network_is_told(rng):
+def test_levels_are_the_states_own_whatever_the_label(rng):
     """Of an exactly solved model every state lies on the trajectory at the level it is given."""
     grid = tuning.of_grid(solvers.ipndm, GRID, offsets=True)
     numbers = {"offsets": jnp.array([0.0, -1.0, 2.5, 0.0])}
@@ -335,7 +335,7 @@ def test_noises_are_freed_where_they_are_drawn(rng):
         tuning.of_weights(BASE, window=0)
 
 
-def test_offsets_move_what_the_network_is_told():
+def test_offsets_move_the_labels():
     family = tuning.of_grid(solvers.euler, GRID, offsets=True)
     numbers = family.init | {"offsets": jnp.array([0.0, 0.1, -0.2, 0.3])}
     made = concrete(family, numbers)

@@ -358,7 +358,7 @@ def test_losses_are_those_of_the_corrected_solver(gaussian, order):
 
 
 @pytest.mark.slow
-def test_the_search_begins_with_the_mean_length_and_ends_when_told(gaussian):
+def test_the_search_begins_with_the_mean_length_and_ends_by_its_options(gaussian):
     D, levels, x = gaussian.denoiser, np.array([HIGH, 1.0, 0.0]), starts(0, 64)
     targets = jnp.stack([gaussian.flow(x, HIGH, s) for s in levels])
     none = pas_search(D, levels, x, targets, num_updates=0)

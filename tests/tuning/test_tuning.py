@@ -502,7 +502,7 @@ def test_baselines_are_ranked_once(monkeypatch):
 
 @pytest.mark.slow
 def test_samplers_are_chosen_on_held_out_pairs_and_searched_on_training_pairs():
-    """Pairs of another model tell which were looked at."""
+    """Pairs of another model show which were looked at."""
     other = {"start": pairs(1)["start"], "image": 0.0 * pairs(1)["image"]}
     asked = task()._replace(held=other)
     found = solve(asked, "dmn")
@@ -573,7 +573,7 @@ def test_learned_levels_on_the_toy():
     assert found.score < 0.0073
 
 
-# A figure, and a table that tells where it comes from
+# A figure, and a table that states where it comes from
 
 
 def test_what_a_table_says_of_itself(tmp_path):

@@ -50,7 +50,7 @@ Map = Callable[..., Array]
 
 
 class Draw(NamedTuple):
-    """Where a jump t -> s and the teacher's point u of the same trajectory are, (batch,) each:
+    """Levels of a jump t -> s and of the teacher's point u of the same trajectory, (batch,) each:
     levels t > u >= s, or their numbers on a grid of N levels, 0 the highest and N for level 0.
     """
 
@@ -165,9 +165,9 @@ def trajectory_consistency(
             (:func:`jaxdiff.distill.parts.critic.balanced`); the paper's are those of the last
             layer.
         critic: a second player; None, which is the paper's first part, trains without.
-        adversarial: factor of its term. critic_from: number of updates before the student heeds it;
-            its weight is kept within [0.01, 10]. RAdam with learning rate 2e-3 and betas 0.5 and
-            0.9 for the critic by default.
+        adversarial: factor of its term. critic_from: number of updates before its term enters the
+            student's loss; its weight is kept within [0.01, 10]. RAdam with learning rate 2e-3 and
+            betas 0.5 and 0.9 for the critic by default.
         intermediate: levels of the sampler in more than one step.
 
     Recipe: CIFAR-10, batches of 256 for 50,000 updates without a critic, then 528 for 30,000 and

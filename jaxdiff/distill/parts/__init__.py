@@ -1,3 +1,3 @@
-"""What methods of distillation are made of: the student, its losses' frame, levels, teachers'
+"""Parts of methods of distillation: the student, its losses' frame, levels, teachers'
 steps, generators, critics, stages.
 """

@@ -44,7 +44,7 @@ SOFTPLUS = Game(
 
 
 class Critic(NamedTuple):
-    """What tells data from samples.
+    """A critic, which distinguishes data from samples.
 
     logits: ``logits(params, x, cond) -> logits`` of any shape.
     params: where it starts; or ``init(key) -> params``.
@@ -108,12 +108,12 @@ def critic_player(
     def loss(params: Params, context: Context, batch: Batch, key: Key) -> tuple[Array, Metrics]:
         real, fake, cond = samples(context, batch, key)
         real, fake = jax.lax.stop_gradient((real, fake))
-        told_real, told_fake = (critic.logits(params, x, cond) for x in (real, fake))
-        value = game.critic(told_real, told_fake)
+        real_logits, fake_logits = (critic.logits(params, x, cond) for x in (real, fake))
+        value = game.critic(real_logits, fake_logits)
         if penalty:
             slope = gradient_penalty(lambda x: critic.logits(params, x, cond), real)
             value = value + penalty * jnp.mean(slope)
-        return value, {"real": jnp.mean(told_real), "fake": jnp.mean(told_fake)}
+        return value, {"real": jnp.mean(real_logits), "fake": jnp.mean(fake_logits)}
 
     return Player(loss, critic.optimiser or optimiser)
 

@@ -24,7 +24,7 @@ Values = Array | tuple[Array, Metrics]  # a loss per sample (batch,), or a scala
 
 
 class Step(NamedTuple):
-    """What losses are made of in one step of training.
+    """One step of training, as losses see it.
 
     student: the student as ``D(y, level, target=..., extra=..., full=...)``, condition and dropout
         masks bound; gradients flow through it in its own loss.

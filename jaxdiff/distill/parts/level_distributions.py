@@ -22,7 +22,7 @@ LEAST = 1e-4  # the lowest level drawn: of data of standard deviation 1 it shows
 
 
 class LevelDistribution(NamedTuple):
-    """How levels are drawn: ``draw(key, x0)``, one per sample of x0, shape (batch,); and
+    """A distribution of levels: ``draw(key, x0)``, one per sample of x0, shape (batch,); and
     ``density(level)``, the density of log level, of the level's shape.
     """
 
@@ -47,7 +47,7 @@ def uniform_times(process: Process) -> LevelDistribution:
 
     That of DDPM (2006.11239) in continuous time, and of rectified flow (2209.03003). Levels are
     kept between 1e-4 and the process's last (1000 where it has none), where the density is not
-    told.
+    given.
     """
 
     def draw(key: Key, x0: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What the losses are composed of: perturbed data, jumps and their inverse, conditioning drop-out.
+"""Primitives of the losses: perturbed data, jumps and their inverse, conditioning drop-out.
 
 All work on batches.
 """

@@ -14,7 +14,7 @@ from jaxdiff.typing import Params
 
 
 class Before(NamedTuple):
-    """What the stage before left: its method's sampler, with one option ``steps``, and the
+    """Outcome of the stage before: its method's sampler, with one option ``steps``, and the
     student's parameters (their average, where one is kept).
     """
 

@@ -1,4 +1,4 @@
-"""What a method trains: a network, where it starts, and how it becomes a denoiser."""
+"""The student of a method: a network, its start, and the denoiser made of it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ _KARRAS = EDM()
 
 
 class Student(NamedTuple):
-    """What a method trains.
+    """The student, which a method trains.
 
     network: ``network(params, x, label, cond, key=...)``.
     params: where it starts, usually the teacher's parameters; or ``init(key) -> params``.

@@ -1,4 +1,4 @@
-"""What a frozen teacher does for a student: steps and roll-outs.
+"""Steps and roll-outs of a frozen teacher.
 
 Levels are one per sample, (batch,), so that every sample of a batch may be anywhere on its
 trajectory.
@@ -28,17 +28,17 @@ def advance(
     """
     outputs = []
 
-    def told(y: Array, s: Array) -> Array:
+    def recorded(y: Array, s: Array) -> Array:
         outputs.append(D(y, s.reshape(-1)))
         return outputs[-1]
 
     inner = r > 0
     lower = jnp.where(inner, r, 0.5 * s)  # any lower level: the result is not used
-    out = solver_step(told, y, expand(s, y), expand(lower, y))
+    out = solver_step(recorded, y, expand(s, y), expand(lower, y))
     if outputs:
         out = jnp.where(expand(inner, y).astype(bool), out, outputs[0])
     else:  # a step that needs no denoiser, the exact flow, can end at 0
-        out = solver_step(told, y, expand(s, y), expand(r, y))
+        out = solver_step(recorded, y, expand(s, y), expand(r, y))
     return jax.lax.stop_gradient(out)
 
 

@@ -227,8 +227,8 @@ def discriminator_loss(
 ) -> tuple[Array, Metrics]:
     """Return the critic's loss, a scalar, on noisy data and samples; and its mean logits."""
     assert fake_score.head is not None
-    seen, told = step.logits(*real), step.logits(*made)
-    value = fake_score.head.game.critic(seen, told)
+    real_logits, made_logits = step.logits(*real), step.logits(*made)
+    value = fake_score.head.game.critic(real_logits, made_logits)
     y, s = real
     own = lambda y: step.logits(y, s)  # noqa: E731
     if penalty.factor:
@@ -240,7 +240,7 @@ def discriminator_loss(
             else approximate_penalty(own, y, key, penalty.size or 0.0)
         )
         value = value + penalty.factor * jnp.mean(size)
-    return value, {"real": jnp.mean(seen), "made": jnp.mean(told)}
+    return value, {"real": jnp.mean(real_logits), "made": jnp.mean(made_logits)}
 
 
 def head_of(fake_score: FakeScore, method: str, without: str = "") -> Head:
@@ -254,7 +254,9 @@ def head_of(fake_score: FakeScore, method: str, without: str = "") -> Head:
 
 
 def refuse_head(fake_score: FakeScore, method: str, instead: str = "") -> None:
-    """ValueError for a fake score with a head, which the method would neither train nor ask."""
+    """ValueError for a fake score with a head, which the method would neither train nor
+    evaluate.
+    """
     if fake_score.head is not None:
         raise ValueError(f"{method} has no critic, and the fake score has a head{instead}")
 

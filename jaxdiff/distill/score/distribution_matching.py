@@ -199,26 +199,28 @@ def dmd2(
     def make(step: Step, key: Key) -> tuple[Array, Array]:
         return generate(step.student, noises, step.x0, key)
 
-    def told(step: Step) -> Step:
+    def labelled(step: Step) -> Step:
         x, at = step.x
         label = {"extra": jnp.log(at)[:, None] / 4.0} if label_evaluations else {}
         fake, logits = (functools.partial(f, **label) for f in (step.fake, step.logits))
         return step._replace(x=x, fake=fake, logits=logits)
 
     def student_loss(step: Step) -> Any:
-        step = told(step)
-        key_match, key_fool = jax.random.split(step.key)
+        step = labelled(step)
+        key_match, key_generator = jax.random.split(step.key)
         direction, _ = matching_direction(step, *renoise(key_match, step.x, levels))
-        fooled = generator_loss(step, fake_score, *renoise(key_fool, step.x, grid))
-        return rewarded(push(step.x, direction) + adversarial * fooled, step, reward, reward_factor)
+        generator = generator_loss(step, fake_score, *renoise(key_generator, step.x, grid))
+        return rewarded(
+            push(step.x, direction) + adversarial * generator, step, reward, reward_factor
+        )
 
     def critic_loss(step: Step) -> Any:
-        step = told(step)
+        step = labelled(step)
         key_fake, key_real, key_made = jax.random.split(step.key, 3)
         values = denoising(step._replace(key=key_fake), grid, student.sigma_data)
         real, made = renoise(key_real, step.x0, grid), renoise(key_made, step.x, grid)
-        judged, metrics = discriminator_loss(step, fake_score, real, made, penalty)
-        return values + critic * judged, metrics
+        discriminator, metrics = discriminator_loss(step, fake_score, real, made, penalty)
+        return values + critic * discriminator, metrics
 
     return two_players(
         student, fake_score, make, student_loss, critic_loss, generator_tables(noises),

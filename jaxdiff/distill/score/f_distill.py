@@ -144,8 +144,8 @@ def f_distill(
         y, s = renoise(key_made, step.x, drawn)
         error = edm_weight(s, student.sigma_data) * squared(step.fake(y, s), step.x)
         real = renoise(key_real, step.x0, drawn)
-        judged, metrics = discriminator_loss(step, fake_score, real, (y, s), penalty)
-        return error + critic * judged, metrics
+        discriminator, metrics = discriminator_loss(step, fake_score, real, (y, s), penalty)
+        return error + critic * discriminator, metrics
 
     def drift(step: Step, means: Params) -> Array:
         y, s = renoise(step.key, step.x, drawn)

@@ -105,8 +105,8 @@ def moment_matching(
     def critic_loss(step: Step) -> Array:
         x, y, s = step.x
         D = step.fake(y, s)
-        told = jax.lax.stop_gradient(step.teacher(y, s))
-        return weight(s) * (squared(D, x) + squared(D, told))
+        target = jax.lax.stop_gradient(step.teacher(y, s))
+        return weight(s) * (squared(D, x) + squared(D, target))
 
     def tables(number: int = num_steps) -> Table:
         if number != num_steps:

@@ -85,8 +85,8 @@ def score_distillation(
         key_view, key_noise = jax.random.split(key)
         x = render(params, key_view)
         y, s = renoise(key_noise, x, levels)
-        told = lambda y, s: context.frozen["teacher"](y, s, batch.get("label"))  # noqa: E731
-        difference = score_difference(told, lambda y, s: x, y, s, weight(s) / s)
+        denoise = lambda y, s: context.frozen["teacher"](y, s, batch.get("label"))  # noqa: E731
+        difference = score_difference(denoise, lambda y, s: x, y, s, weight(s) / s)
         value = jnp.mean(push(x, difference))
         return value, {"loss": value}
 
@@ -132,8 +132,8 @@ def variational_score_distillation(
         optimiser: Adam at 1e-3 with b2 = 0.99 by default, the published code's for fields. ema: as
             in :func:`score_distillation`.
 
-    Deviations: the fake score is not told the camera. Its error is that of the noise, as in the
-    paper; in published code it is another network than the teacher, with the velocity's.
+    Deviations: the fake score is not conditioned on the camera. Its error is that of the noise, as
+    in the paper; in published code it is another network than the teacher, with the velocity's.
     Fails: as two players do, where the fake score lags behind the scene; with one particle it is
     close to SDS of a scene that keeps its detail.
     Cost: SDS with a further call of the fake score, and its training step.

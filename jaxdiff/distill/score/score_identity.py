@@ -11,7 +11,8 @@ For constant w the gradient at a = 1/2 is half of the divergence's; a = 1 leaves
 points out (a half of score implicit matching, :mod:`jaxdiff.distill.score.score_implicit`), and the
 paper's 1.2 turns it round.
 Gradients pass through both denoisers to y, with their parameters fixed; w = 1/mean|x - D_teacher|.
-Losses of a sample are sums over its numbers, not means, which Adam's epsilon and a clip can tell.
+Losses of a sample are sums over its numbers, not means, which matters to Adam's epsilon and to
+clipping.
 
 With a critic's head on the fake score's features it is SiDA (Zhou et al. 2410.14919): with d
 numbers in a sample and g(s) = s^-2 + sigma_data^-2,
@@ -142,10 +143,10 @@ def sida(
             channels of those of the encoder. Adam as in :func:`sid`, its gradients' numbers
             clipped at 1.
         scale, adversarial, critic: of the losses in the module's text.
-        bound: of the absolute logits that the student heeds.
+        bound: of the absolute logits that enter the student's loss.
         student_from: number of updates, of the fake score alone, before the student moves.
-        critic_from: and before it heeds the critic; until then its loss is that of :func:`sid`.
-            By default 100,000 and 200,000 images in batches of 256.
+        critic_from: and before the critic's term enters; until then its loss is that of
+            :func:`sid`. By default 100,000 and 200,000 images in batches of 256.
         Others as in :func:`sid`.
 
     Data are needed, for the critic. Sampled in one evaluation.
@@ -160,18 +161,18 @@ def sida(
     def student_loss(step: Step) -> Array:
         y, s = renoise(step.key, step.x, drawn)
         values, weight = _identity(step, y, s, alpha)
-        told = head.game.student(jnp.clip(step.logits(y, s), -bound, bound))
-        fooled = adversarial * step.x[0].size * weight * told
-        heeded = step.context.step >= critic_from
-        return jnp.where(heeded, 0.5 * scale * values + 0.5 * fooled, scale * values)
+        value = head.game.student(jnp.clip(step.logits(y, s), -bound, bound))
+        generator = adversarial * step.x[0].size * weight * value
+        joined = step.context.step >= critic_from
+        return jnp.where(joined, 0.5 * scale * values + 0.5 * generator, scale * values)
 
     def critic_loss(step: Step) -> Any:
         key_level, key_noise = jax.random.split(step.key)
         s = fake_levels(key_level, step.x)
         real, made = same_noise(step, s, jax.random.normal(key_noise, step.x.shape, step.x.dtype))
         error = step.x[0].size * squared(step.fake(*made), step.x)
-        judged, metrics = discriminator_loss(step, fake_score, real, made, NO_PENALTY)
-        return edm_weight(s, student.sigma_data) * (error + critic * judged), metrics
+        discriminator, metrics = discriminator_loss(step, fake_score, real, made, NO_PENALTY)
+        return edm_weight(s, student.sigma_data) * (error + critic * discriminator), metrics
 
     clipped = optax.chain(optax.clip(1.0), _adam())
     return two_players(

@@ -178,7 +178,7 @@ def random_features(
     shape: tuple[int, ...], *, width: int = 256, scale: float = 0.5, seed: int = 0
 ) -> Partial:
     """Return a fixed classifier that knows no data: tanh of ``width`` random hyperplanes that cut a
-    ball of radius ``scale`` per number, times 2. Wide enough it determines an image; it judges
+    ball of radius ``scale`` per number, times 2. Wide enough it determines an image; it measures
     nothing.
     """
     random = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ from noise. One Euler step per window samples such a student.
 Lines that are straight in the time and state of any process are straight in y and its level s,
 and conversely: x_t = (1 - u) x_a + u x_b has alpha and sigma interpolated likewise. So the paper's
 parametrisation by the noise of a DDIM step ("DDIM-consistent") is this one; here the network is
-told the level that the point on the line really has.
+conditioned on the level that the point on the line really has.
 
 Source: Yan et al., arXiv 2405.07510.
 """
@@ -99,9 +99,9 @@ def perflow(
         at_start: fraction of the samples taken at the very start of their window, where the student
             is sampled; 0 is the published method, more is this library's.
 
-    Deviations: the level told to the network, see the module; times are continuous, where the
-    published ones are multiples of 1/1000, and the place on a window's line is even in the time of
-    ``process`` by the level it has, where the published line is even in time itself.
+    Deviations: the level that the network is conditioned on, see the module; times are continuous,
+    where the published ones are multiples of 1/1000, and the place on a window's line is even in
+    the time of ``process`` by the level it has, where the published line is even in time itself.
     Failure mode: at a window's edge the exact student is discontinuous in the level, and what a
     smooth network says there, where it is sampled, is a mean of both sides (``at_start`` counters
     it). Fewer steps than windows are not trained for: :func:`perflow_stages` merges windows.

@@ -108,7 +108,7 @@ def target_point(
     **conditions: Array,
 ) -> TargetPoint:
     """Noisy data at knots of the grid, and what the frozen teacher's ``substeps`` steps across the
-    next ``span`` intervals ask of the student there. ``told`` goes to the teacher (``extra=``).
+    next ``span`` intervals give for the student there. ``extra`` goes to the teacher (``extra=``).
     """
     key_index, key_noise = jax.random.split(step.key)
     index = grid_index(key_index, step.x0, num_steps)

@@ -28,7 +28,7 @@ FEWEST = 16  # pairs, of training and held out
 
 
 class Result(NamedTuple):
-    """What tuning gave, beside the best baseline.
+    """Outcome of tuning, beside the best baseline.
 
     baseline, baseline_name, baseline_score: the best on the training pairs, and its held-out score.
     tuned: what the method found. scored_by: what the scores are, in words. seconds: it took, the

@@ -1,4 +1,4 @@
-"""What every method of tuning starts from and shares: the task, the baselines, the descent."""
+"""Parts that all methods of tuning share: the task, the baselines, the descent."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -60,7 +60,7 @@ class Stepped(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Where a sample stands.
+    """Progress of a sample.
 
     y: its state; before: the lower-order result there; time: increasing towards the data; size: of
     the next step; stage: which evaluation of the step comes next; slopes: (stages, *shape) those

@@ -172,7 +172,7 @@ def amed_predictor(
     put into each step, as ``make_pairs(teacher, ..., path=True)`` stores them. The paper's M is 1
     with Heun's method for AMED-Solver and 2 with the solver itself for plug-ins; 10,000 starts
     once, 128 in a batch. An update costs as many evaluations as sampling. The error is summed over
-    steps and elements, its mean taken over the batch; metrics tell the last step's own. Fails where
+    steps and elements, its mean taken over the batch; metrics have the last step's own. Fails where
     the
     grid is so coarse that no intermediate time is accurate: a better grid gains more
     (:mod:`jaxdiff.tuning.search.gits`).

@@ -32,7 +32,7 @@ LEAST = 1e-3  # e
 
 
 class Predictor(NamedTuple):
-    """What is predicted, and from what.
+    """Inputs and outputs of the predictor.
 
     inputs: size of b (:func:`bottleneck_size`), or None to predict from the levels alone.
     direction, time: C and T, the ranges of the factors; a factor of range 0 is 1 and has no head.

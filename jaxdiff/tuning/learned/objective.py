@@ -1,4 +1,4 @@
-"""What a tuned sampler is to be good at: losses of a table on a batch.
+"""Objectives of tuning: losses of a table on a batch.
 
 An objective is ``objective(denoiser, table, batch, key) -> scalar``. Batches are of stored pairs
 (:func:`jaxdiff.sampling.pairs.make_pairs`): "start" (batch, *shape), states at the table's first

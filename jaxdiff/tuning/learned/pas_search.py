@@ -114,7 +114,7 @@ def pas_search(
 
     Time points are dealt with in order. At each the network is evaluated once, and Adam moves C
     from (mean |d|, 0, 0, 0) to lower the mean absolute distance of the next state to the teacher's.
-    Corrections are greedy, so that the last state need not gain. :func:`pas_errors` tells, on
+    Corrections are greedy, so that the last state need not gain. :func:`pas_errors` measures, on
     samples kept apart. The paper has 5,000 trajectories of Heun's method with 100 evaluations on a
     Karras grid, and iPNDM of order 3.
 
@@ -211,7 +211,7 @@ def _fit(
 
 
 class _Fit(NamedTuple):
-    """Where an optimisation stands: the latest coordinates, how many updates, the best so far, and
+    """Progress of an optimisation: the latest coordinates, how many updates, the best so far, and
     when they were found.
     """
 

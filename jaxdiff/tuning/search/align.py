@@ -106,7 +106,7 @@ def step_costs(levels: np.ndarray, changes: np.ndarray) -> np.ndarray:
 
 
 class Descent(NamedTuple):
-    """What :func:`coordinate_descent` found: indices (num_steps + 1,), and the cost after each
+    """Outcome of :func:`coordinate_descent`: indices (num_steps + 1,), and the cost after each
     sweep, that of the start first.
     """
 

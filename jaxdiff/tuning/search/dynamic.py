@@ -95,7 +95,7 @@ def _checked(costs: np.ndarray, budgets: Sequence[int], discount: float) -> np.n
     last = len(costs) - 1
     wrong = [n for n in budgets if n != int(n) or not 1 <= n <= last]
     if wrong or not len(budgets):
-        raise ValueError(f"{last + 1} levels have paths of 1 to {last} steps; asked: {budgets}")
+        raise ValueError(f"{last + 1} levels have paths of 1 to {last} steps; got {budgets}")
     if not 0 < discount < np.inf:
         raise ValueError(f"discount must be positive and finite; it is {discount}")
     above = np.triu(np.ones(costs.shape, bool), 1)
