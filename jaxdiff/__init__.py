@@ -24,6 +24,7 @@ from jaxdiff import solvers as solvers
 from jaxdiff.arrays import expand as expand
 from jaxdiff.conditioning import guidance as guidance
 from jaxdiff.conditioning import operators as operators
+from jaxdiff.conditioning import posterior as posterior
 from jaxdiff.conditioning import threshold as threshold
 from jaxdiff.denoisers import denoiser as denoiser
 from jaxdiff.noise import start_noise as start_noise

@@ -1,0 +1,200 @@
+r"""Parts that methods share: a denoiser with its pullback, weights, and linear solves row by row.
+
+Every method makes of D the approximate posterior mean
+
+    D'(y, s) = D(y, s) + w(s) s^2 g(y, s),    g ~ grad_y log p(u | y),
+
+which with g exact and w = 1 is E[x0 | y, u] (Tweedie's formula of the posterior). Papers that step
+by "take the sampler's step, then subtract zeta g" have a w that depends on the grid,
+:func:`per_step`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import Partial
+
+from jaxdiff.arrays import check, expand
+from jaxdiff.conditioning.operators.linear import Linear
+from jaxdiff.conditioning.operators.measurement import Measurement
+from jaxdiff.solvers.ancestral import check_eta
+from jaxdiff.typing import Array, Cond, PerSample
+
+Weight = float | Array | Callable[[Array], Array]
+CUTOFF = 1e-5  # singular values below this share of the largest are not divided by
+CHEAP_ITERATIONS = 64  # of conjugate gradients that call no denoiser
+
+
+def as_weight(weight: Weight) -> Any:
+    """Return a weight as an argument of compiled functions. ValueError for a number that is not
+    finite.
+    """
+    if callable(weight):
+        return weight if isinstance(weight, Partial) else Partial(weight)
+    check("a weight must be finite", lambda w: np.isfinite(w).all(), weight)
+    return weight
+
+
+def at(weight: Any, level: Array, like: Array) -> Array:
+    """Return a weight at a level, shaped to multiply ``like``."""
+    found: Any = weight(jnp.asarray(level, like.dtype)) if callable(weight) else weight
+    return expand(found, like)
+
+
+def square(level: Array, like: Array) -> Array:
+    """Return level^2, shaped to multiply ``like``."""
+    return expand(jnp.asarray(level, like.dtype) ** 2, like)
+
+
+def per_step(step: float | Array, levels: Sequence[float] | Array, eta: float = 1.0) -> Partial:
+    r"""Return the weight with which DDIM's step on a grid subtracts ``step`` times the gradient.
+
+    DDIM's step from s to r with noise eta is (down/s) y + (1 - down/s) D' + noise, so the weight at
+    a knot s is step/(s^2 (1 - down/s)), with down as of
+    :func:`jaxdiff.solvers.ancestral.ancestral_levels`. For :func:`jaxdiff.solvers.ddim` of this eta
+    (0 is Euler), on these levels; anywhere else the weight is NaN.
+
+    Args:
+        step: zeta of the paper's step.
+        levels: the grid, decreasing.
+        eta: the solver's.
+
+    Raises:
+        ValueError: for levels that do not decrease, or an eta outside [0, 1].
+    """
+    check_eta("per_step", eta)
+    knots = levels if isinstance(levels, Tracer) else np.asarray(levels, float)
+    if not isinstance(knots, Tracer) and not (np.ndim(knots) == 1 and (np.diff(knots) < 0).all()):
+        raise ValueError(f"levels decrease, (knots,); got {knots}")
+    return Partial(_per_step, step, jnp.asarray(knots), eta)
+
+
+def _per_step(step: Array, levels: Array, eta: Array, level: Array) -> Array:
+    s = jnp.asarray(level)
+    knots = levels.astype(s.dtype)
+    away = jnp.abs(knots[:-1].reshape((1,) * s.ndim + (-1,)) - s[..., None])
+    i = jnp.argmin(away, axis=-1)
+    r, near = knots[i + 1], jnp.abs(knots[i] - s) <= 1e-4 * s
+    share = jnp.asarray(eta, s.dtype) ** 2
+    down = (r / s) * jnp.sqrt((1 - share) * s**2 + share * r**2)
+    weight = jnp.asarray(step, s.dtype) / (s * (s - down))
+    return jnp.where(near, weight, jnp.nan)
+
+
+def pulled(
+    denoiser: Partial, y: Array, level: Array, cond: Cond, options: dict[str, Any]
+) -> tuple[Array, Callable[[Array], Array]]:
+    """Return D(y) and v -> J^T v, J = dD/dy of every row."""
+    output, back = jax.vjp(lambda y: denoiser(y, level, cond, **options), y)
+    return output, lambda v: back(v)[0]
+
+
+def dot(a: Array, b: Array) -> Array:
+    """Return the inner product of every row, shaped to multiply them."""
+    return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)
+
+
+def norm(x: Array) -> PerSample:
+    """Return the norm of every row, (batch,), its gradient 0 where it is 0."""
+    size = dot(x, x).reshape(-1)
+    return jnp.where(size > 0, jnp.sqrt(jnp.where(size > 0, size, 1)), 0)
+
+
+def over(a: Array, b: Array) -> Array:
+    """Return a/b, and 0 where b is not positive: what is solved stays as it is."""
+    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+
+def conjugate_gradients(
+    matrix: Callable[[Array], Array], b: Array, num_iterations: int, unroll: bool = False
+) -> Array:
+    """Solve M x = b row by row, M symmetric and positive, from x = 0.
+
+    Every row has its own coefficients (``jax.scipy.sparse.linalg.cg`` has one set for the batch,
+    and its rows would depend on each other). A row ends where its residual is rounding, or where the
+    curvature is not positive.
+    """
+    smallest = jnp.finfo(b.dtype).eps ** 2 * jax.lax.stop_gradient(dot(b, b))
+
+    def step(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
+        x, r, p, size = carry
+        q = matrix(p)
+        going = size > smallest
+        a = over(size, jnp.where(going, dot(p, q), 0))
+        r_next = r - a * q
+        size_next = dot(r_next, r_next)
+        return (
+            x + a * p,
+            r_next,
+            r_next + over(size_next, jnp.where(going, size, 0)) * p,
+            size_next,
+        ), None
+
+    first = (jnp.zeros_like(b), b, b, dot(b, b))
+    return jax.lax.scan(step, first, None, num_iterations, unroll=unroll or 1)[0][0]
+
+
+def minimal_residuals(matrix: Callable[[Array], Array], b: Array, num_iterations: int) -> Array:
+    """Solve M x = b row by row, M symmetric, by conjugate residuals, from x = 0: the iterates have
+    the least residual of their Krylov space, as those of GMRES have. Unrolled.
+    """
+    x, r = jnp.zeros_like(b), b
+    p, q = b, matrix(b)
+    m = q
+    for i in range(num_iterations):
+        curvature = dot(r, m)
+        a = over(curvature, dot(q, q))
+        x, r = x + a * p, r - a * q
+        if i + 1 < num_iterations:
+            m = matrix(r)
+            beta = over(dot(r, m), curvature)
+            p, q = r + beta * p, m + beta * q
+    return x
+
+
+def gain(measurement: Measurement, variance: Array, residual: Array) -> Array:
+    """Return v A^T (v A A^T + noise^2)^-1 residual: the mean shift of N(0, v I) samples.
+
+    By the decomposition where the operator has one and the noise is one number for a sample; else
+    by conjugate gradients.
+
+    Args:
+        measurement: of a linear operator; without noise it is A^+ residual.
+        variance: v, a number or (batch,).
+        residual: (batch, *measured).
+    """
+    A = linear_operator(measurement)
+    noise = measurement.deviation(residual) ** 2
+    v = jnp.asarray(variance, residual.dtype)
+    if A.basis is not None and all(n == 1 for n in noise.shape[1:]):
+        singular = A.basis.values(residual)
+        v, flat = v.reshape(-1, 1), noise.reshape(-1, 1)
+        bottom = v * singular**2 + flat
+        kept = (singular > CUTOFF * jnp.max(singular)) & (bottom > 0)
+        factor = jnp.where(kept, v * singular / jnp.where(kept, bottom, 1), 0)
+        return A.basis.sample(factor * A.basis.observed(residual))
+    wide = expand(v, residual)
+    found = conjugate_gradients(
+        lambda u: wide * A.apply(A.transpose(u)) + noise * u, residual, CHEAP_ITERATIONS
+    )
+    shift = A.transpose(found)
+    return expand(v, shift) * shift
+
+
+def linear_operator(measurement: Measurement) -> Linear:
+    """Return the operator. TypeError for one that is not linear."""
+    if not isinstance(measurement.operator, Linear):
+        raise TypeError(
+            "this method takes a linear operator; dps, energy, lgd_mc and mpgd take any measurement"
+        )
+    return measurement.operator
+
+
+def check_iterations(name: str, count: int) -> None:
+    """Raise ValueError for fewer than one iteration."""
+    if int(count) != count or count < 1:
+        raise ValueError(f"{name} needs at least one iteration, not {count}")
