@@ -141,20 +141,25 @@ def denoiser(
 ) -> Partial:
     """Make the denoiser D(y, level, cond=None, **options) of a network.
 
-    apply: ``apply(params, x, label, cond, **options)`` with x (batch, *shape), label (batch,).
-    prediction: one of ``PREDICTIONS``. For 'edm' the network sees x = c_in y; for the others
-        x = alpha(t) y at t = time(process, level).
-    process: not used for 'edm'; levels above its last are taken for the last, so stay within
-        ``max_level``.
-    sigma_data: standard deviation of the data, of 'edm' only.
-    sigma_min: the level at which D(y) = y exactly (0 for a diffusion model, the lowest level for
-        some consistency models): for 'edm' by :func:`boundary_scalings`, for the others by an Euler
-        step to that level in place of one to 0.
-    label: what the network is conditioned on, a function of the level for 'edm' (log(level)/4 if
-        None) and of t for the others (t itself if None); :func:`jaxdiff.process.discrete_label`
-        gives the step of a table.
-    compute_dtype: the network's input is cast to it and its output back. Labels are float32, or
-        float64 where y is.
+    Args:
+        apply: ``apply(params, x, label, cond, **options)`` with x (batch, *shape), label (batch,).
+        params: the network's parameters, a pytree, which are leaves of the denoiser.
+        prediction: one of ``PREDICTIONS``. For 'edm' the network sees x = c_in y; for the others x
+            = alpha(t) y at t = time(process, level).
+        process: not used for 'edm'; levels above its last are taken for the last, so stay within
+            ``max_level``.
+        sigma_data: standard deviation of the data, of 'edm' only.
+        sigma_min: the level at which D(y) = y exactly (0 for a diffusion model, the lowest level
+            for some consistency models): for 'edm' by :func:`boundary_scalings`, for the others by
+            an Euler step to that level in place of one to 0.
+        label: what the network is conditioned on, a function of the level for 'edm' (log(level)/4
+            if None) and of t for the others (t itself if None);
+            :func:`jaxdiff.process.discrete_label` gives the step of a table.
+        compute_dtype: the network's input is cast to it and its output back. Labels are float32, or
+            float64 where y is.
+
+    Returns:
+        ``D(y, level, cond=None, **options)``, a ``jax.tree_util.Partial`` of the parameters.
 
     The result is a pytree whose leaves are those of params, process and the two sigmas; its static
     rest is equal for equal arguments. D takes y (batch, *shape) and a level, scalar or (batch,).
@@ -178,6 +183,12 @@ def denoiser(
 def description(D: Denoiser) -> dict[str, Any] | None:
     """Return what a denoiser was made of by :func:`denoiser`: network, params, prediction, process,
     sigma_data, label and compute_dtype; None for one made otherwise.
+
+    Args:
+        D: any denoiser.
+
+    Returns:
+        Its parts by name, or None.
     """
     static = getattr(D, "func", None)
     if not isinstance(static, _Denoise):
@@ -193,6 +204,16 @@ def description(D: Denoiser) -> dict[str, Any] | None:
 def scalings(D: Denoiser, level: ArrayLike) -> tuple[Number, Number]:
     """Return c_skip and c_out at a level of a denoiser made by :func:`denoiser`, for which D(y) =
     c_skip y + c_out F with F what its network predicts. TypeError for one made otherwise.
+
+    Args:
+        D: made by :func:`denoiser`.
+        level: scalar or (batch,).
+
+    Returns:
+        c_skip and c_out, of the shape of ``level``.
+
+    Raises:
+        TypeError: for a denoiser made otherwise.
     """
     static = getattr(D, "func", None)
     if not isinstance(static, _Denoise):
@@ -207,6 +228,16 @@ def scalings(D: Denoiser, level: ArrayLike) -> tuple[Number, Number]:
 def check_network_cond(D: Denoiser, cond: Cond) -> None:
     """Check the numbers of a condition, where they are known before tracing, by
     ``check_cond(cond)`` of the network of a denoiser made by :func:`denoiser`, if it has one.
+
+    Args:
+        D: any denoiser.
+        cond: what it is to be called with.
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: of the network's own check.
     """
     made = description(D)
     look = None if made is None else getattr(made["network"], "check_cond", None)
@@ -219,9 +250,14 @@ def predictor(D: Partial, process: Process, name: str) -> Callable[..., Array]:
     """Return a network's prediction in another process's coordinates: F(x, t, cond=None,
     **options).
 
-    D: made by :func:`denoiser` with prediction 'edm', 'eps' or 'x0', or with prediction ``name``
-        and this same process. sigma_min must be 0.
-    name: one of ``PREDICTIONS``, the row of ``process`` to return.
+    Args:
+        D: made by :func:`denoiser` with prediction 'edm', 'eps' or 'x0', or with prediction
+            ``name`` and this same process. sigma_min must be 0.
+        process: whose row is returned.
+        name: one of ``PREDICTIONS``, the row of ``process`` to return.
+
+    Returns:
+        ``F(x, t, cond=None, **options)``, of the shape of x.
 
     F takes x = alpha x0 + sigma eps (batch, *shape) and t (batch,); ``target`` and whatever else D
     takes pass through, ``target`` being a time too. Nothing is divided that the formula does not
@@ -280,6 +316,13 @@ def conditioned(D: Denoiser, **numbers: Any) -> Partial:
     A function among them (``attention=f``, see :mod:`jaxdiff.networks.attention`) is part of the
     program, which is compiled anew for each new function object; a ``jax.tree_util.Partial`` is a
     function with arrays of its own, which are arguments of the program.
+
+    Args:
+        D: ``D(y, level, cond, **options)``.
+        numbers: options by name: a scalar, (batch,) or (batch, k), or a function.
+
+    Returns:
+        ``D(y, level, cond)``, a ``jax.tree_util.Partial`` with the numbers as leaves.
     """
     keep = lambda x: Partial(x) if callable(x) and not isinstance(x, Partial) else x  # noqa: E731
     bound = {name: keep(x) for name, x in numbers.items()}
@@ -289,7 +332,19 @@ def conditioned(D: Denoiser, **numbers: Any) -> Partial:
 def conditioned_call(
     D: Partial, numbers: dict[str, Any], y: Array, level: Array, cond: Cond = None, **options: Any
 ) -> Array:
-    """Return what :func:`conditioned` calls."""
+    """Return what :func:`conditioned` calls.
+
+    Args:
+        D: the denoiser that options are bound to.
+        numbers: these options.
+        y: states, (batch, *shape).
+        level: scalar or (batch,).
+        cond: handed to D.
+        options: further ones, which must not be bound.
+
+    Returns:
+        D's output.
+    """
     return D(y, level, cond, **numbers, **options)
 
 
@@ -298,6 +353,15 @@ def as_partial(denoiser: Denoiser) -> Partial:
 
     A plain function becomes part of the program and is compiled anew for each new function object.
     Raises TypeError for what cannot be called.
+
+    Args:
+        denoiser: ``D(y, level, cond)``: a ``jax.tree_util.Partial`` is returned as it is.
+
+    Returns:
+        The denoiser as a ``jax.tree_util.Partial``.
+
+    Raises:
+        TypeError: for what cannot be called.
     """
     if isinstance(denoiser, Partial):
         return denoiser
@@ -321,6 +385,16 @@ def latent_consistency(
         c_skip = sigma_data^2/(u^2 + sigma_data^2),    c_out = u/sqrt(u^2 + sigma_data^2)
 
     with t the process's time, so that N t - 1 is the index in a table of N = ``num_timesteps``.
+
+    Args:
+        denoiser: ``D(y, level, cond)`` of the model.
+        process: of the model, whose time enters u.
+        sigma_data: of c_skip and c_out, in their own units.
+        scaling: of the timestep.
+        num_timesteps: N of the process's table.
+
+    Returns:
+        ``f(y, level, cond)``, the state at the end of the trajectory.
     """
     return Partial(
         _latent_consistency, as_partial(denoiser), process, sigma_data, scaling, num_timesteps

@@ -88,7 +88,17 @@ def boundary_scalings(
 
 
 def check_prediction(name: str) -> None:
-    """Raise ValueError unless ``name`` is one of ``PREDICTIONS``."""
+    """Raise ValueError unless ``name`` is one of ``PREDICTIONS``.
+
+    Args:
+        name: a prediction.
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: for another name, with those there are.
+    """
     if name not in PREDICTIONS:
         raise ValueError(f"unknown prediction {name!r}; it must be one of {', '.join(PREDICTIONS)}")
 
@@ -188,25 +198,74 @@ def target(
 
 
 def uniform_weight(level: AtTimes, sigma_data: Number = 0.5) -> AtTimes:
-    """Return 1 for every level. This and the next are weights of the squared error of x0."""
+    """Return 1 for every level. This and the next are weights of the squared error of x0.
+
+    Args:
+        level: noise levels, of any shape.
+        sigma_data: not used; all weights are called alike.
+
+    Returns:
+        Ones, of the shape of ``level``.
+    """
     return jnp.ones_like(level)
 
 
 def snr_weight(level: AtTimes, sigma_data: Number = 0.5) -> AtTimes:
-    """Return the signal-to-noise ratio level^-2, which makes it the squared error of eps."""
+    """Return the signal-to-noise ratio level^-2, which makes it the squared error of eps.
+
+    Args:
+        level: noise levels, of any shape.
+        sigma_data: not used; all weights are called alike.
+
+    Returns:
+        Weights, of the shape of ``level``.
+    """
     return level**-2
 
 
 def snr_plus_one_weight(level: AtTimes, sigma_data: Number = 0.5) -> AtTimes:
-    """Return level^-2 + 1, which makes it that of v if alpha^2 + sigma^2 = 1 (2202.00512)."""
+    """Return level^-2 + 1, which makes it that of v if alpha^2 + sigma^2 = 1 (2202.00512).
+
+    Args:
+        level: noise levels, of any shape.
+        sigma_data: not used; all weights are called alike.
+
+    Returns:
+        Weights, of the shape of ``level``.
+
+    Source: Salimans and Ho, Progressive Distillation for Fast Sampling of Diffusion Models, arXiv
+    2202.00512.
+    """
     return level**-2 + 1
 
 
 def truncated_snr_weight(level: AtTimes, sigma_data: Number = 0.5) -> AtTimes:
-    """Return max(level^-2, 1) (2202.00512, section 4)."""
+    """Return max(level^-2, 1) (2202.00512, section 4).
+
+    Args:
+        level: noise levels, of any shape.
+        sigma_data: not used; all weights are called alike.
+
+    Returns:
+        Weights, of the shape of ``level``.
+
+    Source: Salimans and Ho, Progressive Distillation for Fast Sampling of Diffusion Models, arXiv
+    2202.00512, section 4.
+    """
     return jnp.maximum(level**-2, 1)
 
 
 def edm_weight(level: AtTimes, sigma_data: Number = 0.5) -> AtTimes:
-    """Return (level^2 + sigma_data^2)/(level sigma_data)^2 = 1/c_out^2 (2206.00364, table 1)."""
+    """Return (level^2 + sigma_data^2)/(level sigma_data)^2 = 1/c_out^2 (2206.00364, table 1).
+
+    Args:
+        level: noise levels, of any shape.
+        sigma_data: standard deviation of the data.
+
+    Returns:
+        Weights, of the shape of ``level``.
+
+    Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
+    2206.00364, table 1.
+    """
     return level**-2 + sigma_data**-2

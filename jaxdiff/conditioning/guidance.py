@@ -36,13 +36,19 @@ def classifier_free(
             per sample of shape (batch,), for samplers of the batch as it is. What takes a batch
             apart (stored pairs in blocks, several devices, solvers of one sample at a time) refuses
             the last: a denoiser that reads the weight from ``cond`` does there.
-        null: what stands for no condition, where that is not None (which networks with classes
-            take for their null class): one sample's value, a tree like cond without the batch axis.
-            An entry of a dictionary that is None is left out for the unconditional call.
+        null: what stands for no condition, where that is not None (which networks with classes take
+            for their null class): one sample's value, a tree like cond without the batch axis. An
+            entry of a dictionary that is None is left out for the unconditional call.
         channels: the first so many channels (the last axis) are guided, and the others are the
             conditional model's; None for all. DiT's and SiT's own samplers have 3, of latents of 4.
         keep: entries of a cond dictionary that the unconditional call is given too, as they are,
             and that null does not have: the picture that a ControlNet is shown.
+
+    Returns:
+        The guided denoiser, ``D(y, level, cond)``.
+
+    Raises:
+        ValueError: for fewer than one channel, or ``keep`` without a dictionary ``null``.
 
     >>> import jax.numpy as jnp
     >>> D = lambda y, level, cond=None: 0.0 * y if cond is None else 0.0 * y + cond[:, None]
@@ -110,6 +116,9 @@ def autoguidance(
         conditional: whether the reference is given the condition; an unconditional network, for
             which this is classifier-free guidance by a second network, is not.
 
+    Returns:
+        The guided denoiser, ``D(y, level, cond)``.
+
     >>> D, bad = lambda y, level, cond=None: 0.0 * y + 2.0, lambda y, level, cond=None: 0.0 * y
     >>> import jax.numpy as jnp
     >>> autoguidance(D, bad, 1.5)(jnp.zeros((1, 2)), 1.0).tolist()
@@ -170,6 +179,9 @@ def negative_prompt(
             gets (1 - phi) of its own and phi of the conditional prediction's standard deviation
             over a sample's numbers (the unbiased one). Not 0 only for a ``denoiser`` made by
             :func:`jaxdiff.denoisers.denoiser`, which says what its network predicts.
+
+    Returns:
+        The guided denoiser ``D(y, level, cond)``, its condition a :class:`Prompts`.
 
     Raises:
         ValueError: for a rescale outside [0, 1].

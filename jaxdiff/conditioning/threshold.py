@@ -35,8 +35,14 @@ def static(
         denoiser: ``D(y, level, cond)``.
         low, high: scalars, low < high, in units of the data.
 
+    Returns:
+        The thresholded denoiser, ``D(y, level, cond)``.
+
     Raises:
         ValueError: unless low < high.
+
+    Source: Saharia et al., Photorealistic Text-to-Image Diffusion Models with Deep Language
+    Understanding, arXiv 2205.11487, section 2.3.
     """
     check("static thresholding needs low < high", lambda a, b: a < b, low, high)
     return jax.tree_util.Partial(_static, as_partial(denoiser), low, high)
@@ -61,9 +67,15 @@ def dynamic(
         largest: what a quantile beyond it is taken for, at least ``bound``; published schedulers
             have one (``sample_max_value``), the paper none.
 
+    Returns:
+        The thresholded denoiser, ``D(y, level, cond)``.
+
     Raises:
         ValueError: for a quantile outside (0, 1], a bound that is not positive, or a ``largest``
             below it.
+
+    Source: Saharia et al., Photorealistic Text-to-Image Diffusion Models with Deep Language
+    Understanding, arXiv 2205.11487, section 2.3.
     """
     check("quantile must be in (0, 1]", lambda q: 0 < q <= 1, quantile)
     check("bound must be positive and finite", lambda b: 0 < b < math.inf, bound)

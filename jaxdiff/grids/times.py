@@ -96,13 +96,19 @@ def flow(
 
     Args:
         num_steps: intervals.
-        shift: factor of the levels (:func:`jaxdiff.grids.shift`): 3 for SD3, and what
-            of :func:`resolution_shift` for models whose shift depends on the size of the image.
+        shift: factor of the levels (:func:`jaxdiff.grids.shift`): 3 for SD3, and what of
+            :func:`resolution_shift` for models whose shift depends on the size of the image.
         power: power of the levels before the factor.
         start: first time, below 1.
         end: last time before 0, or, with ``zero=False``, the last time. By default start/steps,
             which makes all intervals equal, or, with ``zero=False``, 0.001.
         zero: as everywhere.
+
+    Returns:
+        (num_steps + 1,) decreasing noise levels, float64.
+
+    Raises:
+        ValueError: for a start that is not below 1, a number of steps below 1 or ends out of order.
     """
     if not 0 < start < 1:
         raise ValueError(f"a grid in flow time starts before 1, where alpha is 0; not at {start}")
@@ -151,9 +157,18 @@ def timesteps(
     Everything from an equally spaced list of num_steps + 1 but its last entry, as multistep solvers
     of published code have it, is ``timesteps(num_steps + 1, ...)[:-1]``.
 
+    Args:
+        num_steps: how many timesteps.
+        spacing: "leading", "linspace" or "trailing", see above.
+        num_timesteps: of the model's table.
+        offset: added to all.
+
+    Returns:
+        (num_steps,) decreasing integers.
+
     Raises:
         ValueError: for more steps than timesteps, an offset beyond the last of them, and one step
-            with "linspace" or "leading": published code makes it timestep 0, where a sampler that
+        with "linspace" or "leading": published code makes it timestep 0, where a sampler that
             starts from noise would begin at the lowest level.
     """
     knots(num_steps, zero=True)
@@ -193,8 +208,17 @@ def of_timesteps(
     last timestep (append timestep 0 for the samplers that end there).
 
     Args:
+        process: with a table of timesteps.
+        timesteps: decreasing, 0 to N - 1.
         largest: replaces a level above it, for a process whose last timestep has alpha = 0 (zero
             terminal SNR) and whose level there is infinite.
+        zero: whether a step to level 0 follows the last timestep.
+
+    Returns:
+        Decreasing noise levels, one per timestep and, with ``zero``, 0; float64.
+
+    Raises:
+        ValueError: for timesteps outside 0 to N - 1, or levels that do not decrease.
     """
     count = process.log_alphas.shape[0]
     chosen = np.asarray(timesteps, np.float64)

@@ -149,6 +149,10 @@ def load_pretrained(
         dtype: of the floating parameters; by default that of the file.
         put: ``put(path, array)`` places each parameter as it is read, on a device or a mesh.
 
+    Returns:
+        The model: a denoiser with its parameters, network, shape of a sample, process, grid,
+        conditions and metadata.
+
     Raises:
         OSError: if there is nothing at ``path``, or a file of a card cannot be fetched.
         ValueError: if it is damaged, or of no family that is known; what it holds is said.

@@ -47,12 +47,28 @@ def floating(t: ArrayLike, *fields: Number | np.ndarray) -> list[Array]:
 
 
 def level(process: Process, t: Times) -> AtTimes:
-    """Return the noise level sigma(t) / alpha(t), of the shape of t; infinite where alpha is 0."""
+    """Return the noise level sigma(t) / alpha(t), of the shape of t; infinite where alpha is 0.
+
+    Args:
+        process: ``alpha(t)`` and ``sigma(t)``.
+        t: times, of any shape.
+
+    Returns:
+        Noise levels, of the shape of t.
+    """
     return process.sigma(t) / process.alpha(t)
 
 
 def log_snr(process: Process, t: Times) -> AtTimes:
-    """Return 2 log(alpha / sigma), twice lambda = -log level; infinite at alpha or sigma 0."""
+    """Return 2 log(alpha / sigma), twice lambda = -log level; infinite at alpha or sigma 0.
+
+    Args:
+        process: ``alpha(t)`` and ``sigma(t)``.
+        t: times, of any shape.
+
+    Returns:
+        Logarithms of the signal-to-noise ratio, of the shape of t.
+    """
     return 2 * (jnp.log(process.alpha(t)) - jnp.log(process.sigma(t)))
 
 
@@ -67,17 +83,40 @@ def rates(process: Process, t: Times) -> tuple[AtTimes, AtTimes]:
 
     At t = 0 they are the values at 1e-30: where the slope of sigma is infinite (VP, Cosine) a
     huge finite number, with which products such as sigma sigma' are right.
+
+    Args:
+        process: ``alpha(t)`` and ``sigma(t)``.
+        t: times, of any shape.
+
+    Returns:
+        d alpha/dt and d sigma/dt.
     """
     return _rate(process.alpha, t), _rate(process.sigma, t)
 
 
 def drift(process: Process, t: Times) -> AtTimes:
-    """Return f(t) = d log alpha/dt of dx = f x dt + g dw; -inf where alpha is 0."""
+    """Return f(t) = d log alpha/dt of dx = f x dt + g dw; -inf where alpha is 0.
+
+    Args:
+        process: ``alpha(t)`` and ``sigma(t)``.
+        t: times, of any shape.
+
+    Returns:
+        f(t), of the shape of t.
+    """
     return _rate(process.alpha, t) / process.alpha(t)
 
 
 def diffusion(process: Process, t: Times) -> AtTimes:
-    """Return g^2(t) = d sigma^2/dt - 2 f sigma^2 (the square); infinite where alpha is 0."""
+    """Return g^2(t) = d sigma^2/dt - 2 f sigma^2 (the square); infinite where alpha is 0.
+
+    Args:
+        process: ``alpha(t)`` and ``sigma(t)``.
+        t: times, of any shape.
+
+    Returns:
+        g^2(t), of the shape of t.
+    """
     t = jnp.maximum(floating(t)[0], _EARLIEST)
     sigma = process.sigma(t)
     return 2 * sigma * (_rate(process.sigma, t) - drift(process, t) * sigma)
@@ -88,6 +127,13 @@ def max_level(process: Process, largest: float = 1e3) -> Array:
 
     Such a process has no last finite level; at 1000 the mean of the data is a thousandth of a
     standard deviation of the noise, and rectified flow is at t = 0.999.
+
+    Args:
+        process: ``alpha(t)`` and ``sigma(t)``.
+        largest: the level instead of an infinite one.
+
+    Returns:
+        A scalar.
     """
     (t,) = floating(process.t_max)
     alpha = process.alpha(t)
@@ -102,6 +148,13 @@ def time(process: Process, level: Times) -> AtTimes:
     rounding. Levels below that of t = 0 give 0 and levels above that of t_max give t_max, with
     zero gradient; NaN stays NaN. Derivatives with respect to the level and the process's numbers,
     of any order, follow from the implicit function theorem.
+
+    Args:
+        process: ``alpha(t)`` and ``sigma(t)``.
+        level: noise levels, of any shape.
+
+    Returns:
+        Times, of the shape and dtype of ``level``.
     """
     return _inverse(process, floating(level)[0])
 

@@ -111,6 +111,9 @@ def fit(data: ArrayLike, covariance: Covariance = "full", floor: float = 1e-4) -
         floor: added to every variance, relative to their mean, so that constant pixels and data
             with fewer examples than dimensions have a positive covariance.
 
+    Returns:
+        The Gaussian, over flattened states of d numbers.
+
     Raises:
         ValueError: for fewer than two examples, numbers that are not finite or another name.
     """
@@ -136,7 +139,16 @@ def fit_low_rank(data: ArrayLike, rank: int, floor: float = 1e-4) -> LowRank:
     for the rest (probabilistic principal components: Tipping and Bishop 1999, doi
     10.1111/1467-9868.00196).
 
-    Raises ValueError unless 1 <= rank < min(n, d); otherwise as :func:`fit`.
+    Args:
+        data: at least two examples, (n, *shape).
+        rank: number of variances that are kept, below n and d.
+        floor: added to every variance, relative to their mean.
+
+    Returns:
+        The Gaussian, with axes (d, rank).
+
+    Raises:
+        ValueError: unless 1 <= rank < min(n, d); otherwise as :func:`fit`.
     """
     flat, _ = _flat(data)
     if not 1 <= rank < min(flat.shape):
@@ -175,7 +187,16 @@ def jump(model: Flow, start: Array, high: float | Array, low: float | Array) -> 
 
     The same start gives the same picture as the full sampler, up to what the Gaussian misses.
 
-    Raises ValueError unless high > low >= 0.
+    Args:
+        model: a Gaussian as fitted, or any with ``flow``.
+        start: states (batch, *shape) at level ``high``.
+        high, low: noise levels, high > low >= 0.
+
+    Returns:
+        States (batch, *shape) at level ``low``.
+
+    Raises:
+        ValueError: unless high > low >= 0.
     """
     check("a jump goes down in level: need 0 <= low < high", lambda a, b: 0 <= a < b, low, high)
     _check_any(start)
@@ -249,11 +270,17 @@ def switch_level(
     """Return the lowest of the levels to which one can jump with an estimated error within
     tolerance.
 
-    levels, errors: as given to and by :func:`jump_errors`. tolerance: in units of the data; the
-    error that the sampling below the switch makes anyway is a sensible choice, and a tenth of the
-    data's standard deviation, as is common for ten evaluations.
+    Args:
+        levels, errors: as given to and by :func:`jump_errors`.
+        tolerance: in units of the data; the error that the sampling below the switch makes anyway
+            is a sensible choice, and a tenth of the data's standard deviation, as is common for ten
+            evaluations.
 
-    Raises ValueError if no jump is that good: levels[0] itself is the only choice.
+    Returns:
+        One of ``levels``, not the first.
+
+    Raises:
+        ValueError: if no jump is that good: levels[0] itself is the only choice.
     """
     good = np.cumprod(np.asarray(errors) <= tolerance).sum()
     if good < 2:

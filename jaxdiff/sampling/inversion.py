@@ -94,11 +94,14 @@ def invert(
 
     Args:
         denoiser: ``D(y, level, cond)``.
-        solver, levels, options: as for :func:`inverse_table`; or a table, tuned or not, with
-            levels None, whose weights :func:`jaxdiff.sampling.table_inverse.invert_table` inverts,
-            with its options.
+        solver, levels, options: as for :func:`inverse_table`; or a table, tuned or not, with levels
+            None, whose weights :func:`jaxdiff.sampling.table_inverse.invert_table` inverts, with
+            its options.
         data: (batch, *shape), taken for states at ``levels[-1]``.
         cond, unroll, remat: as for :func:`jaxdiff.sampling.sample.sample`.
+
+    Returns:
+        Latents (batch, *shape), in units of ``levels[0]``.
 
     Raises:
         ValueError, TypeError: as :func:`inverse_table`, before anything is compiled.
@@ -214,6 +217,9 @@ def encode(
         cond: handed to the denoiser.
         options: handed to the solver.
 
+    Returns:
+        Latents (batch, 2, *shape), in units of ``levels[0]``.
+
     Raises:
         ValueError, TypeError: if the arguments do not fit together, before anything is compiled.
     """
@@ -240,6 +246,17 @@ def decode(
     """Data (batch, *shape) that :func:`encode` made the latents of, given the same arguments.
 
     With other ``cond`` this is an edit. Raises ValueError unless there are two latents per sample.
+
+    Args:
+        denoiser: ``D(y, level, cond)``.
+        solver: ``edict`` or ``bdia``, as given to :func:`encode`.
+        levels: the sampler's decreasing grid, as given to :func:`encode`.
+        latents: (batch, 2, *shape), of :func:`encode`.
+        cond: handed to the denoiser; its leaves are batch first, or one number for all.
+        options: handed to the solver.
+
+    Returns:
+        Data, (batch, *shape).
     """
     _check_reversible(solver, options)
     check_start(latents, None)

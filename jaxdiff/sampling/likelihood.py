@@ -120,8 +120,8 @@ def log_likelihood(
         data: (batch, *shape), float32 or float64; :func:`dequantise` makes them of pixels.
         high, low: noise levels, 0 < low < high. Data are taken for states at ``low``.
         cond: handed to the denoiser; its leaves are batch first, or one number for all.
-        prior: what the data are like at level ``high``; N(0, high^2) if None. Its dimension is
-            that of the flattened data.
+        prior: what the data are like at level ``high``; N(0, high^2) if None. Its dimension is that
+            of the flattened data.
         probes: random probes per sample; None takes the exact trace, d derivatives at once.
         distribution: of the probes.
         key, index: key of the probes, and the samples' numbers: a sample's probes depend on both
@@ -133,12 +133,20 @@ def log_likelihood(
         adjoint: how diffrax differentiates; ``diffrax.DirectAdjoint()`` for forward mode.
         first_step, max_steps, throw: of the adaptive solve, as for
             :func:`jaxdiff.sampling.adaptive.probability_flow.adaptive`.
-        per_sample: solve for every sample by itself, with its own steps: results are independent
-            of the batch and stay sharded as it is.
+        per_sample: solve for every sample by itself, with its own steps: results are independent of
+            the batch and stay sharded as it is.
+
+    Returns:
+        The log density in nats (batch,), the latents, and evaluations, steps and whether each
+        sample finished.
 
     Raises:
         ValueError, TypeError: if the arguments do not fit together, before anything is compiled.
         RuntimeError: samples that did not finish, with ``throw``.
+
+    Source: Song et al., Score-Based Generative Modeling through Stochastic Differential Equations,
+    arXiv 2011.13456, section 4.3; Chen et al., Neural Ordinary Differential Equations, arXiv
+    1806.07366, theorem 1.
     """
     import diffrax
 
@@ -281,6 +289,9 @@ def dequantise(
         key, index: typed key, and the samples' numbers (0, 1, ... if None).
         spacing: between neighbouring values in the data's units: 1/128 takes uint8 to [-1, 1).
 
+    Returns:
+        (batch, *shape) numbers in [-1, 1) for uint8 and the default spacing.
+
     Raises:
         TypeError: images that are not integers, or another kind of key.
     """
@@ -302,6 +313,12 @@ def bits_per_dimension(log_density: Array, dimension: int, *, spacing: float = 1
 
         -log p/(d ln 2) - log2(spacing),    that is -log p/(d ln 2) + 7 for uint8 in [-1, 1).
 
-    dimension: numbers per sample, d.
+    Args:
+        log_density: in nats, (batch,), of the dequantised data.
+        dimension: numbers per sample, d.
+        spacing: between neighbouring values in the data's units, as for :func:`dequantise`.
+
+    Returns:
+        Bits per dimension, (batch,).
     """
     return -log_density / (dimension * math.log(2)) - math.log2(spacing)

@@ -33,6 +33,12 @@ def stages(table: Table) -> tuple[int, ...]:
 
     Their number is the table's parallel NFE. Raises TypeError for a traced table, whose weights
     are not known, ValueError for a padded one.
+
+    Args:
+        table: concrete, not padded.
+
+    Returns:
+        Sizes of the stages, in order; their sum is the table's number of evaluations.
     """
     sizes: list[int] = []
     first = 0  # of the group
@@ -81,6 +87,9 @@ def sample_in_stages(
             :func:`stages` otherwise. Weights that would break them are taken for 0, and get
             gradient 0: of a table that is trained they are not part.
         remat: recompute each stage in the backward pass.
+
+    Returns:
+        The last state, (batch, *shape), of the dtype of ``start``.
 
     Raises:
         ValueError, TypeError: as ``sample``; for a padded table, or stages that do not add up to

@@ -111,13 +111,16 @@ def picard(
     Args:
         denoiser, table, start, cond, key, index, noise: as for
             :func:`jaxdiff.sampling.sample.sample`. Any table does, deterministic or stochastic.
-        window: evaluations made at once, by ``jax.vmap`` over the window: each call computes
-            batch * window states, and the denoiser sees the batch as it is, its levels (batch,).
+        window: evaluations made at once, by ``jax.vmap`` over the window: each call computes batch
+            * window states, and the denoiser sees the batch as it is, its levels (batch,).
         tolerance: a state is final when its root mean square change in a round is at most this
             times the standard deviation of DDPM's noise at that step, r sqrt(1 - (r/s)^2) for a
             step from level s to r. 0 gives the sequential result to rounding.
-        data_std: sets the gain, see the module; of the order of the data's standard deviation.
-            The paper has ``inf``, and then a tolerance of 0.1.
+        data_std: sets the gain, see the module; of the order of the data's standard deviation. The
+            paper has ``inf``, and then a tolerance of 0.1.
+
+    Returns:
+        The last states, rounds and evaluations of each sample, and whether its state is finite.
 
     Raises:
         ValueError, TypeError: as ``sample``; for a padded table, a window below 1 or a negative

@@ -94,6 +94,21 @@ def trajectory(
 ) -> Trajectory:
     """Sample and return the whole trajectory. Arguments as in :func:`sample`; a padded table has
     no trajectory.
+
+    Args:
+        denoiser: ``D(y, level, cond)``.
+        table: as for :func:`sample`, and not padded.
+        start: states (batch, *shape) at ``table.levels[0]``.
+        cond: handed to the denoiser; its leaves are batch first, or one number for all.
+        key, index, noise: as for :func:`sample`.
+        correct: ``correct(y, level, key) -> y``, applied to every accepted state.
+        unroll, remat: as for :func:`sample`.
+
+    Returns:
+        Accepted states, their levels, and the denoised outputs of all evaluations with their nodes.
+
+    Raises:
+        ValueError, TypeError: as :func:`sample`, and for a padded table.
     """
     return Trajectory(*checked_run(
         denoiser, table, start, cond, key, index, noise, correct, unroll, remat, whole=True

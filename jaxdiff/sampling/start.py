@@ -33,8 +33,13 @@ def start(
         levels: a table, or the levels that one is made for, or the first of them.
         count: how many (then numbered 0, 1, ...), or (batch,) integers naming the samples.
         shape: of one sample.
+        dtype: float32 or float64.
 
-    Raises ValueError for fewer than one sample, or a padded table, which knows no levels.
+    Returns:
+        (count, *shape) states of ``dtype``.
+
+    Raises:
+        ValueError: for fewer than one sample, or a padded table, which knows no levels.
     """
     known = levels.levels if isinstance(levels, Table) else levels
     if np.shape(known) == (0,):

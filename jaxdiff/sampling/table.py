@@ -157,6 +157,12 @@ _NUMBERS = ("levels", "nodes", "states", "denoised", "noises")
 def load_table(path: str | pathlib.Path) -> Table:
     """Read a table written by :meth:`Table.save`.
 
+    Args:
+        path: of the file, JSON.
+
+    Returns:
+        The table, its numbers as they were saved.
+
     Raises:
         ValueError: if the file is not such a table, or its numbers do not fit together.
     """
@@ -240,6 +246,15 @@ def pad(tables: Sequence[Table]) -> list[Table]:
     that
     differ in rows per evaluation or in noise slots keep different shapes: a sweep compiles one
         program per such pair, three or four in all.
+
+    Args:
+        tables: of solvers for differential equations; a map between two levels cannot be padded.
+
+    Returns:
+        The tables in the same order, padded.
+
+    Raises:
+        ValueError: for a table of a map between two levels.
     """
     kinds: dict[tuple[int, int], list[Table]] = {}
     for t in tables:

@@ -147,12 +147,15 @@ def table(
             differentiable with respect to it. Levels that are traced but end in zero are given as a
             sequence: ``table(solver, [*levels, 0.0])``.
         first: an analytic first step: ``first(y, level)`` answers the first call of D in closed
-            form (linear in y) and costs no evaluation;
-            :func:`jaxdiff.solvers.steps.unit_first` takes the data for N(0, I).
+            form (linear in y) and costs no evaluation; :func:`jaxdiff.solvers.steps.unit_first`
+            takes the data for N(0, I).
         denoise: return D at the last level, which must not be 0, instead of the state there: one
             more evaluation, and one more accepted state at level 0.
         name: what to call the table; the solver's own name by default.
         options: handed to the solver.
+
+    Returns:
+        The table: levels and weights of the evaluations, its accepted states, name and grid.
 
     Raises:
         ValueError: levels that do not strictly decrease, are negative or not finite.

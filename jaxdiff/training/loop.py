@@ -68,8 +68,10 @@ def fit(
             call ``data(step, rows)`` for the slice of it that they need.
         num_updates: training steps of the whole run, those of a resumed run included.
         key: a key or a seed.
-        checkpoint: a folder for checkpoints, every ``save_every`` steps and at the end, of which
-            ``keep`` stay, and for the history (:mod:`jaxdiff.training.history`).
+        checkpoint: a folder for checkpoints and the history (:mod:`jaxdiff.training.history`); None
+            keeps none.
+        save_every: steps between two checkpoints; there is one at the end, too.
+        keep: number of checkpoints that stay.
         parallel: "jit" (parameters on every device), "fsdp" (parameters split over the devices) or
             "pmap".
         devices: by default all, of all processes.
@@ -80,11 +82,13 @@ def fit(
             the batch and key for :func:`replay`. "skip" makes no update in that step and counts it
             (``State.skipped``, "skipped" in the history), until most steps of a run are such.
         progress: show a bar on standard error.
-        log: called as ``log(step, metrics)`` every ``log_every`` steps with the latest metrics of
-            each player, in one process.
-        watch: called as ``watch(step, state)`` every ``watch_every`` steps and after the last, for
-            held-out scores; training ends where it returns True. A resumed run calls it for the
-            step that it starts from, too, so that no call is lost whenever a run is stopped.
+        log: called as ``log(step, metrics)`` with the latest metrics of each player, in one
+            process.
+        log_every: steps between two calls of ``log``.
+        watch: called as ``watch(step, state)`` and after the last step, for held-out scores;
+            training ends where it returns True. A resumed run calls it for the step that it starts
+            from, too, so that no call is lost whenever a run is stopped.
+        watch_every: steps between two calls of ``watch``.
         resume: go on with the run found in ``checkpoint``, for which ``method.init`` is traced, not
             run.
         ahead: batches that another thread makes in advance; 0 for none.

@@ -70,13 +70,18 @@ def tune(
         score: the held-out score of a table, lower being better; :func:`held_out` makes one.
         start: the table to start from and to beat, usually the one that the family starts at: a
             baseline's, or one that was tuned before.
-        num_updates: updates at most. every: updates between two scores; the last is scored, too.
-            patience: stop after so many updates without a better score; None for never.
+        num_updates: updates at most.
+        every: updates between two scores; the last is scored, too.
+        patience: stop after so many updates without a better score; None for never.
         folder: where the best table (``table.json``) and the run's checkpoints are kept. A call
             that was stopped goes on there; one that has ended returns what it found.
         metadata: more metadata of the table's file, plain values: model, guidance weight,
             objective. A folder that holds a table with other metadata is refused.
         options: of :func:`jaxdiff.training.loop.fit`: key, parallel, devices, progress, log.
+
+    Returns:
+        The best table, its held-out score, that of the start, and the update after which it was
+        best.
 
     Raises:
         ValueError: if the start's own score is not finite, or the folder holds something else.
@@ -139,9 +144,17 @@ def held_out(
     """Return the root of the mean distance of a table's samples to stored pairs' ends; lower is
     better.
 
-    pairs: "start", "image" and perhaps "label", of :func:`jaxdiff.sampling.pairs.make_pairs`: other
-    ones than are tuned on. batch: of them at a time. placing: ``parallel`` and ``devices`` of
-    :func:`jaxdiff.training.devices.over_batch`. Raises ValueError without any pairs.
+    Args:
+        denoiser: ``D(y, level, cond)``.
+        pairs: "start", "image" and perhaps "label", of :func:`jaxdiff.sampling.pairs.make_pairs`:
+            other ones than are tuned on.
+        distance: of samples to the stored ends, per sample.
+        batch: of them at a time.
+        placing: ``parallel`` and ``devices`` of :func:`jaxdiff.training.devices.over_batch`. Raises
+            ValueError without any pairs.
+
+    Returns:
+        ``score(table)``, a number; lower is better.
     """
     count = len(pairs["start"])
     if not count:

@@ -84,6 +84,10 @@ def adaptive(
         throw: raise if a sample did not reach ``low``; otherwise look at ``finished``. A sample
             that meets NaN ends at once, unless a ``controller`` of one's own goes on.
 
+    Returns:
+        The states at ``low``, (batch, *shape), with evaluations, steps and whether each sample
+        finished: an :class:`jaxdiff.sampling.adaptive.outcome.Adaptive`.
+
     Raises:
         ValueError: levels out of order, no samples or no steps, before anything is compiled.
         RuntimeError: samples that did not finish, with ``throw``, saying which and why.
