@@ -55,6 +55,9 @@ def score_matching(
             (:mod:`jaxdiff.prediction`, :mod:`jaxdiff.distill.parts.weightings`).
         levels: how levels are drawn (:mod:`jaxdiff.distill.parts.level_distributions`).
 
+    Returns:
+        The method, whose one player trains the denoiser.
+
     Sampled by ``sampler(state, table=None, ema=None)``, with 18 Heun steps by default.
     """
     dropped = 0.1 if student.label_drop is None else student.label_drop

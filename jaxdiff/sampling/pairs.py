@@ -111,8 +111,14 @@ def pair_batches(
 ) -> Data:
     """``data(step)`` over stored pairs: random rows, the same for the same step.
 
-    distinct: no row is twice in a batch. Raises ValueError if there are then too few, and, naming
-    the array, for one with other rows than the images.
+    Args:
+        pairs: arrays by name, a row per pair, as :func:`make_pairs` returns them.
+        batch: rows per step.
+        seed: of the draw of rows.
+        distinct: no row is twice in a batch.
+
+    Returns:
+        ``data(step)``, a dictionary of arrays (batch, ...).
     """
     count = len(pairs["image"])
     check_rows(pairs, count, "pairs")

@@ -82,8 +82,14 @@ def add(
             game :data:`jaxdiff.distill.parts.critic.HINGE` and Adam at 1e-4, b1 = 0, by default.
         student_levels: noise levels the student is evaluated at; four, even on the cosine schedule,
             by default, the first its highest.
-        distillation: lambda. levels: where the teacher denoises. weight: c(s).
+        distillation: lambda.
+        levels: where the teacher denoises.
+        weight: c(s).
         penalty: factor of R1.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Sampled in up to as many evaluations as it has levels.
     Deviations: R1 is of the critic's input, in the paper of its heads'; the paper's critic is
@@ -146,10 +152,17 @@ def ladd(
         student: starts as the teacher. Adam at 1e-5 by default, for itself and the heads.
         fake_score: ``FakeScore(head=..., trunk="teacher", scores=False)``.
         student_levels: as in :func:`add`.
-        levels: of the noise that the critic sees, logit-normal in rectified flow's time; more of
-            it makes the critic look at structure, less at texture.
+        levels: of the noise that the critic sees, logit-normal in rectified flow's time; more of it
+            makes the critic look at structure, less at texture.
         penalty: R1 on noisy data, none by default.
         every: updates of the heads for one of the student.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score of another kind.
 
     Data are the teacher's own (guided) samples in the paper: batches of them.
     Deviations: none known.
@@ -157,8 +170,6 @@ def ladd(
     them back.
     Cost: a student call and a teacher call with gradient to its input per update of the student,
     two teacher calls for the other.
-
-    Raises ValueError for a fake score of another kind.
     """
     if fake_score.head is None or fake_score.trunk != "teacher":
         raise ValueError('LADD needs a head on the teacher: FakeScore(head=..., trunk="teacher")')

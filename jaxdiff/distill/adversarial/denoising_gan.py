@@ -100,6 +100,13 @@ def ddgan(
         penalty: factor of R1 in y_s, 0.02/2 in every fifteenth update in the paper, here in every
             one.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for levels that do not decrease to 0 or a latent below 1.
+
     No teacher, and no diffusion model to start from: it trains on data. Sampled in as many steps as
     trained for, each with a latent of its own (:class:`jaxdiff.sampling.sampler.Sampler`).
     Recipe: CIFAR-10, 4 steps, batches of 256, 1800 epochs, cosine decay to 1e-5, averages 0.9999.
@@ -107,8 +114,6 @@ def ddgan(
     Fails: in one step it is a plain GAN, unstable; each number of steps is another training.
     Cost: a generator and a critic call per update of the student; a generator call and two of the
     critic's with gradient, twice differentiated for the penalty, for the other.
-
-    Raises ValueError for levels that do not decrease to 0 or a latent below 1.
     """
     levels = [float(s) for s in levels]
     if len(levels) < 2 or levels[-1] != 0 or any(t <= s for t, s in pairwise(levels)):
@@ -174,14 +179,19 @@ def ufogen(
         penalty: R1 on noisy data.
         every: updates of the critic for one of the student.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score without a head on its own features.
+
     Trains on data. Sampled in one evaluation, or in several as a consistency model is.
     Deviations: the pairs of levels are neighbours on a short grid.
     Fails: where the critic wins, samples are those of a regression, blurred; too much
     ``reconstruction`` blurs too.
     Cost: one generator and one critic call per update of the student, as many and two for the
     other.
-
-    Raises ValueError for a fake score without a head on its own features.
     """
     if fake_score.head is None or fake_score.trunk != "fake":
         raise ValueError("UFOGen's critic is a head on its own network: FakeScore(head=...)")

@@ -42,9 +42,14 @@ def discriminator(
     Args:
         model: the denoiser whose samples are "sample" in the batches, and which the sampler guides.
         logits: ``logits(params, y, level, cond) -> (batch,)``: a small head on a frozen
-            classifier's features in the paper. params: where it starts, or ``init(key)``.
-        levels: of the noise, uniform in their logarithm by default. optimiser: Adam at 3e-4 by
-            default. ema: averages to keep, by name.
+            classifier's features in the paper.
+        params: where it starts, or ``init(key)``.
+        levels: of the noise, uniform in their logarithm by default.
+        optimiser: Adam at 3e-4 by default.
+        ema: averages to keep, by name.
+
+    Returns:
+        The method, whose one player trains the discriminator.
 
     Batches hold "image", data, and "sample", the model's samples with the labels of the data. The
     player is "student"; ``sampler(state, table=..., weight=...)`` is the guided model's, on 18 Heun

@@ -52,13 +52,21 @@ def truncated_diffusion(
             default, gradients clipped at norm 1.
         fake_score: with a head on its own network's features; Adam at 2.5e-3 by default.
         cut: the level T.
-        adversarial: a. mean, std: of the logarithm of the denoiser's levels, those above T being
-            taken for T.
+        adversarial: a.
+        mean, std: of the logarithm of the denoiser's levels, those above T being taken for T.
         penalty: factor of R1 on noisy data, 0.01/2 in every sixteenth update in the paper's code,
             here in every one.
         solver, options: of the steps after the jump, on a Karras grid; more than one of them makes
             the whole better.
         every: updates of the critic for one of the student.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a level outside the student's, or a fake score without a head on its own
+            features.
 
     ``sampler(state, num_steps=n)`` is the jump and n - 1 steps. Trains on data.
     Deviations: the critic's trunk is a diffusion network, the paper's a plain one; levels and
@@ -68,9 +76,6 @@ def truncated_diffusion(
     Fails: what the jump gets wrong at T nothing mends but the noise that is left there; the lower T
     the more it is a plain GAN.
     Cost: score matching, a generator call and the critic's.
-
-    Raises ValueError for a level outside the student's, or a fake score without a head on its own
-    features.
     """
     if not student.low < cut < student.high:
         raise ValueError(f"cut= lies between levels {student.low} and {student.high}; got {cut}")

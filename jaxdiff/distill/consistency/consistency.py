@@ -194,13 +194,17 @@ def easy_consistency(
             one-hour recipe stays in the first stage.)
         q, k, b: of the mapping r(t), see :func:`ect_level`. The paper's one-hour recipe has q = 256
             throughout.
-        least_gap: the smallest of the gaps q^-(stage+1).
         c: of the pseudo-Huber distance; 0 is the paper's unsquared norm.
         mean, std: of log t.
+        least_gap: the smallest of the gaps q^-(stage+1).
         weight: of the levels t > r; see also :func:`inverse_root_gap`, :func:`inverse_level` and
             :func:`inverse_output`.
         solver_step: the teacher's solver step.
         intermediate: the level of two-step sampling (0.821 for CIFAR-10).
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     distance = pseudo_huber(c)
 
@@ -258,6 +262,12 @@ def consistency_distillation(
         distance: per sample; the paper uses LPIPS, which needs a feature network, l2 or l1.
         target: decay of the target network; None, as in the released CIFAR-10 run, is the student
             itself.
+        rho: of the Karras grid of levels.
+        intermediate: levels of sampling in more than one step.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
 
     def student_loss(step: Step) -> Array:
@@ -298,7 +308,15 @@ def consistency_training(
         num_updates: length K of the training, which the schedules N(k) and mu(k) refer to. The
             target network is the student's average with decay mu(k), one of its own beside those of
             ``student.ema`` (the paper samples with 0.9999).
-        first, last: s0 and s1, the number of levels at the start and at the end. decay: mu0.
+        first, last: s0 and s1, the number of levels at the start and at the end.
+        decay: mu0, the target network's decay at the start.
+        distance: per sample; the paper uses LPIPS, which needs a feature network, l2 or l1.
+        rho: of the Karras grid of levels.
+        intermediate: levels of sampling in more than one step.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
 
     def student_loss(step: Step) -> Array:

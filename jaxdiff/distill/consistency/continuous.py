@@ -102,6 +102,14 @@ def sct(student: Student, **options: Any) -> Method:
     to level 800 and samples from 80. Deviation: as of :func:`scd`. Its tangents scatter: give it
     more updates, or larger batches, than :func:`scd`, and in few dimensions a large c. Options are
     those of :func:`scd`.
+
+    Args:
+        student: the :class:`Student` that is trained.
+        options: of :func:`scd`.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     return scd(None, student, **options)
 
@@ -134,10 +142,16 @@ def scd(
         student: starts as the teacher, of prediction "edm", "eps" or "x0"; with a head of the log
             variance if ``learned_weight``. RAdam at 1e-4 with betas 0.9 and 0.99 by default.
         mean, std: of the logarithm of the levels.
-        warmup_updates: updates in which r grows to 1. c: added to the norm that g is divided by.
+        warmup_updates: updates in which r grows to 1.
+        c: added to the norm that g is divided by.
         per_number: divide by the root mean square of g in place of its norm (some published code).
-        prior_weight: the weight 1/level. learned_weight: the learned one on top of it.
+        prior_weight: the weight 1/level.
+        learned_weight: the learned one on top of it.
         intermediate: levels of sampling (0.821 for CIFAR-10, 1.1 for ImageNet 64).
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     sd = student.sigma_data
     process: Any = TrigFlow(sd)
@@ -182,6 +196,14 @@ def continuous_training(student: Student, **options: Any) -> Method:
     :func:`continuous_distillation` without a teacher. Options, recipe, deviation, failure modes and
     cost (less the teacher's call) are the same; the scattered targets make it the least accurate of
     the family.
+
+    Args:
+        student: the :class:`Student` that is trained.
+        options: of :func:`continuous_distillation`.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     return continuous_distillation(None, student, **options)
 
@@ -211,6 +233,10 @@ def continuous_distillation(
             0.3 there.
         rho: of the Karras grid t(u) in u of which levels are uniform.
         intermediate: levels of sampling.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     if teacher is None and not held:
         raise ValueError("without a teacher the target must be held fixed: held=True")

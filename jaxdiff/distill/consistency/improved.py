@@ -90,7 +90,12 @@ def improved_consistency(
         first, last: s0 and s1, the number of intervals at the start and at the end.
         mean, std: of the logarithm of the levels.
         c: of the pseudo-Huber distance; by default 0.00054 times the root of the dimension.
-        rho: of the grid. intermediate: levels of sampling.
+        rho: of the grid.
+        intermediate: levels of sampling.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     if not 1 <= first <= last:
         raise ValueError(f"the number of levels grows: 1 <= first <= last, not {first} and {last}")

@@ -87,9 +87,14 @@ def latent_consistency(
         skip: k, number of grid steps between t and r.
         guidance_range: range of the uniform w (the paper's 2 to 14, in our convention).
         distance: pseudo-Huber with c = 0.001 by default.
+        solver_step: the teacher's solver step, Euler's (DDIM) by default.
         target: decay of the target network.
         boundary: makes the consistency function of the student's denoiser, where EDM's is not
             wanted: ``lambda D: denoisers.latent_consistency(D, process)``.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     low, high = guidance_range
     grid = np.asarray(

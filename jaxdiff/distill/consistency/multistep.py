@@ -118,13 +118,17 @@ def multistep_consistency(
             scatter.
         student: starts as the teacher; Adam at 1e-4 by default.
         segments: of the trajectory; also the evaluations that the student samples in.
-        num_updates: updates within which the grid is refined. first, last: its intervals at the
-            start and in the end, in all segments together.
+        num_updates: updates within which the grid is refined.
+        first, last: its intervals at the start and in the end, in all segments together.
         solver_step: the teacher's solver step.
         distance: per sample.
         weight: ``weight(level, sigma_data)``; the default is for data of standard deviation
             sigma_data what SNR + 1, the weight of v, is for data of standard deviation 1.
         rho: of the grid.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     if not 1 <= segments <= first <= last:
         raise ValueError(

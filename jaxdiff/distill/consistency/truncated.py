@@ -104,14 +104,19 @@ def truncated_consistency(
             which gets the dropout masks of the student's calls, or any ``D(y, level, cond)``.
         student: starts as the first stage; RAdam at 5e-5 by default, batches of 1024 in the paper.
         border: t', in levels.
-        boundary: fraction of the batch at t'. boundary_weight: w_b.
+        boundary: fraction of the batch at t'.
+        boundary_weight: w_b.
         df, mean, scale: of the logarithm of the levels, :func:`student_t_levels`.
         gap, k, b: r = t (1 - gap (1 + k sigmoid(-b t))).
         c: of the pseudo-Huber distance; see :mod:`jaxdiff.distill.consistency.consistency` on small
-        values.
+            values.
         weight: of t > r.
         teacher: None, as in the paper, or a denoiser that makes y_r.
         intermediate: levels of sampling, by default t' itself; published code has 0.821.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
     """
     if not (student.low < border < student.high and 0 < boundary < 1):
         raise ValueError(
@@ -174,9 +179,15 @@ def truncated_stages(
     """Both stages: easy consistency tuning, then the truncated training of ``share`` as many
     updates.
 
-    student: ``student(before)``, which starts as ``before`` left it. easy: options of the first
-    stage (:func:`jaxdiff.distill.consistency.consistency.easy_consistency`). options: of
-    :func:`truncated_consistency`.
+    Args:
+        student: ``student(before)``, which starts as ``before`` left it.
+        share: updates of the second stage, in those of the first.
+        easy: options of the first stage
+            (:func:`jaxdiff.distill.consistency.consistency.easy_consistency`).
+        options: of :func:`truncated_consistency`.
+
+    Returns:
+        Stages in order, for :func:`jaxdiff.training.fit_stages`.
     """
 
     def second(before: Before | None) -> Method:

@@ -165,12 +165,16 @@ def align_your_flow(
         teacher: ``D(y, level, cond)``; autoguided, as in the paper, by handing over the guided
             denoiser.
         student: its network takes two labels (see
-        :func:`jaxdiff.distill.flow_map.mean_flow.mean_flow` for
-            good ones). RAdam with learning rate 1e-4 by default.
+            :func:`jaxdiff.distill.flow_map.mean_flow.mean_flow` for good ones). RAdam with learning
+            rate 1e-4 by default.
         form: "eulerian" or "lagrangian".
         pairs: of times.
         warmup_updates: in which the derivative's share grows from 0 to 1 (algorithm 1).
         power, c: of the normalisation g/(|g| + c)^power.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Recipe: batch 2048, 50k updates, ImageNet 64 and 512. Deviations: weight 1/(t - r), so that u,
     not G, is what is regressed; guidance is fixed, not an input; no adversarial finish. Failure:
@@ -213,6 +217,10 @@ def self_distilled_flow_map(
         teacher: its field in place of eps - x0 on the diagonal.
         pairs: of times, by default three quarters on the diagonal.
         power, c: of an adaptive weight (:func:`jaxdiff.distill.flow_map.mean_flow.adaptive_loss`).
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Recipe: CIFAR-10, batch 512, 400k updates, where the Lagrangian form was the best. Deviation: no
     learned weight of t and r. Failure: the Eulerian form is unstable (the paper's finding): its

@@ -159,8 +159,8 @@ def inductive_moments(
     Args:
         student: of two labels, level and target; may start from anything, the paper from nothing.
             RAdam with learning rate 1e-4 by default. Its ``sigma_data`` is the scale of the noise
-            and of the kernel's bandwidth. The paper's levels are 0.006 to 166 times it (0.003 to
-            83 for images), its labels :func:`time_label`.
+            and of the kernel's bandwidth. The paper's levels are 0.006 to 166 times it (0.003 to 83
+            for images), its labels :func:`time_label`.
         group: M, the number of samples that are compared; it must divide the batch. The paper's
             batch is 4096.
         k: of the distance from t to r. Too large, and r = t to rounding teaches nothing; too small,
@@ -172,6 +172,13 @@ def inductive_moments(
         intermediate: level of two-step sampling; 1.4 sigma_data by default, the paper's. The last
             jump ends at the student's lowest level.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for fewer than 1 sample per group, and when a batch is not a multiple of it.
+
     Deviations: none known in the loss, whose training code is not published (scaling and sampler
     are). Levels and labels are the student's.
     Fails: small groups and small batches make it noisy, since few pairs estimate a discrepancy.
@@ -179,8 +186,6 @@ def inductive_moments(
 
     Recipe: CIFAR-10, groups of 4, batches of 4096, 400k updates: FID 3.20 at 1 evaluation, 1.98 at
     2.
-
-    Raises ValueError for fewer than 1 sample per group, and when a batch is not a multiple of it.
     """
     if group < 1:
         raise ValueError(f"a group has at least 1 sample; got group={group}")

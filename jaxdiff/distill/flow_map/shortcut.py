@@ -98,6 +98,13 @@ def shortcut(
             none.
         target: decay of the target network.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a count that is no power of 2 or a share outside (0, 1).
+
     Recipe: ImageNet 256 latents, 128 steps, an eighth of the batch bootstrapped: FID 10.6 at 1
     evaluation, 7.8 at 4, 3.8 at 128.
     Deviations: the network is conditioned on a step's end and not its size; time ends at the
@@ -105,8 +112,6 @@ def shortcut(
     clipped. Fails: errors of small steps add up in the large ones, which learn them last; one step
     is much worse than the flow. Samples do not get better than the flow's. Cost: 1 + 2 share
     forward passes and one backward, hence 1.1 times score matching.
-
-    Raises ValueError for a count that is no power of 2 or a share outside (0, 1).
     """
     if count < 2 or count & (count - 1):
         raise ValueError(f"count= must be a power of 2, at least 2; got {count}")

@@ -156,19 +156,30 @@ def trajectory_consistency(
             rate 4e-4 by default.
         scales, rho: of the Karras grid between the student's levels ``low`` and ``high``.
         max_steps: of the teacher's solver steps in one draw, less than ``scales``.
+        solver_step: the teacher's solver step, Heun's by default.
         distance: of two estimates of the data; the paper's is LPIPS, which needs a feature network
             (:func:`jaxdiff.distance.of_features`).
         target: decay of the target network (0.9999 in the paper's second part).
-        denoising: factor of score matching, half of whose levels are log-normal with ``mean`` and
-            ``std`` (:func:`denoising_levels`); 0 leaves it out.
+        denoising: factor of score matching; 0 leaves it out.
+        mean, std: of the log-normal half of the levels of score matching
+            (:func:`denoising_levels`).
         last: which parameters the balance of gradients is taken over
             (:func:`jaxdiff.distill.parts.critic.balanced`); the paper's are those of the last
             layer.
         critic: a second player; None, which is the paper's first part, trains without.
-        adversarial: factor of its term. critic_from: number of updates before its term enters the
-            student's loss; its weight is kept within [0.01, 10]. RAdam with learning rate 2e-3 and
-            betas 0.5 and 0.9 for the critic by default.
+        adversarial: factor of its term.
+        critic_from: number of updates before its term enters the student's loss; its weight is kept
+            within [0.01, 10]. RAdam with learning rate 2e-3 and betas 0.5 and 0.9 for the critic by
+            default.
         intermediate: levels of the sampler in more than one step.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for ``max_steps`` outside 1 .. scales - 1, a decay outside [0, 1), or options of
+            a term that is left out.
 
     Recipe: CIFAR-10, batches of 256 for 50,000 updates without a critic, then 528 for 30,000 and
     more with one: FID 1.98 at 1 evaluation, 1.87 at 2.
@@ -181,9 +192,6 @@ def trajectory_consistency(
     Cost: four networks forward and two backward in L_CTM, one and one in score matching, hence 3.2
     times plain score matching, and up to 2 ``max_steps`` teacher calls, in sequence; with a critic
     of the student's size about 8 times.
-
-    Raises ValueError for ``max_steps`` outside 1 .. scales - 1, a decay outside [0, 1), or options
-    of a term that is left out.
     """
     if not 1 <= max_steps < scales:
         raise ValueError(

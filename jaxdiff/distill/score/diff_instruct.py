@@ -103,6 +103,13 @@ def diff_instruct(
         every: updates of the fake score for one of the student.
         reward, reward_factor: ``reward(x, cond) -> (batch,)``, differentiable, and its factor a.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score with a head, or a factor without a reward.
+
     Batches' data are used for their shape and labels only. Sampled in one evaluation.
     Recipe: CIFAR-10, batches of 128, ln s ~ N(-1.2, 1.2^2) for both, one update each in turn.
     Deviations: none known in the gradient; augmentation labels are not passed.
@@ -111,8 +118,6 @@ def diff_instruct(
     Cost: per update of each player one generator call, one of fake score and teacher forward for
     the student, one of the fake score with gradient for the other: 2.3 times score matching, and
     the teacher's call.
-
-    Raises ValueError for a fake score with a head, or a factor without a reward.
     """
     refuse_head(fake_score, "Diff-Instruct")
     check_reward(reward, reward_factor)

@@ -106,12 +106,17 @@ def dmd(
         fake_levels: of the fake score; the whole of that grid.
         every: updates of the fake score for one of the student.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score with a head, or a distance without ``regression``.
+
     Deviation: no LPIPS, which needs a feature network.
     Fails: without pairs it loses modes, and diverges where the fake score lags behind; with them it
     inherits the pairs' quality.
     Cost: Diff-Instruct and a further generator call; and the pairs, a teacher's solve each.
-
-    Raises ValueError for a fake score with a head, or a distance without ``regression``.
     """
     refuse_head(fake_score, "DMD", ": use dmd2")
     if not regression and distance is not squared:
@@ -175,6 +180,14 @@ def dmd2(
         every: updates of fake score and critic for one of the student.
         reward, reward_factor: as in :func:`jaxdiff.distill.score.diff_instruct.diff_instruct`.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score without a head, ``label_evaluations`` with one evaluation, or a
+            factor without a reward.
+
     Recipe: ImageNet 64, AdamW at 2e-6, batches of 280; CIFAR-10 (others' code) 1e-4 and 2048.
     Deviations: samples of all the student's evaluations share a batch, drawn per sample. The
     fake score moves first, on samples of its own.
@@ -183,9 +196,6 @@ def dmd2(
     Cost: a student's update is one generator call (for n evaluations n - 1 more, without
     gradient), fake score, teacher, and a trunk with gradient to its input; a fake score's one
     denoising and two trunk calls; there are ``every`` of these to one of those.
-
-    Raises ValueError for a fake score without a head, ``label_evaluations`` with one evaluation, or
-    a factor without a reward.
     """
     head_of(fake_score, "DMD2", "; without a critic it is dmd(regression=0, every=5)")
     check_reward(reward, reward_factor)
@@ -245,16 +255,27 @@ def decoupled_dmd(
     Args:
         teacher: the plain conditional ``D(y, level, cond)``, which answers ``cond=None`` with the
             unconditional posterior mean; frozen.
+        student: starts as the teacher. AdamW by default, as for :func:`dmd2`.
         guidance: the weight W of classifier-free guidance, 1 being none; (W - 1)(D_c - D_u) is what
             drives the student, the score difference what keeps it in bounds.
-        levels: of matching. engine_levels: of guidance; by default as ``levels``, which is DMD with
-            a guided teacher. (The paper keeps them above the level that the student is at.)
-        student, fake_score, every: as in :func:`dmd2`, without a critic.
+        fake_score: the fake score, by default the student's network as it starts; without a head.
+        student_levels: noise levels the student is evaluated at, the first its highest; by default
+            its highest alone.
+        levels: of the matching direction's noise.
+        fake_levels: of the fake score's noise.
+        engine_levels: of the guidance's noise; by default as ``levels``, which is DMD with a guided
+            teacher. (The paper keeps them above the level that the student is at.)
+        every: updates of the fake score for one of the student.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score with a head, or levels of guidance where there is none.
 
     Deviations: none known; the paper's text-to-image scale is not tried here. Fails: as
     :func:`dmd2`; too strong guidance saturates. Cost: as :func:`dmd2` with two teacher calls more.
-
-    Raises ValueError for a fake score with a head, or levels of guidance where there is none.
     """
     refuse_head(fake_score, "Decoupled DMD")
     if guidance == 1.0 and engine_levels is not None:

@@ -93,17 +93,35 @@ def f_distill(
     penalty: Penalty = NO_PENALTY,
     every: int = 5,
 ) -> Method:
-    """f-distill (Xu et al., arXiv 2502.15681, algorithm 1).
+    """f-distill (Xu et al., arXiv 2502.15681, algorithm 1). With "reverse-kl" it is
+    :func:`jaxdiff.distill.score.distribution_matching.dmd2`.
 
     Args:
+        teacher: ``D(y, level, cond)``, frozen.
+        student: starts as the teacher.
+        fake_score: with a head, whose logits are the ratio.
         divergence: one of :data:`DIVERGENCES`. Those whose h grows with r cover modes ("kl",
             "jeffreys"), those whose h falls seek them.
-        fake_score: with a head, whose logits are the ratio.
+        student_levels: noise levels the student is evaluated at, the first its highest; by default
+            its highest alone.
+        levels: of the direction's noise.
+        adversarial: factor of the student's adversarial term.
+        critic: factor of the discriminator's term in the fake score's loss.
         bins: number of the means of the ratio, by level; 0 leave them out.
         rate: of those means; 1 takes those of the batch itself, as published code does.
         limits: that the ratio is kept in.
-        Others as in :func:`jaxdiff.distill.score.distribution_matching.dmd2`, which it is with
-        "reverse-kl".
+        penalty: R1 on noisy data; none by default.
+        every: updates of the fake score for one of the student.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for another divergence, a fake score without a head, a rate outside (0, 1], and
+            what has no effect: a rate without bins, bins and limits of "reverse-kl".
+        ValueError: for another divergence, a fake score without a head, a rate outside (0, 1], and
+            what has no effect: a rate without bins, bins and limits of "reverse-kl".
 
     Recipe: CIFAR-10 with labels "kl", ImageNet 64 "jensen-shannon"; DMD2's optimisers and factors
     (published code: 1e-3 for the student's, and an optimiser of its own for the head).
@@ -112,10 +130,6 @@ def f_distill(
     student's.
     Fails: early on the critic's ratio says little: start from DMD2, or with narrow limits.
     Cost: that of DMD2; with running means, and a critic's call.
-
-    Raises ValueError for another divergence, a fake score without a head, a rate outside (0, 1],
-    and
-    what has no effect: a rate without bins, bins and limits of "reverse-kl".
     """
     if divergence not in DIVERGENCES:
         raise ValueError(f"no divergence {divergence!r}; there are {', '.join(DIVERGENCES)}")

@@ -72,13 +72,18 @@ def moment_matching(
         weight: w of the level s, of squared errors of x.
         every: updates of the auxiliary denoiser for one of the student.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for fewer steps than 1, or a fake score with a head.
+
     Sampled by ancestral steps, as many as trained for.
     Deviations: none known in the algorithm; no code is published. Both players move in every step,
     which the paper's do in turns. The law of s and w are the teacher's in the paper.
     Fails: with one step, where it is much worse than methods made for that: use 4 to 8.
     Cost: Diff-Instruct's with another teacher call.
-
-    Raises ValueError for fewer steps than 1, or a fake score with a head.
     """
     refuse_head(fake_score, "moment matching")
     if num_steps < 1:

@@ -70,7 +70,12 @@ def score_distillation(
         scene: the parameters to start from, or ``init(key)``.
         levels: of the noise; the paper's are uniform in 2 to 98 % of a VP process's time.
         weight: w(s) of the difference of noises.
-        optimiser: Adam at 1e-2 by default. ema: averages to keep, by name.
+        optimiser: Adam at 1e-2 by default.
+        ema: averages to keep, by name.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Batches hold "label", a condition per rendering, or nothing that is used.
     The player is "student"; ``sampler(state)`` returns ``render`` with the scene bound:
@@ -119,18 +124,25 @@ def variational_score_distillation(
     Args:
         teacher: ``D(y, level, cond)``, frozen; guided by 7.5 in the paper.
         render: ``render(scene, key) -> (batch, *shape)``: of several particles, if the scene holds
-            them, a random one per rendering. scene: parameters, or ``init(key)``.
+            them, a random one per rendering.
+        scene: parameters, or ``init(key)``.
         fake: the denoiser of renderings: the teacher's network and its parameters. AdamW at 1e-4
             after 500 steps of warm-up, unless it brings an optimiser.
         rank: of the adapters to it that are trained; 0 trains all its parameters.
-        levels: of the scene's noise, uniform in 2 to 98 % of a VP process's time by default; from
-            update ``late_from`` on they are ``late_levels``, 2 to 50 %, which brings out detail.
+        levels: of the scene's noise, uniform in 2 to 98 % of a VP process's time by default.
+        late_levels: of the scene's noise from update ``late_from`` on, 2 to 50 %, which brings out
+            detail.
+        late_from: the update from which ``late_levels`` are drawn.
         fake_levels: of the fake score's, uniform in all of that time.
         weight: w(s) of the difference of noises.
         fake_weight: of the fake score's squared error of the data, s^-2 by default, which makes it
             that of the noise; s^-2 + 1 that of the velocity.
-        optimiser: Adam at 1e-3 with b2 = 0.99 by default, the published code's for fields. ema: as
-            in :func:`score_distillation`.
+        optimiser: Adam at 1e-3 with b2 = 0.99 by default, the published code's for fields.
+        ema: as in :func:`score_distillation`.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Deviations: the fake score is not conditioned on the camera. Its error is that of the noise, as
     in the paper; in published code it is another network than the teacher, with the velocity's.

@@ -90,9 +90,16 @@ def sid(
         alpha: a. Above 1.2 training diverges.
         start: the level S of the generator's input, x = D(S z, S).
         levels: of the student's loss; by default a Karras grid without the highest fifth.
-            fake_levels: of the fake score's.
+        fake_levels: of the fake score's loss.
         scale: of the student's loss, a sum over the numbers of a sample.
         every: updates of the fake score for one of the student.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score with a head (:func:`sida` has one).
 
     Sampled in one evaluation. Data are not needed.
     Recipe: CIFAR-10, batches of 256, 500 million images in 32-bit floats.
@@ -101,8 +108,6 @@ def sid(
     Fails: a above 1.2; low precision; it takes long. The loss may be negative.
     Cost: per student update the gradient passes through teacher and fake score to their inputs,
     with their activations kept: 5 network calls' worth, and the fake score's step.
-
-    Raises ValueError for a fake score with a head (:func:`sida` has one).
     """
     refuse_head(fake_score, "SiD", ": use sida")
     drawn = _drawn(student, levels)
@@ -139,21 +144,32 @@ def sida(
     """Adversarial score identity distillation, SiDA (Zhou et al., arXiv 2410.14919).
 
     Args:
+        teacher: ``D(y, level, cond)``, frozen and differentiable in y.
+        student: starts as the teacher. Adam at 1e-5 with betas 0 and 0.999 by default.
         fake_score: the fake score with a head that sees its features, in the paper the mean over
-            channels of those of the encoder. Adam as in :func:`sid`, its gradients' numbers
-            clipped at 1.
+            channels of those of the encoder. Adam as in :func:`sid`, its gradients' numbers clipped
+            at 1.
+        alpha: a, as in :func:`sid`.
+        start: the level S of the generator's input, x = D(S z, S).
+        levels: of the student's loss; by default a Karras grid without the highest fifth.
+        fake_levels: of the fake score's loss.
         scale, adversarial, critic: of the losses in the module's text.
         bound: of the absolute logits that enter the student's loss.
         student_from: number of updates, of the fake score alone, before the student moves.
         critic_from: and before the critic's term enters; until then its loss is that of
             :func:`sid`. By default 100,000 and 200,000 images in batches of 256.
-        Others as in :func:`sid`.
+        every: updates of the fake score for one of the student.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score without a head.
 
     Data are needed, for the critic. Sampled in one evaluation.
     Recipe: CIFAR-10, batches of 256, 300 million images. Deviations, failures and cost: as
     :func:`sid`, and two calls of the fake score's trunk.
-
-    Raises ValueError for a fake score without a head.
     """
     head = head_of(fake_score, "SiDA")
     drawn = _drawn(student, levels)

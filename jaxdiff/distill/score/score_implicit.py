@@ -95,15 +95,21 @@ def sim(
         fake_score: the fake score, by default the student's network as it starts.
         slope: d', a function of (batch, *shape); pseudo-Huber's with c = 0.03 by default.
         start: the level S of the generator's input, x = D(S z, S).
-        levels, fake_levels: what noise levels are drawn from. weight: of levels.
+        levels, fake_levels: what noise levels are drawn from.
+        weight: of levels.
         every: updates of the fake score for one of the student.
         reward, reward_factor: as in :func:`jaxdiff.distill.score.diff_instruct.diff_instruct`.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a fake score with a head, or a factor without a reward.
 
     Sampled in one evaluation; data are not needed.
     Deviations: distances are of denoisers, not of scores (a factor s^-2 inside d).
     Fails: as :func:`jaxdiff.distill.score.score_identity.sid`, whose cost it has.
-
-    Raises ValueError for a fake score with a head, or a factor without a reward.
     """
     refuse_head(fake_score, "SIM")
     check_reward(reward, reward_factor)

@@ -50,9 +50,14 @@ def swiftbrush(
         rank: of the adapters to it that are trained; 0 for all of its parameters.
         start: the level of the generator's input, the student's highest by default.
         levels, weight: of the student's noise, uniform in 2 to 98 % of a VP process's time, and
-            w(s) of the difference of noises. fake_levels, fake_weight: of the adapters', uniform in
-            all of that time, and of the squared error of the data.
+            w(s) of the difference of noises.
+        fake_levels, fake_weight: of the adapters', uniform in all of that time, and of the squared
+            error of the data.
         every: updates of the fake score for one of the student.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Batches' data are used for their shape and labels only. Sampled in one evaluation.
     Deviations: the fake score is not guided, as it is in published code, by the teacher's weight;

@@ -94,10 +94,16 @@ def boot(
         delta: a step, as a part of the range of times; 0.04 in the paper.
         beta: weight of the boundary term.
         solver_step: the teacher's solver step: Euler's (the paper's DDIM), or Heun's, whose targets
-        are of
-            second order for a second call of the teacher.
+            are of second order for a second call of the teacher.
         process: whose time is divided evenly; by default TrigFlow, the cosine schedule of data of
             the student's sigma_data.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: a delta that is not in (0, 1).
 
     Deviations: the student is conditioned on the levels of start and target (the paper's is
     conditioned on the target only); beta, the learning rate and the even spread of times are
@@ -111,9 +117,6 @@ def boot(
     through levels it was not trained at) is offered by the sampler and is of no use.
     Cost: per update 2 teacher calls (one more with Heun's step), 1 call of the student without and
     2 with gradient: about 3 times score matching.
-
-    Raises:
-        ValueError: a delta that is not in (0, 1).
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta is a part of the range of times, in (0, 1); not {delta}")

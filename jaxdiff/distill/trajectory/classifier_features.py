@@ -108,6 +108,10 @@ def feature_distillation(
         weight: ``weight(level, sigma_data)``; none in the paper.
         num_updates: of a halving, at rate 5e-5, falling linearly to 0, and batch 128 in the paper.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
     Sampled in ``num_steps`` Euler steps, no others. Each update costs ``substeps`` teacher calls,
     and the classifier on two images, once with gradient. Deviations: both sides are sharpened (see
     the module); rounds may take other grids than the paper's. Fails: with a classifier that does
@@ -159,10 +163,19 @@ def feature_stages(
     classifier-based feature distillation.
 
     Args:
+        teacher: ``D(y, level, cond)``, frozen.
+        student: or ``student(share)``, where ``share`` is a round's part of all updates.
+        features: images (batch, *shape) to (batch, k), a classifier's last features; frozen.
+        first: steps of the student in the first round of progressive distillation.
+        begin: steps of its last round.
+        last: steps of the last student.
         feature_updates: of the latter's default optimiser, per halving.
         features_only: options of :func:`feature_distillation` alone (temperature, beta, ...).
         options: of :func:`jaxdiff.distill.trajectory.progressive.progressive_stages` and of both
-        methods.
+            methods.
+
+    Returns:
+        Stages in order, for :func:`jaxdiff.training.fit_stages`.
     """
 
     def make(teacher: Denoiser, student: Student, **here: Any) -> Method:

@@ -98,13 +98,22 @@ def guidance_distillation(
         guidance_range: the range of guidance weights, 1 the plain conditional model.
         levels: training levels are ``levels(u, low, high)``, u uniform in (0, 1).
         weight: ``weight(level, sigma_data)`` of the squared error of x0.
-        num_steps: of Euler's method, the sampler's default. num_updates: for the default optimiser.
+        distance: per sample.
+        num_steps: of Euler's method, the sampler's default.
+        num_updates: for the default optimiser.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: unless the range rises.
 
     The sampler's option ``guidance`` is the guidance weight (the first of the range by default),
     one network call per evaluation instead of two. Recipe: w in [0, 4] (here 1 to 5), optimiser and
     batches of progressive distillation. Cost: two teacher calls per update. Fails outside the range
     of weights. Deviation: the weight enters as its place in the range, by the network's own
-    embedding. Raises ValueError unless the range rises.
+    embedding.
     """
     _check(guidance_range)
 
@@ -145,16 +154,28 @@ def guided_progressive_distillation(
     Args:
         teacher: ``D(y, level, cond, extra=...)``, which is conditioned on the weight as the student
             is: the student of stage 1, or of the round before. Frozen.
+        student: of a network that takes one label more, the guidance weight; starts as the teacher.
+        guidance_range: the range of guidance weights, 1 the plain conditional model.
+        num_steps: N, of the student.
         stochastic: learn steps over two intervals of the N-step grid (from the last levels, to 0),
             from a teacher that steps over one, and sample with noise by :func:`double_steps`
             (section 3.3, algorithm 4).
-        others: as of :func:`guidance_distillation` and
-            :func:`jaxdiff.distill.trajectory.progressive.progressive_distillation`.
+        levels: ``levels(u, low, high)``, the grid of the round.
+        weight: ``weight(level, sigma_data)`` of the squared error of x0.
+        distance: per sample.
+        substeps: the teacher's steps in one of the student's; 2 in the paper.
+        num_updates: of this round, for the default optimiser, whose rate reaches 0 with the last.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: unless the range of weights rises.
 
     The sampler, in ``num_steps`` steps and no others, has the option ``guidance``. Recipe: that of
     progressive distillation. Cost and failures are
-    those of progressive distillation; deviations those of stage 1. Raises ValueError unless the
-    range of weights rises.
+    those of progressive distillation; deviations those of stage 1.
     """
     _check(guidance_range)
     span = 2 if stochastic else 1
@@ -200,12 +221,21 @@ def guided_stages(
     steps to ``last``, and with ``stochastic`` one more round for the sampler with noise.
 
     Args:
+        teacher: conditional ``D(y, level, cond)`` that answers ``cond=None`` with the unconditional
+            posterior mean; frozen.
         student: or ``student(share)``, as of
             :func:`jaxdiff.distill.trajectory.progressive.progressive_stages`.
+        first: steps of the student in the first round of stage 2.
+        last: steps of the last student.
+        guidance_range: the range of guidance weights, 1 the plain conditional model.
+        stochastic: add a round for the sampler with noise.
         guidance_share: updates of stage 1, in rounds.
         substeps: of the first round of stage 2; 2 afterwards.
         num_updates: of a round; twice as many in those of two steps and of one.
         options: ``levels``, ``weight``, ``distance`` of both stages.
+
+    Returns:
+        Stages in order, for :func:`jaxdiff.training.fit_stages`.
     """
     rounds = [(n, False) for n in halvings(first, last)] + [(last, True)] * stochastic
     shares = [guidance_share, *(share_of(n) for n, _ in rounds)]

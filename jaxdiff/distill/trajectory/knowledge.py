@@ -93,6 +93,14 @@ def knowledge_distillation(
             has them (:func:`stored_pairs`).
         distance: squared (the paper), absolute, or of features.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for a stochastic teacher, for levels that are not decreasing, and, when
+            sampling, for more steps than levels were learnt.
+
     The paper's CIFAR-10 run regresses 1.024 million pairs of a 100-step DDIM teacher for 25 epochs
     of batches of 512, with an average of the parameters at 0.995. Batches have "start" and "image",
     or "path", as of :func:`jaxdiff.sampling.pairs.make_pairs`. Sampled in one step; with
@@ -101,9 +109,6 @@ def knowledge_distillation(
     in every update) as many as the teacher's sampler. Fails: blurred where noise that is nearly the
     same has different samples, as the mean minimises the loss; never better than the teacher. With
     labels dropped, stored pairs still are those of their label.
-
-    Raises ValueError for a stochastic teacher, for levels that are not decreasing, and, when
-    sampling, for more steps than levels were learnt.
     """
     known = _known(student, levels, teacher)
     paths = _paths(teacher, len(known))
@@ -141,6 +146,10 @@ def path_distillation(
     Args:
         student, teacher, distance: as for :func:`knowledge_distillation`.
         levels: of the stored paths' states, high to low.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Sampled by jumps (deterministic) over some of the levels. Cost and failures are those of
     :func:`knowledge_distillation`; a student in k steps does not draw noise, so each of its samples

@@ -92,12 +92,19 @@ def perflow(
         solves: the teacher's steps in a window, 8 in the paper (32 DDIM steps in all).
         solver_step: the teacher's solver step, Euler's (DDIM).
         process: whose time is divided; by default the student's own, as in the paper, or the
-            rectified flow's where that is the level itself (EDM's), of which even windows would
-            all lie at high noise.
+            rectified flow's where that is the level itself (EDM's), of which even windows would all
+            lie at high noise.
         weight: ``weight(level, sigma_data)`` of the squared error of the denoised output; level^-2,
             the paper's, makes it that of the noise.
         at_start: fraction of the samples taken at the very start of their window, where the student
             is sampled; 0 is the published method, more is this library's.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for no window, no solve, or a fraction outside [0, 1].
 
     Deviations: the level that the network is conditioned on, see the module; times are continuous,
     where the published ones are multiples of 1/1000, and the place on a window's line is even in
@@ -107,9 +114,6 @@ def perflow(
     it). Fewer steps than windows are not trained for: :func:`perflow_stages` merges windows.
     Cost: per update ``solves`` teacher calls (twice with Heun's step) and 1 student call with
     gradient: about 4 times score matching.
-
-    Raises:
-        ValueError: for no window, no solve, or a fraction outside [0, 1].
     """
     own = RectifiedFlow() if isinstance(student.process, EDM) else student.process
     clock: Any = own if process is None else process
@@ -172,6 +176,20 @@ def perflow_stages(
     share)`` is the student of a stage, which starts as the stage before left it; each number of
     windows divides the one before; shares of the updates, equal by default; options of
     :func:`perflow`, ``solves`` and ``solver_step`` being the first teacher's.
+
+    Args:
+        teacher: ``D(y, level, cond)``, frozen.
+        student: ``student(before, share)``, the student of a stage, which starts as the stage
+            before left it.
+        windows: numbers of windows, each a divisor of the one before.
+        shares: of the updates; equal by default.
+        options: of :func:`perflow`; ``solves`` and ``solver_step`` are the first teacher's.
+
+    Returns:
+        Stages in order, for :func:`jaxdiff.training.fit_stages`.
+
+    Raises:
+        ValueError: unless each number of windows divides the one before, with a share each.
     """
     parts = [1.0] * len(windows) if shares is None else list(shares)
     if len(parts) != len(windows) or any(

@@ -183,6 +183,14 @@ def progressive_distillation(
             the paper clips images at 1.
         num_updates: of this round, for the default optimiser, whose rate reaches 0 with the last.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for fewer than one step or two substeps, and for a student that predicts eps,
+            which says nothing at the highest level.
+
     The sampler is Euler's method (DDIM) in ``num_steps`` steps and no others (a round makes the
     student
     forget the levels of the round before: for several numbers of steps keep each round's). No
@@ -190,8 +198,7 @@ def progressive_distillation(
     ``substeps`` teacher calls: with 2, and a gradient worth two calls, 5/3 of score matching.
     Fails: errors add up over the rounds, and below four steps quality falls quickly. Deviation:
     published code for EDM models ends its grid at the lowest level, here (as in the paper) its last
-    step goes to 0. Raises ValueError for fewer than one step or two substeps, and for a student
-    that predicts eps, which says nothing at the highest level.
+    step goes to 0.
     """
     if student.prediction == "eps":
         raise ValueError("a progressive student predicts x0, v, flow or edm, not eps")
@@ -257,13 +264,19 @@ def progressive_stages(
     goes from a teacher of 8192 steps to 1).
 
     Args:
+        teacher: ``D(y, level, cond)``, frozen.
         student: or ``student(share)``, where ``share`` is the round's part of all updates, for an
             optimiser whose schedule must know it.
+        first: steps of the student in the first round.
+        last: steps of the last student.
         substeps: of the first round, whose teacher may be accurate in more steps than 2 first; 2
             afterwards.
         num_updates: of a round; twice as many in those of two steps and of one.
         make: of each round's method, called as :func:`progressive_distillation` is.
         options: of ``make``.
+
+    Returns:
+        Stages in order, for :func:`jaxdiff.training.fit_stages`.
     """
     rounds = halvings(first, last)
     whole = sum(map(share_of, rounds))

@@ -97,6 +97,10 @@ def rectified_flow(
             highest level.
         distance: of the fields, per sample.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
     Failure mode: none of its own; its flow is as curved as a diffusion model's, so that it needs
     many evaluations: it is where reflow starts. Cost: that of score matching. Deviation: time ends
     at the student's highest level instead of 1.
@@ -131,15 +135,19 @@ def reflow(
             ``pseudo_huber(0.00054 * size**0.5)`` and LPIPS of the implied data, and starts from an
             EDM network; the balance of the two distances is the caller's.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: a teacher that draws noise or starts at another level; at the first batch, one
+            without pairs.
+
     Deviations: pairs are joined in the frame of the finite highest level (see the module).
     Failure mode: bounded by the pairs' quality (the paper: adaptive RK45 at 1e-5, a million pairs
     and more); the sampler of many steps gets worse with each round.
     Cost: that of score matching, and the pairs: at least as many teacher solves as the training is
     to see different samples.
-
-    Raises:
-        ValueError: a teacher that draws noise or starts at another level; at the first batch, one
-            without pairs.
     """
     check_teacher(teacher, student)
 
@@ -170,12 +178,16 @@ def reflow_distillation(
         teacher: as in :func:`reflow`: pairs of the flow that is distilled.
         distance: per sample; the paper has LPIPS for the 1-rectified flow and L2 for the others.
 
-    Failure mode: with L2, blur where neighbouring noises lead to different data; the straighter
-    the flow, the less. The student knows the highest level only and samples in one step. Cost:
-    that of score matching, and the pairs. Deviation: the distance is L2 unless given.
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Raises:
         ValueError: as :func:`reflow`.
+
+    Failure mode: with L2, blur where neighbouring noises lead to different data; the straighter
+    the flow, the less. The student knows the highest level only and samples in one step. Cost:
+    that of score matching, and the pairs. Deviation: the distance is L2 unless given.
     """
     check_teacher(teacher, student)
 
@@ -214,9 +226,18 @@ def reflow_stages(
         rounds: 1 makes the teacher's 1-rectified flow a 2-rectified one.
         pairs: number of stored pairs of each stage; with labels, those of the data.
         num_steps: Euler steps with which a reflowed student makes pairs for the next stage.
+        seed: of the noise of the pairs.
         shares: of the updates, of all rounds together and of the distillation; 0 for the last
             leaves that out.
-        distance: of the distillation. options: of :func:`reflow`.
+        progress: show bars while pairs are made.
+        distance: of the distillation.
+        options: of :func:`reflow`.
+
+    Returns:
+        Stages in order, for :func:`jaxdiff.training.fit_stages`.
+
+    Raises:
+        ValueError: for fewer than one round or pair.
     """
     if rounds < 1 or pairs < 1:
         raise ValueError(f"reflow needs at least one round and one pair; got {rounds}, {pairs}")

@@ -107,9 +107,17 @@ def sfd(
         solver, options: the teacher's; DPM-Solver++ of order 3 by default.
         analytic: the first step is taken in closed form.
         low: the level where trajectories end, 0.006 in the paper.
+        rho: of the Karras grid of the student's levels.
         distance: per sample, L1 in the paper.
         last: a distance that is added in the last step, LPIPS in the paper's second stage.
         analytic_teacher: the teacher, too, takes its first step in closed form.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: fewer steps than 1, or 2 with the analytic first step.
 
     The sampler's ``num_steps`` counts evaluations; its own number is the one trained for.
     Deviations: the paper updates the parameters after each step of a roll-out, here the steps'
@@ -120,9 +128,6 @@ def sfd(
     (:func:`sfd_stages`).
     Cost: per update N (M + 1) teacher calls and N student calls with gradient, the analytic step
     free: about 6 times score matching by default.
-
-    Raises:
-        ValueError: fewer steps than 1, or 2 with the analytic first step.
     """
     check_roll_out([num_steps], extra, analytic)
     fine = student_grid(student, num_steps * (extra + 1), low, rho)
@@ -169,6 +174,23 @@ def sfd_v(
     that was trained for. Otherwise, with its failure modes, as :func:`sfd`. Cost: per update one
     roll-out of the teacher for each number of steps on its share of the batch, and as many student
     calls with gradient as that has intervals.
+
+    Args:
+        teacher: ``D(y, level, cond)``, frozen.
+        student: of a network that takes labels (batch, 2), the second being :func:`steps_label`;
+            starts as the teacher.
+        num_steps: numbers of intervals that the student is trained for.
+        extra: levels that the teacher has inside each interval, one number or one for each of
+            ``num_steps``.
+        solver, options: the teacher's; DPM-Solver++ of order 3 by default.
+        analytic: the first step is taken in closed form.
+        low: the level where trajectories end.
+        rho: of the Karras grids of the student's levels.
+        distance: per sample.
+
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
 
     Raises:
         ValueError: as :func:`sfd`; or, at the first batch, one that has fewer samples than there
@@ -239,14 +261,22 @@ def sfd_stages(
     6 intervals become 2, of which the analytic first step is one.
 
     Args:
+        teacher: ``D(y, level, cond)``, frozen.
         student: ``student(before, share)`` is the student of a stage, which starts as the one
             before left it. The second one's learning rate is 5e-4 in the paper (its first one's
             5e-5), for 2 million trajectories.
         num_steps: intervals of each stage, each a divisor of the one before.
         shares: of the updates.
+        analytic: the first step is taken in closed form, in all stages.
         last: distance added in the last step of all stages but the first (LPIPS in the paper).
         options: of :func:`sfd`, for the first stage but for ``low``, ``rho`` and ``distance``,
             which all share.
+
+    Returns:
+        Stages in order, for :func:`jaxdiff.training.fit_stages`.
+
+    Raises:
+        ValueError: unless each number of intervals divides the one before, with a share each.
     """
     if len(num_steps) != len(shares) or any(
         a % b for a, b in zip(num_steps[:-1], num_steps[1:], strict=True)

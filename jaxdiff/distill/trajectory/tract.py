@@ -95,6 +95,13 @@ def tract(
             decisive: with large decays news of a group's end travels slowly, one step of the
             teacher per averaging time.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: levels that do not end in 0, or steps that are no multiple of ``last``.
+
     Deviations: published code clips the self-teacher's denoised images to [-1, 1] and turns its
     dropout off; here nothing is clipped, for data need not lie there, and targets have the
     student's dropout masks. At the lowest level its EDM variant's target is the datum itself, here
@@ -105,9 +112,6 @@ def tract(
     Failure mode: errors of the self-teacher add up along a group; long groups need a second phase.
     Cost: per update 1 teacher step (2 calls with Heun's), 1 call of the average and 1 student call
     with gradient: about 2 times score matching.
-
-    Raises:
-        ValueError: levels that do not end in 0, or steps that are no multiple of ``last``.
     """
     knots = grids.karras(40, student.low, student.high) if levels is None else np.asarray(levels)
     check_phase(knots, last)
@@ -166,14 +170,21 @@ def tract_stages(
     """All phases of TRACT: the steps of ``levels`` become ``phases[0]``, these ``phases[1]``, ...
 
     Args:
+        teacher: ``D(y, level, cond)``, frozen.
         student: ``student(before, share)`` is the student of a phase, which starts as the phase
             before left it; ``share`` is the phase's share of all updates.
         levels: the teacher's grid; the paper's has 1024 steps.
         phases: numbers of steps, each a divisor of the one before.
         solver_step: the first teacher's solver step. A student takes Euler steps when it is the
-        teacher.
+            teacher.
         shares: of the updates; equal by default, as in the paper.
         options: of :func:`tract`.
+
+    Returns:
+        Stages in order, for :func:`jaxdiff.training.fit_stages`.
+
+    Raises:
+        ValueError: unless there are as many shares as phases.
     """
     knots = np.asarray(levels)
     counts = [len(knots) - 1, *phases]

@@ -109,8 +109,8 @@ def trajectory_operator(
 
     Args:
         student: its network takes x (batch, M, *shape) and labels (batch, 1 + M), one level and M
-            points (:func:`jaxdiff.networks.temporal.temporal`; the paper has 2 Fourier modes of
-            the trajectory). Adam with learning rate 2e-4 by default; the paper's is warmed up over
+            points (:func:`jaxdiff.networks.temporal.temporal`; the paper has 2 Fourier modes of the
+            trajectory). Adam with learning rate 2e-4 by default; the paper's is warmed up over
             10,000 updates and cut at 100, 200 and 300 thousand of 400, with batches of 256, dropout
             0.2 and an average at 0.9999.
         levels: of the stored states, the start's first. (The paper stores 17 states of 512 DDIM
@@ -122,14 +122,19 @@ def trajectory_operator(
             L1 distance here.
         cap: of the weight of a point, 1/level.
 
+    Returns:
+        The method: losses, optimisers and starts of its players, and the sampler of the trained
+        student.
+
+    Raises:
+        ValueError: for levels that do not decrease, and for ``keep`` or ``starts`` out of range.
+
     Deviations: points are jumps from the start, of which the network gives the denoised output.
     With ``starts`` above 1 the states given are the teacher's at the start and at all kept levels
     but the last.
     Fails: as a regression on stored pairs it overfits few of them and its samples are a little
     soft; the pairs cost a teacher's solve each.
     Cost: M forward and backward passes of the network on every sample; no teacher in training.
-
-    Raises ValueError for levels that do not decrease, and for ``keep`` or ``starts`` out of range.
     """
     levels, keep = [float(s) for s in levels], list(keep)
     _check(levels, keep, starts)
