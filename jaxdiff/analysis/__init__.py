@@ -18,6 +18,7 @@ from jaxdiff.analysis.components import (
     shares_per_sample,
     streamed_components,
 )
+from jaxdiff.analysis.convex_weights import ConvexWeights, convex_weights
 from jaxdiff.analysis.denoising import (
     Convergence,
     JumpCurve,
@@ -35,6 +36,21 @@ from jaxdiff.analysis.deviation import (
     effective_neighbours,
     nearest,
     score_deviation,
+)
+from jaxdiff.analysis.jacobian import Asymmetry, jacobian_asymmetry, jacobian_trace, singular_values
+from jaxdiff.analysis.latent import (
+    coefficients,
+    combine,
+    interpolate,
+    relative_norm,
+    variance_factor,
+)
+from jaxdiff.analysis.local_error import (
+    LocalErrors,
+    local_errors,
+    reference_states,
+    refined,
+    truncation_errors,
 )
 from jaxdiff.analysis.mean_shift import MeanShift, log_likelihood_profile, mean_shift
 from jaxdiff.analysis.null_models import (
@@ -60,10 +76,13 @@ from jaxdiff.analysis.trajectory import (
 )
 
 __all__ = [
+    "Asymmetry",
     "Components",
     "Convergence",
+    "ConvexWeights",
     "Coupled",
     "JumpCurve",
+    "LocalErrors",
     "MeanShift",
     "Neighbours",
     "Norms",
@@ -73,7 +92,10 @@ __all__ = [
     "chord_cosine",
     "chord_deviation",
     "chord_length",
+    "coefficients",
+    "combine",
     "convergence",
+    "convex_weights",
     "coupled",
     "denoised_derivative",
     "denoising_trajectory",
@@ -86,8 +108,12 @@ __all__ = [
     "flow_derivatives",
     "flow_trajectory",
     "gaussian_of",
+    "interpolate",
     "isotropic_of",
+    "jacobian_asymmetry",
+    "jacobian_trace",
     "jump_curve",
+    "local_errors",
     "log_likelihood_profile",
     "mean_shift",
     "mixture_of_classes",
@@ -98,7 +124,13 @@ __all__ = [
     "path_length",
     "principal_components",
     "reconstruction_error",
+    "reference_states",
+    "refined",
+    "relative_norm",
     "score_deviation",
     "shares_per_sample",
+    "singular_values",
     "streamed_components",
+    "truncation_errors",
+    "variance_factor",
 ]

@@ -118,7 +118,8 @@ def coupled(
     there = denoise_all(as_partial(optimal), x, levels, None)
     back = denoise_all(as_partial(learned), best, levels, cond)
     pairs = (x, best), (own, ideal), (own, there), (back, ideal)
-    return Coupled(levels, *(_apart(a, b) for a, b in pairs), *paths)
+    states, outputs, on_learned, on_optimal = (_apart(a, b) for a, b in pairs)
+    return Coupled(levels, states, outputs, on_learned, on_optimal, *paths)
 
 
 def nearest(
@@ -180,7 +181,8 @@ def _nearest(points: Array, data: Array, count: int, chunk: int) -> tuple[Array,
         apart = y[:, None] - data[index]
         distance = norm(apart.reshape(-1, y.shape[1])).reshape(index.shape)
         order = jnp.argsort(distance, axis=1)  # as rounded differently
-        return tuple(jnp.take_along_axis(a, order, axis=1) for a in (distance, index))
+        take = lambda a: jnp.take_along_axis(a, order, axis=1)  # noqa: E731
+        return take(distance), take(index)
 
     return lax.map(of_state, points)
 

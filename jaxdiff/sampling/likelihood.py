@@ -153,7 +153,7 @@ def log_likelihood(
     check_start(data, index)
     check_range(high, low)
     check_max_steps(max_steps)
-    vectors = _vectors(data, probes, distribution, key, index)
+    vectors = probe_vectors(data, probes, distribution, key, index)
     bottom, top = (jnp.asarray(level, data.dtype) for level in (low, high))
     span = jnp.log(bottom), jnp.log(top)
     solver = diffrax.Tsit5() if solver is None else solver
@@ -205,7 +205,7 @@ def jacobian_diagonal(
     return outputs[0], jnp.sum(vectors * derivatives, axis=0)
 
 
-def _vectors(
+def probe_vectors(
     data: Array, probes: int | None, distribution: str, key: Key | None, index: Array | None
 ) -> Array:
     """Unit vectors (d, 1, *shape), or random ones (probes, batch, *shape) of variance 1/probes."""

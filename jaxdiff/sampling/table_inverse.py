@@ -89,7 +89,7 @@ def invert_table(
 def _upwards(table: Table, data_std: float) -> _Upwards:
     """Return the steps up to the states of a table's evaluations, made of its weights."""
     _check(table)
-    made, count = _unrolled(table), table.nodes.shape[0]
+    made, count = unrolled(table)[:, -1], table.nodes.shape[0]
     last = count - (table.levels[-1] == 0)  # whose state the data are
     if last < 1 or not made[: last + 1, 0].all():
         raise ValueError(f"{table!r} forgets its start: no data determine it")
@@ -114,8 +114,10 @@ def _check(table: Table) -> None:
         raise ValueError(f"{table!r} goes up in level: it is an inverse already")
 
 
-def _unrolled(table: Table) -> np.ndarray:
-    """(N + 1, 1 + N): what the state of each evaluation, and the last, is made of, start first."""
+def unrolled(table: Table) -> np.ndarray:
+    """Return what every row of a deterministic table of known weights makes, of the start and the
+    N denoised outputs: (N + 1, rows, 1 + N), the start first.
+    """
     count = table.nodes.shape[0]
     own, outputs = (np.asarray(a, np.float64) for a in (table.states, table.denoised))
     unit = np.eye(1 + count)
@@ -125,9 +127,9 @@ def _unrolled(table: Table) -> np.ndarray:
             terms = [w * v for w, v in zip(own[n, row], states, strict=False)]
             terms += [w * v for w, v in zip(outputs[n, row], denoised, strict=False)]
             states = [sum(terms, np.zeros(1 + count)), *states]
-        made.append(states[0])
+            made.append(states[0])
         denoised = [unit[1 + n], *denoised] if n < count else denoised
-    return np.stack(made)
+    return np.stack(made).reshape(*own.shape[:2], 1 + count)
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps", "iterations"))

@@ -8,8 +8,8 @@ table, an *objective* is its loss, :func:`tuning` makes a method of both, and
 # schedules by search
 from jaxdiff.tuning.search.align import align as align
 from jaxdiff.tuning.search.align import align_costs as align_costs
-from jaxdiff.tuning.search.dynamic import best_grids as best_grids
-from jaxdiff.tuning.search.dynamic import shortest as shortest
+from jaxdiff.grids.dynamic import best_grids as best_grids
+from jaxdiff.grids.dynamic import shortest as shortest
 from jaxdiff.tuning.search.elbo import best_elbo as best_elbo
 from jaxdiff.tuning.search.elbo import elbo_costs as elbo_costs
 from jaxdiff.tuning.search.gits import gits as gits

@@ -10,7 +10,9 @@ import pytest
 from helpers.golden_numbers import load
 
 from jaxdiff import grids, solvers
+from jaxdiff.analysis.trajectory import chord_deviation
 from jaxdiff.exact import Gaussian, GaussianMixture
+from jaxdiff.grids.dynamic import best_grids, path_cost, shortest, shortest_paths
 from jaxdiff.sampling.trace import table
 from jaxdiff.tuning.learned.path import Path, follow
 from jaxdiff.tuning.search.align import (
@@ -20,9 +22,8 @@ from jaxdiff.tuning.search.align import (
     coordinate_descent,
     step_costs,
 )
-from jaxdiff.tuning.search.dynamic import best_grids, path_cost, shortest, shortest_paths
 from jaxdiff.tuning.search.elbo import best_elbo, costs_of_errors, elbo_costs
-from jaxdiff.tuning.search.gits import deviation, gits, insert_analytic, jump_costs
+from jaxdiff.tuning.search.gits import gits, insert_analytic, jump_costs
 from jaxdiff.tuning.search.optimised_steps import contributions, optimised_steps, weight_bound
 
 SPECTRUM = pathlib.Path(__file__).parents[2] / "experiments/samplers/cifar10_gaussian.npz"
@@ -151,7 +152,7 @@ def test_golden_analytic_step():
 def test_golden_deviation():
     numbers = load("gits")
     states = jnp.asarray(numbers["deviation/traj"])
-    found = [deviation(point, states[0], states[-1]) for point in states[1:-1]]
+    found = [chord_deviation(point, states[0], states[-1]) for point in states[1:-1]]
     np.testing.assert_allclose(np.stack(found, 1), numbers["deviation/out"], rtol=1e-9)
 
 

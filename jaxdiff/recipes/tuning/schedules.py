@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxdiff import grids, solvers
 from jaxdiff.arrays import take
+from jaxdiff.grids.dynamic import best_grids
 from jaxdiff.grids.lists import from_list
 from jaxdiff.ranges import (
     Count,
@@ -20,7 +21,6 @@ from jaxdiff.sampling.trace import table
 from jaxdiff.tuning.baselines import LOWS, Baseline
 from jaxdiff.tuning.learned.path import follow
 from jaxdiff.tuning.search.align import align_costs
-from jaxdiff.tuning.search.dynamic import best_grids
 from jaxdiff.tuning.search.elbo import elbo_costs
 from jaxdiff.tuning.search.gits import Measure, jump_costs
 from jaxdiff.tuning.search.optimised_steps import optimised_steps

@@ -9,7 +9,7 @@ is the sum over the steps of
 
 in nats, with x_t noised data and x_s = x_t + sqrt(s^2 - t^2) z further along the same noising. (The
 paper writes 2/t^3; a factor common to all steps moves no level.) J depends on its two ends alone,
-so that the best grid out of a fine one is found exactly (:mod:`jaxdiff.tuning.search.dynamic`); the
+so that the best grid out of a fine one is found exactly (:mod:`jaxdiff.grids.dynamic`); the
 paper's own search, level by level and doubling the number of steps, is :func:`coordinate_descent`
 with :func:`bisect`.
 
@@ -39,10 +39,10 @@ import numpy as np
 from jax import lax
 
 from jaxdiff.denoisers import as_partial
+from jaxdiff.grids.dynamic import best_grids, path_cost
 from jaxdiff.grids.ends import Grid
 from jaxdiff.grids.lists import from_list
 from jaxdiff.grids.uniform import log_snr
-from jaxdiff.tuning.search.dynamic import best_grids, path_cost
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 

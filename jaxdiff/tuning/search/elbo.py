@@ -11,7 +11,7 @@ loses in its bound on -log p(x0), at a step from level s to r < s,
             = 1/2 (1/r^2 - 1/s^2) E|x0 - D(x0 + s eps, s)|^2      nats.
 
 The expectation depends on s alone: M evaluations per sample give the cost of every step between M
-levels, and :mod:`jaxdiff.tuning.search.dynamic` the best grid for every number of steps. The other
+levels, and :mod:`jaxdiff.grids.dynamic` the best grid for every number of steps. The other
 two terms of the bound, of the first and of the last level, are the same for all grids with these
 ends; a step to 0 costs infinitely much and belongs to the last term.
 
@@ -30,11 +30,11 @@ import numpy as np
 from jax import lax
 
 from jaxdiff.denoisers import as_partial
+from jaxdiff.grids.dynamic import best_grids
 from jaxdiff.grids.ends import Grid
 from jaxdiff.grids.lists import from_list
 from jaxdiff.grids.uniform import log_snr
 from jaxdiff.tuning.search.align import check_positive
-from jaxdiff.tuning.search.dynamic import best_grids
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 

@@ -13,7 +13,7 @@ and the cost of a step is how far that is from the teacher's x_j, in the mean ov
                 a step that cuts a corner.
     "l1", "l2"  the norm of the difference; the paper's text describes the 2-norm
 
-:mod:`jaxdiff.tuning.search.dynamic` finds the best grid, its costs multiplied by a discount per
+:mod:`jaxdiff.grids.dynamic` finds the best grid, its costs multiplied by a discount per
 step: for Euler itself 1 is the better objective, and the published 1.15 trades accuracy of the
 whole for finer steps at low levels. The grid is then used with any solver. A teacher's grid that
 ends in 0 has the teacher's sample as its last state, and all grids out of it end in 0.
@@ -21,17 +21,16 @@ ends in 0 has the teacher's sample as its last state, and all grids out of it en
 Source: Chen et al., arXiv 2405.11326, section 3.
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from jaxdiff.analysis.local_error import Measure, truncation_errors
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distance import norm
+from jaxdiff.grids.dynamic import best_grids
 from jaxdiff.grids.ends import Grid
 from jaxdiff.grids.lists import from_list
 from jaxdiff.grids.uniform import karras
@@ -41,10 +40,7 @@ from jaxdiff.solvers.pndm import ipndm
 from jaxdiff.solvers.scalar import Scalar
 from jaxdiff.solvers.steps import unit_first
 from jaxdiff.tuning.learned.path import Path, follow
-from jaxdiff.tuning.search.dynamic import best_grids
 from jaxdiff.typing import Array, Cond, Denoiser, Solver
-
-Measure = Literal["l1", "l2", "dev"]
 
 
 def gits(
@@ -91,14 +87,11 @@ def jump_costs(path: Path, measure: Measure = "dev", *, zero: bool = False) -> n
     """Return what one Euler step costs between any two states of a teacher, (M + 1, M + 1), upper
     triangular; with ``zero`` the teacher's sample, at level 0, is one more state.
     """
-    if measure not in ("l1", "l2", "dev"):
-        raise ValueError(f"measure is 'l1', 'l2' or 'dev', not {measure!r}")
     levels, states = path.levels, path.states
     if zero:
         levels = jnp.append(levels, jnp.zeros((), levels.dtype))
         states = jnp.concatenate([states, path.end[None]])
-    costs = np.asarray(_jumps(levels, states, path.denoised, measure), np.float64)
-    return np.pad(costs, [(0, len(states) - len(costs)), (0, 0)])  # no step starts at level 0
+    return truncation_errors(levels, states, path.denoised, measure)
 
 
 def insert_analytic(
@@ -136,38 +129,3 @@ def insert_analytic(
         end = sample(D, made, path.states[0], cond)
         apart.append(float(jnp.mean(norm(end - path.end))))
     return np.insert(known, 1, between[int(np.argmin(apart))])
-
-
-def deviation(point: Array, start: Array, end: Array) -> Array:
-    """Distance (batch,) of points from the straight lines through start and end, all (batch,
-    *shape).
-    """
-    chord, rest = ((end - a).reshape(len(end), -1) for a in (start, point))
-    along = jnp.sum(rest * chord, axis=1) / jnp.sum(chord**2, axis=1)
-    return norm(rest - along[:, None] * chord)
-
-
-@functools.partial(jax.jit, static_argnames="measure")
-def _jumps(levels: Array, states: Array, denoised: Array, measure: Measure) -> Array:
-    """Costs (evaluated states, states), one at a time: memory stays that of the path."""
-
-    def distance(point: Array, state: Array) -> Array:
-        if measure == "dev":
-            return deviation(point, states[0], states[-1])
-        return norm(point - state) if measure == "l2" else _sum_absolute(point - state)
-
-    bends = lax.map(lambda y: jnp.mean(distance(y, y)), states)  # 0 unless measured from the chord
-
-    def cost(i: Array, j: Array) -> Array:
-        jump = states[i] + (levels[j] - levels[i]) * ((states[i] - denoised[i]) / levels[i])
-        return jnp.mean(distance(jump, states[j])) - bends[j]
-
-    def row(i: Array) -> Array:
-        return lax.map(lambda j: lax.cond(j > i, cost, lambda *_: none, i, j), every)
-
-    every, none = jnp.arange(len(states)), jnp.zeros_like(bends[0])
-    return lax.map(row, every[: len(denoised)])
-
-
-def _sum_absolute(a: Array) -> Array:
-    return jnp.sum(jnp.abs(a.reshape(len(a), -1)), axis=1)
