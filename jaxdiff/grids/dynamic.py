@@ -73,7 +73,20 @@ def best_grids(
     budgets: Sequence[int],
     discount: float = 1.0,
 ) -> list[Grid]:
-    """Return the best grid out of ``levels`` (M + 1,) for every number of steps in ``budgets``."""
+    """Return the best grid out of ``levels`` (M + 1,) for every number of steps in ``budgets``.
+
+    Args:
+        costs: (M + 1, M + 1), of the step from level i to level j, read above the diagonal.
+        levels: decreasing, (M + 1,).
+        budgets: numbers of steps, 1 to M.
+        discount: positive, as for :func:`shortest`.
+
+    Returns:
+        Grids (num_steps + 1,), one per budget.
+
+    Raises:
+        ValueError: for costs of another number of levels, or budgets that have no path.
+    """
     known = from_list(levels)
     if len(known) != len(costs):
         raise ValueError(f"costs of {len(costs)} levels do not go with {len(known)} levels")

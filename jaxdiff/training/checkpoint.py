@@ -65,8 +65,21 @@ def save(
 
     Returns when it is on disk. Keeps the newest ``keep``. Checkpoints of this and later steps are
     removed first: they belong to a run that was given up for an earlier one. Processes that share a
-    run all call it. Raises OSError if it cannot be written; the earlier ones stay, and nothing
-    partial.
+    run all call it.
+
+    Args:
+        folder: of checkpoints, made if need be.
+        step: number of the checkpoint.
+        state: a pytree of arrays.
+        meta: JSON-able data, kept with it.
+        keep: number of checkpoints that stay.
+
+    Returns:
+        None, when the checkpoint is on disk.
+
+    Raises:
+        OSError: if it cannot be written; the earlier ones stay, and nothing partial.
+        OSError: if it cannot be written; the earlier ones stay, and nothing partial.
     """
     import orbax.checkpoint as ocp
 
@@ -100,6 +113,19 @@ def restore(folder: str | os.PathLike[str], like: Any, step: int | None = None) 
 
     Warns of each damaged one passed over. Raises FileNotFoundError if there is none, ValueError if
     none is sound or if the checkpoint is of a state of another structure, shape or dtype.
+
+    Args:
+        folder: of checkpoints.
+        like: a tree of arrays or shapes.
+        step: of the checkpoint; None for the newest sound one.
+
+    Returns:
+        The checkpoint's step, state and ``meta``.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if none is sound, or the checkpoint is of a state of another structure, shape or
+            dtype.
     """
     folder, damages = Path(folder).absolute(), []
     known = all_steps(folder)
@@ -129,7 +155,14 @@ def all_steps(folder: str | os.PathLike[str]) -> list[int]:
 
 
 def latest_step(folder: str | os.PathLike[str]) -> int | None:
-    """Return the step of the newest checkpoint, sound or not, or None."""
+    """Return the step of the newest checkpoint, sound or not, or None.
+
+    Args:
+        folder: of checkpoints.
+
+    Returns:
+        The step, or None where there is no checkpoint.
+    """
     return max(all_steps(folder), default=None)
 
 
@@ -161,6 +194,18 @@ def save_params(
     Leaves are keyed by their path, "params.Dense_0.kernel". Processes that share a run all call it,
     and one of them writes. Raises OSError if it cannot be written, ValueError for a name with a NUL
     in it, at which zip files end a name.
+
+    Args:
+        path: of the file, ending in .npz.
+        params: a pytree of arrays.
+        meta: JSON-able data.
+
+    Returns:
+        None, when the file is on disk.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: for a name with a NUL in it, at which zip files end a name.
     """
     path = Path(path).absolute()
     leaves = {name: np.asarray(x) for name, x in _flatten(hosts.whole(params)).items()}
@@ -183,6 +228,18 @@ def load_params(
     With ``like`` (arrays or shapes) the leaves come in its structure; without, as nested
     dictionaries by path. Raises OSError (FileNotFoundError), and ValueError for a file that is
     damaged or of another network.
+
+    Args:
+        path: of the npz file.
+        like: arrays or shapes, in whose structure the leaves come; nested dictionaries by path if
+            None.
+
+    Returns:
+        The parameters, and ``meta``.
+
+    Raises:
+        OSError: if the file cannot be read; FileNotFoundError if there is none.
+        ValueError: for a file that is damaged or of another network.
     """
     try:
         with open_archive(path) as archive:

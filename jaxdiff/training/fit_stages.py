@@ -19,6 +19,16 @@ from jaxdiff.typing import Key
 def split_updates(stages: Sequence[Stage], num_updates: int) -> list[int]:
     """Updates of each stage: ``num_updates`` in all, by share, at least one each. ValueError if
     there are fewer updates than stages.
+
+    Args:
+        stages: each with its share.
+        num_updates: in all.
+
+    Returns:
+        Updates of each stage.
+
+    Raises:
+        ValueError: if there are fewer updates than stages.
     """
     if num_updates < len(stages):
         raise ValueError(f"{len(stages)} stages need at least as many updates, not {num_updates}")
@@ -45,12 +55,24 @@ def fit_stages(
 ) -> tuple[Method, State]:
     """Train all stages in turn; return the last one's method and state.
 
-    num_updates: updates in all, divided by the stages' shares. ema: the average that a stage hands
-        on and
-    that later stages use; None for the parameters themselves. checkpoint: a folder; each stage has
-    one of its own in it, and a run that was stopped goes on in the stage where it was. log: called
-    as ``log(stage, step, metrics)``. options: of :func:`jaxdiff.training.loop.fit`; what a stage
-    makes of the data is made on the same devices.
+    Args:
+        stages: in order, each with its share of the updates.
+        data: ``data(step)``, batches, as for :func:`jaxdiff.training.loop.fit`.
+        num_updates: updates in all, divided by the stages' shares.
+        key: a key or a seed.
+        ema: the average that a stage hands on and that later stages use; None for the parameters
+            themselves.
+        checkpoint: a folder; each stage has one of its own in it, and a run that was stopped goes
+            on in the stage where it was.
+        log: called as ``log(stage, step, metrics)``.
+        options: of :func:`jaxdiff.training.loop.fit`; what a stage makes of the data is made on the
+            same devices.
+
+    Returns:
+        The last stage's method and its state.
+
+    Raises:
+        ValueError: for fewer updates than stages.
     """
     base = jax.random.key(key) if isinstance(key, int) else key
     placing = {k: options[k] for k in ("parallel", "devices") if k in options}

@@ -17,6 +17,12 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     ever appended to: what a crash has cut short is left out, and so are the rows of steps that a
     resumed run made again. Raises FileNotFoundError if ``folder`` has no history, ValueError for a
     line that is no row.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        A row per logged step.
     """
     path, rows = Path(folder) / HISTORY, []
     for line in path.read_bytes().split(b"\n"):

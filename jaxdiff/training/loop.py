@@ -170,8 +170,18 @@ def replay(method: Method, folder: str | os.PathLike[str]) -> tuple[State, Batch
 
     Returns the state before it, its batch and its metrics. It is one call of
     :func:`jaxdiff.training.step.update`: within ``with jax.debug_nans(True), jax.disable_jit():``
-    it ends at the operation that made the first NaN. Raises FileNotFoundError if no step was kept
-    in ``folder``.
+    it ends at the operation that made the first NaN.
+
+    Args:
+        method: that of the run.
+        folder: of the run.
+
+    Returns:
+        The state before the step, its batch and its metrics.
+
+    Raises:
+        FileNotFoundError: if no step was kept in ``folder``.
+        FileNotFoundError: if no step was kept in ``folder``.
     """
     folder = Path(folder).absolute()
     step = checkpoints.latest_step(folder)

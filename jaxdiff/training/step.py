@@ -50,6 +50,13 @@ def init_state(method: Method, key: Key) -> State:
 
     Raises ValueError if ``method.init`` gives parameters for other names than the players', or a
     period is not positive, TypeError for state that cannot be averaged.
+
+    Args:
+        method: whose ``init`` gives the parameters.
+        key: typed key of the initialisation and of the run.
+
+    Returns:
+        The state at step 0.
     """
     init_key, base = jax.random.split(key)
     given = method.init(init_key)
@@ -88,7 +95,15 @@ def _check_floats(network_state: Any) -> None:
 
 
 def due(method: Method, step: int) -> tuple[str, ...]:
-    """Return the names of the players that step number ``step`` updates."""
+    """Return the names of the players that step number ``step`` updates.
+
+    Args:
+        method: its players have periods.
+        step: number of the step, from 0.
+
+    Returns:
+        Names of players, in the method's order.
+    """
     return tuple(
         name
         for name, player in method.players.items()
@@ -107,11 +122,19 @@ def update(
 ) -> tuple[State, dict[str, Array]]:
     """Make one step: update the ``active`` players, in the method's order. Pure.
 
-    axis_name: of the pmap axis that gradients and metrics are averaged over; each of its devices
-    then has its own key. gradient_accumulation: parts that the batch is taken in; part i is its
-    rows i, i + gradient_accumulation, ... and has a key of its own. unroll: without a loop over the
-    parts, as XLA needs it on CPU. Returns the next state and the metrics, "player/loss" and
-    "player/name".
+    Args:
+        method: players and losses.
+        state: before the step.
+        batch: arrays by name, batch first.
+        active: names of the players that are updated.
+        axis_name: of the pmap axis that gradients and metrics are averaged over; each of its
+            devices then has its own key.
+        gradient_accumulation: parts that the batch is taken in; part i is its rows i, i +
+            gradient_accumulation, ... and has a key of its own.
+        unroll: without a loop over the parts, as XLA needs it on CPU.
+
+    Returns:
+        The next state and the metrics, "player/loss" and "player/name".
     """
     return _update(method, state, batch, active, axis_name, gradient_accumulation, unroll)[:2]
 

@@ -92,9 +92,16 @@ def baselines(
     """Return every solver on every grid ending in 0, for exactly ``nfe`` evaluations; those that
     cannot have as many are left out.
 
-    lows: multiples of ``low`` that the last positive level is tried at. Few evaluations are badly
-    spent at the lowest levels. first: without an analytic first step, with one, or both.
-    Raises ValueError if no solver can have so many evaluations, saying what the last one could.
+    Args:
+        nfe: evaluations of every sampler.
+        low, high: the lowest positive and the highest level.
+        lows: multiples of ``low`` that the last positive level is tried at. Few evaluations are
+            badly spent at the lowest levels.
+        choice: solvers with their options.
+        first: without an analytic first step, with one, or both.
+
+    Returns:
+        Solvers on grids, whose ``table()`` is the sampler.
     """
     found, reasons = [], []
     for solver, options in choice:

@@ -160,12 +160,19 @@ def amed_predictor(
             ``full=True``, as :func:`jaxdiff.denoiser` makes of a network.
         levels: of the student. The paper has the linear VP time (``grids.vp_time(num_steps,
             zero=False)``) for AMED-Solver.
+        predictor: its inputs and outputs, see :class:`Predictor`.
         step: of the solver: ``amed_step``, ``amed_dpm2_step``, ``amed_ipndm_step`` or
             ``amed_dpmpp_step`` of :mod:`jaxdiff.solvers.amed`; other options of it by
             ``functools.partial``.
         first: an analytic first step (``solvers.steps.unit_first``), which the paper takes on
             CIFAR-10.
         optimiser: Adam, rate 0.005, by default.
+
+    Returns:
+        The method, whose one player trains the predictor, and the sampler of the trained one.
+
+    Raises:
+        ValueError: for levels that are no grid, and for paths of another number of states.
 
     Batches have "path" (batch, num_steps + 1, *shape), the teacher's states at the levels, and
     labels as "label" if any: every (M + 1)-th accepted state of a teacher on a grid with M levels
@@ -177,8 +184,7 @@ def amed_predictor(
     grid is so coarse that no intermediate time is accurate: a better grid gains more
     (:mod:`jaxdiff.tuning.search.gits`).
 
-    ``sampler(state)`` is a :class:`PredictedSampler`. Raises ValueError for levels that are no
-    grid, and for paths of another number of states.
+    ``sampler(state)`` is a :class:`PredictedSampler`.
     """
     solve = Solve(tuple(check_levels(levels)), predictor, step, first)
     num_steps = len(solve.levels) - 1

@@ -125,6 +125,15 @@ def bottleneck_size(
 ) -> int:
     """Return the ``inputs`` of a :class:`Predictor` for samples of a shape; ``cond`` is of one
     sample.
+
+    Args:
+        denoiser: ``D(y, level, cond)``, the model.
+        shape: of one sample.
+        cond: of one sample.
+        index: of the feature map among those the network returns; the middle one if None.
+
+    Returns:
+        The number of inputs.
     """
     full = functools.partial(as_partial(denoiser), full=True)
     y, level = jnp.zeros((1, *shape), jnp.float32), jnp.ones((), jnp.float32)

@@ -61,8 +61,17 @@ def of_bespoke(
 ) -> Family:
     """Return the family of bespoke solvers that starts at :func:`plain_bespoke`.
 
-    levels: as the solver takes them, with the steps' midpoints at order 2; see
-    :func:`with_intermediate_levels`. All inner levels move; 4 numbers per evaluation, less one.
+    Args:
+        levels: as the solver takes them, with the steps' midpoints at order 2; see
+            :func:`with_intermediate_levels`. All inner levels move; 4 numbers per evaluation, less
+            one.
+        order: 1 or 2, as for :func:`jaxdiff.solvers.bespoke`.
+        sigma_data: standard deviation of the data.
+
+    Returns:
+        The family, its numbers at the plain solver's.
+
+    Source: Shaul et al., Bespoke Solvers for Generative Flow Models, arXiv 2310.19075.
     """
     grid, gaps = moving(levels), len(levels) - 1
     zeros = {k: jnp.zeros(gaps) for k in ("moves", "scales", "growths")}
@@ -190,12 +199,18 @@ def bespoke_tuning(
     """Return the method that learns a bespoke solver as its paper does, from accurate trajectories.
 
     Args:
-        denoiser: frozen. levels, order: see :func:`of_bespoke`.
+        denoiser: frozen.
+        levels, order: see :func:`of_bespoke`.
         optimiser: Adam with rate 2e-3 by default, the paper's.
         lipschitz: of the velocity in the flow's time, 1 as in the paper.
         sigma_data: standard deviation of the data.
 
+    Returns:
+        The method, whose one player trains the solver, and the sampler of the trained one.
+
     Batches hold trajectories as :func:`jaxdiff.tuning.learned.path.path_of` reads them.
+
+    Source: Shaul et al., Bespoke Solvers for Generative Flow Models, arXiv 2310.19075.
     """
     family, grid = of_bespoke(levels, order, sigma_data=sigma_data), moving(levels)
 

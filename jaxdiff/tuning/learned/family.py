@@ -89,6 +89,12 @@ def of_grid(
             the levels it is conditioned on decrease, too, and none for evaluations at the grid's
             first and last level; as LD3 does. None leaves them free.
         floor, warp: see :func:`jaxdiff.tuning.learned.levels.moving`.
+
+    Returns:
+        The family, its numbers at ``levels``.
+
+    Raises:
+        ValueError: for a reach without offsets or outside (0, 0.5].
     """
     if reach is not None and not (offsets and 0 < reach <= 0.5):
         raise ValueError(f"reach is of offsets, in (0, 0.5]; got {reach}, offsets {offsets}")
@@ -131,7 +137,16 @@ def of_options(
 ) -> Family:
     """Return a solver with options that are numbers to choose, on a grid that stays or moves.
 
-    links: by the option's name; any real numbers make valid ones. The rest as in :func:`of_grid`.
+    Args:
+        solver: whose options are chosen.
+        levels: where the grid starts.
+        links: by the option's name; any real numbers make valid ones.
+        move: whether the grid's levels move, too.
+        first: as for :func:`jaxdiff.table`.
+        options: of the solver, fixed.
+
+    Returns:
+        The family, its numbers at the links' starts.
     """
     grid = moving(levels)
     plain = options | ({} if first is None else {"first": getattr(first, "__name__", str(first))})
@@ -173,6 +188,9 @@ def of_weights(
             point, is then sampled exactly whatever the numbers are.
         noises: free the weights of a stochastic table's noises, too.
         sigma_data: standard deviation of the data.
+
+    Returns:
+        The family, its numbers at the base's weights.
 
     Raises:
         ValueError: for a window below 1, or ``noises`` of a table that has none.
@@ -217,7 +235,15 @@ def of_weights(
 
 
 def concrete(family: Family, numbers: Numbers) -> Table:
-    """Return the table of these numbers, its weights computed and held in float64."""
+    """Return the table of these numbers, its weights computed and held in float64.
+
+    Args:
+        family: of tables.
+        numbers: by name, as ``family.init`` has them.
+
+    Returns:
+        The table, concrete.
+    """
     with jax.enable_x64(True):
         double = {k: jnp.asarray(np.asarray(v, np.float64)) for k, v in numbers.items()}
         return jax.tree.map(lambda x: np.asarray(x, np.float64), jax.jit(family.build)(double))

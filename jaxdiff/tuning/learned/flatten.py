@@ -38,7 +38,14 @@ class Flat(NamedTuple):
 def flatten(t: Table) -> Flat:
     """Replay a table on its own basis. Traced tables too, and differentiable.
 
-    Raises ValueError for a padded table or one of a map between two levels.
+    Args:
+        t: the table.
+
+    Returns:
+        Weights of every state in the start, the denoised outputs and the noises.
+
+    Raises:
+        ValueError: for a padded table or one of a map between two levels.
     """
     if t.count is not None or t.targets is not None:
         raise ValueError(
@@ -72,8 +79,14 @@ def flatten(t: Table) -> Flat:
 def unflatten(flat: Flat, like: Table, label: Label | None = None) -> Table:
     """Return the table of these weights: one row per evaluation, its windows holding everything.
 
-    like: the table that was flattened, for its first level, its draws and whether an analytic step
-    comes before its first evaluation.
+    Args:
+        flat: weights, of :func:`flatten` or trained.
+        like: the table that was flattened, for its first level, its draws and whether an analytic
+            step comes before its first evaluation.
+        label: levels that the network is conditioned on in place of the nodes' own.
+
+    Returns:
+        The table.
     """
     xp = jnp if any(isinstance(x, jax.Array) for x in flat) else np
     number, slots = flat.start.shape[0], like.slots

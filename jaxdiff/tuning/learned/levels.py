@@ -62,6 +62,9 @@ def moving(
         floor: below every level of a grid that ends in 0; half its last positive level by default.
         warp: the variable whose gaps are shared out.
 
+    Returns:
+        The parametrised grid: its numbers at the start, and the levels that numbers give.
+
     Raises:
         ValueError: for a floor that is not below the last positive level, or not positive.
     """
@@ -94,8 +97,17 @@ def snapped(
 
     Each level goes to the nearest allowed one in log level, or, if that is taken, to the nearest
     that is free and keeps the order: the assignment of least total squared distance, found by
-    dynamic programming. A final 0 stays. Raises ValueError if there are fewer allowed levels than
-    levels.
+    dynamic programming. A final 0 stays.
+
+    Args:
+        levels: a tuned grid.
+        allowed: levels that the model knows.
+
+    Returns:
+        Levels out of ``allowed``, as many as there were.
+
+    Raises:
+        ValueError: if there are fewer allowed levels than levels.
     """
     grid, known = from_list(levels), np.sort(np.asarray(allowed, np.float64))[::-1]
     own = grid[grid > 0]

@@ -68,13 +68,17 @@ def tuning(
     """Return the method that tunes a family for an objective.
 
     Args:
-        denoiser: frozen. family: see :mod:`jaxdiff.tuning.learned.family`. objective: see
-            :mod:`jaxdiff.tuning.learned.objective`.
+        denoiser: frozen.
+        family: see :mod:`jaxdiff.tuning.learned.family`.
+        objective: see :mod:`jaxdiff.tuning.learned.objective`.
         optimiser: of all numbers, or, with turns, also one for each group, by its first name.
         turns: which numbers are tuned in turn; None for all in every update.
         ball: the relaxed teacher; batches then have "index" (batch,), the numbers of their pairs,
             each once, and the objective is a mean over pairs.
         shape: of a sample; needed with a ball.
+
+    Returns:
+        The method, whose players train the family's numbers, and the sampler of the tuned table.
 
     Raises:
         ValueError: for a family without numbers, or turns or optimisers of other numbers.

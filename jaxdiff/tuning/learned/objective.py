@@ -25,8 +25,13 @@ Objective = Callable[[Denoiser, Table, Batch, Key], Array]
 def end_point(distance: Distance = squared, **options: Any) -> Objective:
     """Mean distance of the samples to where the accurate solver takes the same starts.
 
-    distance: of samples, one number each; :func:`jaxdiff.distance.of_features` makes one of any
-    feature network. options: of :func:`jaxdiff.sample`, such as ``remat`` and ``unroll``.
+    Args:
+        distance: of samples, one number each; :func:`jaxdiff.distance.of_features` makes one of any
+            feature network.
+        options: of :func:`jaxdiff.sample`, such as ``remat`` and ``unroll``.
+
+    Returns:
+        ``objective(D, table, batch, key)``, a scalar.
     """
 
     def objective(D: Denoiser, table: Table, batch: Batch, key: Key) -> Array:
@@ -54,6 +59,14 @@ def every_state(
     The batch also has the trajectories, as :func:`jaxdiff.tuning.learned.path.path_of` reads them.
     Each state's distance is multiplied by sigma_data^2/(sigma_data^2 + s^2), which makes squared
     distances of data and of noisy states comparable.
+
+    Args:
+        distance: of states, one number each.
+        sigma_data: standard deviation of the data.
+        options: of :func:`jaxdiff.trajectory`, such as ``remat`` and ``unroll``.
+
+    Returns:
+        ``objective(D, table, batch, key)``, a scalar.
     """
 
     def objective(D: Denoiser, table: Table, batch: Batch, key: Key) -> Array:
@@ -76,7 +89,15 @@ def kernel_distance(features: Callable[[Array], Array], **options: Any) -> Objec
     classes, "index" (batch,) naming the samples' noises, and "reference" (m, *shape), data. Source:
     Watson et al. 2022, arXiv 2202.05830, with any feature function (batch, *shape) -> (batch, d).
 
-    Raises ValueError, when it is first called, for fewer than two samples or data.
+    Args:
+        features: a function (batch, *shape) -> (batch, d).
+        options: of :func:`jaxdiff.sample`, such as ``remat`` and ``unroll``.
+
+    Returns:
+        ``objective(D, table, batch, key)``, a scalar.
+
+    Raises:
+        ValueError: when it is first called, for fewer than two samples or data.
     """
 
     def objective(D: Denoiser, table: Table, batch: Batch, key: Key) -> Array:

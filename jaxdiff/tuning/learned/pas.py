@@ -99,7 +99,14 @@ _NUMBERS, _CHOICES = ("levels", "coordinates"), ("order", "from_start", "relativ
 def load_corrections(path: str | pathlib.Path) -> Corrections:
     """Read what :meth:`Corrections.save` wrote.
 
-    Raises ValueError if the file is something else, or its numbers do not fit together.
+    Args:
+        path: of the file.
+
+    Returns:
+        The corrections, as they were saved.
+
+    Raises:
+        ValueError: if the file is something else, or its numbers do not fit together.
     """
     return corrections_of_dict(read_json(path), str(path))
 
@@ -157,6 +164,18 @@ def uncorrected(
 ) -> Corrections:
     """Return the plain solver: corrections none of which is used. ValueError for a wrong grid or
     order.
+
+    Args:
+        levels: strictly decreasing noise levels; only the last may be 0.
+        order: of the solver, 1 (Euler) to 4 (iPNDM).
+        from_start: whether x_T is a row of the history.
+        relative: coordinates in units of each sample's own |d|.
+
+    Returns:
+        The corrections, of which none is used.
+
+    Raises:
+        ValueError: for levels that are no grid, or another order.
     """
     knots = np.array(check_levels(levels), np.float64)
     _check_order(order)

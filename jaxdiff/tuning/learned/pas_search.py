@@ -64,6 +64,21 @@ def pas_errors(
 ) -> Errors:
     """Return what corrections are worth on samples they were not made from. Arguments and errors as
     for :func:`pas` and :func:`pas_search`.
+
+    Args:
+        denoiser: ``D(y, level, cond)``, the model.
+        corrections: made from other samples.
+        start: (batch, *shape) states at the first level.
+        targets: (num_steps + 1, batch, *shape), the teacher's states from the same start, or its
+            path.
+        cond: handed to the denoiser.
+
+    Returns:
+        Mean absolute distances to the teacher after every step, (num_steps,), of the plain solver
+        and of the corrected one.
+
+    Raises:
+        ValueError, TypeError: as :func:`pas` and :func:`pas_search`.
     """
     check_corrections(corrections)
     check_start(start, None)

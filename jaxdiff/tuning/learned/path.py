@@ -60,8 +60,19 @@ def path_of(batch: Mapping[str, Any]) -> Path:
 def follow(denoiser: Denoiser, table: Table, start: Array, cond: Cond = None) -> Path:
     """Solve from ``start`` (batch, *shape) with a fine deterministic table.
 
-    Costs one evaluation per accepted state more than the table itself. Raises ValueError for a
-    stochastic table.
+    Costs one evaluation per accepted state more than the table itself.
+
+    Args:
+        denoiser: ``D(y, level, cond)``, the model.
+        table: fine, deterministic, of the teacher.
+        start: (batch, *shape) states at the table's first level.
+        cond: handed to the denoiser.
+
+    Returns:
+        States, denoised outputs and levels of the trajectory, and its end.
+
+    Raises:
+        ValueError: for a stochastic table.
     """
     if table.stochastic:
         raise ValueError("a teacher's trajectory needs a deterministic sampler; this draws noise")

@@ -66,6 +66,9 @@ def align(
             those of the result.
         cond: handed to the denoiser.
 
+    Returns:
+        (num_steps + 1,) decreasing noise levels, float64.
+
     Raises:
         ValueError: for levels that are no grid or end in 0, or other numbers of steps.
     """
@@ -85,6 +88,19 @@ def align_costs(
 
     The costs of several batches, of their own keys, may be averaged. Memory: two times the denoised
     outputs, (M + 1, n, *shape). ValueError for levels that are no grid or end in 0.
+
+    Args:
+        denoiser: ``D(y, level, cond)``, the model.
+        data: (n, *shape), a few hundred clean samples, all in one batch.
+        levels: decreasing and positive, (M + 1,).
+        key: typed key of the noise.
+        cond: handed to the denoiser.
+
+    Returns:
+        J, (M + 1, M + 1), in nats; 0 on and below the diagonal.
+
+    Raises:
+        ValueError: for levels that are no grid or end in 0.
     """
     known = check_positive(levels)
     changes = _changes(as_partial(denoiser), data, jnp.asarray(known, data.dtype), key, cond)

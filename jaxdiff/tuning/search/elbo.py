@@ -49,6 +49,21 @@ def best_elbo(
 ) -> Grid:
     """Return the grid of ``num_steps`` steps out of ``levels`` with the best bound; arguments and
     errors as of :func:`jaxdiff.tuning.search.align.align`.
+
+    Args:
+        denoiser: ``D(y, level, cond)``, the model.
+        data: (n, *shape), a few hundred clean samples, all in one batch.
+        num_steps: 1 to the number of steps of ``levels``.
+        key: typed key of the noise.
+        levels: fine grid, positive, whose ends are those of the result; a default as for
+            :func:`jaxdiff.tuning.search.align.align`.
+        cond: handed to the denoiser.
+
+    Returns:
+        (num_steps + 1,) decreasing noise levels, float64.
+
+    Raises:
+        ValueError: for levels that are no grid or end in 0, or other numbers of steps.
     """
     known = log_snr(100, zero=False) if levels is None else from_list(levels)
     return best_grids(elbo_costs(denoiser, data, known, key, cond), known, [num_steps])[0]
@@ -66,6 +81,19 @@ def elbo_costs(
 
     ``path_cost`` of it is what a grid adds to the bound on -log p. The costs of several batches, of
     their own keys, may be averaged. ValueError for levels that are no grid or end in 0.
+
+    Args:
+        denoiser: ``D(y, level, cond)``, the model.
+        data: (n, *shape), a few hundred clean samples, all in one batch.
+        levels: decreasing and positive, (M + 1,).
+        key: typed key of the noise.
+        cond: handed to the denoiser.
+
+    Returns:
+        L, (M + 1, M + 1), in nats; 0 on and below the diagonal.
+
+    Raises:
+        ValueError: for levels that are no grid or end in 0.
     """
     known = check_positive(levels)
     errors = _errors(as_partial(denoiser), data, jnp.asarray(known, data.dtype), key, cond)

@@ -70,12 +70,18 @@ def gits(
             of the result.
         discount: 1.15 in the paper for images, 1.2 for Stable Diffusion.
         measure: "dev", "l2" or "l1".
-        solver: the teacher's, deterministic, with its ``options``; iPNDM of order 4 as in the
-            published recipes.
+        solver: the teacher's, deterministic; iPNDM of order 4 as in the published recipes.
         cond: handed to the denoiser.
+        options: of the solver.
+
+    Returns:
+        (num_steps + 1,) decreasing noise levels, float64.
 
     Raises:
         ValueError: for levels that are no grid, other numbers of steps, an unknown measure.
+
+    Source: Chen et al., On the Trajectory Regularity of ODE-based Diffusion Sampling, arXiv
+    2405.11326.
     """
     known = karras(60, zero=False) if levels is None else from_list(levels)
     path = follow(denoiser, table(solver, known, **options), start, cond)
@@ -86,6 +92,17 @@ def gits(
 def jump_costs(path: Path, measure: Measure = "dev", *, zero: bool = False) -> np.ndarray:
     """Return what one Euler step costs between any two states of a teacher, (M + 1, M + 1), upper
     triangular; with ``zero`` the teacher's sample, at level 0, is one more state.
+
+    Args:
+        path: the teacher's trajectory, of M + 1 states.
+        measure: "dev", "l2" or "l1".
+        zero: whether the teacher's sample, at level 0, is one more state.
+
+    Returns:
+        (M + 1, M + 1) costs, or one row and column more with ``zero``; read above the diagonal.
+
+    Raises:
+        ValueError: for an unknown measure.
     """
     levels, states = path.levels, path.states
     if zero:
@@ -112,7 +129,20 @@ def insert_analytic(
     between the grid's first two from which the sampler ends closest to the teacher, in the mean of
     the distances.
 
-    Raises ValueError if the teacher has no level there, or starts at another level.
+    Args:
+        denoiser: ``D(y, level, cond)``, the model.
+        path: the teacher's trajectory, of :func:`jaxdiff.tuning.learned.path.follow`.
+        grid: of the sampler, its first level the teacher's.
+        solver: of the sampler.
+        first: the analytic first step, as for :func:`jaxdiff.table`.
+        cond: handed to the denoiser.
+        options: handed to the solver.
+
+    Returns:
+        The grid with one level more.
+
+    Raises:
+        ValueError: if the teacher has no level there, or starts at another level.
     """
     known = from_list(grid)
     levels = np.asarray(path.levels, np.float64)  # perhaps rounded to float32 before

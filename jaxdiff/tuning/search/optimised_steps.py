@@ -81,15 +81,22 @@ def optimised_steps(
     Args:
         levels: where to start: in the paper ``grids.log_snr`` for pixels, a grid uniform in time
             for latents. Both ends stay; a final 0 stays, and the level before it.
-        solver: deterministic, with its ``options``. The paper's is
-            ``unipc(order=3, variant="vary", corrector=False)``, or order 2 for latents.
+        solver: deterministic. The paper's is ``unipc(order=3, variant="vary", corrector=False)``,
+            or order 2 for latents.
         power: p, 1 for pixels, 2 for latents.
         alpha: of the model's process, as a function of level.
         separate: how many steps are bounded each by itself.
         iterations: at most.
+        options: of the solver.
+
+    Returns:
+        The grid, and its bound at the start and after every iteration.
 
     Raises:
         ValueError: for levels that are no grid, or a stochastic solver.
+
+    Source: Xue et al., Accelerating Diffusion Sampling with Optimized Time Steps, arXiv 2402.17376,
+    section 3.
     """
     from scipy.optimize import minimize
 
