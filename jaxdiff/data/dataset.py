@@ -212,7 +212,14 @@ def _checked_labels(labels: ArrayLike, count: int, num_classes: int, name: str) 
 
 
 def to_float(images: np.ndarray | LazyImages) -> np.ndarray:
-    """Images in [-1, 1], float32: uint8 v becomes v / 127.5 - 1, float32 stays as it is."""
+    """Images in [-1, 1], float32: uint8 v becomes v / 127.5 - 1, float32 stays as it is.
+
+    Args:
+        images: uint8, or floats in [-1, 1].
+
+    Returns:
+        float32, of the same shape.
+    """
     images = np.asarray(images)
     if images.dtype != np.uint8:
         return images.astype(np.float32)
@@ -220,7 +227,17 @@ def to_float(images: np.ndarray | LazyImages) -> np.ndarray:
 
 
 def to_uint8(images: ArrayLike) -> np.ndarray:
-    """Images in [-1, 1] as the nearest uint8, clipped; the inverse of :func:`to_float`."""
+    """Images in [-1, 1] as the nearest uint8, clipped; the inverse of :func:`to_float`.
+
+    Args:
+        images: finite floats in [-1, 1].
+
+    Returns:
+        uint8, of the same shape.
+
+    Raises:
+        ValueError: for integers, or numbers that are not finite.
+    """
     array = np.asarray(images)
     if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
         raise ValueError(f"images must be finite floats in [-1, 1], got {array.dtype}")
@@ -230,8 +247,18 @@ def to_uint8(images: ArrayLike) -> np.ndarray:
 def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Set aside ``fraction`` of the images at random, of every class the same share to rounding.
 
-    Returns the rest and what was set aside, both in the order of ``dataset``. Raises ValueError if
-    one is empty.
+    Returns the rest and what was set aside, both in the order of ``dataset``.
+
+    Args:
+        dataset: images and labels.
+        fraction: in (0, 1), of the images that are set aside.
+        seed: of the choice.
+
+    Returns:
+        The rest, and what was set aside.
+
+    Raises:
+        ValueError: if one is empty.
     """
     rng = np.random.default_rng(seed)
     labels = np.zeros(len(dataset), np.int32) if dataset.labels is None else dataset.labels
@@ -278,6 +305,18 @@ def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False
     there are none. With ``flip``, each image is mirrored left to right with probability 1/2, drawn
     anew every epoch. ``batch(step, rows)`` makes a slice of it alone, as each of several processes
     needs.
+
+    Args:
+        dataset: images and labels.
+        batch_size: images per batch.
+        seed: of the order, drawn anew every epoch.
+        flip: mirror images at random.
+
+    Returns:
+        ``batch(step)``, with the attribute ``batch_size``.
+
+    Raises:
+        ValueError: for a batch size below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")

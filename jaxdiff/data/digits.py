@@ -30,6 +30,17 @@ def load_digits(
     ``part``: "train", "test" (a fifth of every class, always the same) or "all". ``limit``,
     ``size`` and ``labels`` (auto or none) are those of :func:`jaxdiff.data.load`. Raises ValueError
     for another part, and for the options of a reader that mean nothing here.
+
+    Args:
+        part: "train", "test" (a fifth of every class, always the same) or "all".
+        limit: read only that many images.
+        size: centre-crop to a square and resize to this side.
+        grayscale: refused, as the digits are grey.
+        labels: "auto" or "none".
+        range: refused, as it is known.
+
+    Returns:
+        Images (n, 8, 8, 1) and labels.
     """
     from sklearn.datasets import load_digits as read
 

@@ -72,8 +72,12 @@ def batches_of_items(
         seed: of the order, drawn anew every epoch.
         threads: that read samples side by side; 1 for a source that is not made for that.
 
-    Raises ValueError for an empty source, and, when a batch is made, for samples that do not fit
-    together, which are named.
+    Returns:
+        ``batch(step)``, with the attribute ``batch_size``.
+
+    Raises:
+        ValueError: for an empty source, and, when a batch is made, for samples that do not fit
+            together, which are named.
     """
     if batch_size < 1 or threads < 1:
         raise ValueError(f"batch_size and threads must be at least 1: {batch_size}, {threads}")

@@ -60,24 +60,33 @@ def load(
     """Read the images (and labels) at ``path``: a folder, a .zip, a .tar or a folder of them, an
     .npz, or an .npy, which is always mapped into memory.
 
-    split: "train", "val" or "test", where there are such arrays or folders; "test" reads the
-    folder val if there is none called test. Other data have only "train".
-    limit: read only that many images, a random choice that is always the same and grows with it.
-    size: centre-crop to a square and resize to this side.
-    grayscale: one channel (ITU-R 601 luma).
-    labels: where the classes come from: "json" (a dataset.json), "folders", "none"; "auto" takes
-    the first of these that there is, and says in the notes which.
-    range: the values that are black and white, where they are not 0 and 255 (or 0 and 1, or -1 and
-    1, of floats).
-    progress: show a progress bar.
-    lazy: leave the images where they are, and read those of each batch when it is made, for data
-    beyond memory. Their sizes and channels are those of the first; what is wrong with one is found
-    when it is read. Floats in an .npy need ``range``.
+    Args:
+        path: a folder, .zip, .tar, .npz or .npy.
+        split: "train", "val" or "test", where there are such arrays or folders; "test" reads the
+            folder val if there is none called test. Other data have only "train".
+        limit: read only that many images, a random choice that is always the same and grows with
+            it.
+        size: centre-crop to a square and resize to this side.
+        grayscale: one channel (ITU-R 601 luma).
+        labels: where the classes come from: "json" (a dataset.json), "folders", "none"; "auto"
+            takes the first of these that there is, and says in the notes which.
+        range: the values that are black and white, where they are not 0 and 255 (or 0 and 1, or -1
+            and 1, of floats).
+        progress: show a progress bar.
+        lazy: leave the images where they are, and read those of each batch when it is made, for
+            data beyond memory. Their sizes and channels are those of the first; what is wrong with
+            one is found when it is read. Floats in an .npy need ``range``.
 
-    Raises FileNotFoundError, :class:`~jaxdiff.data.labels.NoSplit` for a part that is not there,
-    and ValueError naming the file and the image for anything that cannot be read as intended:
-    damaged or truncated files, images of different sizes, names without labels, labels without
-    images, classes without images, folders that may be shards or classes, unsafe names or sizes.
+    Returns:
+        Images, labels, names of classes, and notes on how they were read.
+
+    Raises:
+        FileNotFoundError: if there is nothing at ``path``.
+        NoSplit: for a part that is not there.
+        ValueError: naming the file and the image, for anything that cannot be read as intended:
+            damaged or truncated files, images of different sizes, names without labels, labels
+            without images, classes without images, folders that may be shards or classes, unsafe
+            names or sizes.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -98,6 +107,15 @@ def load(
 def parts(path: str | pathlib.Path) -> tuple[str, ...]:
     """Return the parts of the data at ``path`` that :func:`load` can read, of "train", "val" and
     "test". Raises as it does.
+
+    Args:
+        path: as for :func:`load`.
+
+    Returns:
+        Names of the parts.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load`.
     """
     path = pathlib.Path(path)
     if path.suffix.lower() == ".npz":

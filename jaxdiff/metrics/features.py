@@ -64,7 +64,14 @@ def checked_pair(x: ArrayLike, y: ArrayLike, least: int = 1) -> tuple[np.ndarray
 
 
 def pixels(images: ArrayLike) -> np.ndarray:
-    """Return the images in [-1, 1] themselves as features: (n, ...) to float32 (n, d)."""
+    """Return the images in [-1, 1] themselves as features: (n, ...) to float32 (n, d).
+
+    Args:
+        images: (n, ...) in [-1, 1].
+
+    Returns:
+        Features, float32 (n, d).
+    """
     array = _checked_images(images)
     return array.reshape(len(array), -1)
 
@@ -76,6 +83,17 @@ def batched(
 
     The last batch is filled up with copies of its last image, so a jitted function compiles for one
     shape.
+
+    Args:
+        feature_fn: images (n, ...) to features (n, d).
+        batch_size: images per call.
+        progress: show a bar.
+
+    Returns:
+        The feature function, of any number of images.
+
+    Raises:
+        ValueError: for a batch size below 1, and, when it is called, for no images.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -147,6 +165,23 @@ def classifier_features(
 
     Returns the classifier and its accuracy on the images set aside. Raises ValueError or TypeError
     for labels that do not fit the images, integer images, or a fraction that leaves one side empty.
+
+    Args:
+        images: (n, ...) floats in [-1, 1].
+        labels: (n,) class indices from 0.
+        seed: of the split, the parameters and the batches.
+        widths: of the hidden layers.
+        num_updates: of AdamW.
+        batch_size: images per update, drawn with replacement; all of them if there are no more.
+        learning_rate: of AdamW.
+        held_out: the fraction of images that is set aside.
+
+    Returns:
+        The classifier, and its accuracy on the images set aside.
+
+    Raises:
+        ValueError, TypeError: for labels that do not fit the images, integer images, or a fraction
+            that leaves one side empty.
     """
     x, y = _checked_images(images), np.asarray(labels)
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:

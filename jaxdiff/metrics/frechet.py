@@ -52,14 +52,32 @@ class Moments(NamedTuple):
 
 
 def moments(features: ArrayLike) -> Moments:
-    """Moments of features (n, d), n at least 1."""
+    """Moments of features (n, d), n at least 1.
+
+    Args:
+        features: (n, d).
+
+    Returns:
+        Count, mean and scatter.
+    """
     x = checked(features, "features")
     mean = x.mean(axis=0)
     return Moments(len(x), mean, (x - mean).T @ (x - mean))
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """Moments of the union of two disjoint sets of samples (Chan, Golub and LeVeque 1979)."""
+    """Moments of the union of two disjoint sets of samples (Chan, Golub and LeVeque 1979).
+
+    Args:
+        a: moments of one set.
+        b: moments of the other.
+
+    Returns:
+        Moments of both.
+
+    Raises:
+        ValueError: for moments of different dimensions.
+    """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"moments of dimension {a.mean.size} and {b.mean.size} do not merge")
     count, shift = a.count + b.count, b.mean - a.mean
@@ -68,7 +86,17 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def streamed_moments(batches: Iterable[ArrayLike]) -> Moments:
-    """Moments of features that arrive in batches (n_i, d), none of which is kept."""
+    """Moments of features that arrive in batches (n_i, d), none of which is kept.
+
+    Args:
+        batches: arrays (n_i, d).
+
+    Returns:
+        Count, mean and scatter.
+
+    Raises:
+        ValueError: for no batches.
+    """
     each = (moments(batch) for batch in batches)
     first = next(each, None)
     if first is None:
@@ -80,6 +108,16 @@ def frechet_distance(x: Moments | ArrayLike, y: Moments | ArrayLike) -> float:
     """Squared Frechet distance between two sets of features, or between their moments.
 
     ``x`` and ``y`` are :class:`Moments` or features (n, d), at least two of each.
+
+    Args:
+        x: :class:`Moments`, or features (n, d), at least two.
+        y: likewise, of the same dimension.
+
+    Returns:
+        The squared distance, not negative.
+
+    Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
+    Equilibrium, arXiv 1706.08500, equation 6.
     """
     if not isinstance(x, Moments) and not isinstance(y, Moments):
         return _of_samples(*checked_pair(x, y, least=2))
@@ -121,6 +159,18 @@ def gaussian_w2_squared(
 
     Means (d,), covariances (d, d), symmetric and positive semi-definite. Rounding below zero is
     returned as zero.
+
+    Args:
+        mean_x: (d,).
+        cov_x: (d, d).
+        mean_y: (d,).
+        cov_y: (d, d).
+
+    Returns:
+        The squared distance, not negative.
+
+    Raises:
+        ValueError: for other shapes.
     """
     mx, my = (np.asarray(m, np.float64) for m in (mean_x, mean_y))
     cx, cy = (np.asarray(c, np.float64) for c in (cov_x, cov_y))

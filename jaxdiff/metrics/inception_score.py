@@ -26,7 +26,17 @@ class InceptionScore(NamedTuple):
 def inception_score(logits: ArrayLike, splits: int = 10) -> InceptionScore:
     """Inception score of class logits (n, classes), without the last layer's bias as published.
 
-    Raises ValueError for fewer samples than ``splits``.
+    Args:
+        logits: (n, classes).
+        splits: parts of the samples whose scores are averaged.
+
+    Returns:
+        Mean and standard deviation over the parts.
+
+    Raises:
+        ValueError: for fewer samples than ``splits``.
+
+    Source: Salimans et al., Improved Techniques for Training GANs, arXiv 1606.03498.
     """
     if splits < 1:
         raise ValueError(f"splits must be at least 1, not {splits}")

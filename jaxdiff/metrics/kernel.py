@@ -22,7 +22,16 @@ ROWS = 1024
 
 
 def polynomial(degree: int = 3, gamma: float | None = None, constant: float = 1.0) -> Kernel:
-    """k(x, y) = (gamma x.y + constant)^degree; ``gamma`` is 1/d unless given."""
+    """k(x, y) = (gamma x.y + constant)^degree; ``gamma`` is 1/d unless given.
+
+    Args:
+        degree: of the polynomial.
+        gamma: factor of the inner product; 1/d by default.
+        constant: added to it.
+
+    Returns:
+        ``kernel(x, y)``, the kernel matrix.
+    """
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x @ y.T * (1 / x.shape[1] if gamma is None else gamma) + constant) ** degree
@@ -31,7 +40,17 @@ def polynomial(degree: int = 3, gamma: float | None = None, constant: float = 1.
 
 
 def rbf(bandwidth: float) -> Kernel:
-    """k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2))."""
+    """k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
+
+    Args:
+        bandwidth: positive.
+
+    Returns:
+        ``kernel(x, y)``, the kernel matrix.
+
+    Raises:
+        ValueError: for a bandwidth that is not positive.
+    """
     if not bandwidth > 0:
         raise ValueError(f"bandwidth must be positive, got {bandwidth}")
 
@@ -45,6 +64,14 @@ def rbf(bandwidth: float) -> Kernel:
 def median_bandwidth(x: ArrayLike, y: ArrayLike, max_samples: int = 1000) -> float:
     """Median distance between samples, the median heuristic for a bandwidth, from at most
     ``max_samples`` of each set.
+
+    Args:
+        x: generated features, (n, d).
+        y: reference features, (m, d).
+        max_samples: of each set, the first so many.
+
+    Returns:
+        The distance, in units of the features.
     """
     from scipy.spatial.distance import pdist
 
@@ -59,6 +86,18 @@ def mmd2(
 
     ``kernel`` maps arrays (a, d) and (b, d) to the kernel matrix (a, b); the cubic one unless
     given. ``within``: :func:`mean_kernel` of ``y``, if it is known.
+
+    Args:
+        x: generated features, (n, d).
+        y: reference features, (m, d).
+        kernel: arrays (a, d) and (b, d) to the kernel matrix (a, b); the cubic one unless given.
+        within: :func:`mean_kernel` of ``y``, if it is known.
+
+    Returns:
+        The estimate, which may be negative.
+
+    Source: Gretton et al., A Kernel Two-Sample Test, Journal of Machine Learning Research 13
+    (2012), lemma 6.
     """
     a, b = checked_pair(x, y, least=2)
     k = kernel or polynomial()
@@ -70,6 +109,13 @@ def mmd2(
 def mean_kernel(y: ArrayLike, kernel: Kernel | None = None) -> float:
     """Mean of k(y, y') over all pairs of different samples of features (m, d): the term of
     :func:`mmd2` that a reference which many sets are compared with needs once.
+
+    Args:
+        y: reference features, (m, d).
+        kernel: as for :func:`mmd2`.
+
+    Returns:
+        The mean.
     """
     return _mean_off_diagonal(checked(y, "reference features", least=2), kernel or polynomial())
 
@@ -87,8 +133,20 @@ def kid_indices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the generated and of the reference features in each subset.
 
-    Two arrays (subsets, size); no sample occurs twice in a subset. Raises ValueError where a subset
-    is larger than a set.
+    Two arrays (subsets, size); no sample occurs twice in a subset.
+
+    Args:
+        n: number of generated samples.
+        m: number of reference samples.
+        subsets: their number.
+        size: samples of each set in a subset.
+        seed: of the random draw.
+
+    Returns:
+        Two integer arrays (subsets, size).
+
+    Raises:
+        ValueError: where a subset is larger than a set.
     """
     if not 2 <= size <= min(n, m) or subsets < 1:
         raise ValueError(
@@ -113,8 +171,24 @@ def kid(
     """Kernel distance between features (n, d) and (m, d) over random subsets.
 
     The subsets come from ``seed`` (see :func:`kid_indices`), or are given as ``indices``, two
-    integer arrays of shape (subsets, size). Raises ValueError where a subset is larger than a set
-    of samples.
+    integer arrays of shape (subsets, size).
+
+    Args:
+        x: generated features, (n, d).
+        y: reference features, (m, d).
+        subsets: their number.
+        size: samples of each set in a subset.
+        seed: of the subsets.
+        indices: the subsets themselves, two integer arrays (subsets, size).
+        progress: show a bar.
+
+    Returns:
+        Mean and standard deviation over subsets, and the value on each.
+
+    Raises:
+        ValueError: where a subset is larger than a set of samples.
+
+    Source: Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401.
     """
     from tqdm import tqdm
 

@@ -40,6 +40,17 @@ def squared_radii(y: ArrayLike, k: int = 5, progress: bool = False) -> np.ndarra
 
     Of a reference that many sets are compared with they are needed once: they are the dear part,
     m^2 distances.
+
+    Args:
+        y: reference features, (m, d).
+        k: number of neighbours.
+        progress: show a bar.
+
+    Returns:
+        (m,), in squared units of the features.
+
+    Raises:
+        ValueError: for a k below 1.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -57,8 +68,19 @@ def prdc(
 ) -> PRDC:
     """Compare generated features (n, d) with reference features (m, d) by their neighbourhoods.
 
-    radii: :func:`squared_radii` of ``y`` and ``k``, if they are known. Raises ValueError if either
-    set has no k-th nearest other sample, or if there are other than m radii.
+    Args:
+        x: generated features, (n, d).
+        y: reference features, (m, d).
+        k: number of neighbours.
+        progress: show a bar.
+        radii: :func:`squared_radii` of ``y`` and ``k``, if they are known.
+
+    Returns:
+        Precision, recall, density and coverage.
+
+    Source: Kynkäänniemi et al., Improved Precision and Recall Metric for Assessing Generative
+    Models, arXiv 1904.06991; Naeem et al., Reliable Fidelity and Diversity Metrics for Generative
+    Models, arXiv 2002.09797.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -98,6 +120,17 @@ def nearest_distances(x: ArrayLike, y: ArrayLike, progress: bool = False) -> Nea
     blocks of them at a time are held in float64. Samples copy the training set where their
     distances fall below those that held-out real images have to it. The neighbour is found from
     inner products, its distance computed from the difference: exactly zero for a copy.
+
+    Args:
+        x: features or images, (n, ...).
+        y: features or images, (m, ...), of one size and scale with x.
+        progress: show a bar.
+
+    Returns:
+        Distances (n,), and the indices of the neighbours.
+
+    Raises:
+        ValueError: for samples of different sizes or scales, or with NaN or infinity.
     """
     a, b = np.asarray(x), np.asarray(y)
     if not a.size or not b.size or a.shape[1:] != b.shape[1:]:

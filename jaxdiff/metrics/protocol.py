@@ -77,6 +77,20 @@ def real_data_score(
     ``sizes`` are the numbers of generated and reference samples of the score to compare with;
     without them, halves. Where real samples are too few for both, the parts keep the proportion of
     ``sizes`` and use all of them.
+
+    Args:
+        metric: ``metric(generated, reference)``, a number.
+        real: features (n, d).
+        seed: of the choices.
+        sizes: numbers of generated and reference samples of the score to compare with; halves if
+            None.
+        draws: number of choices.
+
+    Returns:
+        Mean and standard deviation, with the sizes of the parts.
+
+    Raises:
+        ValueError: for too few real samples, or no draw.
     """
     features = np.asarray(real)
     total = len(features)
@@ -112,6 +126,20 @@ def score(
 
     ``real``: all real features there are, whose score against each other is taken; None for no such
     score.
+
+    Args:
+        metric: ``metric(generated, reference)``, a number.
+        generated: features (n, d).
+        reference: features (m, d).
+        name: of the metric.
+        features: name of the feature function.
+        reference_name: of the reference.
+        seed: of the real-data score.
+        real: all real features there are, whose score against each other is taken; None for no such
+            score.
+
+    Returns:
+        The value with its protocol.
     """
     x, y = np.asarray(generated), np.asarray(reference)
     value = float(metric(x, y))

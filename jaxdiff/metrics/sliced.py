@@ -23,7 +23,16 @@ LARGEST_ASSIGNMENT = 4096
 
 
 def random_directions(dimension: int, count: int = 128, seed: int = 0) -> np.ndarray:
-    """Unit vectors drawn uniformly on the sphere, as columns of an array (dimension, count)."""
+    """Unit vectors drawn uniformly on the sphere, as columns of an array (dimension, count).
+
+    Args:
+        dimension: d.
+        count: number of directions.
+        seed: of the random draw.
+
+    Returns:
+        (dimension, count), columns of length 1.
+    """
     v = np.random.default_rng(seed).standard_normal((dimension, count))
     return v / np.linalg.norm(v, axis=0)
 
@@ -41,6 +50,17 @@ def sliced_wasserstein(
 
     The mean is over the columns of ``directions`` (d, count), or over ``count`` drawn from
     ``seed``.
+
+    Args:
+        x: generated features, (n, d).
+        y: reference features, (m, d).
+        p: at least 1.
+        directions: columns (d, count); drawn if None.
+        count: number of lines that are drawn.
+        seed: of the random draw.
+
+    Returns:
+        The distance, in units of the features.
     """
     return float(np.mean(_powers(x, y, p, directions, count, seed)) ** (1 / p))
 
@@ -57,6 +77,17 @@ def max_sliced_wasserstein(
     """Largest W_p between features (n, d) and (m, d) along a line.
 
     The lines are the columns of ``directions`` (d, count), or ``count`` drawn from ``seed``.
+
+    Args:
+        x: generated features, (n, d).
+        y: reference features, (m, d).
+        p: at least 1.
+        directions: columns (d, count); drawn if None.
+        count: number of lines that are drawn.
+        seed: of the random draw.
+
+    Returns:
+        The distance, in units of the features.
     """
     return float(np.max(_powers(x, y, p, directions, count, seed)) ** (1 / p))
 
@@ -78,7 +109,18 @@ def exact_wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:
     """W_p with Euclidean cost between small samples (n, d) and (m, d), by optimal assignment.
 
     For n != m every sample is repeated until both sides have lcm(n, m) of them, which leaves the
-    distance as it is. Raises ValueError if that is more than 4096.
+    distance as it is.
+
+    Args:
+        x: samples, (n, d).
+        y: samples, (m, d).
+        p: at least 1.
+
+    Returns:
+        W_p, in units of the samples.
+
+    Raises:
+        ValueError: if that is more than 4096.
     """
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist

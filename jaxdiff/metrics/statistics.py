@@ -36,14 +36,33 @@ class Statistics(NamedTuple):
 
 
 def statistics(features: ArrayLike, name: str = "") -> Statistics:
-    """Return the statistics of features (n, d), at least two of them, and the features."""
+    """Return the statistics of features (n, d), at least two of them, and the features.
+
+    Args:
+        features: (n, d).
+        name: of the feature function.
+
+    Returns:
+        Mean, covariance, count and the features.
+    """
     x = checked(features, "features", least=2)
     found = moments(x)
     return Statistics(found.mean, found.covariance, len(x), np.asarray(features), name)
 
 
 def frechet_to(statistics: Statistics, x: Moments | ArrayLike) -> float:
-    """Squared Frechet distance of features (n, d), or their moments, to statistics."""
+    """Squared Frechet distance of features (n, d), or their moments, to statistics.
+
+    Args:
+        statistics: of the reference.
+        x: features (n, d), or their moments.
+
+    Returns:
+        The squared distance, not negative.
+
+    Raises:
+        ValueError: for features of another dimension.
+    """
     found = x if isinstance(x, Moments) else moments(x)
     if found.mean.shape != statistics.mean.shape:
         raise ValueError(
@@ -56,7 +75,16 @@ def frechet_to(statistics: Statistics, x: Moments | ArrayLike) -> float:
 def write_statistics(
     path: str | os.PathLike[str], found: Statistics, *, features: bool = True
 ) -> None:
-    """Write statistics as an .npz, whole or not at all; with ``features``, those too."""
+    """Write statistics as an .npz, whole or not at all; with ``features``, those too.
+
+    Args:
+        path: of the .npz.
+        found: the statistics.
+        features: whether the features are written, too.
+
+    Returns:
+        None, when the file is written.
+    """
     arrays: dict[str, Any] = {"mu": found.mean, "sigma": found.covariance}
     if found.count is not None:
         arrays["count"] = np.int64(found.count)
@@ -83,6 +111,12 @@ def is_statistics(path: str | os.PathLike[str]) -> bool:
 
 def read_statistics(path: str | os.PathLike[str]) -> Statistics:
     """Read statistics from an .npz.
+
+    Args:
+        path: of the .npz.
+
+    Returns:
+        The statistics.
 
     Raises:
         OSError: if there is no such file.

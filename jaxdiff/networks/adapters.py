@@ -55,10 +55,17 @@ def init(
 ) -> Params:
     """Draw a linen module's parameters, in one compiled call (or as part of the caller's).
 
-    shape: of one sample, without the batch. cond: an example of the condition, batch 1; not needed
-    for the networks of this package, whose parameters do not depend on it. labels: numbers per
-    sample that give the level or time (2 for a map between two times; the label then has shape
-    (batch, 2)).
+    Args:
+        module: a linen module.
+        key: typed key.
+        shape: of one sample, without the batch.
+        cond: an example of the condition, batch 1; not needed for the networks of this package,
+            whose parameters do not depend on it.
+        labels: numbers per sample that give the level or time (2 for a map between two times; the
+            label then has shape (batch, 2)).
+
+    Returns:
+        The collection "params".
 
     Raises ValueError for a module with state besides its parameters (batch statistics), TypeError
     for one that cannot be hashed.
@@ -79,6 +86,16 @@ def init_with_state(
 
     Returns WithState(params, state), a tuple: the "params" collection, and all others by name,
     {"batch_stats": ...}; {} for a module without state. Raises TypeError as :func:`init`.
+
+    Args:
+        module: a linen module.
+        key: typed key.
+        shape: of one sample, without the batch.
+        cond: as for :func:`init`.
+        labels: as for :func:`init`.
+
+    Returns:
+        The parameters and the state, a pair.
     """
     # compiler options are for the outermost jit only
     draw = _draw if isinstance(key, Tracer) else _draw_at_once
@@ -93,7 +110,15 @@ def graft(params: Params, onto: Params) -> Params:
     where ``onto`` is longer along the first axis (the weights of the further labels), the rest is
     zero; what only ``onto`` has stays as it is. Both are trees of dictionaries.
 
-    Raises ValueError naming a leaf that does not fit, or that only ``params`` has.
+    Args:
+        params: of the smaller network.
+        onto: of the larger network.
+
+    Returns:
+        Parameters of the larger network.
+
+    Raises:
+        ValueError: naming a leaf that does not fit, or that only ``params`` has.
     """
     own: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     grown: dict[str, Any] = traverse_util.flatten_dict(onto, sep="/")
@@ -109,7 +134,14 @@ def graft(params: Params, onto: Params) -> Params:
 
 
 def count_parameters(params: Params) -> int:
-    """Return the number of parameters in a tree of arrays, or of their shapes."""
+    """Return the number of parameters in a tree of arrays, or of their shapes.
+
+    Args:
+        params: a tree of arrays, or of their shapes.
+
+    Returns:
+        The number of scalars.
+    """
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
@@ -118,6 +150,12 @@ def from_linen(module: nn.Module) -> "Linen":
 
     The module's call is ``module(x, label, cond)``, with a keyword ``deterministic`` if it has
     dropout or batch norm (whose ``use_running_average`` it is).
+
+    Args:
+        module: a linen module.
+
+    Returns:
+        ``network(params, x, label, cond, **options)``.
     """
     return Linen(_hashable(module))
 
@@ -184,6 +222,12 @@ def from_nnx(module: nnx.Module) -> tuple[Network, Params]:
 
     The split happens here, once; each call merges. The module itself is not touched. Raises
     ValueError for a module with state other than parameters and random streams (batch statistics).
+
+    Args:
+        module: an nnx module.
+
+    Returns:
+        The network, and its parameters.
     """
     graph, params, streams, rest = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(rest):
@@ -240,6 +284,13 @@ def from_equinox(module: Any, *, batched: bool = False) -> tuple[Network, Params
 
     Raises ModuleNotFoundError without equinox, TypeError for a module that holds other arrays than
     floats.
+
+    Args:
+        module: called as ``module(x, label, cond)``.
+        batched: the module takes whole batches itself.
+
+    Returns:
+        The network, and its parameters.
     """
     try:
         import equinox as eqx

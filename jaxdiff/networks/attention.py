@@ -72,6 +72,14 @@ def attention_weights(q: Array, k: Array, mask: Array | None = None) -> Array:
 
     Logits that are masked are lowered by 10^4, whose exponential is 0; a query that sees no key at
     all thus weighs them as without a mask, as published networks have it, and not by NaN.
+
+    Args:
+        q: queries, (batch, tokens, heads, c).
+        k: keys, (batch, tokens, heads, c).
+        mask: True where a key may be seen, as of :class:`Place`; None for everywhere.
+
+    Returns:
+        (batch, heads, tokens of q, tokens of k), summing to 1 over the last axis.
     """
     logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=wide(q.dtype))
     logits = logits / math.sqrt(q.shape[-1])
@@ -83,6 +91,17 @@ def attention_weights(q: Array, k: Array, mask: Array | None = None) -> Array:
 def softmax_attention(q: Array, k: Array, v: Array, place: Place | None = None) -> Array:
     """softmax(q k^T / sqrt(c)) v for each head, over what the place's mask lets it see; all are
     (batch, tokens, heads, c).
+
+    Args:
+        q: queries, (batch, tokens, heads, c).
+        k: keys, (batch, tokens, heads, c).
+        v: values, (batch, tokens, heads, c).
+        place: of the layer, whose mask is applied; None for no mask.
+
+    Returns:
+        Outputs, of the shape of ``q``.
+
+    Source: Vaswani et al., Attention Is All You Need, arXiv 1706.03762, equation 1.
     """
     weights = attention_weights(q, k, None if place is None else place.mask)
     return jnp.einsum("bhqk,bkhc->bqhc", weights.astype(v.dtype), v)

@@ -23,8 +23,14 @@ def pair_critic(
     """``logits(params, y_s, (y_t, t, s, cond)) -> (batch,)`` and ``init(key)``, the first fields of
     a :class:`jaxdiff.distill.parts.critic.Critic`.
 
-    shape: of one sample. options: of :class:`jaxdiff.networks.mlp.MLP`. The logit is a random
-    projection of the perceptron's output.
+    Args:
+        shape: of one sample.
+        sigma_data: standard deviation of the data.
+        num_classes: of a critic that sees the class, too; 0 for none.
+        options: of :class:`jaxdiff.networks.mlp.MLP`.
+
+    Returns:
+        ``logits`` and ``init``.
     """
     module = MLP(num_classes=num_classes, **{"label_scale": 16.0, **options})
     network, size = from_linen(module), 2 * math.prod(shape)

@@ -46,7 +46,13 @@ def _waves(label: Array, frequencies: np.ndarray) -> Array:
 def sinusoidal(label: Array, width: int, scale: float = 100.0) -> Array:
     """Embed labels by geometrically spaced frequencies, from scale/1000 to scale radians per unit.
 
-    label: (batch,), float32 or float64. width: even, at least 4. Returns (batch, width).
+    Args:
+        label: (batch,), float32 or float64.
+        width: even, at least 4.
+        scale: the highest frequency, in radians per unit of the label.
+
+    Returns:
+        (batch, width): cosines and sines.
     """
     return _waves(label, scale * np.geomspace(1.0, 1e-3, width // 2))
 
@@ -56,6 +62,17 @@ def fourier(label: Array, width: int, scale: float = 100.0) -> Array:
 
     The draw is part of the definition (a fixed seed), not a parameter. Shapes as
     :func:`sinusoidal`.
+
+    Args:
+        label: (batch,), float32 or float64.
+        width: even, the number of features.
+        scale: standard deviation of the frequencies.
+
+    Returns:
+        (batch, width).
+
+    Source: Tancik et al., Fourier Features Let Networks Learn High Frequency Functions in Low
+    Dimensional Domains, arXiv 2006.10739.
     """
     return _waves(label, scale * np.random.default_rng(0).standard_normal(width // 2))
 
@@ -138,7 +155,19 @@ class LogVariance(nn.Module):
 def class_index(cond: Cond, num_classes: int, batch: int, *, null: bool = True) -> Array | None:
     """Return the rows to look up: ``cond``, or the null class for None; None without classes.
 
-    null: whether there is a null class; without it a condition must be given.
+    Args:
+        cond: (batch,) integers, or None for the null class.
+        num_classes: of the network; 0 for one without classes.
+        batch: number of samples.
+        null: whether there is a null class; without it a condition must be given.
+
+    Returns:
+        (batch,) integers, or None for a network without classes.
+
+    Raises:
+        ValueError: for a condition on a network without classes or of a wrong shape, or none where
+            there is no null class.
+        TypeError: for a condition that is not integer.
 
     Indices lie in [0, num_classes], the last being the null class; any other gives NaN under
     ``jax.jit``, never another class, and is refused where its value is known. Raises ValueError for

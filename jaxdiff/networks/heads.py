@@ -63,8 +63,16 @@ def feature_head(
     """Return a head on the features of a network: ``logits(params, features, cond)`` and
     ``init(key)``, the two fields of a :class:`jaxdiff.distill.parts.critic.Head`.
 
-    shape: of one sample. The network answers ``full=True``. Raises ValueError if it has no features
-    of a number in ``which``.
+    Args:
+        network: it answers ``full=True`` with its features.
+        params: of the network.
+        shape: of one sample.
+        width: of the head's hidden layer.
+        which: indices of the maps of features that it sees; None for all.
+        num_classes: of a head that sees the class, too; 0 for none.
+
+    Returns:
+        ``logits(params, features, cond)`` and ``init(key)``.
     """
     module = FeatureHead(width, which, num_classes)
     cond = jnp.zeros((1,), jnp.int32) if num_classes else None

@@ -51,6 +51,9 @@ def load_cifar_resnet(
         path: of a .th, .pt, .pth or .safetensors file. Nothing of it is executed.
         dtype: of parameters and statistics, that of the file by default.
 
+    Returns:
+        The module, and its parameters with batch statistics.
+
     Raises:
         OSError: if there is no such file.
         ValueError: naming it, if it is damaged or of another network.

@@ -175,7 +175,13 @@ def with_controlnet(
         key: of cond that the picture is at, (batch, height, width, channels) in [0, 1]; without it
             the U-Net is as it was.
 
+    Returns:
+        The steered model or denoiser, of the kind that was given.
+
     Raises TypeError for another model or control, ValueError for a key that is taken.
+
+    Source: Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, arXiv
+    2302.05543.
     """
     if not isinstance(control.network, ControlNet):
         raise TypeError(f"with_controlnet takes a ControlNet, not {control!r}")
@@ -190,6 +196,21 @@ def with_t2i_adapter(
     Arguments and errors as :func:`with_controlnet`'s. The adapter's maps do not depend on x or the
     level; where they are to be made once, and not at every evaluation, make them of its network and
     bind them: ``conditioned(D, adapter=maps)``.
+
+    Args:
+        model: what :func:`load_pretrained` returns, or a denoiser, as for :func:`with_controlnet`.
+        control: what :func:`load_t2i_adapter` returns.
+        scale: of the adapter's maps.
+        key: of cond that the picture is at, (batch, height, width, channels) in [0, 1].
+
+    Returns:
+        The steered model or denoiser, of the kind that was given.
+
+    Raises:
+        TypeError: for another model or control.
+        ValueError: for a key that is taken.
+
+    Source: Mou et al., T2I-Adapter, arXiv 2302.08453.
     """
     if not isinstance(control.network, T2IAdapter):
         raise TypeError(f"with_t2i_adapter takes a T2I-Adapter, not {control!r}")

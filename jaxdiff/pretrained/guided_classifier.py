@@ -60,6 +60,15 @@ def load_guided_classifier(
 ) -> Classifier:
     """Return the classifier in a checkpoint. Arguments as :func:`load_pretrained`'s.
 
+    Args:
+        path: of the folder or file.
+        config: what neither names nor shapes of a file's tensors say, by the publisher's names.
+        dtype: of the floating parameters; by default that of the file.
+        put: ``put(path, array)`` places each parameter as it is read, on a device or a mesh.
+
+    Returns:
+        The classifier: logits and log probabilities of noisy images, with its parameters.
+
     Raises:
         OSError: if there is nothing at ``path``.
         ValueError: if it is damaged, no such classifier, or not one of the published and ``config``

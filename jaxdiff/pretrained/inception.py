@@ -96,9 +96,15 @@ def load_inception(
         convention: "tensorflow", or "pytorch" for numbers to compare with pytorch-fid's.
         dtype: what it computes in, float32 by default.
 
+    Returns:
+        The feature function, images in [-1, 1] to (n, 2048).
+
     Raises:
         OSError: if there is no such file, or it cannot be fetched.
         ValueError: naming it, if it is damaged, or of another network.
+
+    Source: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, arXiv
+    1512.00567.
     """
     path = _file(path)
     if path.suffix == ".pb":

@@ -35,10 +35,15 @@ def merge_lora(
         names: the path here of the weight of each published layer, "encoder.layers.0.q_proj"; None
             for those of a U-Net of diffusers.
 
+    Returns:
+        Parameters of the same structure, shapes and dtypes.
+
     Raises:
         OSError: if there is no file.
         ValueError: for a file without changes of this part, and, naming it, for a layer that the
             network does not have, of another shape, or that is changed in a way not supported.
+
+    Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685.
     """
     changes = read_changes(path)
     if not changes.get(part):

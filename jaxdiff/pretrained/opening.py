@@ -211,6 +211,15 @@ def load_autoencoder(
 
     Arguments as :func:`load_pretrained`'s. Raises OSError if there is nothing at ``path``,
     ValueError if it is damaged or no autoencoder.
+
+    Args:
+        path: of the folder or file.
+        variant: of the weights in a folder, "fp16".
+        dtype: of the floating parameters; by default that of the file.
+        put: ``put(path, array)`` places each parameter as it is read, on a device or a mesh.
+
+    Returns:
+        The autoencoder: parameters, network, and shape, scale and shift of latents.
     """
     path = found(path, AUTOENCODERS)
     source = open_source(path, variant=variant, dtype=dtype, put=put)
@@ -231,6 +240,16 @@ def load_text_encoder(
 
     Other arguments as :func:`load_pretrained`'s. Raises OSError if there
     is nothing at ``path``, ValueError if it is damaged or no text encoder of CLIP's.
+
+    Args:
+        path: of the folder or file.
+        tokenizer: folder of the tokenizer; None for an encoder of token numbers alone.
+        variant: of the weights in a folder, "fp16".
+        dtype: of the floating parameters; by default that of the file.
+        put: ``put(path, array)`` places each parameter as it is read, on a device or a mesh.
+
+    Returns:
+        The text encoder, with its tokenizer if any.
     """
     words = None if tokenizer is None else read_tokenizer(Path(tokenizer))
     source = open_source(found(path), variant=variant, dtype=dtype, put=put)
@@ -242,6 +261,19 @@ def load_image_encoder(
 ) -> ImageEncoder:
     """Return the image encoder in a folder, and how it takes images, from preprocessor_config.json
     if there is one. Arguments and errors as :func:`load_text_encoder`'s.
+
+    Args:
+        path: of the folder or file.
+        variant: of the weights in a folder, "fp16".
+        dtype: of the floating parameters; by default that of the file.
+        put: ``put(path, array)`` places each parameter as it is read, on a device or a mesh.
+
+    Returns:
+        The image encoder.
+
+    Raises:
+        OSError: if there is nothing at ``path``.
+        ValueError: if it is damaged or no image encoder of CLIP's.
     """
     source = open_source(found(path), variant=variant, dtype=dtype, put=put)
     return read_image_encoder(source)
@@ -254,6 +286,15 @@ def load_controlnet(
 
     Arguments as :func:`load_pretrained`'s. Raises OSError if there is nothing at ``path``,
     ValueError if it is damaged or no ControlNet.
+
+    Args:
+        path: of the folder or file.
+        variant: of the weights in a folder, "fp16".
+        dtype: of the floating parameters; by default that of the file.
+        put: ``put(path, array)`` places each parameter as it is read, on a device or a mesh.
+
+    Returns:
+        The ControlNet, for :func:`with_controlnet`.
     """
     return _control(path, "ControlNetModel", variant=variant, dtype=dtype, put=put)
 
@@ -263,6 +304,19 @@ def load_t2i_adapter(
 ) -> Control:
     """Return the T2I-Adapter in a folder of diffusers. Arguments and errors as
     :func:`load_controlnet`'s.
+
+    Args:
+        path: of the folder or file.
+        variant: of the weights in a folder, "fp16".
+        dtype: of the floating parameters; by default that of the file.
+        put: ``put(path, array)`` places each parameter as it is read, on a device or a mesh.
+
+    Returns:
+        The T2I-Adapter, for :func:`with_t2i_adapter`.
+
+    Raises:
+        OSError: if there is nothing at ``path``.
+        ValueError: if it is damaged or no T2I-Adapter.
     """
     return _control(path, "T2IAdapter", variant=variant, dtype=dtype, put=put)
 

@@ -77,7 +77,18 @@ def read_pipeline(source: Source, open_part: Any, read_network: Any) -> Pretrain
 
 
 def with_scheduler(model: Pretrained, scheduler: Scheduler) -> Pretrained:
-    """Return a model whose process, prediction, label and grid are those of a scheduler."""
+    """Return a model whose process, prediction, label and grid are those of a scheduler.
+
+    Args:
+        model: a published model.
+        scheduler: as :func:`load_pretrained` reads it, or of another configuration.
+
+    Returns:
+        The model, driven by the scheduler.
+
+    Raises:
+        ValueError: for a model without a network.
+    """
     scheduler = scheduler.at_size(model.shape[0] * model.shape[1] // 4)  # tokens of 2x2 latents
     made = description(model.denoiser)
     if made is None:
@@ -116,6 +127,9 @@ def text_condition(
         skip: layers of the encoders that are left out ("CLIP skip").
         original, corner, size: of SDXL, heights and widths in pixels
             (:func:`jaxdiff.pretrained.prompts.size_ids`); the model's own by default.
+
+    Returns:
+        Positive and negative conditions, a row per sample.
 
     Raises:
         ValueError: for a model without text encoders that are read, and for lists of different

@@ -30,8 +30,17 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 def save_safetensors(model: Pretrained | Autoencoder, path: str | os.PathLike[str]) -> None:
     """Save a model's parameters in one file, by their paths here, with a card of what it is.
 
-    The card is the header's metadata: what the model's fields say, as texts. Raises OSError where
-    the file cannot be written.
+    The card is the header's metadata: what the model's fields say, as texts.
+
+    Args:
+        model: a published model or autoencoder.
+        path: of the folder or file.
+
+    Returns:
+        None, when the file is written.
+
+    Raises:
+        OSError: where the file cannot be written.
     """
     tensors = {"/".join(at): np.asarray(leaf) for at, leaf in flat(model.params).items()}
     write_tensors(path, tensors, card(model))
@@ -60,6 +69,13 @@ def save_diffusers(model: Pretrained, folder: str | os.PathLike[str]) -> None:
 
     It holds the network (``unet``), its process and prediction (``scheduler``, a table of betas)
     and the index of both. The folder may be there; files of these names in it are replaced.
+
+    Args:
+        model: a published model.
+        folder: made if need be.
+
+    Returns:
+        None, when the folder is written.
 
     Raises:
         ValueError: for a network, a process, a prediction or a label that has no place there, said

@@ -34,6 +34,10 @@ def scheduler_lists(chosen: Table, scheduler: Scheduler, tolerance: float = 1e-3
         tolerance: of the largest difference between the coefficients of the table and of the
             class's sampler on the list, relative to the largest coefficient.
 
+    Returns:
+        "scheduler", the class and its options; "sigmas" or "timesteps", the list; "error", the
+        largest difference of coefficients.
+
     Raises:
         ValueError: for a class that takes neither, a stochastic table, and one that is further from
             the class's sampler than ``tolerance``, with the difference.
