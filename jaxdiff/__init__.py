@@ -58,6 +58,7 @@ __version__ = "0.1.0"
 _LATER = {
     "analysis": "jaxdiff.analysis",
     "blending": "jaxdiff.conditioning.blending",
+    "corrections": "jaxdiff.conditioning.corrections",
     "data": "jaxdiff.data",
     "distill": "jaxdiff.distill",
     "metrics": "jaxdiff.metrics",
