@@ -37,6 +37,7 @@ from jaxdiff.analysis.deviation import (
     nearest,
     score_deviation,
 )
+from jaxdiff.analysis.frenet import Frenet, curvatures, fitted_frenet, frenet
 from jaxdiff.analysis.jacobian import Asymmetry, jacobian_asymmetry, jacobian_trace, singular_values
 from jaxdiff.analysis.latent import (
     coefficients,
@@ -61,6 +62,12 @@ from jaxdiff.analysis.null_models import (
     isotropic_of,
     mixture_of_classes,
 )
+from jaxdiff.analysis.regularity import (
+    Regularity,
+    SearchedGrids,
+    regularity,
+    searched_grids,
+)
 from jaxdiff.analysis.trajectory import (
     Norms,
     chord_complement,
@@ -81,11 +88,14 @@ __all__ = [
     "Convergence",
     "ConvexWeights",
     "Coupled",
+    "Frenet",
     "JumpCurve",
     "LocalErrors",
     "MeanShift",
     "Neighbours",
     "Norms",
+    "Regularity",
+    "SearchedGrids",
     "as_denoiser",
     "boomerang",
     "chord_complement",
@@ -97,6 +107,7 @@ __all__ = [
     "convergence",
     "convex_weights",
     "coupled",
+    "curvatures",
     "denoised_derivative",
     "denoising_trajectory",
     "deviation",
@@ -105,8 +116,10 @@ __all__ = [
     "effective_noise_dimension",
     "eps_of",
     "finite_data_set",
+    "fitted_frenet",
     "flow_derivatives",
     "flow_trajectory",
+    "frenet",
     "gaussian_of",
     "interpolate",
     "isotropic_of",
@@ -126,8 +139,10 @@ __all__ = [
     "reconstruction_error",
     "reference_states",
     "refined",
+    "regularity",
     "relative_norm",
     "score_deviation",
+    "searched_grids",
     "shares_per_sample",
     "singular_values",
     "streamed_components",

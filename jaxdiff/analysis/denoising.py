@@ -25,7 +25,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float
 
 from jaxdiff.analysis.points import same_shape, vectors
-from jaxdiff.arrays import check_cond
+from jaxdiff.arrays import check_cond, expand
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distance import norm
@@ -34,6 +34,7 @@ from jaxdiff.sampling.sample import Trajectory, trajectory
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key, States
 
+Field = Callable[[Array, Array], Array]  # of states and their levels
 Metric = Callable[[Array, Array], Any]  # of two batches: a number for each sample, or for all
 Score = Callable[[Array], Any]  # of a batch of samples: a number, or one for each sample
 
@@ -148,9 +149,10 @@ def flow_derivatives(
 ) -> tuple[States, ...]:
     """Return the derivatives x', x'', ... of the probability flow with respect to the level.
 
-    With f(x, s) = (x - D(x, s))/s they are x' = f, x'' = (d/ds + f d/dx) f, and so on: exact, each
-    by one more directional derivative (``jax.jvp``) through the last. ``order`` of them cost
-    2^(order - 1) evaluations, or a little more.
+    With d/ds along the flow x' = (x - D)/s they are x'' = -(dD/ds)/s, x''' = d(x'')/ds, and so on:
+    exact, each by one more directional derivative (``jax.jvp``). ``order`` of them cost
+    2^(order - 1) evaluations, or a little more. In this form x'' is free of the cancellation that
+    differentiating (x - D)/s has at high levels.
 
     Args:
         denoiser: ``D(y, level, cond)``, differentiable so often in state and level.
@@ -170,17 +172,16 @@ def flow_derivatives(
     if order < 1:
         raise ValueError(f"order must be at least 1, not {order}")
     D, s = as_partial(denoiser), jnp.broadcast_to(jnp.asarray(level, y.dtype), y.shape[:1])
+    answer = lambda x, s: evaluate(D, x, s, None, cond)  # noqa: E731
+    slope = lambda x, s: (x - answer(x, s)) / expand(s, x)  # noqa: E731
 
-    def slope(x: Array, s: Array) -> Array:
-        return (x - evaluate(D, x, s, None, cond)) / s.reshape((-1,) + (1,) * (x.ndim - 1))
-
-    def derivative(g: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    def along(g: Field) -> Field:
         return lambda x, s: jax.jvp(g, (x, s), (slope(x, s), jnp.ones_like(s)))[1]
 
-    functions: list[Callable[[Array, Array], Array]] = [slope]
-    for _ in range(order - 1):
-        functions.append(derivative(functions[-1]))
-    return tuple(g(y, s) for g in functions)
+    functions: list[Field] = [slope, lambda x, s: -along(answer)(x, s) / expand(s, x)]
+    while len(functions) < order:
+        functions.append(along(functions[-1]))
+    return tuple(g(y, s) for g in functions[:order])
 
 
 def denoised_derivative(

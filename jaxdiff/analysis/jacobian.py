@@ -153,7 +153,7 @@ def jacobian_trace(
 
 @jax.jit
 def _trace(D: Partial, y: Array, level: Array, cond: Cond, vectors: Array) -> Array:
-    denoise = lambda y, level, cond: evaluate(D, y, level, None, cond)  # noqa: E731
+    denoise = lambda y, level, cond=None: evaluate(D, y, level, None, cond)  # noqa: E731
     _, diagonal = jacobian_diagonal(denoise, y, level, cond, vectors)
     return jnp.sum(diagonal.reshape(len(y), -1), axis=1)
 
