@@ -25,7 +25,7 @@ def classifier_free(
     channels: int | None = None,
     keep: tuple[str, ...] = (),
 ) -> jax.tree_util.Partial:
-    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), D_u + weight (D_c - D_u).
+    """Apply classifier-free guidance (Ho and Salimans, arXiv 2207.12598), D_u + weight (D_c - D_u).
 
     The paper's own weight is ``weight - 1``. Costs two network calls per evaluation.
 
@@ -105,7 +105,7 @@ def _nothing(cond: Cond, null: Cond, keep: tuple[str, ...]) -> Cond:
 def autoguidance(
     denoiser: Denoiser, reference: Denoiser, weight: Weight, *, conditional: bool = True
 ) -> jax.tree_util.Partial:
-    """Guidance by a worse model (Karras et al., arXiv 2406.02507), D_r + weight (D - D_r).
+    """Apply guidance by a worse model (Karras et al., arXiv 2406.02507), D_r + weight (D - D_r).
 
     Costs a call of each network per evaluation.
 
@@ -167,7 +167,7 @@ class Prompts(NamedTuple):
 def negative_prompt(
     denoiser: Denoiser, weight: Weight, rescale: float | Array = 0.0
 ) -> jax.tree_util.Partial:
-    """Guidance away from a condition of each sample's own, D_n + weight (D_p - D_n).
+    """Apply guidance away from a condition of each sample's own, D_n + weight (D_p - D_n).
 
     With the null condition as the negative one it is :func:`classifier_free`. The condition of the
     result is a :class:`Prompts`, or None.

@@ -212,7 +212,7 @@ def _checked_labels(labels: ArrayLike, count: int, num_classes: int, name: str) 
 
 
 def to_float(images: np.ndarray | LazyImages) -> np.ndarray:
-    """Images in [-1, 1], float32: uint8 v becomes v / 127.5 - 1, float32 stays as it is.
+    """Return images in [-1, 1], float32: uint8 v becomes v / 127.5 - 1, float32 stays as it is.
 
     Args:
         images: uint8, or floats in [-1, 1].
@@ -227,7 +227,7 @@ def to_float(images: np.ndarray | LazyImages) -> np.ndarray:
 
 
 def to_uint8(images: ArrayLike) -> np.ndarray:
-    """Images in [-1, 1] as the nearest uint8, clipped; the inverse of :func:`to_float`.
+    """Return images in [-1, 1] as the nearest uint8, clipped; the inverse of :func:`to_float`.
 
     Args:
         images: finite floats in [-1, 1].
@@ -299,7 +299,7 @@ class Batches:
 
 
 def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False) -> Batches:
-    """Batches as a function of the step: ``batch(step)`` is the same whenever it is called.
+    """Return batches as a function of the step: ``batch(step)`` is the same whenever it is called.
 
     A batch is {"image": float32 (B, h, w, c) in [-1, 1], "label": int32 (B,)}, without "label" if
     there are none. With ``flip``, each image is mirrored left to right with probability 1/2, drawn

@@ -63,7 +63,7 @@ class ItemBatches:
 def batches_of_items(
     source: Source, batch_size: int, seed: int = 0, threads: int = THREADS
 ) -> ItemBatches:
-    """Batches, as a function of the step, of anything with a length and an index.
+    """Return the batches, as a function of the step, of anything with a length and an index.
 
     Args:
         source: ``len(source)`` samples ``source[i]``: arrays, or dictionaries of arrays and numbers

@@ -20,7 +20,7 @@ def of_process(
     rho: float = 1.0,
     zero: bool = True,
 ) -> Grid:
-    """Levels of a process at times uniform in t^(1/rho).
+    """Return levels of a process at times uniform in t^(1/rho).
 
     Args:
         process: the process, continuous in time.
@@ -53,9 +53,9 @@ def beta(
     end: float = 1e-3,
     zero: bool = True,
 ) -> Grid:
-    """Levels of a process at times that are quantiles of a Beta(a, b) distribution, stretched to
-    [end, start]: dense near both ends (Beta sampling, arXiv 2407.12173; Beta(1, 1) is uniform in
-    time).
+    """Return levels of a process at times that are quantiles of a Beta(a, b) distribution,
+    stretched to [end, start]: dense near both ends (Beta sampling, arXiv 2407.12173; Beta(1, 1) is
+    uniform in time).
 
     Args:
         process: the process, continuous in time.
@@ -89,7 +89,7 @@ def flow(
     end: float | None = None,
     zero: bool = True,
 ) -> Grid:
-    """Levels of a rectified flow at times uniform from ``start`` to ``end``, then shifted.
+    """Return levels of a rectified flow at times uniform from ``start`` to ``end``, then shifted.
 
     The level of the time tau is tau/(1 - tau), infinite at 1, so a grid starts a little earlier:
     0.999 is level 999, which a network cannot distinguish from 1 in float32.
@@ -149,8 +149,8 @@ def timesteps(
     num_timesteps: int = 1000,
     offset: int = 0,
 ) -> np.ndarray:
-    """Integer timesteps (num_steps,), decreasing, of a model trained on ``num_timesteps`` of them
-    (arXiv 2305.08891, table 2).
+    """Return integer timesteps (num_steps,), decreasing, of a model trained on ``num_timesteps`` of
+    them (arXiv 2305.08891, table 2).
 
     "trailing" starts at count - 1 and leaves out the end, "leading" ends at 0 and leaves out the
     start, "linspace" has both. ``offset`` is added to all (1 for Stable Diffusion with "leading").
@@ -202,7 +202,8 @@ def of_timesteps(
     largest: float | None = None,
     zero: bool = True,
 ) -> Grid:
-    """Levels of a discrete-time process at timesteps 0 to N - 1, usually from :func:`timesteps`.
+    """Return levels of a discrete-time process at timesteps 0 to N - 1, usually from
+    :func:`timesteps`.
 
     With ``zero=True`` a step from the last timestep to 0 follows; otherwise the grid ends at the
     last timestep (append timestep 0 for the samplers that end there).
@@ -244,7 +245,7 @@ def _levels(process: Any, times: np.ndarray, largest: float | None = None) -> np
 def earlier_levels(
     process: Process, levels: Sequence[float] | np.ndarray, gamma: float
 ) -> list[float]:
-    """Levels at (1 - gamma) of the times at which a process has the given levels: the option
+    """Return levels at (1 - gamma) of the times at which a process has the given levels: the option
     ``lower`` of :func:`jaxdiff.solvers.tcd`.
 
     Args:

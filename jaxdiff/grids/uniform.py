@@ -8,7 +8,7 @@ from jaxdiff.grids.ends import Grid, check_positive, check_range, finish, knots
 def karras(
     num_steps: int, low: float = 0.002, high: float = 80.0, *, rho: float = 7.0, zero: bool = True
 ) -> Grid:
-    """Uniform in level^(1/rho) (Karras et al. 2022, arXiv 2206.00364, eq. 5).
+    """Return levels uniform in level^(1/rho) (Karras et al. 2022, arXiv 2206.00364, eq. 5).
 
     Args:
         num_steps: intervals.
@@ -32,8 +32,8 @@ def karras(
 
 
 def log_snr(num_steps: int, low: float = 0.002, high: float = 80.0, *, zero: bool = True) -> Grid:
-    """Uniform in log level (DPM-Solver, arXiv 2206.00927, section 3.1); the limit of :func:`karras`
-    for large rho.
+    """Return levels uniform in log level (DPM-Solver, arXiv 2206.00927, section 3.1); the limit of
+    :func:`karras` for large rho.
 
     Args:
         num_steps: intervals.
@@ -57,7 +57,8 @@ exponential = log_snr  # the name it has where levels are called sigmas
 def poly_exponential(
     num_steps: int, low: float = 0.002, high: float = 80.0, *, rho: float = 1.0, zero: bool = True
 ) -> Grid:
-    """Log level a polynomial of degree rho in the knot's number; rho 1 is :func:`log_snr`.
+    """Return levels whose log is a polynomial of degree rho in the knot's number; rho 1 is
+    :func:`log_snr`.
 
     Args:
         num_steps: intervals.
@@ -86,8 +87,8 @@ def vp_time(
     smallest: float = 1e-3,
     zero: bool = True,
 ) -> Grid:
-    """Uniform in u^(1/rho) of the time u of the linear VP process whose range of levels is [low,
-    high].
+    """Return levels uniform in u^(1/rho) of the time u of the linear VP process whose range of
+    levels is [low, high].
 
     level^2 = exp(b_d u^2/2 + b_min u) - 1 for u from 1 to ``smallest``, with b_d and b_min fitted
     to the ends. DEIS (arXiv 2204.13902) uses rho = 2.
@@ -135,7 +136,7 @@ def _betas(low: float, high: float, smallest: float) -> tuple[float, float]:
 def arctan(
     num_steps: int, low: float = 0.002, high: float = 80.0, *, scale: float = 1.0, zero: bool = True
 ) -> Grid:
-    """Uniform in the arctangent of level/scale.
+    """Return levels uniform in the arctangent of level/scale.
 
     Optimal for Euler steps on N(0, scale^2) data (Align Your Steps, arXiv 2404.14507, theorem 3.1).
 
@@ -160,8 +161,9 @@ def arctan(
 
 
 def cosine(num_steps: int, low: float = 0.002, high: float = 80.0, *, zero: bool = True) -> Grid:
-    """Uniform in the time of a cosine process, alpha = cos u, sigma = sin u, whose level is tan u:
-    :func:`arctan` with scale 1 (Improved DDPM, arXiv 2102.09672, eq. 17, without its offset).
+    """Return levels uniform in the time of a cosine process, alpha = cos u, sigma = sin u, whose
+    level is tan u: :func:`arctan` with scale 1 (Improved DDPM, arXiv 2102.09672, eq. 17, without
+    its offset).
 
     Args:
         num_steps: intervals.

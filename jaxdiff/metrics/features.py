@@ -79,7 +79,8 @@ def pixels(images: ArrayLike) -> np.ndarray:
 def batched(
     feature_fn: FeatureFunction, batch_size: int = 256, progress: bool = False
 ) -> FeatureFunction:
-    """``feature_fn`` applied ``batch_size`` images at a time, the result gathered on the host.
+    """Return ``feature_fn`` applied ``batch_size`` images at a time, the result gathered on the
+    host.
 
     The last batch is filled up with copies of its last image, so a jitted function compiles for one
     shape.

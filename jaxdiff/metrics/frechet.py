@@ -52,7 +52,7 @@ class Moments(NamedTuple):
 
 
 def moments(features: ArrayLike) -> Moments:
-    """Moments of features (n, d), n at least 1.
+    """Return moments of features (n, d), n at least 1.
 
     Args:
         features: (n, d).
@@ -66,7 +66,7 @@ def moments(features: ArrayLike) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """Moments of the union of two disjoint sets of samples (Chan, Golub and LeVeque 1979).
+    """Return moments of the union of two disjoint sets of samples (Chan, Golub and LeVeque 1979).
 
     Args:
         a: moments of one set.
@@ -86,7 +86,7 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def streamed_moments(batches: Iterable[ArrayLike]) -> Moments:
-    """Moments of features that arrive in batches (n_i, d), none of which is kept.
+    """Return moments of features that arrive in batches (n_i, d), none of which is kept.
 
     Args:
         batches: arrays (n_i, d).
@@ -105,7 +105,7 @@ def streamed_moments(batches: Iterable[ArrayLike]) -> Moments:
 
 
 def frechet_distance(x: Moments | ArrayLike, y: Moments | ArrayLike) -> float:
-    """Squared Frechet distance between two sets of features, or between their moments.
+    """Return the squared Frechet distance between two sets of features, or between their moments.
 
     ``x`` and ``y`` are :class:`Moments` or features (n, d), at least two of each.
 
@@ -155,7 +155,7 @@ def _triangle(rows: np.ndarray, onto: np.ndarray | None = None) -> np.ndarray:
 def gaussian_w2_squared(
     mean_x: ArrayLike, cov_x: ArrayLike, mean_y: ArrayLike, cov_y: ArrayLike
 ) -> float:
-    """Squared 2-Wasserstein distance between N(mean_x, cov_x) and N(mean_y, cov_y).
+    """Return the squared 2-Wasserstein distance between N(mean_x, cov_x) and N(mean_y, cov_y).
 
     Means (d,), covariances (d, d), symmetric and positive semi-definite. Rounding below zero is
     returned as zero.

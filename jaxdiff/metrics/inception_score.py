@@ -24,7 +24,8 @@ class InceptionScore(NamedTuple):
 
 
 def inception_score(logits: ArrayLike, splits: int = 10) -> InceptionScore:
-    """Inception score of class logits (n, classes), without the last layer's bias as published.
+    """Return the inception score of class logits (n, classes), without the last layer's bias as
+    published.
 
     Args:
         logits: (n, classes).

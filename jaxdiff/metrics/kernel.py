@@ -22,7 +22,7 @@ ROWS = 1024
 
 
 def polynomial(degree: int = 3, gamma: float | None = None, constant: float = 1.0) -> Kernel:
-    """k(x, y) = (gamma x.y + constant)^degree; ``gamma`` is 1/d unless given.
+    """Return k(x, y) = (gamma x.y + constant)^degree; ``gamma`` is 1/d unless given.
 
     Args:
         degree: of the polynomial.
@@ -40,7 +40,7 @@ def polynomial(degree: int = 3, gamma: float | None = None, constant: float = 1.
 
 
 def rbf(bandwidth: float) -> Kernel:
-    """k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
+    """Return k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
 
     Args:
         bandwidth: positive.
@@ -62,8 +62,8 @@ def rbf(bandwidth: float) -> Kernel:
 
 
 def median_bandwidth(x: ArrayLike, y: ArrayLike, max_samples: int = 1000) -> float:
-    """Median distance between samples, the median heuristic for a bandwidth, from at most
-    ``max_samples`` of each set.
+    """Return the median distance between samples, the median heuristic for a bandwidth, from at
+    most ``max_samples`` of each set.
 
     Args:
         x: generated features, (n, d).
@@ -82,7 +82,7 @@ def median_bandwidth(x: ArrayLike, y: ArrayLike, max_samples: int = 1000) -> flo
 def mmd2(
     x: ArrayLike, y: ArrayLike, kernel: Kernel | None = None, *, within: float | None = None
 ) -> float:
-    """Unbiased estimate of the squared MMD between features (n, d) and (m, d).
+    """Return an unbiased estimate of the squared MMD between features (n, d) and (m, d).
 
     ``kernel`` maps arrays (a, d) and (b, d) to the kernel matrix (a, b); the cubic one unless
     given. ``within``: :func:`mean_kernel` of ``y``, if it is known.
@@ -107,8 +107,8 @@ def mmd2(
 
 
 def mean_kernel(y: ArrayLike, kernel: Kernel | None = None) -> float:
-    """Mean of k(y, y') over all pairs of different samples of features (m, d): the term of
-    :func:`mmd2` that a reference which many sets are compared with needs once.
+    """Return the mean of k(y, y') over all pairs of different samples of features (m, d): the term
+    of :func:`mmd2` that a reference which many sets are compared with needs once.
 
     Args:
         y: reference features, (m, d).
@@ -131,7 +131,7 @@ class KID(NamedTuple):
 def kid_indices(
     n: int, m: int, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the generated and of the reference features in each subset.
+    """Return rows of the generated and of the reference features in each subset.
 
     Two arrays (subsets, size); no sample occurs twice in a subset.
 
@@ -168,7 +168,7 @@ def kid(
     indices: tuple[ArrayLike, ArrayLike] | None = None,
     progress: bool = False,
 ) -> KID:
-    """Kernel distance between features (n, d) and (m, d) over random subsets.
+    """Return the kernel distance between features (n, d) and (m, d) over random subsets.
 
     The subsets come from ``seed`` (see :func:`kid_indices`), or are given as ``indices``, two
     integer arrays of shape (subsets, size).

@@ -36,7 +36,7 @@ class PRDC(NamedTuple):
 
 
 def squared_radii(y: ArrayLike, k: int = 5, progress: bool = False) -> np.ndarray:
-    """Squared distances (m,) of features (m, d) to their k-th nearest other one.
+    """Return squared distances (m,) of features (m, d) to their k-th nearest other one.
 
     Of a reference that many sets are compared with they are needed once: they are the dear part,
     m^2 distances.
@@ -114,7 +114,7 @@ class Nearest(NamedTuple):
 
 
 def nearest_distances(x: ArrayLike, y: ArrayLike, progress: bool = False) -> Nearest:
-    """Distance of every x to its nearest y: the check for copied training images.
+    """Return the distance of every x to its nearest y: the check for copied training images.
 
     ``x`` (n, ...) and ``y`` (m, ...) are features or images, uint8 or float, of one scale; a few
     blocks of them at a time are held in float64. Samples copy the training set where their

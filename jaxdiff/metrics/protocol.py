@@ -71,8 +71,8 @@ def real_data_score(
     sizes: tuple[int, int] | None = None,
     draws: int = 5,
 ) -> RealDataScore:
-    """``metric`` between two disjoint random parts of the real features (n, d), the mean and the
-    standard deviation of ``draws`` choices of them.
+    """Return ``metric`` between two disjoint random parts of the real features (n, d), the mean and
+    the standard deviation of ``draws`` choices of them.
 
     ``sizes`` are the numbers of generated and reference samples of the score to compare with;
     without them, halves. Where real samples are too few for both, the parts keep the proportion of

@@ -23,7 +23,7 @@ LARGEST_ASSIGNMENT = 4096
 
 
 def random_directions(dimension: int, count: int = 128, seed: int = 0) -> np.ndarray:
-    """Unit vectors drawn uniformly on the sphere, as columns of an array (dimension, count).
+    """Return unit vectors drawn uniformly on the sphere, as columns of an array (dimension, count).
 
     Args:
         dimension: d.
@@ -46,7 +46,7 @@ def sliced_wasserstein(
     count: int = 128,
     seed: int = 0,
 ) -> float:
-    """SW_p between features (n, d) and (m, d).
+    """Return SW_p between features (n, d) and (m, d).
 
     The mean is over the columns of ``directions`` (d, count), or over ``count`` drawn from
     ``seed``.
@@ -74,7 +74,7 @@ def max_sliced_wasserstein(
     count: int = 128,
     seed: int = 0,
 ) -> float:
-    """Largest W_p between features (n, d) and (m, d) along a line.
+    """Return the largest W_p between features (n, d) and (m, d) along a line.
 
     The lines are the columns of ``directions`` (d, count), or ``count`` drawn from ``seed``.
 
@@ -106,7 +106,8 @@ def wasserstein_1d_power(x: np.ndarray, y: np.ndarray, p: float) -> np.ndarray:
 
 
 def exact_wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:
-    """W_p with Euclidean cost between small samples (n, d) and (m, d), by optimal assignment.
+    """Return W_p with Euclidean cost between small samples (n, d) and (m, d), by optimal
+    assignment.
 
     For n != m every sample is repeated until both sides have lcm(n, m) of them, which leaves the
     distance as it is.

@@ -51,7 +51,7 @@ def statistics(features: ArrayLike, name: str = "") -> Statistics:
 
 
 def frechet_to(statistics: Statistics, x: Moments | ArrayLike) -> float:
-    """Squared Frechet distance of features (n, d), or their moments, to statistics.
+    """Return the squared Frechet distance of features (n, d), or their moments, to statistics.
 
     Args:
         statistics: of the reference.

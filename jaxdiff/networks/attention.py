@@ -67,8 +67,8 @@ returns (batch, tokens, heads, c) in the dtype of v.
 
 
 def attention_weights(q: Array, k: Array, mask: Array | None = None) -> Array:
-    """softmax(q k^T / sqrt(c)) for each head, (batch, heads, tokens of q, tokens of k), in float32
-    at least; q and k are (batch, tokens, heads, c), the mask is that of :class:`Place`.
+    """Return softmax(q k^T / sqrt(c)) for each head, (batch, heads, tokens of q, tokens of k), in
+    float32 at least; q and k are (batch, tokens, heads, c), the mask is that of :class:`Place`.
 
     Logits that are masked are lowered by 10^4, whose exponential is 0; a query that sees no key at
     all thus weighs them as without a mask, as published networks have it, and not by NaN.
@@ -89,8 +89,8 @@ def attention_weights(q: Array, k: Array, mask: Array | None = None) -> Array:
 
 
 def softmax_attention(q: Array, k: Array, v: Array, place: Place | None = None) -> Array:
-    """softmax(q k^T / sqrt(c)) v for each head, over what the place's mask lets it see; all are
-    (batch, tokens, heads, c).
+    """Return softmax(q k^T / sqrt(c)) v for each head, over what the place's mask lets it see; all
+    are (batch, tokens, heads, c).
 
     Args:
         q: queries, (batch, tokens, heads, c).

@@ -20,8 +20,8 @@ from jaxdiff.typing import Array, Cond, Key, Params
 def pair_critic(
     shape: tuple[int, ...], *, sigma_data: float = 0.5, num_classes: int = 0, **options: Any
 ) -> tuple[Callable[..., Array], Callable[[Key], Params]]:
-    """``logits(params, y_s, (y_t, t, s, cond)) -> (batch,)`` and ``init(key)``, the first fields of
-    a :class:`jaxdiff.distill.parts.critic.Critic`.
+    """Return ``logits(params, y_s, (y_t, t, s, cond)) -> (batch,)`` and ``init(key)``, the first
+    fields of a :class:`jaxdiff.distill.parts.critic.Critic`.
 
     Args:
         shape: of one sample.

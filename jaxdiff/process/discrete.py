@@ -89,7 +89,16 @@ def discrete_label(num_timesteps: int) -> Callable[[Times], AtTimes]:
     It is N t - 1, rounded, within 0 to N - 1: the index of the step of :class:`Discrete`, a whole
     number in the dtype of t (the time of a level is right to rounding, and 1000 t - 1 may fall
     short of the step or, below the first one's level, be negative). The same function for the same
-    count. Raises ValueError unless count >= 1.
+    count.
+
+    Args:
+        num_timesteps: of the table.
+
+    Returns:
+        ``label(t)``, of the shape of t.
+
+    Raises:
+        ValueError: unless count >= 1.
     """
     if num_timesteps != int(num_timesteps) or num_timesteps < 1:
         raise ValueError(

@@ -163,6 +163,13 @@ def fit_low_rank(data: ArrayLike, rank: int, floor: float = 1e-4) -> LowRank:
 def spectrum(flat: np.ndarray, rows: int = 4096) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean (d,) of examples (n, d), and the variances (d,), falling, along the principal
     axes (d, d), columns; in float64, a block of ``rows`` examples at a time.
+
+    Args:
+        flat: examples, (n, d).
+        rows: examples in a block.
+
+    Returns:
+        The mean (d,), the variances (d,), falling, and the axes (d, d), columns.
     """
     mean = flat.mean(0, dtype=np.float64)
     covariance = np.zeros((len(mean),) * 2)

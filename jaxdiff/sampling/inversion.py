@@ -87,7 +87,7 @@ def invert(
     remat: bool = False,
     **options: Any,
 ) -> Array:
-    """Latents z = y_T/s_T of data, (batch, *shape): about N(0, I) for data of the model.
+    """Return latents z = y_T/s_T of data, (batch, *shape): about N(0, I) for data of the model.
 
     ``levels[0] * z`` is the start from which ``table(solver, levels)`` returns to the data, up to
     the solver's error. With ``euler`` this is DDIM inversion (arXiv 2010.02502, section 4.3).
@@ -205,7 +205,8 @@ def encode(
     cond: Cond = None,
     **options: Any,
 ) -> Array:
-    """Both latents of data, (batch, 2, *shape) in units of ``levels[0]``, by an exact inverse.
+    """Return both latents of data, (batch, 2, *shape) in units of ``levels[0]``, by an exact
+    inverse.
 
     The first of the two is the latent z of the state at ``levels[0]``; :func:`decode` needs both.
 
@@ -243,7 +244,8 @@ def decode(
     cond: Cond = None,
     **options: Any,
 ) -> Array:
-    """Data (batch, *shape) that :func:`encode` made the latents of, given the same arguments.
+    """Return data (batch, *shape) that :func:`encode` made the latents of, given the same
+    arguments.
 
     With other ``cond`` this is an edit. Raises ValueError unless there are two latents per sample.
 

@@ -110,7 +110,7 @@ def log_likelihood(
     max_steps: int = 4096,
     throw: bool = True,
 ) -> Likelihood:
-    """Log-likelihood of data under the model that a denoiser samples from.
+    """Return the log-likelihood of data under the model that a denoiser samples from.
 
     Differentiable in reverse mode with respect to data and parameters (those of a denoiser that is
     a ``jax.tree_util.Partial``, or closed over).
@@ -278,7 +278,7 @@ def _log_prior(prior: Density | None, y: Array, level: Array) -> Array:
 def dequantise(
     images: Array, key: Key, index: Array | None = None, *, spacing: float = 1 / 128
 ) -> Array:
-    """Uniform dequantisation: integers k become (k + U) spacing - 1 with U uniform in [0, 1).
+    """Dequantise uniformly: integers k become (k + U) spacing - 1 with U uniform in [0, 1).
 
     The density of the result bounds the probability of the image from below (Theis et al.
     1511.01844, section 3.1). U depends on ``key`` and the sample's number alone; fresh keys give
@@ -309,7 +309,8 @@ def dequantise(
 
 
 def bits_per_dimension(log_density: Array, dimension: int, *, spacing: float = 1 / 128) -> Array:
-    """Bits per dimension of integers dequantised with ``spacing``, given the log density in nats.
+    """Return bits per dimension of integers dequantised with ``spacing``, given the log density in
+    nats.
 
         -log p/(d ln 2) - log2(spacing),    that is -log p/(d ln 2) + 7 for uint8 in [-1, 1).
 

@@ -28,8 +28,8 @@ from jaxdiff.typing import Array, Cond, Correct, Denoiser, Key
 
 
 def stages(table: Table) -> tuple[int, ...]:
-    """Sizes of the fewest groups of consecutive evaluations such that no state made in a group,
-    evaluated or accepted, uses an output of the same group.
+    """Return sizes of the fewest groups of consecutive evaluations such that no state made in a
+    group, evaluated or accepted, uses an output of the same group.
 
     Their number is the table's parallel NFE. Raises TypeError for a traced table, whose weights
     are not known, ValueError for a padded one.

@@ -25,7 +25,7 @@ def start(
     shape: Sequence[int],
     dtype: DTypeLike = jnp.float32,
 ) -> Array:
-    """States (count, *shape) for a sampler to start from: its first level times the noise of
+    """Return states (count, *shape) for a sampler to start from: its first level times the noise of
     :func:`start_noise`.
 
     Args:

@@ -17,8 +17,8 @@ from jaxdiff.typing import Key
 
 
 def split_updates(stages: Sequence[Stage], num_updates: int) -> list[int]:
-    """Updates of each stage: ``num_updates`` in all, by share, at least one each. ValueError if
-    there are fewer updates than stages.
+    """Return updates of each stage: ``num_updates`` in all, by share, at least one each. ValueError
+    if there are fewer updates than stages.
 
     Args:
         stages: each with its share.

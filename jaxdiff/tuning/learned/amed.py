@@ -153,7 +153,8 @@ def amed_predictor(
     first: Callable[[Array, Any], Array] | None = None,
     optimiser: optax.GradientTransformation | None = None,
 ) -> Method:
-    """AMED-Solver, or a plug-in, with its learned predictor (arXiv 2312.00094).
+    """Return the method that trains AMED-Solver, or a plug-in, with its learned predictor (arXiv
+    2312.00094).
 
     Args:
         denoiser: frozen; if the predictor has inputs, one that returns its features with

@@ -177,7 +177,7 @@ def of_weights(
     noises: bool = False,
     sigma_data: float = 0.5,
 ) -> Family:
-    """Tables whose weights differ from a family's, state by state.
+    """Return tables whose weights differ from a family's, state by state.
 
     Args:
         base: a family, or a table.

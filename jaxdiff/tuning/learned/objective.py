@@ -23,7 +23,8 @@ Objective = Callable[[Denoiser, Table, Batch, Key], Array]
 
 
 def end_point(distance: Distance = squared, **options: Any) -> Objective:
-    """Mean distance of the samples to where the accurate solver takes the same starts.
+    """Return the objective that is the mean distance of the samples to where the accurate solver
+    takes the same starts.
 
     Args:
         distance: of samples, one number each; :func:`jaxdiff.distance.of_features` makes one of any
@@ -54,7 +55,8 @@ def each(objective: Objective) -> Callable[[Denoiser, Table, Batch, Key], Array]
 def every_state(
     distance: Distance = squared, *, sigma_data: float = 0.5, **options: Any
 ) -> Objective:
-    """Mean distance of all accepted states to the accurate trajectory at their levels.
+    """Return the objective that is the mean distance of all accepted states to the accurate
+    trajectory at their levels.
 
     The batch also has the trajectories, as :func:`jaxdiff.tuning.learned.path.path_of` reads them.
     Each state's distance is multiplied by sigma_data^2/(sigma_data^2 + s^2), which makes squared
@@ -83,7 +85,8 @@ def every_state(
 
 
 def kernel_distance(features: Callable[[Array], Array], **options: Any) -> Objective:
-    """Squared maximum mean discrepancy of the samples to data, with the cubic kernel of KID.
+    """Return the objective that is the squared maximum mean discrepancy of the samples to data,
+    with the cubic kernel of KID.
 
     The unbiased estimate, so it can be negative. The batch has "start", "label" if there are
     classes, "index" (batch,) naming the samples' noises, and "reference" (m, *shape), data. Source:

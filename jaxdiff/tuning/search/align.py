@@ -83,7 +83,7 @@ def align_costs(
     key: Key,
     cond: Cond = None,
 ) -> np.ndarray:
-    """J of every step between two of the levels (M + 1,), in nats: (M + 1, M + 1), upper
+    """Return J of every step between two of the levels (M + 1,), in nats: (M + 1, M + 1), upper
     triangular.
 
     The costs of several batches, of their own keys, may be averaged. Memory: two times the denoised

@@ -76,7 +76,7 @@ def elbo_costs(
     key: Key,
     cond: Cond = None,
 ) -> np.ndarray:
-    """L of every step between two of the levels (M + 1,), in nats: (M + 1, M + 1), upper
+    """Return L of every step between two of the levels (M + 1,), in nats: (M + 1, M + 1), upper
     triangular.
 
     ``path_cost`` of it is what a grid adds to the bound on -log p. The costs of several batches, of
