@@ -606,6 +606,55 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Analyse:
+    """Show how a model samples: the geometry of its trajectories, step by step, each number beside
+    that of a Gaussian with the data's mean and covariance and of the optimal denoiser of the finite
+    data set, on the same noise (arXiv 2305.19947, 2405.11326, 2506.10177).
+
+    Models are asked without a class where they can be, since the null models know of none.
+    """
+
+    run: str | None = None
+    """The model: a run, a file or folder of published weights or the name of their card, or
+    module:FILE.py:FUNCTION, a function of yours that makes a model (the file is run). A student is
+    shown beside its teacher, which is the model.
+    """
+    problem: str | None = None
+    """Instead of a run, an exact problem: mixture-2d, mixture-8d, gaussian."""
+    students: tuple[str, ...] = ()
+    """Runs of students of this model, to be compared with it."""
+    out: str | None = None
+    """File for the report (HTML, numbers beside it as JSON); analysis.html in the run's folder by
+    default, and here for published weights and problems.
+    """
+    count: Several = 128
+    """Trajectories."""
+    num_steps: Several = 20
+    """Euler's steps of a trajectory, as the papers have them."""
+    label: str | None = None
+    """Analyse one class, by its name or number, against the data of this class."""
+    guidance: tuple[Number, ...] = (1.0, 2.0, 4.0, 7.5)
+    """Classifier-free guidance weights to compare, for models that can be guided."""
+    nfe: Several = 5
+    """Evaluations for which levels are recommended and solvers compared."""
+    metric: Literal["sliced Wasserstein", "Frechet distance", "MMD^2"] = "sliced Wasserstein"
+    """What compares states and denoised outputs of every level with data, number by number."""
+    low: Positive | None = None
+    """Lowest noise level, by default 0.002, or that of published weights."""
+    high: Positive | None = None
+    """Noise level to start from, by default 80, or that of published weights."""
+    seed: Seed = 0
+    checkpoint: str | None = None
+    """Instead of the finished model a checkpoint of the run: its step, or "latest". A run that is
+    not finished gives its latest by default.
+    """
+    data: OtherData = OtherData()
+    """What the null models are made of: by default what the model was trained on; where that is
+    not known, 2048 samples of the model itself.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
 class Demo:
     """The main job on real images: train, sample with every solver, distil, measure, report.
     Minutes on two cores.

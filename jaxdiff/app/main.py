@@ -1,5 +1,5 @@
 """The command line: ``jaxdiff demo | train | ema | distill | tune | discriminate | sample |
-optimise | evaluate | export | inspect``.
+optimise | evaluate | analyse | export | inspect``.
 
 Each command is a function of one typed configuration (:mod:`jaxdiff.app.config`), every field of
 which is an option.
@@ -32,6 +32,7 @@ jaxdiff: fast sampling and distillation of diffusion models
   jaxdiff sample --run DIR         pictures from a run, with any solver
   jaxdiff optimise --run DIR       pictures by score distillation (SDS, VSD) from a run
   jaxdiff evaluate --run DIR       score a run against real images
+  jaxdiff analyse --run DIR        the geometry of a run's sampling, beside null models
   jaxdiff export --run DIR         a sampler with its network as one file that needs only jax
   jaxdiff inspect PATH             what a file or folder is: a run, weights, a table, an export
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError) as error:
         print(f"jaxdiff: several processes, but {error}", file=sys.stderr)
         return 2
-    if hosts.several() and command in ("demo", "ema", "optimise", "export", "inspect"):
+    if hosts.several() and command in ("demo", "ema", "optimise", "analyse", "export", "inspect"):
         print(
             f"jaxdiff: {command} is for one process; JAXDIFF_HOSTS=off makes it one",
             file=sys.stderr,
@@ -193,6 +194,13 @@ def evaluate(config: configs.Evaluate) -> None:
     evaluate(config)
 
 
+def analyse(config: configs.Analyse) -> None:
+    """Analyse a run."""
+    from jaxdiff.app.analyse import analyse
+
+    print(analyse(config))
+
+
 def export(config: configs.Export) -> None:
     """Export a sampler."""
     from jaxdiff.app.export import export
@@ -224,6 +232,7 @@ COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], N
     "sample": (parsing.plain(configs.Sample), sample),
     "optimise": (parsing.choosing(configs.Optimise, parsing.of_images), optimise),
     "evaluate": (parsing.plain(configs.Evaluate), evaluate),
+    "analyse": (parsing.plain(configs.Analyse), analyse),
     "export": (parsing.plain(configs.Export), export),
     "inspect": (parsing.path_first(configs.Inspect), inspect),
 }

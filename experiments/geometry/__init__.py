@@ -1,0 +1,1 @@
+"""How much of the geometry of sampling a network adds to null models of its data."""

@@ -1,0 +1,165 @@
+"""The closed forms of a data set, with no network: its Gaussian, by Euler and exactly, and the data
+themselves, from the same noises.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import analysis, grids
+from jaxdiff.app.geometry import Followed, euler_path, statistics
+from jaxdiff.app.subjects import Subject
+from jaxdiff.data.dataset import to_float
+from jaxdiff.data.readers import load
+from jaxdiff.distance import norm
+from jaxdiff.exact import Empirical, Gaussian
+from jaxdiff.metrics.neighbours import nearest_distances
+from jaxdiff.noise import start_noise
+from jaxdiff.sampling.sample import Trajectory
+from jaxdiff.tuning.learned.path import Path
+from jaxdiff.tuning.search.dynamic import shortest
+from jaxdiff.tuning.search.gits import jump_costs
+from jaxdiff.typing import Array
+
+STEPS, HIGH, LOW = 20, 80.0, 0.002
+PUBLISHED_GITS = (0, 19, 27, 33, 39, 45, 60)  # its levels for CIFAR-10, as indices of 61
+DISCOUNTS = (1.0, 1.05, 1.1, 1.15)
+GAUSSIAN, EXACT, FINITE = "Gaussian, Euler", "Gaussian, exact", "finite data set, Euler"
+FLOOR = 1e-9  # of the mean variance: far below the lowest level squared
+OF_TRACES = 8  # samples of which traces are taken
+
+
+def read(path: str) -> np.ndarray:
+    """Return images as points (n, d) in [-1, 1], float32."""
+    data = load(path, progress=False)
+    return to_float(data.images).reshape(len(data), -1)
+
+
+def gaussian(points: np.ndarray) -> tuple[Gaussian, dict[str, Any]]:
+    """Return the Gaussian with the points' mean and covariance, and what is known of it."""
+    made = analysis.gaussian_of(points, floor=FLOOR)
+    assert isinstance(made, Gaussian)  # of no rank
+    spectrum = np.asarray(made.variances, np.float64)[::-1]
+    ranks = np.arange(10, min(1000, len(spectrum)) + 1)
+    slope = np.polyfit(np.log(ranks), np.log(spectrum[ranks - 1]), 1)[0] if len(ranks) > 1 else None
+    return made, {
+        "points": len(points), "dimension": points.shape[1],
+        "variance per number": float(spectrum.mean()), "|mean|": float(jnp.linalg.norm(made.mean)),
+        "mean |y|": float(np.linalg.norm(points, axis=1).mean()),
+        "eigenvalues": spectrum[:5].tolist(), "slope of ranks 10 to 1000": slope,
+    }  # fmt: skip
+
+
+def exact_path(model: Gaussian, levels: np.ndarray, noise: Array) -> Followed:
+    """Return the exact trajectories of a Gaussian, and the denoised output at every state."""
+    path = analysis.flow_trajectory(model, levels, jnp.asarray(levels[0], noise.dtype) * noise)
+    return Followed(path, analysis.denoising_trajectory(model.denoiser, path))
+
+
+def measured(path: str, count: int, seed: int) -> dict[str, Any]:
+    """Return the numbers of all closed forms of the images in a file."""
+    points = read(path)
+    model, known = gaussian(points)
+    model = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), model)
+    finite = Empirical(points)
+    levels = grids.karras(STEPS, LOW, HIGH, zero=False)
+    noise = start_noise(jax.random.key(seed), count, points.shape[1:])
+    paths = {
+        GAUSSIAN: euler_path(Subject(model.denoiser), levels, noise),
+        EXACT: exact_path(model, levels, noise),
+        FINITE: euler_path(Subject(finite.denoiser), levels, noise),
+    }
+    return {
+        "data": known, "levels": levels.tolist(), "count": count,
+        "paths": {name: statistics(one) for name, one in paths.items()},
+        "optimal": against_optimal(model, finite, paths),
+        "likelihood": {name: likelihood(finite, paths[name]) for name in (GAUSSIAN, FINITE)},
+        "nearest": {
+            name: float(np.median(nearest_distances(np.asarray(paths[name].end), points).distance))
+            for name in (GAUSSIAN, FINITE)
+        },
+        "traces": traces(model, finite, paths[FINITE].path),
+        "interpolation": interpolation(model, noise),
+        "gits": gits(model, noise),
+    }  # fmt: skip
+
+
+def against_optimal(
+    model: Gaussian, finite: Empirical, paths: dict[str, Followed]
+) -> dict[str, list[float]]:
+    """Return the distances of the Gaussian's denoised outputs and states from the optimal ones, and
+    the effective number of neighbours, at every level.
+    """
+    own, best = paths[GAUSSIAN], paths[FINITE]
+    pairs = model.denoiser, finite.denoiser
+    apart = jax.vmap(lambda a, b: norm(a - b))
+    profiles = {
+        "states": apart(own.path.states, best.path.states),
+        "of both": apart(own.denoised, best.denoised),
+        "on the optimal path": analysis.score_deviation(*pairs, best.path),
+        "on the model's path": analysis.score_deviation(*pairs, own.path),
+        "effective neighbours": analysis.effective_neighbours(finite, best.path),
+    }
+    return {name: np.asarray(a).mean(axis=1).tolist() for name, a in profiles.items()}
+
+
+def likelihood(finite: Empirical, followed: Followed) -> dict[str, float]:
+    """Return for which share of states the kernel density at the state's level is higher at the
+    denoised output, and at the next state (annealed mean shift); and the largest ratio |D - D*| to
+    |D* - x| in the mean, below 1 of which the first must hold.
+    """
+    (states, levels, *_), outputs = followed.path, followed.denoised
+    x, r, at = states[:-1], outputs[:-1], levels[:-1]
+    jump = analysis.mean_shift(finite, x, r, at)
+    step = analysis.mean_shift(finite, x, states[1:], at)
+    return {
+        "jump": float(np.mean(np.asarray(jump.gain) >= 0)),
+        "step": float(np.mean(np.asarray(step.gain) >= 0)),
+        "ratio": float(np.max(np.mean(np.asarray(jump.error / jump.distance), axis=1))),
+    }
+
+
+def traces(model: Gaussian, finite: Empirical, path: Trajectory) -> dict[str, list[float]]:
+    """Return the trace of dD/dx of both denoisers on the optimal path, at four levels."""
+    fine = Empirical(finite.data, chunk=256)
+    rows = [int(np.abs(np.asarray(path.levels) - s).argmin()) for s in (12.4, 5.8, 2.5, 0.97)]
+    found: dict[str, list[float]] = {"levels": [float(path.levels[n]) for n in rows]}
+    for name, one in ((GAUSSIAN, model), (FINITE, fine)):
+        trace = jax.jit(type(one).divergence)
+        found[name] = [
+            float(jnp.mean(trace(one, path.states[n, :OF_TRACES], path.levels[n]))) for n in rows
+        ]
+    return found
+
+
+def interpolation(model: Gaussian, noise: Array) -> dict[str, dict[str, float]]:
+    """Return |z|/sqrt(d) half-way between two noises and the norm of the exact end, over that of
+    the ends of the two noises.
+    """
+    half = len(noise) // 2
+    first, second = noise[:half], noise[half : 2 * half]
+    end = lambda z: norm(model.flow(HIGH * z, HIGH, LOW) - model.mean[None])  # noqa: E731
+    ends = float(jnp.mean(end(first)))
+    return {
+        name: {
+            "norm": float(jnp.mean(norm(z)) / np.sqrt(z[0].size)),
+            "end": float(jnp.mean(end(z))) / ends,
+        }
+        for name, z in (
+            ("linear", (first + second) / 2), ("square root", (first + second) / np.sqrt(2)),
+        )
+    }  # fmt: skip
+
+
+def gits(model: Gaussian, noise: Array) -> dict[str, Any]:
+    """Return the levels that GITS finds for 6 steps on exact trajectories of the Gaussian, as
+    indices of 61 levels, by discount.
+    """
+    levels = grids.karras(60, LOW, HIGH, zero=False)
+    followed = exact_path(model, levels, noise)
+    known = Path(followed.path.levels, followed.path.states, followed.denoised, followed.end)
+    costs = jump_costs(known, "dev")
+    found = {f"{g:g}": shortest(costs, 6, g).tolist() for g in DISCOUNTS}
+    return {"found": found, "published": list(PUBLISHED_GITS)}

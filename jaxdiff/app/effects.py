@@ -1,0 +1,80 @@
+"""What distillation and guidance do to a model's trajectories, for ``jaxdiff analyse``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.app.data import class_labels
+from jaxdiff.app.geometry import euler_path, over_levels, statistics
+from jaxdiff.app.models import Model
+from jaxdiff.app.subjects import Subject
+from jaxdiff.conditioning.guidance import classifier_free
+from jaxdiff.distance import norm
+from jaxdiff.sampling.run import call
+from jaxdiff.typing import Array
+
+
+def conditioned(model: Model, count: int, label: int | None) -> np.ndarray | None:
+    """Return classes of samples, in turn unless there is one; None for a model without."""
+    made = class_labels(count, model.classes, label, model.metadata["class_names"])
+    return None if made is None else made.astype(np.int32)
+
+
+def distillation(
+    model: Model, students: Mapping[str, Model], noise: Array, levels: np.ndarray, label: int | None
+) -> dict[str, Any]:
+    """Return the distance to the end of the teacher's path of what teacher and students return at
+    its states, |D(x_n) - x_0|: a student moves it to 0 (arXiv 2305.19947).
+
+    A student of a map between two levels is asked for its jump to level 0, and one that samples
+    from noise alone is known at the highest level only.
+    """
+    cond = conditioned(model, noise.shape[0], label)
+    path = euler_path(Subject(model.denoiser, cond), levels, noise)
+    found = {"teacher": _to_end(path.denoised, path.end)}
+    for name, student in students.items():
+        outputs = _outputs(student, path.path.states, jnp.asarray(levels, noise.dtype), cond)
+        found[name] = _to_end(outputs, path.end)
+    teacher = found["teacher"].mean(axis=1)
+    return {
+        "models": {
+            name: over_levels(levels, apart)
+            | {"share": float(np.mean(apart.mean(axis=1) / np.maximum(teacher, 1e-12)))}
+            for name, apart in found.items()
+        }
+    }
+
+
+def _to_end(outputs: Array, end: Array) -> np.ndarray:
+    return np.asarray(jax.vmap(lambda one: norm(one - end))(outputs), np.float64)
+
+
+def _outputs(student: Model, states: Array, levels: Array, cond: Any) -> Array:
+    """Return what a student returns at every state of a path."""
+    entry = next(iter(student.metadata["samplers"].values()))
+    jumps = entry["table"].get("targets") is not None
+    target = jnp.zeros((), states.dtype) if jumps else None
+    run = jax.jit(lambda D, y, s: call(D, y, s, target, cond))
+    return jnp.stack([run(student.denoiser, y, s) for y, s in zip(states, levels, strict=True)])
+
+
+def guidance(
+    model: Model, weights: tuple[float, ...], noise: Array, levels: np.ndarray, label: int | None
+) -> dict[str, Any]:
+    """Return statistics of trajectories with classifier-free guidance of several weights, on the
+    same noises and classes.
+    """
+    cond, found = conditioned(model, noise.shape[0], label), {}
+    for weight in weights:
+        D = classifier_free(model.denoiser, jnp.asarray(weight, noise.dtype))
+        path = euler_path(Subject(D, cond), levels, noise)
+        found[f"weight {weight:g}"] = statistics(path)
+    return found
+
+
+def guidable(model: Model) -> bool:
+    """Return whether a model has classes and an answer without one."""
+    return bool(model.classes) and getattr(model.module, "null_class", True)

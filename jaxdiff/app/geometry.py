@@ -1,0 +1,286 @@
+"""What ``jaxdiff analyse`` measures, a function a part; each returns plain numbers for JSON."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import analysis, solvers
+from jaxdiff.app.subjects import Data, Subject
+from jaxdiff.distance import norm
+from jaxdiff.metrics.frechet import frechet_distance
+from jaxdiff.metrics.kernel import mmd2
+from jaxdiff.metrics.sliced import sliced_wasserstein
+from jaxdiff.sampling.sample import Trajectory, trajectory
+from jaxdiff.sampling.trace import table
+from jaxdiff.typing import Array
+
+METRICS: dict[str, Callable[..., float]] = {
+    "sliced Wasserstein": sliced_wasserstein, "Frechet distance": frechet_distance, "MMD^2": mmd2,
+}  # fmt: skip
+MODEL, GAUSSIAN, FINITE = "model", "Gaussian", "finite data set"
+COMPARED = 2000  # data that states are compared with
+COMPONENTS = 10
+DRAWN = 30  # paths of the three-dimensional picture
+FRACTIONS = np.linspace(0.0, 1.0, 9)
+COPY = 1 / 3
+OTHERS = "other data"
+
+
+class Followed(NamedTuple):
+    """Trajectories by Euler's method, and the denoised output at every state."""
+
+    path: Trajectory
+    denoised: Array
+
+    @property
+    def end(self) -> Array:
+        """Return the last states (batch, *shape)."""
+        return self.path.states[-1]
+
+
+class Near(NamedTuple):
+    """The nearest of the data to samples (batch,): its distance, which it is, and its distance over
+    that of the second.
+    """
+
+    distance: np.ndarray
+    index: np.ndarray
+    ratio: np.ndarray
+
+
+class Study(NamedTuple):
+    """What is measured on.
+
+    subjects: by name, the model among them. noise: (count, *shape), standard normal. levels:
+    (M + 1,), the positive levels of Euler's grid. paths: by name, of all subjects.
+    """
+
+    subjects: Mapping[str, Subject]
+    noise: Array
+    levels: np.ndarray
+    data: Data
+    paths: Mapping[str, Followed]
+
+
+def euler_path(subject: Subject, levels: np.ndarray, noise: Array) -> Followed:
+    """Return a subject's trajectories from noise (batch, *shape) at the first of the levels."""
+    start = jnp.asarray(levels[0], noise.dtype) * noise
+    path = trajectory(subject.denoiser, table(solvers.euler, levels), start, subject.cond)
+    return Followed(path, analysis.denoising_trajectory(subject.denoiser, path, subject.cond))
+
+
+def over_levels(levels: Any, values: Any) -> dict[str, list[float]]:
+    """Return the mean and standard deviation of values (levels, batch) over the batch."""
+    numbers = np.asarray(values, np.float64)
+    return {
+        "levels": np.asarray(levels, np.float64).tolist(),
+        "mean": numbers.mean(axis=1).tolist(), "std": numbers.std(axis=1).tolist(),
+    }  # fmt: skip
+
+
+def statistics(followed: Followed) -> dict[str, Any]:
+    """Return what one model's trajectories are like: statistics over the levels, their components,
+    and what each is in one number.
+    """
+    made = jax.device_get(_measured(followed))
+    levels = np.asarray(followed.path.levels, np.float64)
+    found: dict[str, Any] = {
+        name: over_levels(levels[: len(values)], values) for name, values in made.profiles.items()
+    }
+    found |= {
+        "share": {
+            "per sample": made.per_sample.mean(axis=0).tolist(), "pooled": made.pooled.tolist(),
+        },
+        "reconstruction error": made.lost.mean(axis=(1, 2)).tolist(),
+        "boomerang": made.boomerang[:, :DRAWN].tolist(),
+    }  # fmt: skip
+    return found | {"summary": _summary(found, made, levels)}
+
+
+class _Made(NamedTuple):
+    """Statistics of a path: profiles (points, batch) by name, shares of components, and lengths."""
+
+    profiles: dict[str, Array]
+    per_sample: Array
+    pooled: Array
+    lost: Array
+    boomerang: Array
+    chord: Array
+    length: Array
+    first_raw: Array
+
+
+@jax.jit
+def _measured(followed: Followed) -> _Made:
+    (x, levels, *_), D = followed
+    eps, sizes = analysis.eps_of(x, D, levels), analysis.norms(x, D, levels)
+    rest = analysis.chord_complement(x)
+    count = min(COMPONENTS, x[0, 0].size, x.shape[0] * x.shape[1])
+    pooled = analysis.principal_components(rest.reshape(-1, x[0, 0].size), count)
+    profiles = {
+        "deviation": analysis.deviation(x), "denoised deviation": analysis.deviation(D),
+        "norm of x": sizes.states, "norm of D": sizes.denoised, "norm of eps": sizes.eps,
+        "cosine": analysis.chord_cosine(x, eps), "distance to end": analysis.distance_to_end(x),
+        "denoised distance to end": analysis.distance_to_end(D),
+    }  # fmt: skip
+    return _Made(
+        profiles, analysis.shares_per_sample(x, complement=True)[:, :COMPONENTS], pooled.shares,
+        analysis.reconstruction_error(rest, pooled), analysis.boomerang(x),
+        analysis.chord_length(x), analysis.path_length(x), analysis.shares_per_sample(x)[:, 0],
+    )  # fmt: skip
+
+
+def _summary(found: dict[str, Any], made: _Made, levels: np.ndarray) -> dict[str, float]:
+    """Return the quantities of the table, each a mean over trajectories."""
+
+    def peak(name: str) -> tuple[float, float, float]:
+        at = int(np.argmax(found[name]["mean"]))
+        return found[name]["mean"][at], found[name]["std"][at], float(levels[at])
+
+    (bend, spread, place), (own, _, own_place) = peak("deviation"), peak("denoised deviation")
+    mean = {name: one["mean"] for name, one in found.items() if "mean" in one}
+    sizes, apart = made.profiles["norm of D"], made.profiles["distance to end"]
+    return {
+        "peak deviation of x": bend, "+- over paths": spread, "at level": place,
+        "peak deviation / chord": float(bend / made.chord.mean()),
+        "peak deviation of D": own, "at level (D)": own_place,
+        "|D| first": mean["norm of D"][0], "|D| last": mean["norm of D"][-1],
+        "|x - end| first": mean["distance to end"][0],
+        "|D - last D| first": mean["denoised distance to end"][0],
+        "|eps| first": mean["norm of eps"][0], "|eps| last": mean["norm of eps"][-1],
+        "least cos(eps, x - end)": float(np.min(mean["cosine"])),
+        "path / chord": float((made.length / made.chord).mean()),
+        "first component of a path": float(made.first_raw.mean()),
+        "top 2 of a path's rest": float(made.per_sample[:, :2].sum(axis=1).mean()),
+        "top 2 of all paths' rest": float(made.pooled[:2].sum()),
+        "share of steps with |D| rising": float(np.mean(np.diff(sizes, axis=0) > 0)),
+        "share of steps with |x - end| falling": float(np.mean(np.diff(apart, axis=0) < 0)),
+    }  # fmt: skip
+
+
+def optimal(study: Study) -> dict[str, Any]:
+    """Return how far every subject is from the optimal denoiser of the finite data set, on its own
+    path and on the optimal one, and how many of the data that one averages.
+    """
+    best, ideal = study.subjects[FINITE].denoiser, study.paths[FINITE]
+    models = {}
+    for name, one in study.subjects.items():
+        own = study.paths[name]
+        if name == FINITE:
+            continue
+        pairs = {
+            "on the model's path": analysis.score_deviation(one.denoiser, best, own.path, one.cond),
+            "on the optimal path": analysis.score_deviation(
+                one.denoiser, best, ideal.path, one.cond
+            ),
+            "of both": _apart(own.denoised, ideal.denoised),
+            "states": _apart(own.path.states, ideal.path.states),
+        }
+        models[name] = {key: np.mean(np.asarray(a), axis=1).tolist() for key, a in pairs.items()}
+    data = analysis.finite_data_set(study.data.values)
+    neighbours = np.asarray(analysis.effective_neighbours(data, ideal.path)).mean(axis=1)
+    return {
+        "levels": study.levels.tolist(), "models": models,
+        "effective neighbours": neighbours.tolist(),
+    }  # fmt: skip
+
+
+def _apart(a: Array, b: Array) -> Array:
+    return jax.vmap(lambda x, y: norm(x - y))(a, b)
+
+
+def convergence(study: Study, metric: str, seed: int = 0) -> dict[str, Any]:
+    """Return how far the states and the denoised outputs of every level are from data."""
+    rng = np.random.default_rng(seed)
+    count = study.noise.shape[0]
+    order = rng.permutation(len(study.data.values))
+    values = _flat(study.data.values[order[: COMPARED + count]])
+    others, rows = np.split(values, [min(count, len(values) // 2)])
+    compare, models = METRICS[metric], {}
+    for name, path in study.paths.items():
+        models[name] = {
+            "levels": study.levels.tolist(),
+            "x": [compare(_flat(states), rows) for states in path.path.states],
+            "D": [compare(_flat(outputs), rows) for outputs in path.denoised],
+        }
+    return {
+        "metric": metric, "samples": count, "real": len(rows), "models": models,
+        "real data": compare(others, rows),
+    }  # fmt: skip
+
+
+def _flat(a: Any) -> np.ndarray:
+    return np.asarray(a, np.float64).reshape(len(a), -1)
+
+
+def linear(first: Array, second: Array, fraction: float) -> Array:
+    """Return the points between noises (batch, *shape) on straight lines."""
+    return (1 - fraction) * first + fraction * second
+
+
+def square_root(first: Array, second: Array, fraction: float) -> Array:
+    """Return noises (batch, *shape) between noises, by weights whose squares sum to 1."""
+    return float(np.sqrt(1 - fraction)) * first + float(np.sqrt(fraction)) * second
+
+
+MODES = {"square root": square_root, "linear": linear}
+
+
+def latent(study: Study) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, int]]]:
+    """Return noises between two noises by several modes and their ends, of the model and the
+    Gaussian; and the model's ends of the first pairs by mode, (pairs * fractions, *shape).
+
+    """
+    count, parts = study.noise.shape[0], min(len(FRACTIONS), study.noise.shape[0])
+    fractions, pairs = np.linspace(0.0, 1.0, parts), max(1, count // parts // 2)
+    first, second = study.noise[:pairs], study.noise[pairs : 2 * pairs]
+    if len(second) < pairs:
+        raise ValueError(f"interpolation needs two noises at least, not {count}")
+    found: dict[str, Any] = {name: {} for name in (MODEL, GAUSSIAN)}
+    images = {}
+    for mode, interpolate in MODES.items():
+        noises = jnp.concatenate([interpolate(first, second, float(f)) for f in fractions])
+        filled = jnp.concatenate([noises, study.noise[: count - len(noises)]])
+        for name in found:
+            path = euler_path(study.subjects[name], study.levels, filled)
+            ends = np.asarray(path.end[: len(noises)]).reshape(parts, pairs, *noises.shape[1:])
+            z = np.asarray(noises).reshape(parts, pairs, -1)
+            found[name][mode] = {
+                "noise": (np.linalg.norm(z, axis=2) / np.sqrt(z.shape[2])).mean(axis=1).tolist(),
+                "end": ends.reshape(parts, -1).std(axis=1).tolist(),
+            }
+            if name == MODEL:
+                images[mode] = (np.swapaxes(ends, 0, 1)[:4].reshape(-1, *noises.shape[1:]), parts)
+    return {"fractions": fractions.tolist(), "pairs": pairs, "models": found}, images
+
+
+def copies(study: Study) -> tuple[dict[str, Any], dict[str, Near]]:
+    """Return how near the ends of trajectories, and other data, are to the data; a copy is nearer
+    to one of them than ``COPY`` of its distance to the second.
+    """
+    values = jnp.asarray(study.data.values)
+    near = {name: _near(one.end, values) for name, one in study.paths.items()}
+    if study.data.held_out is not None:
+        near[OTHERS] = _near(jnp.asarray(study.data.held_out[:COMPARED]), values)
+    else:
+        rows = np.random.default_rng(0).permutation(len(values))[: study.noise.shape[0]]
+        near[OTHERS] = _near(values[rows], values, own=1)
+    found = {
+        name: {
+            "median": float(np.median(one.distance)), "smallest": float(one.distance.min()),
+            "copies": float(np.mean(one.ratio < COPY)),
+        }
+        for name, one in near.items()
+    }  # fmt: skip
+    return found, near
+
+
+def _near(x: Array, values: Array, own: int = 0) -> Near:
+    """Return the nearest of the data to samples, of which the first ``own`` are themselves."""
+    count = min(own + 2, len(values))
+    found = analysis.nearest(x[None], values, count)
+    distance, index = (np.asarray(a[0])[:, min(own, count - 1) :] for a in found)
+    return Near(distance[:, 0], index[:, 0], distance[:, 0] / np.maximum(distance[:, -1], 1e-30))

@@ -1,0 +1,181 @@
+"""The command that shows how a model samples: its numbers on exact models, its page, its errors."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import analysis, grids
+from jaxdiff.app import analyse as command
+from jaxdiff.app import config as configs
+from jaxdiff.app import geometry, step_errors, subjects
+from jaxdiff.app.main import main
+from jaxdiff.app.models import Model
+from jaxdiff.exact import Gaussian
+from jaxdiff.report.geometry import Curve, Panel, boomerang, panels
+
+LEVELS = grids.karras(12, zero=False)
+VARIANCES = np.array([1.0, 0.25, 0.04])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_precision():
+    """Commands run as they do for users."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        with jax.numpy_rank_promotion("allow"):
+            yield
+
+
+@pytest.fixture(scope="module")
+def study():
+    """A Gaussian as the model, beside null models of exact samples of it."""
+    model = Gaussian(np.zeros(3, np.float32), VARIANCES.astype(np.float32))
+    random = np.random.default_rng(0)
+    data = (random.normal(size=(60, 3)) * np.sqrt(VARIANCES)).astype(np.float32)
+    given = subjects.Data(data, None, None, "exact samples")
+    known = {
+        "model": subjects.Subject(model.denoiser),
+        "Gaussian": subjects.Subject(model.denoiser),
+        "finite data set": subjects.Subject(analysis.finite_data_set(data).denoiser),
+    }
+    noise = jnp.asarray(random.normal(size=(6, 3)), jnp.float32)
+    paths = {name: geometry.euler_path(one, LEVELS, noise) for name, one in known.items()}
+    return geometry.Study(known, noise, LEVELS, given, paths)
+
+
+def test_statistics_of_a_gaussian_are_those_of_eulers_recursion(study):
+    """Each principal coordinate is multiplied by (v + s r)/(v + s^2) in a step from s to r."""
+    found = geometry.statistics(study.paths["model"])
+    x = [LEVELS[0] * np.asarray(study.noise, np.float64)]
+    for s, r in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+        x.append(x[-1] * (VARIANCES + s * r) / (VARIANCES + s * s))
+    x = np.stack(x)
+    D = x * VARIANCES / (VARIANCES + LEVELS[:, None, None] ** 2)
+    mean = lambda a: np.linalg.norm(a, axis=2).mean(axis=1)  # noqa: E731
+    np.testing.assert_allclose(found["norm of x"]["mean"], mean(x), rtol=1e-4)
+    np.testing.assert_allclose(found["norm of D"]["mean"], mean(D), rtol=1e-4)
+    np.testing.assert_allclose(found["distance to end"]["mean"], mean(x - x[-1]), atol=1e-4)
+    eps = mean(x * LEVELS[:, None, None] / (VARIANCES + LEVELS[:, None, None] ** 2))
+    np.testing.assert_allclose(found["norm of eps"]["mean"], eps, rtol=2e-3)
+    u = (x[-1] - x[0]) / np.linalg.norm(x[-1] - x[0], axis=1)[:, None]
+    rest = x - x[0] - np.sum((x - x[0]) * u, axis=2)[..., None] * u
+    peak = mean(rest).max()
+    assert found["summary"]["peak deviation of x"] == pytest.approx(peak, rel=1e-3)
+    assert found["summary"]["at level"] == pytest.approx(LEVELS[mean(rest).argmax()], rel=1e-5)
+    assert np.shape(found["boomerang"]) == (13, 6, 3)
+    assert sum(found["share"]["per sample"]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_optimal_denoiser_is_no_distance_from_itself(study):
+    same = study._replace(
+        subjects=study.subjects | {"model": study.subjects["finite data set"]},
+        paths=study.paths | {"model": study.paths["finite data set"]},
+    )
+    found = geometry.optimal(same)
+    for values in found["models"]["model"].values():
+        np.testing.assert_allclose(values, 0, atol=1e-5)
+    assert found["models"]["Gaussian"]["on the optimal path"][6] > 1e-3
+    assert 1.0 <= found["effective neighbours"][-1] < 1.1
+    assert found["effective neighbours"][0] > 59
+
+
+def test_copies_are_found_where_the_data_are_recalled(study):
+    found, near = geometry.copies(study)
+    assert found["finite data set"]["copies"] > found["model"]["copies"]
+    assert found["finite data set"]["median"] < 0.02 < found["model"]["median"]
+    data = study.data.values
+    apart = np.linalg.norm(np.asarray(study.paths["model"].end)[:, None] - data[None], axis=2)
+    np.testing.assert_allclose(near["model"].distance, apart.min(axis=1), rtol=1e-3)
+    assert list(found)[-1] == geometry.OTHERS
+    assert 0 < found[geometry.OTHERS]["smallest"]  # an example is not its own neighbour
+
+
+def test_steps_errors_are_those_of_single_euler_steps_and_their_half_is_found(study):
+    found, advice = step_errors.local_error(study, 2)
+    fine = grids.karras(3 * 12, zero=False)
+    x = fine[0] * np.asarray(study.noise, np.float64)
+    want = []
+    for s, r in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+        at = x * np.sqrt((VARIANCES + s * s) / (VARIANCES + fine[0] ** 2))
+        exact = x * np.sqrt((VARIANCES + r * r) / (VARIANCES + fine[0] ** 2))
+        step = at * (VARIANCES + s * r) / (VARIANCES + s * s)
+        want.append(np.linalg.norm(step - exact, axis=1).mean())
+    np.testing.assert_allclose(found["models"]["model"]["error"], want, rtol=0.15)  # single precision
+    assert step_errors._half(np.array([0.1, 0.0, 3.0, 2.0, 0.1])) == (2, 2)
+    assert step_errors._half(np.array([1.0, 2.0, 2.0, 1.0])) == (1, 2)
+    assert len(found["recommended"]["GITS, model"]) == 3
+    assert any("between levels" in line for line in advice)
+    assert found["solvers"]["Heun"]["nfe"] == 2 and found["solvers"]["Euler"]["nfe"] == 2
+
+
+def test_a_straight_line_between_noises_shrinks_them_and_their_ends(study):
+    found, images = geometry.latent(study)
+    line, root = (found["models"]["Gaussian"][mode] for mode in ("linear", "square root"))
+    middle = len(found["fractions"]) // 2
+    first, second = np.asarray(study.noise[:1]), np.asarray(study.noise[1:2])
+    f = found["fractions"][middle]
+    want = np.linalg.norm((1 - f) * first + f * second) / np.sqrt(3)
+    if found["pairs"] == 1:
+        assert line["noise"][middle] == pytest.approx(want, rel=1e-5)
+    assert line["noise"][middle] < root["noise"][middle]
+    assert line["noise"][0] == pytest.approx(root["noise"][0])
+    assert images["linear"][0].shape[1:] == (3,)
+
+
+def test_figures_say_what_they_cannot_draw():
+    level = Curve([1.0, 0.1, 0.0], [1.0, np.nan, 2.0])
+    figure = panels([Panel("a", {"one": level}), Panel("b", {"one": level}, log="xy")])
+    (line,) = figure.axes[0].lines
+    np.testing.assert_allclose(line.get_xdata(), [1.0, 0.01])  # level 0 one step below 0.1
+    with pytest.raises(ValueError, match="no finite point"):
+        panels([Panel("c", {"one": Curve([1.0], [np.nan])})])
+    with pytest.raises(ValueError, match=r"\(2,\) places and \(1,\) values"):
+        panels([Panel("c", {"one": Curve([1.0, 2.0], [1.0])})])
+    with pytest.raises(ValueError, match=r"\(T, n, 3\)"):
+        boomerang({"one": np.zeros((4, 2, 2))})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "give --run"),
+        ({"run": "r", "problem": "gaussian"}, "one of the two"),
+        ({"problem": "gaussian", "students": ("s",)}, "has no students"),
+        ({"problem": "gaussian", "out": "page.txt"}, "ends in .html"),
+        ({"problem": "gaussian", "count": 1}, "--count must be at least 2"),
+        ({"problem": "gaussian", "low": 2.0, "high": 1.0}, "low"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path, options, said):
+    given = {"out": str(tmp_path / "a.html")} | options
+    with pytest.raises(ValueError, match=said):
+        command.analyse(configs.Analyse(**given), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_need_classes_and_large_samples_are_refused():
+    model = Model(lambda y, s, c=None: y, {}, (3,), 0, False, {"class_names": ()})
+    with pytest.raises(ValueError, match="no classes"):
+        subjects.label_of(model, configs.Analyse("r", label="3"))
+    data = subjects.Data(np.zeros((2, subjects.LARGEST + 1), np.float32), None, None, "")
+    with pytest.raises(ValueError, match="smaller samples"):
+        subjects.subjects_of(model, data, None, 4)
+
+
+@pytest.mark.slow
+def test_a_problem_is_analysed_from_end_to_end(tmp_path, capsys):
+    out = tmp_path / "page.html"
+    given = ["--problem", "mixture-2d", "--count", "12", "--num-steps", "5", "--nfe", "3"]
+    assert main(["analyse", *given, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "peak deviation of x" in said and "GITS, Gaussian" in said
+    numbers = json.loads(out.with_suffix(".json").read_text())
+    straight = numbers["paths"]["isotropic Gaussian"]["summary"]
+    assert straight["peak deviation / chord"] < 1e-6
+    assert numbers["paths"]["model"]["summary"]["peak deviation / chord"] > 1e-4
+    page = out.read_text()
+    for heading in ("The boomerang", "Where the error is made", "Are samples copies?"):
+        assert heading in page
+    assert page.count("<img") >= 7
