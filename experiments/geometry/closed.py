@@ -15,12 +15,10 @@ from jaxdiff.data.dataset import to_float
 from jaxdiff.data.readers import load
 from jaxdiff.distance import norm
 from jaxdiff.exact import Empirical, Gaussian
+from jaxdiff.grids.dynamic import shortest
 from jaxdiff.metrics.neighbours import nearest_distances
 from jaxdiff.noise import start_noise
 from jaxdiff.sampling.sample import Trajectory
-from jaxdiff.tuning.learned.path import Path
-from jaxdiff.tuning.search.dynamic import shortest
-from jaxdiff.tuning.search.gits import jump_costs
 from jaxdiff.typing import Array
 
 STEPS, HIGH, LOW = 20, 80.0, 0.002
@@ -159,7 +157,7 @@ def gits(model: Gaussian, noise: Array) -> dict[str, Any]:
     """
     levels = grids.karras(60, LOW, HIGH, zero=False)
     followed = exact_path(model, levels, noise)
-    known = Path(followed.path.levels, followed.path.states, followed.denoised, followed.end)
-    costs = jump_costs(known, "dev")
+    path = followed.path
+    costs = analysis.truncation_errors(path.levels, path.states, followed.denoised, "dev")
     found = {f"{g:g}": shortest(costs, 6, g).tolist() for g in DISCOUNTS}
     return {"found": found, "published": list(PUBLISHED_GITS)}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import analysis, solvers
+from jaxdiff.analysis.latent import Mode
 from jaxdiff.app.subjects import Data, Subject
 from jaxdiff.distance import norm
 from jaxdiff.metrics.frechet import frechet_distance
@@ -24,7 +25,8 @@ MODEL, GAUSSIAN, FINITE = "model", "Gaussian", "finite data set"
 COMPARED = 2000  # data that states are compared with
 COMPONENTS = 10
 DRAWN = 30  # paths of the three-dimensional picture
-FRACTIONS = np.linspace(0.0, 1.0, 9)
+FRACTIONS = 9  # places from one noise to the other
+MODES: tuple[Mode, ...] = ("spherical", "linear")
 COPY = 1 / 3
 OTHERS = "other data"
 
@@ -216,33 +218,21 @@ def _flat(a: Any) -> np.ndarray:
     return np.asarray(a, np.float64).reshape(len(a), -1)
 
 
-def linear(first: Array, second: Array, fraction: float) -> Array:
-    """Return the points between noises (batch, *shape) on straight lines."""
-    return (1 - fraction) * first + fraction * second
-
-
-def square_root(first: Array, second: Array, fraction: float) -> Array:
-    """Return noises (batch, *shape) between noises, by weights whose squares sum to 1."""
-    return float(np.sqrt(1 - fraction)) * first + float(np.sqrt(fraction)) * second
-
-
-MODES = {"square root": square_root, "linear": linear}
-
-
 def latent(study: Study) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, int]]]:
     """Return noises between two noises by several modes and their ends, of the model and the
     Gaussian; and the model's ends of the first pairs by mode, (pairs * fractions, *shape).
 
     """
-    count, parts = study.noise.shape[0], min(len(FRACTIONS), study.noise.shape[0])
+    count, parts = study.noise.shape[0], min(FRACTIONS, study.noise.shape[0])
     fractions, pairs = np.linspace(0.0, 1.0, parts), max(1, count // parts // 2)
     first, second = study.noise[:pairs], study.noise[pairs : 2 * pairs]
     if len(second) < pairs:
         raise ValueError(f"interpolation needs two noises at least, not {count}")
     found: dict[str, Any] = {name: {} for name in (MODEL, GAUSSIAN)}
     images = {}
-    for mode, interpolate in MODES.items():
-        noises = jnp.concatenate([interpolate(first, second, float(f)) for f in fractions])
+    for mode in MODES:
+        noises = analysis.interpolate(first, second, fractions, mode)
+        noises = noises.reshape(-1, *first.shape[1:])
         filled = jnp.concatenate([noises, study.noise[: count - len(noises)]])
         for name in found:
             path = euler_path(study.subjects[name], study.levels, filled)

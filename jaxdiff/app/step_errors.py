@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import grids, solvers
+from jaxdiff.analysis import truncation_errors
 from jaxdiff.app.geometry import GAUSSIAN, MODEL, Study
 from jaxdiff.distance import norm
+from jaxdiff.grids.dynamic import best_grids
 from jaxdiff.sampling.sample import trajectory
 from jaxdiff.sampling.trace import table
 from jaxdiff.tuning.learned.path import Path, follow
-from jaxdiff.tuning.search.dynamic import best_grids
 from jaxdiff.tuning.search.gits import jump_costs
 
 FINER = 3  # steps of an accurate path for one of Euler's; 60 for 20, as in GITS
@@ -53,7 +54,7 @@ def _euler_steps(path: Path, levels: np.ndarray) -> dict[str, Any]:
     are ``FINER`` times as many.
     """
     rows = FINER * np.arange(len(levels))
-    costs = jump_costs(path, "l2")
+    costs = truncation_errors(path.levels, path.states, path.denoised)
     return {
         "start": float(levels[0]),
         "levels": levels[1:].tolist(),

@@ -102,7 +102,9 @@ def test_steps_errors_are_those_of_single_euler_steps_and_their_half_is_found(st
         exact = x * np.sqrt((VARIANCES + r * r) / (VARIANCES + fine[0] ** 2))
         step = at * (VARIANCES + s * r) / (VARIANCES + s * s)
         want.append(np.linalg.norm(step - exact, axis=1).mean())
-    np.testing.assert_allclose(found["models"]["model"]["error"], want, rtol=0.15)  # single precision
+    np.testing.assert_allclose(
+        found["models"]["model"]["error"], want, rtol=0.15
+    )  # single precision
     assert step_errors._half(np.array([0.1, 0.0, 3.0, 2.0, 0.1])) == (2, 2)
     assert step_errors._half(np.array([1.0, 2.0, 2.0, 1.0])) == (1, 2)
     assert len(found["recommended"]["GITS, model"]) == 3
@@ -112,7 +114,7 @@ def test_steps_errors_are_those_of_single_euler_steps_and_their_half_is_found(st
 
 def test_a_straight_line_between_noises_shrinks_them_and_their_ends(study):
     found, images = geometry.latent(study)
-    line, root = (found["models"]["Gaussian"][mode] for mode in ("linear", "square root"))
+    line, root = (found["models"]["Gaussian"][mode] for mode in ("linear", "spherical"))
     middle = len(found["fractions"]) // 2
     first, second = np.asarray(study.noise[:1]), np.asarray(study.noise[1:2])
     f = found["fractions"][middle]
