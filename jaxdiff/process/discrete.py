@@ -98,7 +98,7 @@ def discrete_label(num_timesteps: int) -> Callable[[Times], AtTimes]:
         ``label(t)``, of the shape of t.
 
     Raises:
-        ValueError: unless count >= 1.
+        ValueError: unless num_timesteps is a whole number, at least 1.
     """
     if num_timesteps != int(num_timesteps) or num_timesteps < 1:
         raise ValueError(
