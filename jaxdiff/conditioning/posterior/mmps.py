@@ -20,7 +20,6 @@ from jaxdiff.conditioning.posterior.parts import (
     conjugate_gradients,
     linear_operator,
     minimal_residuals,
-    over,
     pulled,
     square,
 )
@@ -57,8 +56,8 @@ def mmps(
 def tmpd(denoiser: Denoiser, measurement: Measurement) -> Partial:
     """Tweedie moment projected diffusion (arXiv 2310.06721), with the rows' sums for the diagonal.
 
-    Arguments as of :func:`mmps`. Two pullbacks of D. Rows whose sum with the noise is not positive,
-    which an exact denoiser can have and the approximation has no use for, count as 0.
+    Arguments as of :func:`mmps`. Two pullbacks of D. A sum of a row, unlike a diagonal, can be
+    negative, and nothing keeps it from the noise's size: such a sample leaves its path.
     """
     linear_operator(checked(measurement, "tmpd", noisy=True))
     return Partial(_tmpd, as_partial(denoiser), measurement)
@@ -90,4 +89,4 @@ def _tmpd(
     s2, residual = square(level, y), measurement.residual(output)
     covariance = lambda u: s2 * back(A.transpose(u))  # noqa: E731
     rows = measurement.deviation(y) ** 2 + A.apply(covariance(jnp.ones_like(residual)))
-    return output + covariance(over(residual, rows))
+    return output + covariance(residual / rows)

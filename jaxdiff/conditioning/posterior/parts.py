@@ -115,8 +115,8 @@ def conjugate_gradients(
     """Solve M x = b row by row, M symmetric and positive, from x = 0.
 
     Every row has its own coefficients (``jax.scipy.sparse.linalg.cg`` has one set for the batch,
-    and its rows would depend on each other). A row ends where its residual is rounding, or where the
-    curvature is not positive.
+    and its rows would depend on each other). A row ends where its residual is rounding, or where
+    the curvature is not positive.
     """
     smallest = jnp.finfo(b.dtype).eps ** 2 * jax.lax.stop_gradient(dot(b, b))
 

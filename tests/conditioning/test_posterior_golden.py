@@ -1,0 +1,137 @@
+"""Guidance by a measurement: the numbers of another library (azula), at single points and along
+trajectories, in its variance exploding and variance preserving frames.
+
+A state x = alpha y of level s = sigma/alpha; its gradient steps are in x, so that zeta here is
+zeta/(alpha_r alpha_s).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import golden_numbers
+
+import jaxdiff as jd
+from jaxdiff import operators as ops
+from jaxdiff import posterior
+from jaxdiff.exact import GaussianMixture
+
+CASES = ("dense", "mask")
+
+
+@functools.cache
+def golden():
+    if not (golden_numbers.SHARED / "conditioning.json").exists():
+        pytest.skip("the golden numbers of conditioning are not beside this checkout")
+    return golden_numbers.load("conditioning")
+
+
+@functools.cache
+def mixture(name):
+    mu, cov, weights = (golden()[f"mixture/{name}/{k}"] for k in ("mu", "cov", "weights"))
+    return GaussianMixture(weights / weights.sum(), mu, cov)
+
+
+def cases(what, **equal):
+    found = [c for c in golden().cases if c["what"].startswith(what)]
+    return [c for c in found if all(c[k] == v for k, v in equal.items())]
+
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def at_a_point(D, A, u, noise, y, levels, factor, iterations):
+    """Every method at the first of two levels, as a denoised state."""
+    seen, clean = ops.Measurement(A, u, noise), ops.Measurement(A, u, jnp.zeros(()))
+    s = levels[0]
+    v = s**2 / (1 + s**2)
+    step = lambda eta: posterior.per_step(1.0, levels, eta)  # noqa: E731
+    prior = jnp.linspace(0.2, 1.0, 8)
+    pigdm = lambda eta: posterior.pigdm(D, clean, weight=lambda s: v * step(eta)(s))  # noqa: E731
+    made = {
+        "dps_step_zeta0.3": posterior.dps(D, seen, levels, 0.3 * factor),
+        "dps_step_zeta1.0": posterior.dps(D, seen, levels, factor),
+        "dps_step_zeta1.0_batched_norm": posterior.dps(D, seen, levels, factor, reference=True),
+        "pgdm_step_eta0.0": pigdm(0.0),
+        "pgdm_step_eta1.0": pigdm(1.0),
+        "tmpd": posterior.tmpd(D, seen),
+        "diffpir_lmbda1.0_gmres8": posterior.diffpir(D, seen, 1.0),
+        "diffpir_lmbda10.0_gmres8": posterior.diffpir(D, seen, 10.0),
+        "jfps_cg8": posterior.gaussian_covariance(D, seen, prior),
+    }
+    for k, n in ((1, 1), (2, 2), (8, iterations)):
+        made[f"mmps_cg{k}"] = posterior.mmps(D, seen, n)
+        made[f"mmps_gmres{k}"] = posterior.mmps(D, seen, n, solver="minres")
+    return {name: guided(y, s) for name, guided in made.items()}
+
+
+@pytest.mark.parametrize("operator", CASES)
+def test_at_one_point(operator):
+    matrix = golden()[f"operator/{operator}"]
+    A = ops.matrix(matrix)
+    found = cases("azula guidance at one point", operator=operator, mixture="mix")
+    assert len(found) == 6
+    for case in found:
+        get = lambda name, case=case: golden().get(case, name)  # noqa: E731
+        alpha, sigma = float(get("alpha_t")[0]), float(get("sigma_t")[0])
+        alpha_r, sigma_r = float(get("alpha_s")[0]), float(get("sigma_s")[0])
+        s, r = sigma / alpha, sigma_r / alpha_r
+        y, e = get("x") / alpha, get("eps")
+        D = mixture(case["mixture"]).denoiser
+        outs = at_a_point(
+            D, A, get("y"), case["sigma_y"], y, jnp.array([s, r]), 1 / (alpha * alpha_r),
+            len(matrix),
+        )  # fmt: skip
+        outs = jax.tree.map(np.asarray, outs)
+        for name, x0 in outs.items():
+            expected = get(name)
+            if "step" in name:
+                eta = 0.0 if name.endswith("eta0.0") else 1.0
+                up = eta * (r / s) * np.sqrt(s**2 - r**2)
+                down = np.sqrt(r**2 - up**2)
+                x0 = alpha_r * (x0 + down / s * (y - x0) + up * e)
+            np.testing.assert_allclose(x0, expected, rtol=1e-6, atol=2e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("operator", CASES)
+def test_along_trajectories(operator):
+    matrix = golden()[f"operator/{operator}"]
+    A = ops.matrix(matrix)
+    make = {
+        "mmps_gmres2": lambda D, m: posterior.mmps(D, m, 2, solver="minres"),
+        "tmpd": posterior.tmpd,
+        "diffpir_10_gmres2": lambda D, m: posterior.diffpir(D, m, 10.0),
+    }
+    schedules = {c["schedule"]: c for c in golden().cases if c["what"] == "schedule"}
+    count = 0
+    for case in cases("azula DDIMSampler", operator=operator, mixture="mix"):
+        if case["guided"].startswith("diffpir") and operator == "dense":
+            continue  # two iterations are not its minimum
+        get = lambda name, case=case: golden().get(case, name)  # noqa: E731
+        alpha, sigma = process(case["schedule"], schedules, get("timesteps"))
+        levels = sigma / alpha
+        seen = ops.Measurement(A, get("y"), case["sigma_y"])
+        guided = make[case["guided"]](mixture("mix").denoiser, seen)
+        eta = case["eta"]
+        start = jnp.asarray(get("x_T") / alpha[0])
+        kwargs = {"noise": jnp.asarray(get("noise"))[: len(levels) - 1]}
+        if not eta:
+            kwargs = {}
+        table = jd.table(
+            jd.solvers.ddim if eta else jd.solvers.euler, levels, **({"eta": eta} if eta else {})
+        )
+        path = jd.trajectory(guided, table, start, **kwargs)
+        expected = get("traj") / alpha[1:, None, None]
+        np.testing.assert_allclose(path.states[1:], expected, rtol=1e-5, atol=1e-6)
+        count += 1
+    assert count >= 6
+
+
+def process(name, schedules, t):
+    """alpha and sigma of azula's schedules at times t."""
+    args = schedules[name]["args"]
+    if name == "ve":
+        low, high = np.log(args["sigma_min"]), np.log(args["sigma_max"])
+        return np.ones_like(t), np.exp(low + (high - low) * t)
+    alpha = np.exp(np.log(args["alpha_min"]) * t**2)
+    return alpha, np.sqrt(1 - alpha**2 + args["sigma_min"] ** 2)
