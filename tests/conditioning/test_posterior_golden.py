@@ -16,6 +16,7 @@ from helpers import golden_numbers
 import jaxdiff as jd
 from jaxdiff import operators as ops
 from jaxdiff import posterior
+from jaxdiff.conditioning.posterior.tds import moved, twisted
 from jaxdiff.exact import GaussianMixture
 
 CASES = ("dense", "mask")
@@ -135,3 +136,45 @@ def process(name, schedules, t):
         return np.ones_like(t), np.exp(low + (high - low) * t)
     alpha = np.exp(np.log(args["alpha_min"]) * t**2)
     return alpha, np.sqrt(1 - alpha**2 + args["sigma_min"] ** 2)
+
+
+def test_twisted_particles():
+    """TDS step by step, with the recorded noise and ancestors: weights and states."""
+    schedules = {c["schedule"]: c for c in golden().cases if c["what"] == "schedule"}
+    A = jnp.asarray(golden()["operator/dense"])
+    found = cases("azula TDSSampler", mixture="mix")
+    assert len(found) == 2
+    for case in found:
+        get = lambda name, case=case: golden().get(case, name)  # noqa: E731
+        alpha, sigma = process(case["schedule"], schedules, get("timesteps"))
+        levels, u = sigma / alpha, jnp.asarray(get("y"))
+        D = mixture("mix").denoiser
+        now = _twisted(D, A, u, get("x_T") / alpha[0], levels[0])
+        now = now._replace(log_weights=now.log_twist)
+        for i, (s, r) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+            weights = jax.nn.softmax(now.log_weights)
+            np.testing.assert_allclose(weights, get("resampling_weights")[i], rtol=1e-6)
+            kept = jax.tree.map(lambda x, i=i, get=get: x[get("ancestors")[i]], now)
+            kept = kept._replace(log_weights=jnp.zeros(6))
+            now = _moved(D, A, u, kept, s, r, get("noise")[i])
+            np.testing.assert_allclose(
+                now.states, get("traj")[i] / alpha[i + 1], rtol=1e-6, atol=1e-8
+            )
+
+
+def _twist(A, u):
+    def log_likelihood(x0, level):
+        r = u[None] - x0 @ A.T
+        return -jnp.sum(r**2, axis=1) / (2 * (0.04 + 0.5 * level**2 / (1 + level**2)))
+
+    return jax.tree_util.Partial(log_likelihood)
+
+
+@jax.jit
+def _twisted(D, A, u, y, level):
+    return twisted(D, _twist(A, u), None, y, level)
+
+
+@jax.jit
+def _moved(D, A, u, now, s, r, noise):
+    return moved(D, _twist(A, u), None, now, s, r, noise)

@@ -14,6 +14,8 @@
 | DiffPIR, DDS | :func:`diffpir`, :func:`dds` | no | 2305.08995, 2303.05754 |
 | PSLD, of latents | :func:`psld` | yes | 2307.00619 |
 | annealed Langevin's likelihood | :func:`annealed_langevin` | no | 2108.01368 |
+| TDS, particles, right in the limit of many | :func:`tds` | yes | 2306.17775 |
+| FPS-SMC, particles | :func:`fps_smc` | no | ICLR 2024 |
 
     seen = jd.operators.measure(operator, x0, 0.05, key)
     D = jd.posterior.mmps(denoiser, seen)
@@ -28,11 +30,16 @@ from jaxdiff.conditioning.posterior.energy import backward as backward
 from jaxdiff.conditioning.posterior.energy import classifier as classifier
 from jaxdiff.conditioning.posterior.energy import energy as energy
 from jaxdiff.conditioning.posterior.energy import mpgd as mpgd
+from jaxdiff.conditioning.posterior.fps_smc import fps_smc as fps_smc
 from jaxdiff.conditioning.posterior.lgd import lgd_mc as lgd_mc
 from jaxdiff.conditioning.posterior.mmps import mmps as mmps
 from jaxdiff.conditioning.posterior.mmps import tmpd as tmpd
+from jaxdiff.conditioning.posterior.particles import Particles as Particles
+from jaxdiff.conditioning.posterior.particles import resampled as resampled
 from jaxdiff.conditioning.posterior.parts import per_step as per_step
 from jaxdiff.conditioning.posterior.pigdm import pigdm as pigdm
 from jaxdiff.conditioning.posterior.proximal import dds as dds
 from jaxdiff.conditioning.posterior.proximal import diffpir as diffpir
 from jaxdiff.conditioning.posterior.psld import psld as psld
+from jaxdiff.conditioning.posterior.tds import gaussian_twist as gaussian_twist
+from jaxdiff.conditioning.posterior.tds import tds as tds
