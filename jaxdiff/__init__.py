@@ -7,9 +7,9 @@
     start = jd.start(jax.random.key(0), table, 16, shape)      # level * noise
     x = jd.sample(D, table, start)                             # jit, vmap, grad, pmap at will
 
-What needs optax, orbax or flax (``distill``, ``tuning``, ``networks``, ``pretrained``,
-``training``, ``metrics``, ``fit``, ``tune``, ``load_pretrained``) is imported when first used, and
-so is ``analysis``.
+What needs optax, orbax or flax (``classify``, ``distill``, ``tuning``, ``networks``,
+``pretrained``, ``training``, ``metrics``, ``fit``, ``tune``, ``load_pretrained``) is imported when
+first used, and so is ``analysis``.
 """
 
 import importlib
@@ -58,6 +58,7 @@ __version__ = "0.1.0"
 _LATER = {
     "analysis": "jaxdiff.analysis",
     "blending": "jaxdiff.conditioning.blending",
+    "classify": "jaxdiff.classify",
     "corrections": "jaxdiff.conditioning.corrections",
     "data": "jaxdiff.data",
     "distill": "jaxdiff.distill",

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff.networks.conv import convolve
 from jaxdiff.typing import Array, Outputs
@@ -114,7 +115,8 @@ class Layers(NamedTuple):
         """Return ``x`` (batch, ..., channels) after batch norm."""
         return nn.BatchNorm(
             not self.train, momentum=MOMENTUM, epsilon=EPSILON, axis_name=self.axis_name,
-            dtype=self.dtype, param_dtype=self.param_dtype, use_fast_variance=False, name=name,
+            dtype=self.dtype, param_dtype=self.param_dtype, use_fast_variance=False,
+            force_float32_reductions=jnp.dtype(self.dtype).itemsize < 4, name=name,
         )(x)  # fmt: skip
 
     def dense(self, x: Array, features: int, name: str, use_bias: bool = True) -> Array:
@@ -140,6 +142,24 @@ def classified(layers: Layers, maps: list[Array], num_classes: int, full: bool) 
     pooled = jnp.mean(maps[-1], axis=(1, 2))
     logits = layers.dense(pooled, num_classes, "fc")
     return Outputs(logits, None, (*maps, pooled)) if full else logits
+
+
+def adaptive_mean(f: Array, height: int, width: int) -> Array:
+    """Return the map averaged to (batch, height, width, channels): pixel i is the mean of pixels
+    floor(i n / m) to ceil((i + 1) n / m) - 1 of n.
+    """
+    for axis, size in ((1, height), (2, width)):
+        if f.shape[axis] != size:
+            weights = jnp.asarray(windows(f.shape[axis], size), f.dtype)
+            f = jnp.moveaxis(jnp.tensordot(f, weights, (axis, 1), precision="highest"), -1, axis)
+    return f
+
+
+def windows(before: int, after: int) -> np.ndarray:
+    """Return the weights (after, before) of an adaptive mean along one axis, float64."""
+    i, j = np.arange(after)[:, None], np.arange(before)[None]
+    inside = (j >= i * before // after) & (j < -(-(i + 1) * before // after))
+    return inside / inside.sum(axis=1, keepdims=True)
 
 
 def checked_images(images: Array, least: int, network: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxdiff.method import WithState
 from jaxdiff.networks.classifier_layers import SymmetricConv
@@ -36,7 +37,7 @@ class ImageClassifier:
 
     def init(self, key: Key) -> WithState:
         """Draw the variables: WithState(parameters, {"batch_stats": ..., ...})."""
-        draw = _draw if isinstance(key, jax.core.Tracer) else _draw_at_once
+        draw = _draw if isinstance(key, Tracer) else _draw_at_once
         variables = dict(draw(self.module, self.shape, key))
         return WithState(variables.pop("params"), variables)
 

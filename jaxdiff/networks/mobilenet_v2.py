@@ -46,7 +46,7 @@ class MobileNetV2(nn.Module):
     ) -> Array | Outputs:  # fmt: skip
         """Return logits; arguments, features and errors as of ResNetCIFAR, for 16 x 16 at least."""
         checked_images(images, 16, "MobileNetV2")
-        layers = Layers(train, axis_name, self.dtype or images.dtype, self.param_dtype)
+        layers = Layers(train, axis_name, self.dtype or self.param_dtype, self.param_dtype)
         h = layers.normed(images, int(32 * self.widen), 3, 2, name="stem")
         maps = [h]
         for i, (t, channels, number, stride) in enumerate(BLOCKS):

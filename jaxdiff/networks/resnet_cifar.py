@@ -14,6 +14,7 @@ Sources: He et al., arXiv 1512.03385, section 4.2; the widths x2 and x4, Tian et
 1910.10699 (CRD), whose features [stem, stages, mean] these are.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -29,8 +30,11 @@ class ResNetCIFAR(nn.Module):
     """Classifier of images (batch, height, width, channels).
 
     blocks: n, of each stage. widths: channels of the stem and of the stages. num_classes: of the
-    logits. shortcut: where shapes change. bottleneck: blocks of three convolutions. dtype: what it
-    computes in, that of the images if None; param_dtype: what the parameters are kept in.
+    logits. shortcut: where shapes change. bottleneck: blocks of three convolutions. param_dtype:
+    what the parameters are kept in. dtype: what it computes in, the same if None.
+
+    A part of a network, with the same names of parameters: begin: (stage, block) that it begins
+    with, reading the map before; end: the stage after which it ends, giving Outputs of its map.
     """
 
     blocks: int = 3
@@ -40,6 +44,8 @@ class ResNetCIFAR(nn.Module):
     bottleneck: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
+    begin: tuple[int, int] | None = None
+    end: int | None = None
 
     @nn.compact
     def __call__(
@@ -53,14 +59,22 @@ class ResNetCIFAR(nn.Module):
 
         Raises ValueError for images of another rank or smaller than 4 x 4, TypeError for integers.
         """
-        checked_images(images, 4, "ResNetCIFAR")
-        layers = Layers(train, axis_name, self.dtype or images.dtype, self.param_dtype)
-        maps = [stem(layers, images, self.widths[0])]
-        for i in range(1, len(self.widths)):
-            maps.append(self.stage(layers, maps[-1], i))
+        layers = Layers(train, axis_name, self.dtype or self.param_dtype, self.param_dtype)
+        if self.begin is None:
+            checked_images(images, 4, "ResNetCIFAR")
+            h = layers.conv(images, self.widths[0], name="stem_conv")
+            maps = [nn.relu(layers.norm(h, "stem_norm"))]
+        else:
+            maps = [images]
+        first, block = self.begin or (1, 0)
+        last = len(self.widths) - 1 if self.end is None else self.end
+        for i in range(first, last + 1):
+            maps.append(self._stage(layers, maps[-1], i, block if i == first else 0))
+        if self.end is not None:
+            return Outputs(maps[-1], None, tuple(maps))
         return classified(layers, maps, self.num_classes, full)
 
-    def stage(self, layers: Layers, h: Array, number: int, first: int = 0) -> Array:
+    def _stage(self, layers: Layers, h: Array, number: int, first: int) -> Array:
         """Return the map after stage ``number``, 1 being the first, from its block ``first`` on."""
         for j in range(first, self.blocks):
             stride = 2 if number > 1 and j == 0 else 1
@@ -70,12 +84,6 @@ class ResNetCIFAR(nn.Module):
             )  # fmt: skip
             h = block(h)
         return h
-
-
-def stem(layers: Layers, images: Array, width: int) -> Array:
-    """Return the first map, (batch, height, width, width)."""
-    h = layers.conv(images, width, name="stem_conv")
-    return nn.relu(layers.norm(h, "stem_norm"))
 
 
 class Block(nn.Module):
@@ -99,7 +107,9 @@ class Block(nn.Module):
         for i, ((features, side), stride) in enumerate(zip(sizes, strides, strict=True)):
             f = layers.conv(nn.relu(f) if i else f, features, side, stride, name=f"conv{i + 1}")
             f = layers.norm(f, f"norm{i + 1}")
-        return nn.relu(f + self._shortcut(h, f.shape[-1]))
+        before = f + self._shortcut(h, f.shape[-1])
+        self.sow("intermediates", "before_relu", before)
+        return nn.relu(before)
 
     def _shortcut(self, h: Array, features: int) -> Array:
         if self.stride == 1 and h.shape[-1] == features:
@@ -110,3 +120,19 @@ class Block(nn.Module):
         more = features - h.shape[-1]
         around = (0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)
         return jnp.pad(h[:, :: self.stride, :: self.stride], around)
+
+
+def before_relu(
+    module: ResNetCIFAR, variables: Mapping[str, Any], images: Array, stage: int, block: int
+) -> Array:
+    """Return the map of a block before its last ReLU, in evaluation. Raises ValueError for one
+    that is not there.
+    """
+    if not (1 <= stage < len(module.widths) and 0 <= block < module.blocks):
+        raise ValueError(
+            f"there is no block {block} in stage {stage}: {len(module.widths) - 1} stages of "
+            f"{module.blocks}"
+        )
+    kept: Any
+    _, kept = module.apply(dict(variables), images, mutable=["intermediates"])
+    return kept["intermediates"][f"stage{stage}_block{block}"]["before_relu"][0]

@@ -56,7 +56,7 @@ class ShuffleNetV1(nn.Module):
     ) -> Array | Outputs:  # fmt: skip
         """Return logits; arguments, features and errors as of ResNetCIFAR, for 8 x 8 at least."""
         checked_images(images, 8, "ShuffleNetV1")
-        layers = Layers(train, axis_name, self.dtype or images.dtype, self.param_dtype)
+        layers = Layers(train, axis_name, self.dtype or self.param_dtype, self.param_dtype)
         maps = [layers.normed(images, 24, 1, name="stem")]
         for i, (width, number) in enumerate(zip(self.widths, self.blocks, strict=True), 1):
             h = maps[-1]
@@ -115,7 +115,7 @@ class ShuffleNetV2(nn.Module):
         The last stage's map is that after the last convolution.
         """
         checked_images(images, 8, "ShuffleNetV2")
-        layers = Layers(train, axis_name, self.dtype or images.dtype, self.param_dtype)
+        layers = Layers(train, axis_name, self.dtype or self.param_dtype, self.param_dtype)
         maps = [layers.normed(images, 24, 1, name="stem")]
         for i, (width, number) in enumerate(zip(self.widths[:-1], self.blocks, strict=True), 1):
             h = maps[-1]

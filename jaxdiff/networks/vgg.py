@@ -38,7 +38,7 @@ class VGG(nn.Module):
     ) -> Array | Outputs:  # fmt: skip
         """Return logits; arguments, features and errors as of ResNetCIFAR, for 8 x 8 at least."""
         checked_images(images, 8, "VGG")
-        layers = Layers(train, axis_name, self.dtype or images.dtype, self.param_dtype)
+        layers = Layers(train, axis_name, self.dtype or self.param_dtype, self.param_dtype)
         h, maps = images, []
         for i, width in enumerate(self.widths):
             for j in range(self.convolutions):

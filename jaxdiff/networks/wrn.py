@@ -43,7 +43,7 @@ class WideResNet(nn.Module):
         checked_images(images, 4, "WideResNet")
         if self.depth < 10 or (self.depth - 4) % 6:
             raise ValueError(f"the depth of a WRN is 6 n + 4: 10, 16, 22, ...; got {self.depth}")
-        layers = Layers(train, axis_name, self.dtype or images.dtype, self.param_dtype)
+        layers = Layers(train, axis_name, self.dtype or self.param_dtype, self.param_dtype)
         maps = [layers.conv(images, 16, name="stem_conv")]
         for i in range(1, 4):
             h = maps[-1]
