@@ -7,6 +7,8 @@
     jd.classify.accuracy(method.sampler(state), images, labels)
 
 ``OFFLINE`` has the methods of a trained teacher by name, ``ONLINE_METHODS`` those without one.
+``jaxdiff.classify.interactions`` is another subject: drug-target prediction by kernels and
+factorisations.
 """
 
 from jaxdiff.classify.diverse_peers import okddip

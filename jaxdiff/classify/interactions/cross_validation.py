@@ -1,0 +1,103 @@
+"""A method on every fold at once: one program, vectorised over folds.
+
+    F_k = method(O_k * Y, O_k, S_d, S_t),    k = 1 ... folds,    O_k = 0 where fold k holds out,
+
+and AUC and AUPR of F_k on the pairs that fold k holds out.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxdiff.brief import short
+from jaxdiff.classify.interactions.problem import Problem, hide
+from jaxdiff.classify.interactions.scores import Interval, auc, aupr, interval
+from jaxdiff.typing import Array, Key
+
+Predictor: TypeAlias = Callable[[Problem, Key], Array]
+
+
+class Validation(NamedTuple):
+    """Outcome of :func:`cross_validate`: scores (folds, m, n), auc and aupr (folds,)."""
+
+    __repr__ = short
+
+    scores: np.ndarray
+    auc: np.ndarray
+    aupr: np.ndarray
+
+    @property
+    def intervals(self) -> tuple[Interval, Interval]:
+        """Return AUC and AUPR: mean and half of the interval of 95 %."""
+        return interval(self.auc), interval(self.aupr)
+
+
+def cross_validate(
+    method: Predictor, whole: Problem, held_out: np.ndarray, key: Key, **options: Any
+) -> Validation:
+    """Score a method on held-out pairs.
+
+    Args:
+        method: ``method(problem, key) -> scores (m, n)``; every fold has its own key. Of a method
+            without one, ``lambda problem, key: rls_kron(problem)``.
+        whole: all that is known; interactions 0 or 1.
+        held_out: (folds, m, n), of :func:`jaxdiff.classify.interactions.folds.held_out`.
+        key: typed key.
+        options: of :func:`predict_folds`.
+
+    Raises:
+        ValueError: for a fold without interactions, or with nothing else, or for scores that are
+            not finite.
+    """
+    known = np.asarray(whole.known)
+    positive = (np.asarray(held_out) * known).sum(axis=(1, 2))
+    if (alike := (positive == 0) | (positive == np.sum(held_out, axis=(1, 2)))).any():
+        raise ValueError(
+            f"fold {int(np.argmax(alike))} holds out pairs of one class only: use fewer folds"
+        )
+    scores = predict_folds(method, whole, held_out, key, **options)
+    pairs = [(known[mask], F[mask]) for F, mask in zip(scores, held_out, strict=True)]
+    return Validation(
+        scores, np.array([auc(*pair) for pair in pairs]), np.array([aupr(*pair) for pair in pairs])
+    )
+
+
+def predict_folds(
+    method: Predictor,
+    whole: Problem,
+    held_out: np.ndarray,
+    key: Key,
+    *,
+    folds_at_once: int | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> np.ndarray:
+    """Return a method's scores of every fold, (folds, m, n).
+
+    Args:
+        method, whole, held_out, key: as of :func:`cross_validate`.
+        folds_at_once: how many are vectorised, for a method that needs much memory; None for all.
+        dtype: of the arithmetic.
+    """
+    hidden = hide(whole, held_out)
+    if hidden.known.ndim != 3 or not len(hidden.known):
+        raise ValueError(f"held_out must be (folds, m, n); it has shape {np.shape(held_out)}")
+    keys = jax.random.split(key, len(hidden.known))
+    return np.asarray(
+        _run(method, folds_at_once or len(hidden.known), jax.tree.map(
+            lambda x: jnp.asarray(x, dtype), hidden), keys)
+    )  # fmt: skip
+
+
+def _all_folds(method: Predictor, at_once: int, hidden: Problem, keys: Key) -> Array:
+    def one(fold: tuple[Array, Array, Key]) -> Array:
+        known, observed, key = fold
+        return method(Problem(known, observed, hidden.drugs, hidden.targets), key)
+
+    return jax.lax.map(one, (hidden.known, hidden.observed, keys), batch_size=at_once)
+
+
+_run = jax.jit(_all_folds, static_argnums=(0, 1))
