@@ -23,6 +23,7 @@ from jaxdiff.files import read_json, write_text
 # fields of a run's configuration that had other names, and their names now
 RENAMED = {"steps": "updates", "accumulate": "gradient_accumulation"}
 LARGEST = 1 << 63  # beyond it an integer is no number of anything
+MOST_CLASSES = 1_000_000  # each has a name in memory
 C = TypeVar("C")
 
 
@@ -45,7 +46,7 @@ class ModelMetadata:
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or math.prod(self.shape) >= 1 << 31:
             raise ValueError(f"no image has shape {self.shape}")
-        if self.classes < 0 or self.sigma_data <= 0:
+        if not 0 <= self.classes <= MOST_CLASSES or self.sigma_data <= 0:
             raise ValueError(
                 f"there are no {self.classes} classes of standard deviation {self.sigma_data}"
             )

@@ -383,7 +383,7 @@ def test_a_tuned_table_samples_its_run_and_warns_of_others(folder, tmp_path, cap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--distance", "features", "--remat"], ["--guidance", "2"]])
+@pytest.mark.parametrize("more", [[], ["--distance", "features", "--remat", "--guidance", "2"]])
 def test_a_run_is_tuned_by_gradient(folder, tmp_path, more, capsys):
     budgets, few = ["2"], ("--batch", "8", "--updates", "4")
     files = []

@@ -170,9 +170,12 @@ def test_a_process_has_its_own_prediction(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["unet", "dit", "mlp"])
-@pytest.mark.parametrize("process", ["edm", "vp", "cosine", "flow", "trig"])
-def test_every_network_learns_every_process(network, process, tmp_path):
+@pytest.mark.parametrize(
+    ("network", "process"),
+    [*(("mlp", p) for p in ("edm", "vp", "cosine", "flow", "trig")), ("unet", "flow"),
+     ("dit", "vp")],
+)  # fmt: skip
+def test_every_network_and_every_process_is_learned(network, process, tmp_path):
     """Images that are one grey each, -0.5 or 0.5, come back within a tenth from level 0.2."""
     grey = np.where(np.arange(32) % 2, 191, 64).astype(np.uint8)
     np.save(tmp_path / "data.npy", np.broadcast_to(grey[:, None, None], (32, 4, 4)))
