@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import divide, lengths, vectors
+from jaxdiff.analysis.points import compiled, divide, lengths, vectors
 from jaxdiff.analysis.trajectory import chord_complement
 from jaxdiff.arrays import einsum
 from jaxdiff.brief import short
@@ -49,6 +49,7 @@ class Components(NamedTuple):
         return divide(self.variances, self.total * jnp.ones_like(self.variances))
 
 
+@compiled("count", "centred")
 def principal_components(
     points: Float[Array, "*points d"], count: int, *, centred: bool = True
 ) -> Components:
@@ -151,6 +152,7 @@ def _check_count(count: int, number: int, dimension: int) -> None:
         )
 
 
+@compiled("complement", "centred")
 def shares_per_sample(
     points: Float[Array, "points batch *shape"],
     *,
@@ -188,6 +190,7 @@ def _decomposed(points: Array, complement: bool, centred: bool) -> tuple[Array, 
     return left * values[:, None], values
 
 
+@compiled()
 def reconstruction_error(
     points: Float[Array, "points batch *shape"], components: Components
 ) -> Float[Array, "k points batch"]:
@@ -221,6 +224,7 @@ def reconstruction_error(
     return jnp.stack(errors)
 
 
+@compiled("count")
 def boomerang(
     points: Float[Array, "points batch *shape"], count: int = 2
 ) -> Float[Array, "points batch axes"]:
@@ -266,6 +270,7 @@ def _sign(x: Array) -> Array:
     return jnp.where(x < 0, -1, 1).astype(x.dtype)
 
 
+@compiled()
 def overlay(
     curves: Float[Array, "points batch m"], reference: Float[Array, "points m"]
 ) -> Float[Array, "points batch m"]:

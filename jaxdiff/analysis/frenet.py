@@ -31,7 +31,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float
 
 from jaxdiff.analysis.denoising import flow_derivatives
-from jaxdiff.analysis.points import divide, vectors
+from jaxdiff.analysis.points import compiled, divide, vectors
 from jaxdiff.arrays import check_cond, einsum
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
@@ -51,6 +51,7 @@ class Frenet(NamedTuple):
     torsion: Array
 
 
+@compiled()
 def curvatures(first: States, second: States, third: States) -> Frenet:
     """Return curvature and torsion from the derivatives of curves in any parameter.
 

@@ -1,14 +1,35 @@
 """Checks of trajectories, and their points as vectors."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxdiff.distance import norm
 from jaxdiff.typing import Array
 
+F = TypeVar("F", bound=Callable[..., Any])
 Profile = Float[Array, "points batch"]  # one number for each point of each trajectory
+
+
+def compiled(*static: str) -> Callable[[F], F]:
+    """Compile a function as a whole, with the arguments of these names as constants, and keep its
+    signature.
+    """
+
+    def wrap(f: F) -> F:
+        program = jax.jit(f, static_argnames=static)
+
+        @functools.wraps(f)
+        def call(*args: Any, **options: Any) -> Any:
+            return program(*args, **options)
+
+        return cast(F, call)
+
+    return wrap
 
 
 def vectors(name: str, points: Any, least: int = 2) -> Float[Array, "points batch d"]:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from jaxdiff.analysis.components import boomerang, overlay
 from jaxdiff.analysis.local_error import Measure, truncation_errors
-from jaxdiff.analysis.points import divide, lengths, vectors
+from jaxdiff.analysis.points import compiled, divide, lengths, vectors
 from jaxdiff.analysis.trajectory import deviation
 from jaxdiff.brief import short
 from jaxdiff.grids.dynamic import shortest
@@ -44,6 +44,7 @@ class Regularity(NamedTuple):
     residual: Array
 
 
+@compiled()
 def regularity(points: Float[Array, "points batch *shape"]) -> Regularity:
     """Return how alike the shapes of trajectories are, whoever made them.
 

@@ -23,7 +23,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import Profile, divide, lengths, level_column, same_shape, vectors
+from jaxdiff.analysis.points import (
+    Profile,
+    compiled,
+    divide,
+    lengths,
+    level_column,
+    same_shape,
+    vectors,
+)
 from jaxdiff.brief import short
 from jaxdiff.distance import norm
 from jaxdiff.typing import Array, PerSample, States
@@ -42,6 +50,7 @@ class Norms(NamedTuple):
     eps: Array
 
 
+@compiled()
 def chord_deviation(point: States, start: States, end: States) -> PerSample:
     """Return the distance of points from the straight lines through ``start`` and ``end``.
 
@@ -58,6 +67,7 @@ def chord_deviation(point: States, start: States, end: States) -> PerSample:
     return norm(rest - along[:, None] * chord)
 
 
+@compiled()
 def deviation(points: Float[Array, "points batch *shape"]) -> Profile:
     """Return the distance of every point from the chord between the first and the last.
 
@@ -79,6 +89,7 @@ def deviation(points: Float[Array, "points batch *shape"]) -> Profile:
     return lengths(_complement(vectors("points", points)))
 
 
+@compiled()
 def chord_complement(
     points: Float[Array, "points batch *shape"],
 ) -> Float[Array, "points batch *shape"]:
@@ -107,6 +118,7 @@ def _complement(flat: Array) -> Array:
     return rest - along[..., None] * chord
 
 
+@compiled()
 def chord_length(points: Float[Array, "points batch *shape"]) -> PerSample:
     """Return the distance (batch,) of the first of points (points, batch, *shape) from the last.
 
@@ -116,6 +128,7 @@ def chord_length(points: Float[Array, "points batch *shape"]) -> PerSample:
     return norm(flat[-1] - flat[0])
 
 
+@compiled()
 def path_length(points: Float[Array, "points batch *shape"]) -> PerSample:
     """Return the length (batch,) of the polygon through points (points, batch, *shape), at least
     :func:`chord_length`, and about s_T sqrt(d) for a sampling trajectory.
@@ -125,6 +138,7 @@ def path_length(points: Float[Array, "points batch *shape"]) -> PerSample:
     return jnp.sum(lengths(jnp.diff(vectors("points", points), axis=0)), axis=0)
 
 
+@compiled()
 def distance_to_end(points: Float[Array, "points batch *shape"]) -> Profile:
     """Return how far points (points, batch, *shape) are from the last, (points, batch).
 
@@ -134,6 +148,7 @@ def distance_to_end(points: Float[Array, "points batch *shape"]) -> Profile:
     return lengths(flat - flat[-1:])
 
 
+@compiled()
 def eps_of(
     states: Float[Array, "points batch *shape"],
     denoised: Float[Array, "points batch *shape"],
@@ -162,6 +177,7 @@ def eps_of(
     return divide(states - denoised, level_column(levels, states))
 
 
+@compiled()
 def norms(
     states: Float[Array, "points batch *shape"],
     denoised: Float[Array, "points batch *shape"],
@@ -184,6 +200,7 @@ def norms(
     return Norms(*(lengths(vectors("states", a, least=1)) for a in (states, denoised, eps)))
 
 
+@compiled()
 def chord_cosine(
     states: Float[Array, "points batch *shape"], eps: Float[Array, "some batch *shape"]
 ) -> Profile:
@@ -208,6 +225,7 @@ def chord_cosine(
     return jnp.sum(back * slope, axis=2) / (lengths(back) * lengths(slope))
 
 
+@compiled()
 def effective_noise_dimension(eps: Float[Array, "points batch *shape"]) -> Profile:
     """Return |eps|^2, (points, batch), of eps (points, batch, *shape): how many of the d numbers
     are still noise. For data N(m, S) it is sum s^2/(l + s^2) in the mean.
