@@ -69,6 +69,7 @@ _LATER = {
     "training": "jaxdiff.training",
     "tuning": "jaxdiff.tuning",
     "tune": "jaxdiff.training.tune:tune",
+    "editing": "jaxdiff.conditioning.editing",
     "held_out": "jaxdiff.training.tune:held_out",
     "Context": "jaxdiff.method:Context",
     "Method": "jaxdiff.method:Method",
