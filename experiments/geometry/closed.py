@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import analysis, grids
-from jaxdiff.app.geometry import Followed, euler_path, statistics
+from jaxdiff.app.geometry import Followed, density_rises, euler_path, statistics
 from jaxdiff.app.subjects import Subject
 from jaxdiff.data.dataset import to_float
 from jaxdiff.data.readers import load
@@ -24,9 +24,10 @@ from jaxdiff.typing import Array
 STEPS, HIGH, LOW = 20, 80.0, 0.002
 PUBLISHED_GITS = (0, 19, 27, 33, 39, 45, 60)  # its levels for CIFAR-10, as indices of 61
 DISCOUNTS = (1.0, 1.05, 1.1, 1.15)
-GAUSSIAN, EXACT, FINITE = "Gaussian, Euler", "Gaussian, exact", "finite data set, Euler"
+GAUSSIAN, EXACT, FINITE = "Gaussian", "Gaussian, exact", "finite data set"
 FLOOR = 1e-9  # of the mean variance: far below the lowest level squared
-OF_TRACES = 8  # samples of which traces are taken
+FEW = 16  # trajectories of which densities and neighbours are taken
+OF_TRACES = 8  # and traces
 
 
 def read(path: str) -> np.ndarray:
@@ -73,7 +74,7 @@ def measured(path: str, count: int, seed: int) -> dict[str, Any]:
         "data": known, "levels": levels.tolist(), "count": count,
         "paths": {name: statistics(one) for name, one in paths.items()},
         "optimal": against_optimal(model, finite, paths),
-        "likelihood": {name: likelihood(finite, paths[name]) for name in (GAUSSIAN, FINITE)},
+        "likelihood": {GAUSSIAN: density_rises(finite, _few(paths[GAUSSIAN]))},
         "nearest": {
             name: float(np.median(nearest_distances(np.asarray(paths[name].end), points).distance))
             for name in (GAUSSIAN, FINITE)
@@ -91,32 +92,24 @@ def against_optimal(
     the effective number of neighbours, at every level.
     """
     own, best = paths[GAUSSIAN], paths[FINITE]
-    pairs = model.denoiser, finite.denoiser
+    there = analysis.denoising_trajectory(finite.denoiser, own.path)
+    back = analysis.denoising_trajectory(model.denoiser, best.path)
     apart = jax.vmap(lambda a, b: norm(a - b))
     profiles = {
         "states": apart(own.path.states, best.path.states),
         "of both": apart(own.denoised, best.denoised),
-        "on the optimal path": analysis.score_deviation(*pairs, best.path),
-        "on the model's path": analysis.score_deviation(*pairs, own.path),
-        "effective neighbours": analysis.effective_neighbours(finite, best.path),
+        "on the optimal path": apart(back, best.denoised),
+        "on the model's path": apart(own.denoised, there),
+        "effective neighbours": analysis.effective_neighbours(finite, _few(best).path),
     }
     return {name: np.asarray(a).mean(axis=1).tolist() for name, a in profiles.items()}
 
 
-def likelihood(finite: Empirical, followed: Followed) -> dict[str, float]:
-    """Return for which share of states the kernel density at the state's level is higher at the
-    denoised output, and at the next state (annealed mean shift); and the largest ratio |D - D*| to
-    |D* - x| in the mean, below 1 of which the first must hold.
-    """
-    (states, levels, *_), outputs = followed.path, followed.denoised
-    x, r, at = states[:-1], outputs[:-1], levels[:-1]
-    jump = analysis.mean_shift(finite, x, r, at)
-    step = analysis.mean_shift(finite, x, states[1:], at)
-    return {
-        "jump": float(np.mean(np.asarray(jump.gain) >= 0)),
-        "step": float(np.mean(np.asarray(step.gain) >= 0)),
-        "ratio": float(np.max(np.mean(np.asarray(jump.error / jump.distance), axis=1))),
-    }
+def _few(followed: Followed) -> Followed:
+    """Return some trajectories, for what is dear."""
+    path, some = followed.path, slice(FEW)
+    fewer = path._replace(states=path.states[:, some], denoised=path.denoised[:, some])
+    return Followed(fewer, followed.denoised[:, some])
 
 
 def traces(model: Gaussian, finite: Empirical, path: Trajectory) -> dict[str, list[float]]:

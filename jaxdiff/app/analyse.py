@@ -3,7 +3,7 @@
 import platform
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,13 @@ def analyse(config: configs.Analyse, progress: bool = True) -> str:
 
 
 def measured(
-    config: configs.Analyse, model: Model, students: dict[str, Model], progress: bool
+    config: configs.Analyse,
+    model: Model,
+    students: dict[str, Model],
+    progress: bool,
+    only: Collection[str] | None = None,
 ) -> tuple[dict[str, Any], Any]:
-    """Return the numbers of the report and what it shows."""
+    """Return the numbers of the report, or of some of its parts ``only``, and what it shows."""
     from tqdm import tqdm
 
     label, low_high = label_of(model, config), levels_of(model, config)
@@ -77,6 +81,7 @@ def measured(
     }  # fmt: skip
     seconds, kept = {}, {}
     parts = _parts(config, model, students, study, label, numbers, kept)
+    parts = {name: part for name, part in parts.items() if only is None or name in only}
     with tqdm(total=len(parts) + len(study.subjects), disable=not progress, unit="part") as bar:
         for name, one in study.subjects.items():
             bar.set_description(f"trajectories of the {name}")
@@ -91,7 +96,7 @@ def measured(
             seconds[name] = time.perf_counter() - began
             bar.update()
     numbers["seconds"] = seconds
-    return numbers, _shown(model, study, kept)
+    return numbers, _shown(model, study, kept) if only is None else None
 
 
 def _parts(

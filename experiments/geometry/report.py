@@ -1,0 +1,204 @@
+"""The page and the figure of experiments.geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from experiments.geometry.claims import CLAIMS, FINITE, GAUSSIAN, NETWORK, Claim, verdict
+from experiments.geometry.closed import EXACT
+from jaxdiff.report.geometry import Curve, Panel, panels
+from jaxdiff.report.terminal import cell_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Numbers = Mapping[str, Any]
+# by Euler's 20 steps on CIFAR-10's original images, EDM's network: the authors' notebook
+REPORTED = {
+    "peak deviation of x": "14.0 ± 3.7", "at level": "12.4", "peak deviation / chord": "0.0032",
+    "peak deviation of D": "5.5", "at level (D)": "5.8", "|D| first": "5.5", "|D| last": "24",
+    "|D - last D| first": "21.1", "|eps| first": "55.4", "|eps| last": "38.6 (at level 0.0063)",
+    "least cos(eps, x - end)": "0.9963", "share of steps with |D| rising": "about 1",
+}  # fmt: skip
+REPORTED_OPTIMAL = {
+    "states": "0.4 / 1.0 / 2 / 20.5", "of both": "1.15 / 2.0 / 8.5 / 20.5",
+    "on the model's path": "- / - / - / 16.7",
+}  # fmt: skip
+WORDS = {
+    "states": "|x - x*|", "of both": "|D(x) - D*(x*)|", "on the model's path": "|D(x) - D*(x)|",
+    "on the optimal path": "|D(x*) - D*(x*)|",
+}  # fmt: skip
+PLACES = (33.0, 12.4, 5.84, 0.0)  # levels of the columns of distances
+
+
+def page(numbers: Numbers) -> str:
+    """Return the page as Markdown."""
+    lines = [
+        "# How much of the geometry of sampling needs a network\n",
+        "Published statistics of sampling trajectories, measured on denoisers that are no networks",
+        "(the Gaussian with the data's mean and covariance, and the optimal denoiser of the finite",
+        "data set) and on networks beside them, all from the same noises. Euler's method on 21",
+        "levels, Karras's grid, unless said otherwise; means over trajectories. x*, D* are of the",
+        "finite data set.\n",
+    ]
+    for name, one in numbers.items():
+        lines.append(f"- {name}: {one['seconds']:.0f} s on {one['machine']}, `{one['command']}`")
+    lines += ["", *_claims(numbers)]
+    if "images" in numbers:
+        lines += _closed(numbers["images"])
+    for name in ("MNIST", "digits"):
+        if name in numbers:
+            lines += _learned(name, numbers[name])
+    return "\n".join([*lines, "\n![Deviation and norms](geometry.png)", ""])
+
+
+def _claims(numbers: Numbers) -> list[str]:
+    """Return the table of claims, and what its verdicts mean."""
+    sets = list(numbers)
+    lines = [
+        "## The claims\n",
+        f"Cells are {' / '.join(sets)}. The verdict compares null models with the networks that",
+        "were measured here: second-order statistics suffice where the Gaussian's number is within",
+        "20 % of the network's on every data set; memorisation, where only that of the finite data",
+        "set is; else the claim needs a network.\n",
+        "| | claim | measured | network | Gaussian | finite data set | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for claim in CLAIMS:
+        values = [
+            tuple(_of(claim, numbers[s], m) for m in (NETWORK, GAUSSIAN, FINITE)) for s in sets
+        ]
+        cells = [" / ".join(cell_text(v[k]) for v in values) for k in range(3)]
+        measured = f"{claim.how}".replace("|", "\\|")
+        row = [claim.name, claim.said.replace("|", "\\|"), measured, *cells, verdict(claim, values)]
+        lines.append("| " + " | ".join(row) + " |")
+    return [*lines, ""]
+
+
+def _of(claim: Claim, numbers: Numbers, model: str) -> float | None:
+    return claim.of(numbers, model) if model in numbers["paths"] else None
+
+
+def _closed(one: Numbers) -> list[str]:
+    """Return the tables of a data set without a network."""
+    data, models = one["data"], one["paths"]
+    values = ", ".join(f"{v:.1f}" for v in data["eigenvalues"])
+    lines = [
+        "## CIFAR-10 without a network\n",
+        f"{data['points']} training images in [-1, 1], a copy that went through JPEG: what depends",
+        "on the smallest eigenvalues (|eps| and D at the lowest levels) is not that of the",
+        f"original images. Variance per number {data['variance per number']:.4f}, norm of the mean",
+        f"{data['|mean|']:.2f}, mean norm {data['mean |y|']:.2f}, largest eigenvalues {values},",
+        f"slope over ranks 10 to 1000 {cell_text(data['slope of ranks 10 to 1000'])}.",
+        f"{one['count']} trajectories. The network's column is the authors' notebook on the",
+        "original images (EDM's network, other noises).\n",
+        "| quantity | network, reported | " + " | ".join(models) + " |",
+        "|---|---|" + "--:|" * len(models),
+    ]
+    for quantity in next(iter(models.values()))["summary"]:
+        cells = (cell_text(m["summary"][quantity]) for m in models.values())
+        name = quantity.replace("|", "\\|")
+        lines.append(f"| {name} | {REPORTED.get(quantity, '')} | " + " | ".join(cells) + " |")
+    lines += ["", *_distances(one), *_more(one)]
+    return lines
+
+
+def _distances(one: Numbers) -> list[str]:
+    """Return the distances of the Gaussian from the optimal denoiser at some levels."""
+    levels = one["levels"]
+    rows = [min(range(len(levels)), key=lambda n: abs(levels[n] - s)) for s in PLACES]
+    head = " / ".join(f"{levels[n]:.3g}" for n in rows)
+    lines = [f"| at levels {head} | network, reported | Gaussian |", "|---|---|---|"]
+    for key, word in WORDS.items():
+        cells = " / ".join(cell_text(one["optimal"][key][n]) for n in rows)
+        word = word.replace("|", "\\|")
+        lines.append(f"| {word} | {REPORTED_OPTIMAL.get(key, '')} | {cells} |")
+    curve = one["optimal"]["on the optimal path"]
+    peak = max(range(len(curve)), key=curve.__getitem__)
+    few = one["optimal"]["effective neighbours"]
+    counts = ", ".join(f"{levels[n]:.3g}: {few[n]:.3g}" for n in range(0, len(levels), 2))
+    return [
+        *lines,
+        f"\nThe last of these is largest at level {levels[peak]:.3g}: {curve[peak]:.2f}; the",
+        "network's was reported as 13.7 at 2.5. It is where the optimal denoiser collapses onto",
+        f"one image: effective neighbours along x*, by level, {counts}.\n",
+    ]
+
+
+def _more(one: Numbers) -> list[str]:
+    """Return what else is known without a network."""
+    traces, gits, like = one["traces"], one["gits"], one["likelihood"][GAUSSIAN]
+    lines = ["| trace of dD/dx on x* at level | " + " | ".join(f"{s:.3g}" for s in traces["levels"])
+             + " |", "|---|" + "--:|" * len(traces["levels"])]  # fmt: skip
+    for name in (GAUSSIAN, FINITE):
+        lines.append(f"| {name} | " + " | ".join(cell_text(v) for v in traces[name]) + " |")
+    found = "; ".join(f"{path} with discount {g}" for g, path in gits["found"].items())
+    line, root = one["interpolation"]["linear"], one["interpolation"]["square root"]
+    return [
+        *lines,
+        "\nGITS on exact trajectories of the Gaussian, indices of 61 levels for 6 steps:",
+        f"{found}; the schedule published for CIFAR-10, searched with a network, is",
+        f"{gits['published']}.",
+        f"\nThe kernel density of the data rises from x to D(x) at {100 * like['jump']:.1f} % of",
+        "the Gaussian's states at levels from 0.1 on and from x to the next state at",
+        f"{100 * like['step']:.1f} %; the largest mean of \\|D - D*\\| / \\|D* - x\\| is "
+        f"{like['ratio']:.3f}.",
+        f"\nEnds of trajectories are {one['nearest'][FINITE]:.3f} from an image for the finite",
+        f"data set, and {one['nearest'][GAUSSIAN]:.2f} for the Gaussian (medians).",
+        f"\nHalf-way between two noises on a straight line the noise has {line['norm']:.3f} of its",
+        f"norm and the Gaussian's exact end {line['end']:.3f} of its distance from the mean; with",
+        f"weights whose squares sum to 1, {root['norm']:.3f} and {root['end']:.3f}.\n",
+    ]
+
+
+def _learned(name: str, one: Numbers) -> list[str]:
+    """Return the table of a network beside its null models, and what is said of its steps."""
+    models = one["paths"]
+    title = {"MNIST": "A published model of MNIST", "digits": "A network trained on the digits"}[
+        name
+    ]
+    lines = [
+        f"## {title}\n",
+        f"{one['config']['count']} trajectories from level {one['levels'][0]:g}.",
+        f"{one['null models of']}\n",
+        "| quantity | " + " | ".join(models) + " |", "|---|" + "--:|" * len(models),
+    ]  # fmt: skip
+    for quantity in next(iter(models.values()))["summary"]:
+        cells = (cell_text(m["summary"][quantity]) for m in models.values())
+        lines.append("| " + quantity.replace("|", "\\|") + " | " + " | ".join(cells) + " |")
+    if one["advice"]:
+        lines += ["", *(f"- {line}" for line in one["advice"])]
+    if "distillation" in one:
+        rows = one["distillation"]["models"].items()
+        lines += ["\n| model | \\|D(x) - end\\| at the highest level | of the teacher's, mean |",
+                  "|---|--:|--:|"]  # fmt: skip
+        lines += [f"| {n} | {r['mean'][0]:.3g} | {r['share']:.3g} |" for n, r in rows]
+    if "guidance" in one:
+        names = ("peak deviation of x", "at level", "|D| last", "path / chord")
+        lines += ["\n| guidance | " + " | ".join(n.replace("|", "\\|") for n in names) + " |",
+                  "|---|" + "--:|" * len(names)]  # fmt: skip
+        for weight, r in one["guidance"].items():
+            cells = (cell_text(r["summary"][n]) for n in names)
+            lines.append(f"| {weight} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def figure(numbers: Numbers) -> Figure:
+    """Return deviation, norms of D and distance to the optimal denoiser, a row per data set."""
+    drawn, order = [], [NETWORK, GAUSSIAN, EXACT, FINITE]
+    for name, one in numbers.items():
+        shown = {n: m for n, m in one["paths"].items() if n in order}
+        for key, title in (("deviation", "distance of x from its chord"), ("norm of D", "|D|")):
+            curves = {
+                n: Curve(m[key]["levels"], m[key]["mean"], m[key]["std"]) for n, m in shown.items()
+            }
+            drawn.append(Panel(f"{name}: {title}", curves))
+        optimal = one["optimal"].get("models") or {GAUSSIAN: one["optimal"]}
+        curves = {
+            n: Curve(one["levels"], m["on the optimal path"])
+            for n, m in optimal.items()
+            if n in order and "on the optimal path" in m
+        }
+        drawn.append(Panel(f"{name}: |D(x*) - D*(x*)|", curves))
+    return panels(drawn, 3, order)

@@ -1,0 +1,75 @@
+"""The study of the geometry of sampling: what follows of a claim, and its page on a few images."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.geometry import closed
+from experiments.geometry.__main__ import main
+from experiments.geometry.claims import (
+    CLAIMS,
+    NEEDS,
+    RECALLS,
+    SUFFICES,
+    Claim,
+    shape_apart,
+    verdict,
+)
+
+
+def test_a_claim_needs_a_network_where_no_null_model_comes_near_on_every_data_set():
+    claim = Claim("G0", "said", "how", lambda numbers, name: None)
+    assert verdict(claim, [(1.0, 1.1, 3.0), (2.0, 2.3, 2.0)]) == SUFFICES
+    assert verdict(claim, [(1.0, 1.1, 1.1), (2.0, 3.0, 2.1)]) == RECALLS
+    assert verdict(claim, [(1.0, 1.1, 3.0), (2.0, 3.0, 2.0)]) == NEEDS
+    assert verdict(claim, [(None, 1.0, 1.0), (0.5, 0.55, None)]) == SUFFICES
+    assert verdict(claim, [(None, 1.0, 1.0)]) == "not measured of a network"
+    assert verdict(claim, [(1.0, None, None)]) == NEEDS
+
+
+def test_claims_are_one_to_fifteen():
+    names = [claim.name for claim in CLAIMS if claim.name != "G6b"]
+    assert names == [f"G{n}" for n in range(1, 16)]
+
+
+def test_curves_of_one_shape_are_no_distance_apart_whatever_their_size():
+    curve = {"deviation": {"mean": [0.0, 2.0, 1.0, 0.0]}}
+    larger = {"deviation": {"mean": [0.0, 20.0, 10.0, 0.0]}}
+    other = {"deviation": {"mean": [0.0, 1.0, 2.0, 0.0]}}
+    numbers = {"paths": {"model": curve, "Gaussian": larger, "finite data set": other}}
+    assert shape_apart(numbers, "Gaussian") == 0
+    assert shape_apart(numbers, "finite data set") == pytest.approx(np.sqrt(0.5 / 4))
+
+
+def test_options_that_go_together_are_asked_for(capsys, tmp_path):
+    for given, said in (
+        (["--weights", "w"], "go together"),
+        (["--students", "s"], "are of a --run"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["--json", str(tmp_path / "g.json"), *given])
+        assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_few_images_without_a_network_from_end_to_end(tmp_path):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (40, 2, 2, 1)).astype(np.uint8)
+    np.savez(tmp_path / "d.npz", train_images=images, test_images=images[:2])
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        with jax.numpy_rank_promotion("allow"):
+            given = ["--data", str(tmp_path / "d.npz"), "--count", "16"]
+            assert main([*given, "--json", str(tmp_path / "g.json")]) == 0
+    found = json.loads((tmp_path / "g.json").read_text())["images"]
+    assert found["data"]["points"] == 40
+    assert found["nearest"][closed.FINITE] < 0.01 < found["nearest"][closed.GAUSSIAN]
+    assert found["interpolation"]["square root"]["end"] == pytest.approx(1.0, abs=0.3)
+    assert found["optimal"]["effective neighbours"][-1] == pytest.approx(1.0, abs=1e-3)
+    exact, euler = (found["paths"][n]["summary"] for n in (closed.EXACT, closed.GAUSSIAN))
+    assert exact["peak deviation of x"] == pytest.approx(euler["peak deviation of x"], rel=0.3)
+    page = (tmp_path / "g.md").read_text()
+    assert "| G1 |" in page and "without a network" in page
+    assert (tmp_path / "g.png").exists()
