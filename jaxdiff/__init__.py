@@ -33,12 +33,12 @@ from jaxdiff.sampling.adaptive.dpm_solver import dpm_adaptive as dpm_adaptive
 from jaxdiff.sampling.adaptive.gotta_go_fast import gotta_go_fast as gotta_go_fast
 from jaxdiff.sampling.adaptive.probability_flow import adaptive as adaptive
 from jaxdiff.sampling.adaptive.reverse_sde import reverse_sde as reverse_sde
+from jaxdiff.sampling.dequantisation import bits_per_dimension as bits_per_dimension
+from jaxdiff.sampling.dequantisation import dequantise as dequantise
 from jaxdiff.sampling.direct import direct as direct
 from jaxdiff.sampling.inversion import decode as decode
 from jaxdiff.sampling.inversion import encode as encode
 from jaxdiff.sampling.inversion import invert as invert
-from jaxdiff.sampling.likelihood import bits_per_dimension as bits_per_dimension
-from jaxdiff.sampling.likelihood import dequantise as dequantise
 from jaxdiff.sampling.likelihood import log_likelihood as log_likelihood
 from jaxdiff.sampling.parallel import sample_in_stages as sample_in_stages
 from jaxdiff.sampling.parallel import stages as stages

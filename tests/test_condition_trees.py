@@ -21,7 +21,7 @@ from jaxdiff.arrays import null_condition
 from jaxdiff.distill.parts.critic import Critic
 from jaxdiff.distill.parts.primitives import drop_condition
 from jaxdiff.distill.parts.student import Student
-from jaxdiff.distill.score.distribution_matching import decoupled_dmd
+from jaxdiff.distill.score.decoupled_matching import decoupled_dmd
 from jaxdiff.sampling.export import export_sampler, load_sampler
 from jaxdiff.sampling.pairs import make_pairs, pair_batches
 from jaxdiff.training.devices import over_batch

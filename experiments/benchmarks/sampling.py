@@ -34,7 +34,7 @@ from experiments.benchmarks import common
 from jaxdiff import solvers
 from jaxdiff.app import config
 from jaxdiff.app.network import build_network
-from jaxdiff.networks.adapters import init
+from jaxdiff.networks.parameters import init
 
 SHAPE, CLASSES = (8, 8, 1), 10
 PROGRAMS = 8  # the aim of the sweep

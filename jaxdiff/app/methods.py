@@ -35,7 +35,7 @@ def teacher_method(config: configs.Train, metadata: dict[str, Any], start: Any =
 
     Raises ValueError for a network that cannot be, or that does not have such parameters.
     """
-    from jaxdiff.networks.adapters import init
+    from jaxdiff.networks.parameters import init
 
     module, network = build_network(config.network, metadata["classes"])
     fresh = lambda key: init(module, key, tuple(metadata["shape"]))  # noqa: E731
@@ -145,7 +145,8 @@ def goal_of(config: configs.Distill, teacher: Model) -> Goal:
     """Return what a recipe starts from: a teacher, and networks that extend its own, where that is
     one of a run; ValueError for others.
     """
-    from jaxdiff.networks.adapters import from_linen, graft, init
+    from jaxdiff.networks.adapters import from_linen
+    from jaxdiff.networks.parameters import graft, init
 
     module, params = teacher.module, teacher.params
     made = description(teacher.denoiser)

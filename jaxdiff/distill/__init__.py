@@ -41,7 +41,7 @@ from jaxdiff.distill.trajectory.rectified_flow import reflow_distillation as ref
 from jaxdiff.distill.trajectory.rectified_flow import reflow_stages as reflow_stages
 from jaxdiff.distill.trajectory.simple_fast import sfd as sfd
 from jaxdiff.distill.trajectory.simple_fast import sfd_stages as sfd_stages
-from jaxdiff.distill.trajectory.simple_fast import sfd_v as sfd_v
+from jaxdiff.distill.trajectory.simple_fast_steps import sfd_v as sfd_v
 from jaxdiff.distill.trajectory.tract import tract as tract
 from jaxdiff.distill.trajectory.tract import tract_stages as tract_stages
 from jaxdiff.distill.trajectory.trajectory_operator import (
@@ -79,7 +79,7 @@ from jaxdiff.distill.flow_map.trajectory_consistency import (
 
 # score matching of generators
 from jaxdiff.distill.score.diff_instruct import diff_instruct as diff_instruct
-from jaxdiff.distill.score.distribution_matching import decoupled_dmd as decoupled_dmd
+from jaxdiff.distill.score.decoupled_matching import decoupled_dmd as decoupled_dmd
 from jaxdiff.distill.score.distribution_matching import dmd as dmd
 from jaxdiff.distill.score.distribution_matching import dmd2 as dmd2
 from jaxdiff.distill.score.f_distill import f_distill as f_distill

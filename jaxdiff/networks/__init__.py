@@ -3,15 +3,7 @@
 Importing this package imports flax.
 """
 
-from jaxdiff.networks.adapters import (
-    count_parameters,
-    from_equinox,
-    from_linen,
-    from_nnx,
-    graft,
-    init,
-    init_with_state,
-)
+from jaxdiff.networks.adapters import from_equinox, from_linen, from_nnx
 from jaxdiff.networks.adm import DhariwalUNet
 from jaxdiff.networks.attention import Place, attention_weights, softmax_attention
 from jaxdiff.networks.clip import ClipText, ClipVision
@@ -30,6 +22,7 @@ from jaxdiff.networks.heads import FeatureHead, feature_head
 from jaxdiff.networks.image_classifier import ImageClassifier
 from jaxdiff.networks.mlp import MLP
 from jaxdiff.networks.mobilenet_v2 import MobileNetV2
+from jaxdiff.networks.parameters import count_parameters, graft, init, init_with_state
 from jaxdiff.networks.pixart import PixArt
 from jaxdiff.networks.resnet_cifar import ResNetCIFAR
 from jaxdiff.networks.sd3 import SD3Transformer

@@ -20,7 +20,6 @@ The training loop keeps it (:class:`jaxdiff.method.WithState`, which ``init_with
 """
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,120 +28,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, traverse_util
-from jax.core import Tracer
+from flax import nnx
 
-from jaxdiff.method import WithState
 from jaxdiff.networks.embedding import class_index
 from jaxdiff.typing import Array, Cond, Key, Network, Params
-
-
-def _draw(module: nn.Module, key: Key, shape: tuple[int, ...], labels: int, cond: Cond) -> Any:
-    label = jnp.zeros((1,) if labels == 1 else (1, labels), jnp.float32)
-    return module.init({"params": key}, jnp.zeros((1, *shape), jnp.float32), label, cond)
-
-
-# Random draws are cheap to run and slow to optimise: unoptimised, this compiles three times faster.
-_draw_at_once = jax.jit(
-    _draw,
-    static_argnames=("module", "shape", "labels"),
-    compiler_options={"xla_backend_optimization_level": 0},
-)
-
-
-def init(
-    module: nn.Module, key: Key, shape: tuple[int, ...], *, cond: Cond = None, labels: int = 1
-) -> Params:
-    """Draw a linen module's parameters, in one compiled call (or as part of the caller's).
-
-    Args:
-        module: a linen module.
-        key: typed key.
-        shape: of one sample, without the batch.
-        cond: an example of the condition, batch 1; not needed for the networks of this package,
-            whose parameters do not depend on it.
-        labels: numbers per sample that give the level or time (2 for a map between two times; the
-            label then has shape (batch, 2)).
-
-    Returns:
-        The collection "params".
-
-    Raises ValueError for a module with state besides its parameters (batch statistics), TypeError
-    for one that cannot be hashed.
-    """
-    params, state = init_with_state(module, key, shape, cond=cond, labels=labels)
-    if state:
-        raise ValueError(
-            f"the module keeps {sorted(state)} besides its parameters: init_with_state gives both, "
-            "and the network takes it as state=; or use group or layer norm instead of batch norm"
-        )
-    return params
-
-
-def init_with_state(
-    module: nn.Module, key: Key, shape: tuple[int, ...], *, cond: Cond = None, labels: int = 1
-) -> WithState:
-    """Draw a linen module's parameters and its state besides them, as :func:`init` does.
-
-    Returns WithState(params, state), a tuple: the "params" collection, and all others by name,
-    {"batch_stats": ...}; {} for a module without state. Raises TypeError as :func:`init`.
-
-    Args:
-        module: a linen module.
-        key: typed key.
-        shape: of one sample, without the batch.
-        cond: as for :func:`init`.
-        labels: as for :func:`init`.
-
-    Returns:
-        The parameters and the state, a pair.
-    """
-    # compiler options are for the outermost jit only
-    draw = _draw if isinstance(key, Tracer) else _draw_at_once
-    variables = dict(draw(_hashable(module), key, tuple(shape), labels, cond))
-    return WithState(variables.pop("params"), variables)
-
-
-def graft(params: Params, onto: Params) -> Params:
-    """Return ``onto`` with a smaller network's parameters in it, so that it computes the same.
-
-    For a student that has more labels or heads than its teacher: a leaf that both have is copied;
-    where ``onto`` is longer along the first axis (the weights of the further labels), the rest is
-    zero; what only ``onto`` has stays as it is. Both are trees of dictionaries.
-
-    Args:
-        params: of the smaller network.
-        onto: of the larger network.
-
-    Returns:
-        Parameters of the larger network.
-
-    Raises:
-        ValueError: naming a leaf that does not fit, or that only ``params`` has.
-    """
-    own: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
-    grown: dict[str, Any] = traverse_util.flatten_dict(onto, sep="/")
-    if missing := sorted(set(own) - set(grown)):
-        raise ValueError(f"the larger network has no {missing[0]}")
-    for name, leaf in own.items():
-        there = grown[name].shape
-        if leaf.ndim != len(there) or leaf.shape[1:] != there[1:] or leaf.shape > there:
-            raise ValueError(f"{name} has shape {leaf.shape}; it does not go into {there}")
-        more = [(0, n - m) for m, n in zip(leaf.shape, there, strict=True)]
-        grown[name] = jnp.pad(leaf, more)
-    return traverse_util.unflatten_dict(grown, sep="/")
-
-
-def count_parameters(params: Params) -> int:
-    """Return the number of parameters in a tree of arrays, or of their shapes.
-
-    Args:
-        params: a tree of arrays, or of their shapes.
-
-    Returns:
-        The number of scalars.
-    """
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def from_linen(module: nn.Module) -> "Linen":
@@ -157,7 +46,7 @@ def from_linen(module: nn.Module) -> "Linen":
     Returns:
         ``network(params, x, label, cond, **options)``.
     """
-    return Linen(_hashable(module))
+    return Linen(hashable(module))
 
 
 @dataclass(frozen=True)
@@ -206,7 +95,8 @@ class Linen:
             class_index(cond, classes, np.shape(cond)[0], null=null)
 
 
-def _hashable(module: nn.Module) -> nn.Module:
+def hashable(module: nn.Module) -> nn.Module:
+    """Return the module; TypeError, with what to do, for one that cannot be hashed."""
     try:
         hash(module)
     except TypeError as error:

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.networks.adapters import from_linen, init
+from jaxdiff.networks.adapters import from_linen
 from jaxdiff.networks.mlp import MLP
+from jaxdiff.networks.parameters import init
 from jaxdiff.typing import Array, Cond, Key, Params
 
 

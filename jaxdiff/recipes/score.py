@@ -8,6 +8,7 @@ from jaxdiff.distill.parts.generator import Weight, karras, log_normal
 from jaxdiff.distill.parts.stage import Stage
 from jaxdiff.distill.parts.two_players import Penalty
 from jaxdiff.distill.score import distribution_matching as matching
+from jaxdiff.distill.score.decoupled_matching import decoupled_dmd
 from jaxdiff.distill.score.diff_instruct import diff_instruct
 from jaxdiff.distill.score.f_distill import f_distill
 from jaxdiff.distill.score.moment_matching import moment_matching
@@ -150,7 +151,7 @@ def _decoupled(
     goal: Goal, guidance: float = 1.5, ends: float = 0.02, every: int = 2
 ) -> list[Stage]:
     """ends: shares of the grid of levels that are left out."""
-    method = matching.decoupled_dmd(
+    method = decoupled_dmd(
         goal.teacher, generator(goal, every), guidance=guidance,
         fake_score=parts.fake_score(goal),
         levels=parts.middle(goal, START, ends), every=every,
@@ -295,7 +296,7 @@ RECIPES = {
     "dmd": matching_recipe(_dmd, matching.dmd, share=0.5, weakness=FEW),
     "dmd2": matching_recipe(_dmd2, matching.dmd2, share=0.4, weakness=FEW),
     "dmd2_two_steps": matching_recipe(_two_steps, matching.dmd2, share=0.4, weakness=FEW),
-    "decoupled_dmd": matching_recipe(_decoupled, matching.decoupled_dmd, share=0.6, weakness=FEW),
+    "decoupled_dmd": matching_recipe(_decoupled, decoupled_dmd, share=0.6, weakness=FEW),
     "f_distill": matching_recipe(_f_distill, f_distill, matching.dmd2, share=0.4, weakness=FEW),
     "sid": matching_recipe(_sid, sid, share=0.6),
     "sida": matching_recipe(_sida, sida, sid, share=0.4),

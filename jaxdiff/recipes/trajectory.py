@@ -18,6 +18,7 @@ from jaxdiff.distill.trajectory import (
     piecewise_flow,
     progressive,
     simple_fast,
+    simple_fast_steps,
 )
 from jaxdiff.distill.trajectory.rectified_flow import rectified_flow, reflow, reflow_stages
 from jaxdiff.distill.trajectory.tract import tract, tract_stages
@@ -153,7 +154,7 @@ def _sfd_v(
         "analytic": analytic,
         "low": goal.low,
     } | options
-    return one(simple_fast.sfd_v(goal.teacher, goal.student(labels=2), **options))
+    return one(simple_fast_steps.sfd_v(goal.teacher, goal.student(labels=2), **options))
 
 
 def _boot(goal: Goal, solver_step: SolverStep = heun_step, **options: Any) -> list[Stage]:
@@ -246,7 +247,7 @@ RECIPES = {
     ),
     "tract": Recipe(_tract, of=(tract,), fixed=("levels", "last")),
     "sfd": Recipe(_sfd, of=(simple_fast.sfd,), fixed=("num_steps", "low"), share=0.75),
-    "sfd_v": Recipe(_sfd_v, of=(simple_fast.sfd_v,), fixed=("low",), share=0.85),
+    "sfd_v": Recipe(_sfd_v, of=(simple_fast_steps.sfd_v,), fixed=("low",), share=0.85),
     "boot": Recipe(_boot, of=(bootstrap.boot,)),
     "rectified_flow": Recipe(
         _rectified_flow, of=(rectified_flow,),

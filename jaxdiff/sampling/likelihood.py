@@ -54,7 +54,7 @@ from jaxdiff.typing import Array, Cond, Denoiser, Key
 if TYPE_CHECKING:
     import diffrax
 
-PROBES, UNIFORM = START - 1, START - 2  # in place of an evaluation's number, as START
+PROBES = START - 1  # in place of an evaluation's number, as START
 Distribution = Literal["rademacher", "gaussian"]
 
 
@@ -273,53 +273,3 @@ def _log_prior(prior: Density | None, y: Array, level: Array) -> Array:
         return prior.log_density(flat, level)
     constant = math.log(2 * math.pi) + 2 * jnp.log(level)
     return -0.5 * jnp.sum((flat / level) ** 2 + constant, axis=1)
-
-
-def dequantise(
-    images: Array, key: Key, index: Array | None = None, *, spacing: float = 1 / 128
-) -> Array:
-    """Dequantise uniformly: integers k become (k + U) spacing - 1 with U uniform in [0, 1).
-
-    The density of the result bounds the probability of the image from below (Theis et al.
-    1511.01844, section 3.1). U depends on ``key`` and the sample's number alone; fresh keys give
-    fresh noise, over which the log-likelihood is averaged.
-
-    Args:
-        images: (batch, *shape) integers, such as uint8.
-        key, index: typed key, and the samples' numbers (0, 1, ... if None).
-        spacing: between neighbouring values in the data's units: 1/128 takes uint8 to [-1, 1).
-
-    Returns:
-        (batch, *shape) numbers in [-1, 1) for uint8 and the default spacing.
-
-    Raises:
-        TypeError: images that are not integers, or another kind of key.
-    """
-    if not jnp.issubdtype(images.dtype, jnp.integer):
-        raise TypeError(f"dequantisation is of integers, such as uint8, not {images.dtype}")
-    check_key("dequantise", key)
-
-    def one(key: Key) -> Array:
-        return jax.random.uniform(
-            jax.random.fold_in(key, UNIFORM), images.shape[1:], dtype=jnp.float32
-        )
-
-    noise = jax.vmap(one)(sample_keys(key, images, index))
-    return (images.astype(jnp.float32) + noise) * spacing - 1
-
-
-def bits_per_dimension(log_density: Array, dimension: int, *, spacing: float = 1 / 128) -> Array:
-    """Return bits per dimension of integers dequantised with ``spacing``, given the log density in
-    nats.
-
-        -log p/(d ln 2) - log2(spacing),    that is -log p/(d ln 2) + 7 for uint8 in [-1, 1).
-
-    Args:
-        log_density: in nats, (batch,), of the dequantised data.
-        dimension: numbers per sample, d.
-        spacing: between neighbouring values in the data's units, as for :func:`dequantise`.
-
-    Returns:
-        Bits per dimension, (batch,).
-    """
-    return -log_density / (dimension * math.log(2)) - math.log2(spacing)

@@ -71,8 +71,8 @@ from jaxdiff.solvers import steps as steps
 from jaxdiff.solvers.adjusted_ddim import adjusted_ddim as adjusted_ddim
 from jaxdiff.solvers.amed import amed as amed
 from jaxdiff.solvers.amed import amed_dpm2 as amed_dpm2
-from jaxdiff.solvers.amed import amed_dpmpp as amed_dpmpp
-from jaxdiff.solvers.amed import amed_ipndm as amed_ipndm
+from jaxdiff.solvers.amed_plugin import amed_dpmpp as amed_dpmpp
+from jaxdiff.solvers.amed_plugin import amed_ipndm as amed_ipndm
 from jaxdiff.solvers.analytic_dpm import analytic_dpm as analytic_dpm
 from jaxdiff.solvers.ancestral import dpm2_ancestral as dpm2_ancestral
 from jaxdiff.solvers.ancestral import dpmpp_2s_ancestral as dpmpp_2s_ancestral

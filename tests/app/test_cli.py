@@ -236,7 +236,7 @@ def test_names_of_grids_are_those_that_are_chosen_from():
 def test_presets_build_their_networks():
     """Every preset's network takes an image of the size its data have."""
     from jaxdiff.app.presets import PRESETS
-    from jaxdiff.networks.adapters import count_parameters, init
+    from jaxdiff.networks.parameters import count_parameters, init
 
     sizes = {
         "digits": (8, 8, 1), "images": (8, 8, 3), "mnist-small": (28, 28, 1), "mnist": (32, 32, 1),

@@ -19,7 +19,12 @@ from jaxdiff.distill.parts.primitives import implied, perturb
 from jaxdiff.distill.parts.stage import Before
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.teacher import advance
-from jaxdiff.distill.trajectory import bootstrap, piecewise_flow, simple_fast
+from jaxdiff.distill.trajectory import (
+    bootstrap,
+    piecewise_flow,
+    simple_fast,
+    simple_fast_steps,
+)
 from jaxdiff.distill.trajectory.rectified_flow import (
     flow_loss,
     reflow,
@@ -256,7 +261,7 @@ def test_sfd_v_is_conditioned_on_the_number_of_steps():
         "low": LOW,
         "distance": squared,
     }
-    method = simple_fast.sfd_v(GAUSSIAN.denoiser, student, **options)
+    method = simple_fast_steps.sfd_v(GAUSSIAN.denoiser, student, **options)
     assert loss_of(method) < 5e-4 and seen == set(counts)
 
     y = 5.0 * X0
@@ -274,7 +279,7 @@ def test_sfd_arguments():
     with pytest.raises(ValueError, match="at least 2 steps"):
         simple_fast.sfd(GAUSSIAN.denoiser, student, num_steps=1)
     with pytest.raises(ValueError, match="2 numbers of steps have 1"):
-        simple_fast.sfd_v(GAUSSIAN.denoiser, student, num_steps=(3, 4), extra=[3])
+        simple_fast_steps.sfd_v(GAUSSIAN.denoiser, student, num_steps=(3, 4), extra=[3])
     with pytest.raises(ValueError, match="must divide"):
         simple_fast.sfd_stages(GAUSSIAN.denoiser, lambda before, share: student, num_steps=(6, 4))
     stages = simple_fast.sfd_stages(GAUSSIAN.denoiser, lambda before, share: student)
@@ -568,7 +573,7 @@ def test_the_teacher_is_frozen(name):
     make = {
         "tract": lambda *a: tract(*a, levels=grids.karras(4, LOW, HIGH), last=2),
         "sfd": lambda *a: simple_fast.sfd(*a, num_steps=2, extra=1),
-        "sfd_v": lambda *a: simple_fast.sfd_v(*a, num_steps=(2,), extra=1),
+        "sfd_v": lambda *a: simple_fast_steps.sfd_v(*a, num_steps=(2,), extra=1),
         "boot": bootstrap.boot,
         "perflow": lambda *a: piecewise_flow.perflow(*a, solves=2),
     }[name]

@@ -6,8 +6,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxdiff.networks.adapters import from_linen, init
+from jaxdiff.networks.adapters import from_linen
 from jaxdiff.networks.mlp import MLP
+from jaxdiff.networks.parameters import init
 from jaxdiff.pretrained.tensors import open_tensors, tree_of
 from jaxdiff.training.orbax_folder import load_orbax
 

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 
 from jaxdiff.exact import Gaussian, GaussianMixture
-from jaxdiff.sampling.likelihood import (
-    _log_prior,
-    bits_per_dimension,
-    dequantise,
-    jacobian_diagonal,
-    log_likelihood,
-)
+from jaxdiff.sampling.dequantisation import bits_per_dimension, dequantise
+from jaxdiff.sampling.likelihood import _log_prior, jacobian_diagonal, log_likelihood
 
 LOW = 0.05
 

@@ -15,7 +15,7 @@ from jaxdiff.sampling.parallel import sample_in_stages, stages
 from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.table import pad
 from jaxdiff.sampling.trace import table
-from jaxdiff.solvers.amed import amed_dpmpp
+from jaxdiff.solvers.amed_plugin import amed_dpmpp
 from jaxdiff.solvers.epd import epd
 
 LEVELS = [float(s) for s in grids.karras(3)]
@@ -85,7 +85,7 @@ def test_noise_of_a_key_belongs_to_the_sample(solver, options, key):
 
 @pytest.mark.parametrize("first", [None, solvers.steps.unit_first])
 @pytest.mark.parametrize("order", [1, 4])
-def test_epd_makes_its_middles_at_once(first, order):
+def test_epd_makes_its_intermediate_states_at_once(first, order):
     made = table(epd, LEVELS, ratios=RATIOS, order=order, first=first)
     sizes = (1, 3, 1, 3, 1)[first is not None :]
     assert stages(made) == sizes

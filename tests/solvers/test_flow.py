@@ -127,7 +127,7 @@ def vp_time(n):
     return vp_level(np.linspace(0.9, 0.3, n + 1))
 
 
-def vp_middles(levels):
+def vp_midpoints(levels):
     times = np.linspace(0.9, 0.3, len(levels))
     return floats(vp_level((times[1:] + times[:-1]) / 2))
 
@@ -142,7 +142,7 @@ ORDERS = [
     (flow_lms, {"order": 2}, 2, 160, uniform),
     (pndm, {"order": 4}, 4, 160, uniform),
     (pndm, {"order": 3}, 3, 160, uniform),
-    (pndm, {"order": 4, "intermediate_levels": vp_middles}, 2, 160, vp_time),
+    (pndm, {"order": 4, "intermediate_levels": vp_midpoints}, 2, 160, vp_time),
     (unipc, {"order": 2, "variant": "vary", "lower_final": False}, 3, 80, uniform),
     (dpmpp, {"order": 2, "second": "exact", "lower_final": False}, 2, 160, uniform),
 ]

@@ -17,7 +17,8 @@ from jaxdiff.exact import GaussianMixture
 from jaxdiff.sampling.direct import direct
 from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.trace import table
-from jaxdiff.solvers.amed import amed, amed_dpm2, amed_dpmpp, amed_ipndm
+from jaxdiff.solvers.amed import amed, amed_dpm2
+from jaxdiff.solvers.amed_plugin import amed_dpmpp, amed_ipndm
 from jaxdiff.solvers.epd import epd
 
 VARIANCES = np.array([0.04, 0.25, 1.0, 2.5])
@@ -89,7 +90,7 @@ def test_with_the_numbers_left_as_they_are_it_is_dpm_solver_2(zero):
     ],
     ids=name,
 )
-def test_a_plugin_is_its_solver_on_the_grid_with_middles(plugin, base, options, zero):
+def test_a_plugin_is_its_solver_on_the_grid_with_intermediate_levels(plugin, base, options, zero):
     levels = [float(s) for s in grids.karras(3, 0.05, 20.0, zero=zero)]
     grid = inserted(levels, RATIOS)
     own = {} if base is solvers.euler else options
@@ -131,7 +132,7 @@ def test_epd_by_hand():
         np.testing.assert_allclose(states(epd, order=order, **EPD), found, rtol=1e-13)
 
 
-def test_epd_with_one_middle_is_amed():
+def test_epd_with_one_intermediate_level_is_amed():
     one = {"ratios": [[a] for a in RATIOS], "directions": [[c] for c in CS]}
     one |= {"times": [[t] for t in TS]}
     np.testing.assert_allclose(states(epd, **one), states(amed, **NUMBERS), rtol=1e-13)

@@ -15,13 +15,8 @@ from jaxdiff.networks import init as init_network
 from jaxdiff.noise import start_noise
 from jaxdiff.sampling.sample import sample, trajectory
 from jaxdiff.sampling.trace import table
-from jaxdiff.solvers.amed import (
-    StepNumbers,
-    amed_dpmpp_step,
-    amed_ipndm,
-    amed_ipndm_step,
-    amed_step,
-)
+from jaxdiff.solvers.amed import StepNumbers, amed_step
+from jaxdiff.solvers.amed_plugin import amed_dpmpp_step, amed_ipndm, amed_ipndm_step
 from jaxdiff.training.loop import fit
 from jaxdiff.tuning.learned.amed import PredictedSampler, Solve, amed_predictor
 from jaxdiff.tuning.learned.amed_network import (

@@ -22,7 +22,6 @@ import numpy as np
 import optax
 
 from jaxdiff import grids, solvers
-from jaxdiff.denoisers import as_partial, conditioned
 from jaxdiff.distance import Distance, absolute
 from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.stage import Before, Stage
@@ -30,7 +29,6 @@ from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tables import in_steps
 from jaxdiff.method import Method
 from jaxdiff.sampling.sample import trajectory
-from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.steps import unit_first
@@ -132,7 +130,7 @@ def sfd(
     check_roll_out([num_steps], extra, analytic)
     fine = student_grid(student, num_steps * (extra + 1), low, rho)
     first = unit_first if analytic_teacher else None
-    path = table(solver, fine, first=first, **_options(solver, options))
+    path = table(solver, fine, first=first, **solver_options(solver, options))
 
     def student_loss(step: Step) -> Array:
         eps = jax.random.normal(step.key, step.x0.shape, step.x0.dtype)
@@ -146,93 +144,6 @@ def sfd(
         teacher=teacher,
     )  # fmt: skip
     return in_steps(num_steps - int(analytic), method)
-
-
-def sfd_v(
-    teacher: Denoiser,
-    student: Student,
-    *,
-    num_steps: Sequence[int] = (3, 4, 5, 6),
-    extra: int | Sequence[int] = 3,
-    solver: Solver = solvers.dpmpp,
-    options: Mapping[str, Any] | None = None,
-    analytic: bool = True,
-    low: float = 0.006,
-    rho: float = 7.0,
-    distance: Distance = absolute,
-) -> Method:
-    """SFD-v (same paper): one student for several numbers of steps, which it is conditioned on.
-
-    Arguments as in :func:`sfd`, but ``num_steps`` are the numbers of intervals trained for, and
-    ``extra`` may have one number for each: with few intervals the teacher needs more levels inside
-    each, as its trajectory bounds the student's. The student's network takes labels (batch, 2), the
-    second being :func:`steps_label`. (800 000 trajectories on CIFAR-10.)
-
-    Deviations: the paper draws one number of steps per update; here every update has all of them,
-    each on its share of the batch, so that nothing is compiled twice and no control flow surrounds
-    a gradient. The sampler conditions the student on the number of intervals nearest to its own
-    that was trained for. Otherwise, with its failure modes, as :func:`sfd`. Cost: per update one
-    roll-out of the teacher for each number of steps on its share of the batch, and as many student
-    calls with gradient as that has intervals.
-
-    Args:
-        teacher: ``D(y, level, cond)``, frozen.
-        student: of a network that takes labels (batch, 2), the second being :func:`steps_label`;
-            starts as the teacher.
-        num_steps: numbers of intervals that the student is trained for.
-        extra: levels that the teacher has inside each interval, one number or one for each of
-            ``num_steps``.
-        solver, options: the teacher's; DPM-Solver++ of order 3 by default.
-        analytic: the first step is taken in closed form.
-        low: the level where trajectories end.
-        rho: of the Karras grids of the student's levels.
-        distance: per sample.
-
-    Returns:
-        The method: losses, optimisers and starts of its players, and the sampler of the trained
-        student.
-
-    Raises:
-        ValueError: as :func:`sfd`; or, at the first batch, one that has fewer samples than there
-            are numbers of steps.
-    """
-    inner = [extra] * len(num_steps) if isinstance(extra, int) else list(extra)
-    check_roll_out(num_steps, min(inner, default=-1), analytic)
-    if len(inner) != len(num_steps):
-        raise ValueError(
-            f"{len(num_steps)} numbers of steps have {len(inner)} numbers of extra levels"
-        )
-    every = {n: m + 1 for n, m in sorted(zip(num_steps, inner, strict=True))}
-    counts = list(every)
-    fine = {n: student_grid(student, n * every[n], low, rho) for n in counts}
-    paths = {n: table(solver, fine[n], **_options(solver, options)) for n in counts}
-
-    def share(step: Step, eps: Array, number: int) -> Array:
-        n, rows = counts[number], slice(number, None, len(counts))
-        cond = jax.tree.map(lambda a: a[rows], step.cond)
-        start = student.high * eps[rows]
-        states = trajectory(step.context.frozen["teacher"], paths[n], start, cond).states
-        targets = jax.lax.stop_gradient(states[:: every[n]])
-        D = step.own(student.denoiser(step.params), rows)
-        conditioned_student = lambda y, s: D(y, s, extra=steps_label(n))  # noqa: E731
-        return roll_out_loss(conditioned_student, targets, fine[n][:: every[n]], distance, analytic)
-
-    def student_loss(step: Step) -> Array:
-        if step.x0.shape[0] < len(counts):
-            raise ValueError(f"a batch of {step.x0.shape[0]} cannot be shared by {counts} steps")
-        eps = jax.random.normal(step.key, step.x0.shape, step.x0.dtype)
-        return jnp.concatenate([share(step, eps, i) for i in range(len(counts))])
-
-    tables = sfd_tables(student, low, rho, analytic)
-    method = regression(student, student_loss, tables, optimiser=optax.adam(5e-5), teacher=teacher)
-
-    def sampler(state: Any, num_steps: int = 1, ema: str | None = None, **rest: Any) -> Sampler:
-        plain = method.sampler(state, num_steps=num_steps, ema=ema, **rest)
-        nearest = min(counts, key=lambda n: abs(n - num_steps - int(analytic)))
-        D_n = conditioned(as_partial(plain.denoiser), extra=steps_label(nearest))
-        return Sampler(D_n, plain.table)
-
-    return method._replace(sampler=sampler)
 
 
 def sfd_tables(student: Student, low: float, rho: float, analytic: bool) -> Callable[[int], Table]:
@@ -321,7 +232,7 @@ def check_roll_out(num_steps: Sequence[int], extra: int, analytic: bool) -> None
         )
 
 
-def _options(solver: Solver, options: Mapping[str, Any] | None) -> dict[str, Any]:
+def solver_options(solver: Solver, options: Mapping[str, Any] | None) -> dict[str, Any]:
     if options is None:
         return {"order": 3} if solver is solvers.dpmpp else {}
     return dict(options)

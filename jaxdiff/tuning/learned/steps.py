@@ -24,7 +24,8 @@ import numpy as np
 
 from jaxdiff.files import read_json, real_array, write_text
 from jaxdiff.sampling.table import Label, Table, label_of, table_of_dict
-from jaxdiff.solvers.amed import amed_dpm2_step, amed_dpmpp_step, amed_ipndm_step, amed_step
+from jaxdiff.solvers.amed import amed_dpm2_step, amed_step
+from jaxdiff.solvers.amed_plugin import amed_dpmpp_step, amed_ipndm_step
 from jaxdiff.solvers.scalar import check_levels
 from jaxdiff.solvers.steps import unit_first
 from jaxdiff.tuning.learned.amed import Predicted, Solve
