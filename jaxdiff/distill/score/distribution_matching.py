@@ -239,7 +239,8 @@ def dmd2(
 
 def middle_levels(student: Student, levels: Levels | None) -> Levels:
     """Return the distribution of the direction's levels, without both ends of the grid unless
-    given."""
+    given.
+    """
     return karras(student.low, student.high, 0.02, 0.98) if levels is None else levels
 
 

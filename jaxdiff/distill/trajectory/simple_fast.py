@@ -233,6 +233,7 @@ def check_roll_out(num_steps: Sequence[int], extra: int, analytic: bool) -> None
 
 
 def solver_options(solver: Solver, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the options of the teacher's solver; order 3 for DPM-Solver++ unless given."""
     if options is None:
         return {"order": 3} if solver is solvers.dpmpp else {}
     return dict(options)
