@@ -65,6 +65,7 @@ _LATER = {
     "metrics": "jaxdiff.metrics",
     "networks": "jaxdiff.networks",
     "pretrained": "jaxdiff.pretrained",
+    "processes": "jaxdiff.conditioning.processes",
     "load_pretrained": "jaxdiff.pretrained.opening:load_pretrained",
     "training": "jaxdiff.training",
     "tuning": "jaxdiff.tuning",
