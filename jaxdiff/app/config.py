@@ -26,6 +26,7 @@ from jaxdiff.app.config_network import Network as Network
 from jaxdiff.app.config_network import UNet as UNet
 from jaxdiff.app.config_sample import Export as Export
 from jaxdiff.app.config_sample import Inspect as Inspect
+from jaxdiff.app.config_sample import List as List
 from jaxdiff.app.config_sample import Optimise as Optimise
 from jaxdiff.app.config_sample import Sample as Sample
 from jaxdiff.app.config_train import Discriminate as Discriminate

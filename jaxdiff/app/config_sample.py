@@ -1,6 +1,7 @@
 """Configurations of sampling: samples, optimised scenes, exported samplers; inspection of files."""
 
 import dataclasses
+from typing import Literal
 
 from jaxdiff.app.config_choices import (
     EndName,
@@ -157,5 +158,15 @@ class Inspect:
 
     path: str
     """The file or folder; the option's name may be left out."""
+    json: bool = False
+    """As JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List what there is of a kind, one line each, with the arXiv number of its paper."""
+
+    kind: Literal["solvers", "grids", "methods", "tuners", "guidance", "models"] = "solvers"
+    """Of what; the option's name may be left out. models are the cards of published weights."""
     json: bool = False
     """As JSON."""

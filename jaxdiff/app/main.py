@@ -1,5 +1,5 @@
 """The command line: ``jaxdiff demo | train | ema | distill | tune | discriminate | sample |
-optimise | evaluate | analyse | export | inspect``.
+optimise | evaluate | analyse | export | inspect | list``.
 
 Each command is a function of one typed configuration (:mod:`jaxdiff.app.config`), every field of
 which is an option.
@@ -35,14 +35,16 @@ jaxdiff: fast sampling and distillation of diffusion models
   jaxdiff analyse --run DIR        the geometry of a run's sampling, beside null models
   jaxdiff export --run DIR         a sampler with its network as one file that needs only jax
   jaxdiff inspect PATH             what a file or folder is: a run, weights, a table, an export
+  jaxdiff list KIND                solvers, grids, methods, tuners, guidance or models, with papers
 
 DIR is the folder of a run or, for every command but train, a file or folder of published weights,
 the name of their card, or module:FILE.py:FUNCTION, a function of yours that makes a model.
-jaxdiff COMMAND --help explains a command's options. --traceback, with any command, shows where an
-error comes from. Compiled programs are kept for the next command in ~/.cache/jaxdiff, 2 GB at most;
-JAXDIFF_CACHE=DIR keeps them elsewhere, JAXDIFF_CACHE=off nowhere. Started as several processes (by
-srun, mpirun, a Kubernetes job, on a TPU slice, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
-and JAX_PROCESS_ID), a command is one run on all their devices.
+jaxdiff COMMAND --help explains a command's options; jaxdiff --version prints versions and devices.
+--traceback, with any command, shows where an error comes from. Compiled programs are kept for the
+next command in ~/.cache/jaxdiff, 2 GB at most; JAXDIFF_CACHE=DIR keeps them elsewhere,
+JAXDIFF_CACHE=off nowhere. Started as several processes (by srun, mpirun, a Kubernetes job, on a TPU
+slice, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID), a command is one run
+on all their devices.
 """
 CACHED = 2 << 30  # bytes of compiled programs
 
@@ -54,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = [a for a in arguments if a != "--traceback"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW.format(presets=", ".join(parsing.presets())))
+        return 0
+    if arguments[0] == "--version":
+        print(versions())
         return 0
     command, *rest = arguments
     if command not in COMMANDS:
@@ -103,6 +108,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+def versions() -> str:
+    """Return what a report of a fault needs: versions and devices."""
+    from importlib.metadata import version
+
+    import jax
+
+    names = ("jaxdiff", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
+    lines = [f"{name} {version(name)}" for name in names]
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return "\n".join(
+        [*lines, f"Python {platform.python_version()}, {platform.platform()}", devices]
+    )
 
 
 def use_cache() -> None:
@@ -215,6 +234,13 @@ def inspect(config: configs.Inspect) -> None:
     print(inspect(config))
 
 
+def listing(config: configs.List) -> None:
+    """List what there is of a kind."""
+    from jaxdiff.app.listing import listing
+
+    print(listing(config))
+
+
 def demo(config: configs.Demo) -> None:
     """Run the main job."""
     from jaxdiff.app.demo import demo
@@ -234,5 +260,6 @@ COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], N
     "evaluate": (parsing.plain(configs.Evaluate), evaluate),
     "analyse": (parsing.plain(configs.Analyse), analyse),
     "export": (parsing.plain(configs.Export), export),
-    "inspect": (parsing.path_first(configs.Inspect), inspect),
+    "inspect": (parsing.first(configs.Inspect, "path"), inspect),
+    "list": (parsing.first(configs.List, "kind"), listing),
 }

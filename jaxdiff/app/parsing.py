@@ -27,12 +27,12 @@ def plain(kind: type) -> Callable[[str, Sequence[str]], Any]:
     return parse
 
 
-def path_first(kind: type) -> Callable[[str, Sequence[str]], Any]:
-    """With the path as an option, or as the first argument."""
+def first(kind: type, name: str) -> Callable[[str, Sequence[str]], Any]:
+    """Return a parser of fields of which the one of this name may be the first argument."""
 
     def parse(command: str, arguments: Sequence[str]) -> Any:
         bare = bool(arguments) and not arguments[0].startswith("-")
-        return plain(kind)(command, ["--path", *arguments] if bare else arguments)
+        return plain(kind)(command, [f"--{name}", *arguments] if bare else arguments)
 
     return parse
 

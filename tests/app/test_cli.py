@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxdiff import __version__
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_file
 from jaxdiff.app import main as cli
@@ -60,6 +61,9 @@ def test_damaged_configurations_are_named(tmp_path):
 def test_help_and_unknown_commands(capsys):
     assert cli.main([]) == 0
     assert "jaxdiff demo" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    out = capsys.readouterr().out
+    assert f"jaxdiff {__version__}\n" in out and f"jax {jax.__version__}\n" in out
     assert cli.main(["trian"]) == 2
     assert "did you mean 'train'?" in capsys.readouterr().err
     for command in cli.COMMANDS:

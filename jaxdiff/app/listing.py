@@ -1,0 +1,103 @@
+"""What there is of a kind, one line each: name, what it is, and where its paper is."""
+
+import inspect
+import json
+import re
+import shutil
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from jaxdiff.app.config import List
+
+PAPER = re.compile(r"\b\d{4}\.\d{4,5}\b")
+
+
+def solvers() -> Mapping[str, Any]:
+    """Return every solver by name."""
+    from jaxdiff.solvers import SOLVERS
+
+    return {entry.name: entry.solver for entry in SOLVERS}
+
+
+def methods() -> Mapping[str, Any]:
+    """Return the first function of every recipe of distillation."""
+    from jaxdiff.recipes import RECIPES
+
+    return {name: recipe.of[0] if recipe.of else recipe.stages for name, recipe in RECIPES.items()}
+
+
+def tuners() -> Mapping[str, Any]:
+    """Return the plan of every recipe of tuning."""
+    from jaxdiff.recipes.tuning import TUNERS
+
+    return {name: tuner.makes for name, tuner in TUNERS.items()}
+
+
+def functions(*modules: str) -> Callable[[], Mapping[str, Any]]:
+    """Return the public functions of modules of :mod:`jaxdiff`."""
+
+    def found() -> Mapping[str, Any]:
+        import jaxdiff
+
+        made: dict[str, Any] = {}
+        for name in modules:
+            module: types.ModuleType = getattr(jaxdiff, name)
+            for key, value in sorted(vars(module).items()):
+                own = inspect.isfunction(value) and value.__module__.startswith(module.__name__)
+                if own and not key.startswith("_"):
+                    made[key] = value
+        return made
+
+    return found
+
+
+KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "solvers": solvers,
+    "grids": functions("grids"),
+    "methods": methods,
+    "tuners": tuners,
+    "guidance": functions("guidance", "blending", "posterior"),
+}
+
+
+def rows(kind: str) -> Iterator[tuple[str, str, str]]:
+    """Yield name, summary and the paper's arXiv number, "" for none, of everything of a kind.
+
+    Raises ValueError for a kind that there is not.
+    """
+    if kind == "models":
+        from jaxdiff.pretrained.cards import CARDS
+
+        for name, card in CARDS.items():
+            shape = "x".join(map(str, card.shape))
+            yield name, f"{shape}, {card.prediction} of {card.process}; {card.licence}", ""
+        return
+    if kind not in KINDS:
+        raise ValueError(f"there is no list of {kind!r}; there are {', '.join([*KINDS, 'models'])}")
+    for name, function in KINDS[kind]().items():
+        text = inspect.getdoc(function) or ""
+        own = PAPER.search(text) or PAPER.search(inspect.getmodule(function).__doc__ or "")
+        yield name, plain(text), own[0] if own else ""
+
+
+def plain(text: str) -> str:
+    """Return the summary of a docstring, without marks and without the paper's number."""
+    summary = " ".join(text.partition("\n\n")[0].split())
+    summary = re.sub(r" \(arXiv \d{4}\.\d{4,5}\)|,? arXiv \d{4}\.\d{4,5}", "", summary)
+    return re.sub(r":\w+:`~?([^`]*)`|``([^`]*)``", lambda m: m[1] or m[2], summary)
+
+
+def listing(config: List) -> str:
+    """Return the lines of ``jaxdiff list``, as wide as the terminal; or JSON."""
+    found = list(rows(config.kind))
+    if config.json:
+        keys = ("name", "summary", "arxiv")
+        return json.dumps([dict(zip(keys, row, strict=True)) for row in found], indent=1)
+    wide, first = shutil.get_terminal_size((100, 24)).columns, max(len(row[0]) for row in found)
+    lines = []
+    for name, summary, paper in found:
+        room = max(20, wide - first - 2 - (len(paper) + 2 if paper else 0))
+        short = summary if len(summary) <= room else summary[: room - 3].rstrip() + "..."
+        lines.append(f"{name:{first}}  {short:{room}}  {paper}".rstrip())
+    return "\n".join(lines)
