@@ -79,7 +79,6 @@ def save(
 
     Raises:
         OSError: if it cannot be written; the earlier ones stay, and nothing partial.
-        OSError: if it cannot be written; the earlier ones stay, and nothing partial.
     """
     import orbax.checkpoint as ocp
 

@@ -9,18 +9,14 @@ inside control flow fifty times slower. Frozen trees are arguments of the progra
 in it.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import functools
 import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +26,21 @@ from jaxdiff.method import Batch, Method
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import devices as placement
 from jaxdiff.training import history, hosts
-from jaxdiff.training.inputs import check_data, checked, explained
-from jaxdiff.training.step import SKIPPED, State, due, guarded_update, init_state, update
+from jaxdiff.training.feed import batches_ahead, own_rows
+from jaxdiff.training.inputs import check_data, explained
+from jaxdiff.training.interrupts import leave_run, signals, stop_requested
+from jaxdiff.training.nonfinite import nonfinite_error, store
+from jaxdiff.training.reporting import (
+    Log,
+    NotFinite,
+    Reporter,
+    newest_checkpoint,
+    progress_bar,
+    report_metrics,
+)
+from jaxdiff.training.step import State, due, guarded_update, init_state
 from jaxdiff.typing import Array, Key
 
-Log = Callable[[int, dict[str, Any]], None]
 Watch = Callable[[int, State], bool]
 
 
@@ -117,23 +123,25 @@ def fit(
     folder = None if checkpoint is None else Path(checkpoint).absolute()
     skip = nonfinite == "skip"
     runner = step_runner(method, parallel, devices, gradient_accumulation, skip)
-    make, feed = _own_rows(data, runner, method.check)
+    make, feed = own_rows(data, runner, method.check)
     state, known = _first_state(method, key, folder, num_updates, resume, make)
     state = state if skip else state._replace(skipped=jnp.zeros((), jnp.int32))
     n = saved = int(state.step)
     latest, pending, compiled = {}, {}, set()
     began = (n, int(state.skipped), skip, time.monotonic())
-    reporter = _Reporter(log if hosts.is_main_process() else None, folder, *began)
+    reporter = Reporter(log if hosts.is_main_process() else None, folder, *began)
     state, look = runner.enter(state), _Look(watch, watch_every, num_updates)
     with (
-        _signals() as received,
-        _bar(n, num_updates, progress and hosts.is_main_process()) as bar,
-        _ahead(lambda n: known.pop(n) if n in known else make(n), n, num_updates, ahead) as batches,
+        signals() as received,
+        progress_bar(n, num_updates, progress and hosts.is_main_process()) as bar,
+        batches_ahead(
+            lambda n: known.pop(n) if n in known else make(n), n, num_updates, ahead
+        ) as batches,
     ):
-        report = functools.partial(_report, reporter, bar, runner.leave)
+        report = functools.partial(report_metrics, reporter, bar, runner.leave)
         try:
             enough = look.due(n) and look.watch(n, runner.leave(state))
-            while n < num_updates and not enough and not _asked_to_stop(received, n, log_every):
+            while n < num_updates and not enough and not stop_requested(received, n, log_every):
                 active = due(method, n)
                 with _announced(bar, compiled, active):
                     state, metrics = _run(runner, state, next(batches), feed, active)
@@ -146,52 +154,23 @@ def fit(
                     enough = look.watch(n, runner.leave(state))
                 if n % save_every == 0:
                     report(pending, now=latest)
-                    saved = _store(runner.leave(state), folder, keep)
+                    saved = store(runner.leave(state), folder, keep)
                 bar.update()
             report(pending, now=latest)
         except KeyboardInterrupt:
             if hosts.several():  # the others are not at this step
                 raise
             received.append(signal.SIGINT)
-        except _NotFinite:
-            raise _stopped(method, runner, state, data, feed, folder, keep) from None
+        except NotFinite:
+            raise nonfinite_error(method, runner, state, data, feed, folder, keep) from None
         if state.step.is_deleted():
-            raise KeyboardInterrupt(f"stopped inside step {n}; {_kept(folder)}")
+            raise KeyboardInterrupt(f"stopped inside step {n}; {newest_checkpoint(folder)}")
         if n != saved:
-            _store(runner.leave(state), folder, keep)
+            store(runner.leave(state), folder, keep)
     if received or not (n == num_updates or enough):
         number = received[0] if received else signal.SIGTERM  # sent to another process
-        _leave(number, f"stopped after {n} updates; {_kept(folder)}")
+        leave_run(number, f"stopped after {n} updates; {newest_checkpoint(folder)}")
     return runner.leave(state)
-
-
-def replay(method: Method, folder: str | os.PathLike[str]) -> tuple[State, Batch, dict[str, Array]]:
-    """Make the step again that stopped a run for not being finite.
-
-    Returns the state before it, its batch and its metrics. It is one call of
-    :func:`jaxdiff.training.step.update`: within ``with jax.debug_nans(True), jax.disable_jit():``
-    it ends at the operation that made the first NaN.
-
-    Args:
-        method: that of the run.
-        folder: of the run.
-
-    Returns:
-        The state before the step, its batch and its metrics.
-
-    Raises:
-        FileNotFoundError: if no step was kept in ``folder``.
-        FileNotFoundError: if no step was kept in ``folder``.
-    """
-    folder = Path(folder).absolute()
-    step = checkpoints.latest_step(folder)
-    path = folder / f"nonfinite-{step}.npz"
-    if step is None or not path.exists():
-        raise FileNotFoundError(f"{folder} does not end in a step that was not finite")
-    like = jax.eval_shape(functools.partial(init_state, method), jax.random.key(0))
-    state = checkpoints.restore(folder, like).state
-    batch, _ = checkpoints.load_params(path)
-    return state, batch, update(method, state, batch, due(method, step))[1]
 
 
 class _Look(NamedTuple):
@@ -203,21 +182,6 @@ class _Look(NamedTuple):
 
     def due(self, n: int) -> bool:
         return self.watch is not None and n > 0 and (n % self.every == 0 or n == self.num_updates)
-
-
-class _NotFinite(Exception):
-    """A step was not finite, and is to end the run."""
-
-
-class _Reporter(NamedTuple):
-    """Destination of metrics, and the start of the run: its step, skipped updates and time."""
-
-    log: Log | None
-    folder: Path | None
-    first: int
-    skipped: int
-    skip: bool
-    began: float
 
 
 def step_runner(
@@ -270,88 +234,6 @@ def _run(
         raise meant from error
 
 
-def _own_rows(
-    data: Any, runner: placement.Runner, check: Callable[[Batch], None] | None
-) -> tuple[Callable[[int], Any], Any]:
-    """Batches, and how they are placed: those rows alone that this process needs, if it can be."""
-    size = getattr(data, "batch_size", None)
-    make = checked(data, check)
-    if size is None or not hosts.several():
-        return make, runner.feed
-    rows = runner.rows(size)
-    return (lambda n: make(n, rows)), (lambda batch: runner.feed(batch, rows, size))
-
-
-@contextlib.contextmanager
-def _ahead(
-    make: Callable[[int], Any], first: int, last: int, depth: int
-) -> Iterator[Iterator[Any]]:
-    """make(first), make(first + 1), ..., of which a thread makes ``depth`` in advance."""
-    if depth < 1:
-        yield map(make, range(first, last))
-        return
-    with concurrent.futures.ThreadPoolExecutor(1, "batches") as pool:
-        soon = range(first, min(first + depth, last))
-        coming = collections.deque(pool.submit(make, n) for n in soon)
-
-        def each() -> Iterator[Any]:
-            for n in range(first + depth, last + depth):
-                batch = coming.popleft().result()
-                if n < last:
-                    coming.append(pool.submit(make, n))
-                yield batch
-
-        try:
-            yield each()
-        finally:
-            for batch in coming:
-                batch.cancel()
-
-
-def _asked_to_stop(received: list[int], n: int, every: int) -> bool:
-    """Return whether a signal came; with several processes, to any of them, as agreed every few
-    steps.
-    """
-    if not hosts.several():
-        return bool(received)
-    return n % every == 0 and hosts.anyone(bool(received))
-
-
-def _stopped(
-    method: Method,
-    runner: placement.Runner,
-    state: State,
-    data: Any,
-    feed: Callable[[Any], Any],
-    folder: Path | None,
-    keep: int,
-) -> FloatingPointError:
-    """Return what to raise for a step that was not finite, once it is kept: the state stands before
-    it.
-    """
-    before = runner.leave(state)
-    n, key = int(before.step), jax.random.fold_in(before.key, before.step)
-    batch = data(n)
-    kept = _kept(folder)
-    if folder is not None:
-        _store(before._replace(skipped=jnp.zeros_like(before.skipped)), folder, keep)
-        path = folder / f"nonfinite-{n}.npz"
-        checkpoints.save_params(path, batch, {"step": n, "key": _numbers(key)})
-        kept = (
-            f"the state before it is the checkpoint of step {n} in {folder}, its batch and key are "
-            f"in {path.name}: jaxdiff.training.replay makes the step again"
-        )
-    _, metrics = runner.run(state, feed(batch), due(method, n))  # again, for its numbers
-    values = {k: np.asarray(v).tolist() for k, v in runner.leave(metrics).items()}
-    losses = {k: v for k, v in values.items() if k.endswith("/loss") and not np.isfinite(v)}
-    what = " and ".join(f"{k} is {v}" for k, v in losses.items()) or "a gradient is not finite"
-    return FloatingPointError(f"{what} in step {n}; {kept}")
-
-
-def _numbers(key: Key) -> list[int]:
-    return np.asarray(jax.random.key_data(key)).ravel().tolist()
-
-
 def _first_state(
     method: Method, key: Key, folder: Path | None, num_updates: int, resume: bool, make: Any
 ) -> tuple[State, dict[int, Batch]]:
@@ -383,101 +265,6 @@ def _first_batch(make: Callable[[int], Any], folder: Path | None) -> dict[int, B
     try:
         return {0: make(0)}
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped before the first step; {_kept(folder)}") from None
-
-
-def _store(state: State, folder: Path | None, keep: int) -> int:
-    """Write a checkpoint and return its step; raise FloatingPointError rather than write NaN."""
-    step = int(state.step)
-    trained = state.params, state.ema, state.network_state
-    for path, x in jax.tree_util.tree_flatten_with_path(trained)[0]:
-        if jnp.issubdtype(x.dtype, jnp.floating) and not np.isfinite(checkpoints.on_host(x)).all():
-            name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
-            raise FloatingPointError(f"{name} is not finite after {step} updates; {_kept(folder)}")
-    if folder is not None:
-        checkpoints.save(folder, step, state, keep=keep)
-    return step
-
-
-def _kept(folder: Path | None) -> str:
-    if folder is None:
-        return "nothing was saved, as no checkpoint folder was given"
-    if (newest := checkpoints.latest_step(folder)) is None:
-        return f"there is no checkpoint in {folder} yet"
-    return f"the newest checkpoint is that of step {newest} in {folder}"
-
-
-def _leave(number: int, message: str) -> NoReturn:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt(message)
-    print(message, file=sys.stderr)
-    raise SystemExit(128 + number)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM while inside; the second one interrupts. Main thread only."""
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-
-    main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _bar(first: int, num_updates: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(
-        total=num_updates, initial=first, unit="step", disable=not progress, dynamic_ncols=True
-    )
-
-
-def _report(
-    reporter: _Reporter,
-    bar: Any,
-    leave: Callable[[Any], Any],
-    pending: dict[int, dict[str, Array]],
-    now: dict[str, Array] | None = None,
-) -> None:
-    """Fetch and write the metrics in ``pending``, by step, and empty it.
-
-    Called after the next step was dispatched, so that the device does not wait for the host; with
-    the metrics of ``now`` where it does anyhow, for the state to be looked at or saved. Raises
-    _NotFinite if the run is to end.
-    """
-    while pending:
-        step, metrics = pending.popitem()
-        row = {k: v.tolist() for k, v in jax.device_get(leave(metrics)).items()}
-        skipped = row.pop(SKIPPED)
-        _check_skipped(reporter, step, skipped)
-        losses = {name: value for name, value in row.items() if name.endswith("/loss")}
-        bar.set_postfix({**losses, SKIPPED: skipped} if skipped else losses, refresh=False)
-        seconds = round(time.monotonic() - reporter.began, 3)
-        row = {"step": step, "seconds": seconds, **row, **({SKIPPED: skipped} if skipped else {})}
-        if reporter.folder is not None and hosts.is_main_process():
-            history.append(reporter.folder, row)
-        if reporter.log is not None:
-            reporter.log(step, row)
-    if now:
-        _check_skipped(reporter, None, int(jax.device_get(leave(now[SKIPPED]))))
-
-
-def _check_skipped(reporter: _Reporter, step: int | None, skipped: int) -> None:
-    if skipped > 0 and not reporter.skip:
-        raise _NotFinite
-    made, lost = 0 if step is None else step - reporter.first, skipped - reporter.skipped
-    if reporter.skip and lost > max(10, made // 2) and step is not None:
-        raise FloatingPointError(
-            f"{lost} of the last {made} updates were not finite and were skipped; "
-            f"{_kept(reporter.folder)}"
-        )
+        raise KeyboardInterrupt(
+            f"stopped before the first step; {newest_checkpoint(folder)}"
+        ) from None

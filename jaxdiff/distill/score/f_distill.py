@@ -120,8 +120,6 @@ def f_distill(
     Raises:
         ValueError: for another divergence, a fake score without a head, a rate outside (0, 1], and
             what has no effect: a rate without bins, bins and limits of "reverse-kl".
-        ValueError: for another divergence, a fake score without a head, a rate outside (0, 1], and
-            what has no effect: a rate without bins, bins and limits of "reverse-kl".
 
     Recipe: CIFAR-10 with labels "kl", ImageNet 64 "jensen-shannon"; DMD2's optimisers and factors
     (published code: 1e-3 for the student's, and an optimiser of its own for the head).
