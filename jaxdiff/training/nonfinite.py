@@ -85,7 +85,6 @@ def key_numbers(key: Key) -> list[int]:
 
 
 def store(state: State, folder: Path | None, keep: int) -> int:
-    """Save a state as a checkpoint, if there is a folder; return its step."""
     """Write a checkpoint and return its step; raise FloatingPointError rather than write NaN."""
     step = int(state.step)
     trained = state.params, state.ema, state.network_state
