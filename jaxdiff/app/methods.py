@@ -23,9 +23,10 @@ from jaxdiff.distill.score.diff_instruct import Reward
 from jaxdiff.method import Method
 from jaxdiff.recipes import RECIPES, Goal
 from jaxdiff.recipes.choices import Value, choices, chosen
-from jaxdiff.training.checkpoint import check_fits, fingerprint
+from jaxdiff.training.checkpoint import fingerprint
 from jaxdiff.training.devices import first_devices
 from jaxdiff.training.ema import exponent, power, ramped
+from jaxdiff.training.leaves import check_fits
 from jaxdiff.training.step import State
 from jaxdiff.typing import Array, Cond, Network, Params
 

@@ -20,7 +20,8 @@ from jaxdiff.app import folder as folders
 from jaxdiff.app.options import refuse
 from jaxdiff.power_average import coefficients
 from jaxdiff.training import hosts
-from jaxdiff.training.checkpoint import check_fits, load_params, save_params
+from jaxdiff.training.checkpoint import load_params, save_params
+from jaxdiff.training.leaves import check_fits
 from jaxdiff.training.step import State
 
 FOLDER = "snapshots"

@@ -31,6 +31,19 @@ import numpy as np
 from jaxdiff.brief import short
 from jaxdiff.files import open_archive, parse_json, read_array, replacing, storable
 from jaxdiff.training import hosts
+from jaxdiff.training.leaves import (
+    Leaf,
+    by_path,
+    check_same,
+    data_of,
+    is_sound,
+    leaf_record,
+    nested,
+    restored,
+    storable_data,
+    typed,
+    with_pieces,
+)
 from jaxdiff.typing import Params
 
 
@@ -42,15 +55,6 @@ class Restored(NamedTuple):
     step: int
     state: Any
     meta: dict[str, Any]
-
-
-class Leaf(NamedTuple):
-    """The record of a leaf. crc: of the whole, or of pieces: (starts, stops, CRC) of each."""
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    crc: Any = None
 
 
 def save(
@@ -82,9 +86,11 @@ def save(
     """
     import orbax.checkpoint as ocp
 
-    folder, leaves = Path(folder).absolute(), _flatten(state)
-    record = _sealed(_with_pieces([_leaf(path, x) for path, x in leaves.items()], leaves), meta)
-    data = {path: _storable_data(x) for path, x in leaves.items() if np.size(x)}
+    folder, leaves = Path(folder).absolute(), by_path(state)
+    record = _sealed(
+        with_pieces([leaf_record(path, x) for path, x in leaves.items()], leaves), meta
+    )
+    data = {path: storable_data(x) for path, x in leaves.items() if np.size(x)}
     items = ocp.args.Composite(state=ocp.args.StandardSave(data), record=ocp.args.JsonSave(record))
     for later in all_steps(folder) if hosts.is_main_process() else ():
         if later >= step:
@@ -138,7 +144,7 @@ def restore(folder: str | os.PathLike[str], like: Any, step: int | None = None) 
         except Exception as error:  # damage shows as any of a dozen types
             damages.append(_warn(folder, own, error))
             continue
-        _check_same(leaves, like, folder / str(own))
+        check_same(leaves, like, folder / str(own))
         try:
             return Restored(own, _read_state(folder, own, leaves, like), meta)
         except Exception as error:  # as above
@@ -207,7 +213,7 @@ def save_params(
         ValueError: for a name with a NUL in it, at which zip files end a name.
     """
     path = Path(path).absolute()
-    leaves = {name: np.asarray(x) for name, x in _flatten(hosts.whole(params)).items()}
+    leaves = {name: np.asarray(x) for name, x in by_path(hosts.whole(params)).items()}
     if cut := [name for name in leaves if "\0" in name]:
         raise ValueError(f"no file can hold the name {cut[0]!r}")
     if not hosts.is_main_process():
@@ -248,25 +254,20 @@ def load_params(
             if {*stored, "record.npy"} != {*archive.namelist()}:
                 raise ValueError("its arrays are not those of its record")
             leaves = {
-                name: _restored(read_array(archive, path, f"params.{name}"), dtype)
+                name: restored(read_array(archive, path, f"params.{name}"), dtype)
                 for name, dtype in stored.values()
             }
         arrays = {name: jnp.array(x) for name, x in leaves.items()}
-        nested = _nested(arrays) if like is None else None
+        tree = nested(arrays) if like is None else None
     except OSError:
         raise
     except Exception as error:  # json, numpy and jax each have their own types
         raise ValueError(f"{path} is damaged or not a parameter file: {error}") from error
     if like is None:
-        return nested, meta
-    _check_same([_leaf(name, x) for name, x in leaves.items()], like, Path(path))
-    values = [arrays[name] for name in _flatten(like)]
+        return tree, meta
+    check_same([leaf_record(name, x) for name, x in leaves.items()], like, Path(path))
+    values = [arrays[name] for name in by_path(like)]
     return jax.tree.unflatten(jax.tree.structure(like), values), meta
-
-
-def check_fits(params: Params, like: Params, where: str) -> None:
-    """Raise ValueError, naming a leaf, for parameters of another structure, shape or dtype."""
-    _check_same([_leaf(name, x) for name, x in _flatten(params).items()], like, where)
 
 
 def fingerprint(tree: Any) -> str:
@@ -284,84 +285,6 @@ def _manager(folder: Path, **options: Any) -> Any:
     # would read.
     chosen = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **options)
     return ocp.CheckpointManager(folder, options=chosen)
-
-
-def _flatten(tree: Any) -> dict[str, Any]:
-    """Leaves by path, "params.student.Dense_0.kernel"."""
-    pairs, _ = jax.tree_util.tree_flatten_with_path(tree)
-    leaves = {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in pairs}
-    if len(leaves) < len(pairs):
-        raise ValueError("two leaves of the tree have the same path; do not use dots in its names")
-    return leaves
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _data(x: Any) -> Any:
-    return jax.random.key_data(x) if _is_key(x) else x
-
-
-def _leaf(path: str, x: Any) -> Leaf:
-    """Return the record of a leaf, without CRC for a shape."""
-    leaf = Leaf(path, tuple(x.shape), str(x.dtype))
-    if isinstance(x, jax.ShapeDtypeStruct):
-        return leaf
-    data = _data(x)
-    whole = np.shape(data) == np.shape(host := on_host(data))
-    return leaf._replace(crc=_crc(host)) if whole else leaf
-
-
-def on_host(x: Any) -> np.ndarray:
-    """Return an array's values, or a piece of it where several processes share it."""
-    shared = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
-    return np.asarray(x.addressable_data(0) if shared else x)
-
-
-def _crc(x: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
-
-
-def _with_pieces(records: list[Leaf], leaves: dict[str, Any]) -> list[Leaf]:
-    """Return the records, leaves that several processes share with the CRCs of all their pieces."""
-    shared = [r.path for r in records if r.crc is None]
-    if not shared:
-        return records
-    pieces: dict[str, list[Any]] = {path: [] for path in shared}
-    for of_one in hosts.gather({path: _pieces(_data(leaves[path])) for path in shared}):
-        for path, found in of_one.items():
-            pieces[path] += found
-    return [r._replace(crc=pieces[r.path]) if r.path in pieces else r for r in records]
-
-
-def _pieces(x: jax.Array) -> list[tuple[list[int], list[int], int]]:
-    """Return the pieces of an array in this process; of copies in several the first alone."""
-    found = []
-    for shard in x.addressable_shards:
-        if shard.replica_id == 0:
-            ends = [at.indices(n)[:2] for at, n in zip(shard.index, x.shape, strict=True)]
-            starts, stops = ([end[i] for end in ends] for i in (0, 1))
-            found.append((starts, stops, _crc(np.asarray(shard.data))))
-    return found
-
-
-def _sound(leaf: Leaf, x: np.ndarray) -> bool:
-    """Return whether an array has the CRCs that were noted."""
-    if isinstance(leaf.crc, int):
-        return _crc(x) == leaf.crc
-    at = lambda starts, stops: tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))  # noqa: E731
-    covered = sum(int(np.prod(np.subtract(b, a), dtype=int)) for a, b, _ in leaf.crc)
-    return covered == x.size and all(_crc(x[at(a, b)]) == crc for a, b, crc in leaf.crc)
-
-
-def _storable_data(x: Any) -> Any:
-    """Return what orbax takes: arrays of all processes as they are, those of this one alone as
-    NumPy's.
-    """
-    data = _data(x)
-    alone = hosts.several() and isinstance(data, jax.Array) and data.is_fully_addressable
-    return np.asarray(data) if alone else data
 
 
 def _sealed(leaves: list[Leaf], meta: dict[str, Any] | None) -> dict[str, Any]:
@@ -396,41 +319,15 @@ def _read(folder: Path, step: int, **item: Any) -> Any:
 def _read_state(folder: Path, step: int, leaves: list[Leaf], like: Any) -> Any:
     import orbax.checkpoint as ocp
 
-    shapes = jax.eval_shape(lambda tree: jax.tree.map(_data, tree), like)
-    empty = {path: np.zeros(x.shape, x.dtype) for path, x in _flatten(shapes).items()}
+    shapes = jax.eval_shape(lambda tree: jax.tree.map(data_of, tree), like)
+    empty = {path: np.zeros(x.shape, x.dtype) for path, x in by_path(shapes).items()}
     target = {path: x for path, x in empty.items() if x.size}
     data = {**empty, **_read(folder, step, state=ocp.args.StandardRestore(target))}
     for leaf in leaves:
-        if not _sound(leaf, np.asarray(data[leaf.path])):
+        if not is_sound(leaf, np.asarray(data[leaf.path])):
             raise ValueError(f"leaf {leaf.path} differs from its checksum")
-    values = [_typed(data[path], x) for path, x in _flatten(like).items()]
+    values = [typed(data[path], x) for path, x in by_path(like).items()]
     return jax.tree.unflatten(jax.tree.structure(like), values)
-
-
-def _typed(data: np.ndarray, like: Any) -> jax.Array:
-    """Return a jax array with a buffer of its own, wrapped as a key where ``like`` is one."""
-    array = jnp.array(data, copy=True)
-    if not _is_key(like):
-        return array
-    names: list[Any] = []  # only arrays and tracers have the implementation's name
-    jax.eval_shape(lambda key: names.append(jax.random.key_impl(key)), like)
-    return jax.random.wrap_key_data(array, impl=names[0])
-
-
-def _check_same(saved: list[Leaf], like: Any, where: str | Path) -> None:
-    there = {leaf.path: leaf._replace(crc=None) for leaf in saved}
-    here = {path: _leaf(path, x)._replace(crc=None) for path, x in _flatten(like).items()}
-    for path in {**here, **there}:
-        a, b = there.get(path), here.get(path)
-        if a != b:
-            raise ValueError(
-                f"{where} is of another network or method: {path} is {_shown(a)} there and "
-                f"{_shown(b)} here"
-            )
-
-
-def _shown(leaf: Leaf | None) -> str:
-    return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def _warn(folder: Path, step: int, error: Exception) -> str:
@@ -439,30 +336,3 @@ def _warn(folder: Path, step: int, error: Exception) -> str:
         f"passed over the damaged checkpoint {folder / str(step)}: {reason}", stacklevel=3
     )
     return f"step {step}: {reason}"
-
-
-def _restored(x: np.ndarray, dtype: str) -> np.ndarray:
-    """Return the array that :func:`storable` was given. ValueError if it gave another one."""
-    if not isinstance(dtype, str):
-        raise TypeError(f"{dtype!r:.60} is no dtype")
-    whole = jnp.dtype(dtype)
-    if x.dtype != storable(np.zeros(0, whole)).dtype:
-        raise ValueError(f"it is noted as {dtype} and stored as {x.dtype}")
-    return x.view(whole)
-
-
-def _nested(leaves: dict[str, Any]) -> Any:
-    if list(leaves) == [""]:  # the tree is a leaf
-        return leaves[""]
-    tree: dict[str, Any] = {}
-    for path, x in leaves.items():
-        *parents, name = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"{path} lies inside of another array; read it with like=")
-        if name in node:
-            raise ValueError(f"{path} holds other arrays; read it with like=")
-        node[name] = x
-    return tree

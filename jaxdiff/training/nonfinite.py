@@ -13,6 +13,7 @@ import numpy as np
 from jaxdiff.method import Batch, Method
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import devices as placement
+from jaxdiff.training.leaves import on_host
 from jaxdiff.training.reporting import (
     newest_checkpoint,
 )
@@ -89,7 +90,7 @@ def store(state: State, folder: Path | None, keep: int) -> int:
     step = int(state.step)
     trained = state.params, state.ema, state.network_state
     for path, x in jax.tree_util.tree_flatten_with_path(trained)[0]:
-        if jnp.issubdtype(x.dtype, jnp.floating) and not np.isfinite(checkpoints.on_host(x)).all():
+        if jnp.issubdtype(x.dtype, jnp.floating) and not np.isfinite(on_host(x)).all():
             name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
             raise FloatingPointError(
                 f"{name} is not finite after {step} updates; {newest_checkpoint(folder)}"

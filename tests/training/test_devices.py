@@ -14,6 +14,7 @@ from helpers import one_of_two_processes as member
 from helpers import scripts
 
 from jaxdiff.training import checkpoint, devices, fit, hosts
+from jaxdiff.training.leaves import is_sound
 
 
 def explicit(port, number):
@@ -104,11 +105,11 @@ def test_a_flipped_bit_in_a_piece_that_no_process_held_whole_is_found(shared):
     whole = checkpoint.restore(folder, jax.eval_shape(state)).state
     (spoilt,) = (leaf for leaf in leaves if leaf.path == "params.first.in")
     x = np.array(whole.params["first"]["in"])
-    assert checkpoint._sound(spoilt, x)
+    assert is_sound(spoilt, x)
     for at in (0, x.size // 2, x.size - 1):
         bad = x.copy()
         bad.view(np.uint64).reshape(-1)[at] ^= 1
-        assert not checkpoint._sound(spoilt, bad)
+        assert not is_sound(spoilt, bad)
 
 
 def state():
