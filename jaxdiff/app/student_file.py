@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdiff.app.network import with_log_variance
 from jaxdiff.denoisers import conditioned_call, denoiser, description
-from jaxdiff.distill.flow_map.mean_flow import saturating
+from jaxdiff.distill.flow_map.times import saturating
 from jaxdiff.distill.trajectory.trajectory_operator import nearest
 from jaxdiff.files import real_array
 from jaxdiff.pretrained.model import Pretrained

@@ -22,7 +22,7 @@ from typing import (
 )
 
 from jaxdiff import distance, prediction
-from jaxdiff.distill.consistency import consistency
+from jaxdiff.distill.consistency import schedules
 from jaxdiff.distill.score import score_distillation
 from jaxdiff.ranges import Range
 from jaxdiff.solvers.adjusted_ddim import adjusted_ddim_step
@@ -43,7 +43,7 @@ FUNCTIONS: tuple[dict[str, Callable[..., Any]], ...] = (
     {
         f.__name__: f
         for f in (
-            consistency.inverse_gap, consistency.inverse_root_gap, consistency.inverse_level,
+            schedules.inverse_gap, schedules.inverse_root_gap, schedules.inverse_level,
         )
     },
     {

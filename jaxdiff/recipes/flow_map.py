@@ -1,7 +1,7 @@
 """Recipes of :mod:`jaxdiff.distill.flow_map`: jumps between any two levels.
 
 Students of mean flows, align your flow and self-distilled maps are conditioned on both levels by a
-label that levels off above 5 (:func:`jaxdiff.distill.flow_map.mean_flow.saturating`). Their log
+label that levels off above 5 (:func:`jaxdiff.distill.flow_map.times.saturating`). Their log
 levels are N(-2, 2^2), CIFAR-10's, but for align your flow, which has its own intervals.
 """
 
@@ -14,14 +14,9 @@ import optax
 
 from jaxdiff.distill.flow_map import flow_map
 from jaxdiff.distill.flow_map.inductive_moments import inductive_moments
-from jaxdiff.distill.flow_map.mean_flow import (
-    Pairs,
-    improved_mean_flow,
-    logit_normal_pairs,
-    mean_flow,
-    saturating,
-)
+from jaxdiff.distill.flow_map.mean_flow import improved_mean_flow, mean_flow
 from jaxdiff.distill.flow_map.shortcut import shortcut
+from jaxdiff.distill.flow_map.times import Pairs, logit_normal_pairs, saturating
 from jaxdiff.distill.flow_map.trajectory_consistency import trajectory_consistency
 from jaxdiff.distill.parts.critic import Critic
 from jaxdiff.distill.parts.stage import Stage

@@ -117,7 +117,8 @@ def log_likelihood(
 
     Args:
         denoiser: ``D(y, level, cond)``.
-        data: (batch, *shape), float32 or float64; :func:`dequantise` makes them of pixels.
+        data: (batch, *shape), float32 or float64;
+            :func:`jaxdiff.sampling.dequantisation.dequantise` makes them of pixels.
         high, low: noise levels, 0 < low < high. Data are taken for states at ``low``.
         cond: handed to the denoiser; its leaves are batch first, or one number for all.
         prior: what the data are like at level ``high``; N(0, high^2) if None. Its dimension is that

@@ -44,22 +44,23 @@ def amed_ipndm(
     """AMED-Plugin on iPNDM: :func:`jaxdiff.solvers.ipndm` on the grid with the intermediate levels
     put in, the second half of every step scaled. Order 1 is the plug-in on Euler's method.
 
-    Arguments and evaluations as for :func:`amed`; the order, 1 to 4, grows by half steps.
+    Arguments and evaluations as for :func:`jaxdiff.solvers.amed.amed`; the order, 1 to 4, grows by
+    half steps.
 
     Args:
         D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
         y: state at ``levels[0]``, (batch, *shape).
         levels: decreasing noise levels of the grid, one more than steps.
-        ratios: as for :func:`amed`.
-        direction: as for :func:`amed`.
-        time: as for :func:`amed`.
+        ratios: as for :func:`jaxdiff.solvers.amed.amed`.
+        direction: as for :func:`jaxdiff.solvers.amed.amed`.
+        time: as for :func:`jaxdiff.solvers.amed.amed`.
         order: 1 to 4, the most past slopes that are used.
 
     Yields:
         State at every level after the first, of the shape of ``y``.
 
     Raises:
-        ValueError: as for :func:`amed`, or for an order that it does not have.
+        ValueError: as for :func:`jaxdiff.solvers.amed.amed`, or for an order that it does not have.
 
     Source: Zhou et al., Fast ODE-based Sampling for Diffusion Models in Around 5 Steps, arXiv
     2312.00094.
@@ -107,16 +108,16 @@ def amed_dpmpp(
     grid with the intermediate levels put in, what the second half of every step adds to (r/m) y
     (data) or y (noise) scaled.
 
-    Arguments and evaluations as for :func:`amed`, and options of ``dpmpp``, whose steps are the
-    half steps here.
+    Arguments and evaluations as for :func:`jaxdiff.solvers.amed.amed`, and options of ``dpmpp``,
+    whose steps are the half steps here.
 
     Args:
         D: denoiser ``D(y, s)``, the posterior mean of the data given the state at level s.
         y: state at ``levels[0]``, (batch, *shape).
         levels: decreasing noise levels of the grid, one more than steps.
-        ratios: as for :func:`amed`.
-        direction: as for :func:`amed`.
-        time: as for :func:`amed`.
+        ratios: as for :func:`jaxdiff.solvers.amed.amed`.
+        direction: as for :func:`jaxdiff.solvers.amed.amed`.
+        time: as for :func:`jaxdiff.solvers.amed.amed`.
         order: 1 to 3, as for :func:`jaxdiff.solvers.dpmpp`; it grows by half steps.
         prediction: what is interpolated, "data" or "noise".
         lower_final: lower the order in the last half steps.
@@ -127,7 +128,7 @@ def amed_dpmpp(
         State at every level after the first, of the shape of ``y``.
 
     Raises:
-        ValueError: as for :func:`amed`, or for a ``second`` that there is not.
+        ValueError: as for :func:`jaxdiff.solvers.amed.amed`, or for a ``second`` that there is not.
 
     Source: Zhou et al., Fast ODE-based Sampling for Diffusion Models in Around 5 Steps, arXiv
     2312.00094; Lu et al., DPM-Solver++, arXiv 2211.01095.

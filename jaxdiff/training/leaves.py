@@ -122,7 +122,9 @@ def typed(data: np.ndarray, like: Any) -> jax.Array:
 
 
 def check_same(saved: list[Leaf], like: Any, where: str | Path) -> None:
-    """Raise ValueError, naming a leaf, unless the saved leaves are those of ``like``, CRCs aside."""
+    """Raise ValueError, naming a leaf, unless the saved leaves are those of ``like``, CRCs
+    aside.
+    """
     there = {leaf.path: leaf._replace(crc=None) for leaf in saved}
     here = {path: leaf_record(path, x)._replace(crc=None) for path, x in by_path(like).items()}
     for path in {**here, **there}:
@@ -149,7 +151,9 @@ def restored(x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def nested(leaves: dict[str, Any]) -> Any:
-    """Return a tree of dictionaries of leaves by path; ValueError for paths inside of one another."""
+    """Return a tree of dictionaries of leaves by path; ValueError for paths inside of one
+    another.
+    """
     if list(leaves) == [""]:  # the tree is a leaf
         return leaves[""]
     tree: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import pytest
 from jaxdiff import solvers
 from jaxdiff.app.student_file import blend, decode, encode, sampler_metadata
 from jaxdiff.denoisers import conditioned, denoiser
-from jaxdiff.distill.flow_map.mean_flow import saturating
+from jaxdiff.distill.flow_map.times import saturating
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.trajectory.trajectory_operator import flow_map
 from jaxdiff.networks import MLP, from_linen, init

@@ -23,12 +23,6 @@ from jaxdiff.distill.consistency.consistency import (
     consistency_loss,
     easy_consistency,
     easy_pair,
-    ect_level,
-    inverse_gap,
-    inverse_level,
-    inverse_output,
-    inverse_root_gap,
-    mapped_level,
 )
 from jaxdiff.distill.consistency.improved import (
     improved_consistency,
@@ -42,6 +36,14 @@ from jaxdiff.distill.consistency.multistep import (
     multistep_consistency,
     segment_levels,
     segment_target,
+)
+from jaxdiff.distill.consistency.schedules import (
+    ect_level,
+    inverse_gap,
+    inverse_level,
+    inverse_output,
+    inverse_root_gap,
+    mapped_level,
 )
 from jaxdiff.distill.consistency.truncated import (
     handed_over,

@@ -17,17 +17,14 @@ from jaxdiff.distill.flow_map import flow_map
 from jaxdiff.distill.flow_map.mean_flow import (
     adaptive_loss,
     draw_guidance,
-    flow_map_tables,
     guided_field,
     improved_mean_flow,
-    logit_normal_pairs,
     mean_flow,
     mean_flow_target,
     normalised_loss,
-    saturating,
     teacher_field,
-    within,
 )
+from jaxdiff.distill.flow_map.times import flow_map_tables, logit_normal_pairs, saturating, within
 from jaxdiff.distill.parts import tangents
 from jaxdiff.distill.parts.primitives import implied
 from jaxdiff.distill.parts.student import Student

@@ -14,7 +14,7 @@ from jaxdiff.arrays import expand
 from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.denoisers import denoiser
 from jaxdiff.distance import absolute, squared
-from jaxdiff.distill.consistency.consistency import ct_scales
+from jaxdiff.distill.consistency.schedules import ct_scales
 from jaxdiff.distill.parts.levels import karras_level
 from jaxdiff.distill.parts.primitives import implied, perturb
 from jaxdiff.distill.parts.stage import Before

@@ -13,13 +13,8 @@ from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.denoisers import denoiser
 from jaxdiff.distance import absolute, pseudo_huber, squared
 from jaxdiff.distill.consistency import consistency
-from jaxdiff.distill.consistency.consistency import (
-    Pair,
-    consistency_loss,
-    ct_decay,
-    ct_scales,
-    ect_level,
-)
+from jaxdiff.distill.consistency.consistency import Pair, consistency_loss
+from jaxdiff.distill.consistency.schedules import ct_decay, ct_scales, ect_level
 from jaxdiff.distill.flow_map.mean_flow import mean_flow
 from jaxdiff.distill.parts.levels import karras_level
 from jaxdiff.distill.parts.primitives import drop_condition, perturb

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxdiff.distill.consistency.consistency import easy_consistency
-from jaxdiff.distill.flow_map.mean_flow import flow_map_tables, logit_normal_pairs, within
+from jaxdiff.distill.flow_map.times import flow_map_tables, logit_normal_pairs, within
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.trajectory.piecewise_flow import perflow, window_table
 from jaxdiff.distill.trajectory.tract import tract

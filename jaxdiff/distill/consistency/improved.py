@@ -23,12 +23,8 @@ import numpy as np
 import optax
 
 from jaxdiff.distance import pseudo_huber
-from jaxdiff.distill.consistency.consistency import (
-    Pair,
-    consistency_loss,
-    consistency_tables,
-    inverse_gap,
-)
+from jaxdiff.distill.consistency.consistency import Pair, consistency_loss, consistency_tables
+from jaxdiff.distill.consistency.schedules import inverse_gap
 from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.levels import karras_level
 from jaxdiff.distill.parts.primitives import perturb

@@ -28,14 +28,12 @@ from jaxdiff.arrays import expand
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distance import pseudo_huber
 from jaxdiff.distill.consistency.consistency import (
-    Weight,
     consistency_loss,
     consistency_tables,
     easy_consistency,
     easy_pair,
-    inverse_gap,
-    mapped_level,
 )
+from jaxdiff.distill.consistency.schedules import Weight, inverse_gap, mapped_level
 from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.distill.parts.student import Student

@@ -36,15 +36,13 @@ from jaxdiff.arrays import expand
 from jaxdiff.distill.flow_map.mean_flow import (
     Field,
     MeanField,
-    Pairs,
     adaptive_loss,
-    flow_map_tables,
     mean_field,
     mean_flow_target,
-    noisy,
     normalised_loss,
     teacher_field,
 )
+from jaxdiff.distill.flow_map.times import Pairs, flow_map_tables, noisy
 from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tangents import along, warmup

@@ -53,7 +53,8 @@ def decoupled_dmd(
     Args:
         teacher: the plain conditional ``D(y, level, cond)``, which answers ``cond=None`` with the
             unconditional posterior mean; frozen.
-        student: starts as the teacher. AdamW by default, as for :func:`dmd2`.
+        student: starts as the teacher. AdamW by default, as for
+            :func:`jaxdiff.distill.score.distribution_matching.dmd2`.
         guidance: the weight W of classifier-free guidance, 1 being none; (W - 1)(D_c - D_u) is what
             drives the student, the score difference what keeps it in bounds.
         fake_score: the fake score, by default the student's network as it starts; without a head.
@@ -73,7 +74,8 @@ def decoupled_dmd(
         ValueError: for a fake score with a head, or levels of guidance where there is none.
 
     Deviations: none known; the paper's text-to-image scale is not tried here. Fails: as
-    :func:`dmd2`; too strong guidance saturates. Cost: as :func:`dmd2` with two teacher calls more.
+    :func:`jaxdiff.distill.score.distribution_matching.dmd2`; too strong guidance saturates. Cost:
+    as :func:`jaxdiff.distill.score.distribution_matching.dmd2` with two teacher calls more.
     """
     refuse_head(fake_score, "Decoupled DMD")
     if guidance == 1.0 and engine_levels is not None:

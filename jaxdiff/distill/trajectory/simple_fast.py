@@ -122,8 +122,8 @@ def sfd(
     gradients are added up and make one update. The batch's data are used for their shape and
     labels only.
     Failure mode: bounded by the teacher's solver at N (M + 1) steps; other numbers of steps than
-    the trained one are much worse (:func:`sfd_v`); one evaluation needs a second stage
-    (:func:`sfd_stages`).
+    the trained one are much worse (:func:`jaxdiff.distill.trajectory.simple_fast_steps.sfd_v`); one
+    evaluation needs a second stage (:func:`sfd_stages`).
     Cost: per update N (M + 1) teacher calls and N student calls with gradient, the analytic step
     free: about 6 times score matching by default.
     """

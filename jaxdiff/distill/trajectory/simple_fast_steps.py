@@ -45,22 +45,24 @@ def sfd_v(
 ) -> Method:
     """SFD-v (same paper): one student for several numbers of steps, which it is conditioned on.
 
-    Arguments as in :func:`sfd`, but ``num_steps`` are the numbers of intervals trained for, and
-    ``extra`` may have one number for each: with few intervals the teacher needs more levels inside
-    each, as its trajectory bounds the student's. The student's network takes labels (batch, 2), the
-    second being :func:`steps_label`. (800 000 trajectories on CIFAR-10.)
+    Arguments as in :func:`jaxdiff.distill.trajectory.simple_fast.sfd`, but ``num_steps`` are the
+    numbers of intervals trained for, and ``extra`` may have one number for each: with few intervals
+    the teacher needs more levels inside each, as its trajectory bounds the student's. The student's
+    network takes labels (batch, 2), the second being
+    :func:`jaxdiff.distill.trajectory.simple_fast.steps_label`. (800 000 trajectories on CIFAR-10.)
 
     Deviations: the paper draws one number of steps per update; here every update has all of them,
     each on its share of the batch, so that nothing is compiled twice and no control flow surrounds
     a gradient. The sampler conditions the student on the number of intervals nearest to its own
-    that was trained for. Otherwise, with its failure modes, as :func:`sfd`. Cost: per update one
-    roll-out of the teacher for each number of steps on its share of the batch, and as many student
-    calls with gradient as that has intervals.
+    that was trained for. Otherwise, with its failure modes, as
+    :func:`jaxdiff.distill.trajectory.simple_fast.sfd`. Cost: per update one roll-out of the teacher
+    for each number of steps on its share of the batch, and as many student calls with gradient as
+    that has intervals.
 
     Args:
         teacher: ``D(y, level, cond)``, frozen.
-        student: of a network that takes labels (batch, 2), the second being :func:`steps_label`;
-            starts as the teacher.
+        student: of a network that takes labels (batch, 2), the second being
+            :func:`jaxdiff.distill.trajectory.simple_fast.steps_label`; starts as the teacher.
         num_steps: numbers of intervals that the student is trained for.
         extra: levels that the teacher has inside each interval, one number or one for each of
             ``num_steps``.
@@ -75,8 +77,8 @@ def sfd_v(
         student.
 
     Raises:
-        ValueError: as :func:`sfd`; or, at the first batch, one that has fewer samples than there
-            are numbers of steps.
+        ValueError: as :func:`jaxdiff.distill.trajectory.simple_fast.sfd`; or, at the first batch,
+            one that has fewer samples than there are numbers of steps.
     """
     inner = [extra] * len(num_steps) if isinstance(extra, int) else list(extra)
     check_roll_out(num_steps, min(inner, default=-1), analytic)
