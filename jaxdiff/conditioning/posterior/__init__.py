@@ -14,15 +14,19 @@
 | DiffPIR, DDS | :func:`diffpir`, :func:`dds` | no | 2305.08995, 2303.05754 |
 | PSLD, of latents | :func:`psld` | yes | 2307.00619 |
 | annealed Langevin's likelihood | :func:`annealed_langevin` | no | 2108.01368 |
+| DAPS, ReSample, solvers for :func:`jaxdiff.direct` | :func:`daps`, :func:`resample` | no | 2407.01521, 2307.08123 |
+| RED-diff, a regulariser | :func:`red_diff` | no | 2305.04391 |
 | TDS, particles, right in the limit of many | :func:`tds` | yes | 2306.17775 |
 | FPS-SMC, particles | :func:`fps_smc` | no | ICLR 2024 |
 
     seen = jd.operators.measure(operator, x0, 0.05, key)
     D = jd.posterior.mmps(denoiser, seen)
     x = jd.sample(D, jd.table(jd.solvers.heun, levels), start)
-"""
+"""  # noqa: E501
 
 from jaxdiff.conditioning.posterior.annealed import annealed_langevin as annealed_langevin
+from jaxdiff.conditioning.posterior.annealing import daps as daps
+from jaxdiff.conditioning.posterior.annealing import resample as resample
 from jaxdiff.conditioning.posterior.covariance import gaussian_covariance as gaussian_covariance
 from jaxdiff.conditioning.posterior.dps import dps as dps
 from jaxdiff.conditioning.posterior.dps import mcg as mcg
@@ -41,5 +45,6 @@ from jaxdiff.conditioning.posterior.pigdm import pigdm as pigdm
 from jaxdiff.conditioning.posterior.proximal import dds as dds
 from jaxdiff.conditioning.posterior.proximal import diffpir as diffpir
 from jaxdiff.conditioning.posterior.psld import psld as psld
+from jaxdiff.conditioning.posterior.red_diff import red_diff as red_diff
 from jaxdiff.conditioning.posterior.tds import gaussian_twist as gaussian_twist
 from jaxdiff.conditioning.posterior.tds import tds as tds

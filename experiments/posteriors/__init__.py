@@ -1,0 +1,1 @@
+"""Methods of guidance by measurements against exact posteriors of Gaussian mixtures."""
