@@ -57,6 +57,7 @@ __version__ = "0.1.0"
 
 _LATER = {
     "analysis": "jaxdiff.analysis",
+    "attention": "jaxdiff.conditioning.attention",
     "blending": "jaxdiff.conditioning.blending",
     "classify": "jaxdiff.classify",
     "corrections": "jaxdiff.conditioning.corrections",
