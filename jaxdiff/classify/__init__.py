@@ -7,10 +7,12 @@
     jd.classify.accuracy(method.sampler(state), images, labels)
 
 ``OFFLINE`` has the methods of a trained teacher by name, ``ONLINE_METHODS`` those without one.
+``diffusion_classifier`` classifies by the errors of a conditional denoiser.
 ``jaxdiff.classify.interactions`` is another subject: drug-target prediction by kernels and
 factorisations.
 """
 
+from jaxdiff.classify.diffusion_classifier import diffusion_classifier
 from jaxdiff.classify.diverse_peers import okddip
 from jaxdiff.classify.factor_transfer import factor_transfer, feature_overhaul
 from jaxdiff.classify.feature_methods import (
@@ -91,6 +93,7 @@ __all__ = [
     "collaborative_learning",
     "contrastive_distillation",
     "correlation_congruence",
+    "diffusion_classifier",
     "dist",
     "distilled",
     "dkd",

@@ -97,6 +97,11 @@ def test_blm_nii_trains_a_new_drugs_own_model_and_the_toolbox_its_targets_models
     )
     ours = interactions.blm_nii(small, reference=True)
     np.testing.assert_allclose(ours, theirs, atol=1e-10)
+    plain = np.maximum(
+        Kd @ np.linalg.solve(Kd + np.eye(M), small.known),
+        (Kt @ np.linalg.solve(Kt + np.eye(N), small.known.T)).T,
+    )
+    np.testing.assert_allclose(interactions.blm(small, reference=True), plain, atol=1e-10)
     assert np.isfinite(local_models.indefinite_ridge(-0.5 * jnp.eye(2), jnp.eye(2), 1.0)).all()
 
 

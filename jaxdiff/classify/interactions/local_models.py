@@ -18,12 +18,16 @@ from jaxtyping import Float
 from jaxdiff.arrays import check
 from jaxdiff.classify.interactions.kernels import inferred_profiles, is_new, mixed_kernels
 from jaxdiff.classify.interactions.problem import Problem
-from jaxdiff.classify.interactions.regularised_least_squares import ridge
 from jaxdiff.typing import Array
 
 
 def blm(
-    problem: Problem, *, alpha: float = 0.7, gamma: float = 1.0, sigma: float = 1.0
+    problem: Problem,
+    *,
+    alpha: float = 0.7,
+    gamma: float = 1.0,
+    sigma: float = 1.0,
+    reference: bool = False,
 ) -> Float[Array, "m n"]:
     """Bipartite local models by regularised least squares.
 
@@ -32,6 +36,8 @@ def blm(
         alpha: share of the similarities in the kernels, 0 to 1.
         gamma: bandwidth of the interaction profiles.
         sigma: ridge, positive.
+        reference: as a well-known toolbox has it: the kernel of what has no interactions is the
+            similarity alone, beside mixtures for all others. That matrix is indefinite.
 
     Returns:
         (m, n) scores; 0 from the model of a drug or target without interactions.
@@ -40,7 +46,8 @@ def blm(
     has support vector machines, of similarities alone.
     Source: Bleakley and Yamanishi (2009), section 2.3; Mei et al. (2013), equation 5.
     """
-    return _larger(problem, problem.known, problem.known, alpha, gamma, sigma)
+    drugs, targets = _kernels(problem, alpha, gamma, reference)
+    return _larger(drugs, problem.known, targets, problem.known, sigma)
 
 
 def blm_nii(
@@ -58,39 +65,42 @@ def blm_nii(
         alpha: share of the similarities in the kernels, 0 to 1.
         gamma: bandwidth of the interaction profiles.
         sigma: ridge, positive.
-        reference: as a well-known toolbox has it, and tables made with it. There the inferred row
-            of a new drug is not the label of its own model, over targets, but joins the labels of
-            the targets' models, over drugs, and its kernel is the similarity alone.
+        reference: as a well-known toolbox has it, and tables made with it: with the kernels of
+            :func:`blm`, and the inferred row of a new drug is not the labels of its own model, over
+            targets, but joins the labels of the targets' models, over drugs.
 
     Returns:
         (m, n) scores.
 
     Source: Mei et al. (2013), section 2.3.
     """
+    drugs, targets = _kernels(problem, alpha, gamma, reference)
     rows = inferred_profiles(problem.known, problem.drugs)
     columns = inferred_profiles(problem.known.T, problem.targets).T
+    if reference:
+        rows, columns = columns, rows
+    return _larger(drugs, columns, targets, rows, sigma)
+
+
+def _kernels(problem: Problem, alpha: float, gamma: float, reference: bool) -> tuple[Array, Array]:
+    drugs, targets = mixed_kernels(problem.known, problem.drugs, problem.targets, alpha, gamma)
     if not reference:
-        return _larger(problem, rows, columns, alpha, gamma, sigma)
-    drugs, targets = mixed_kernels(problem.known, problem.drugs, problem.targets, alpha, gamma)
-    drugs = _similar_only(drugs, problem.drugs, is_new(problem.known))
-    targets = _similar_only(targets, problem.targets, is_new(problem.known.T))
-    from_targets = indefinite_ridge(targets, columns.T, sigma).T
-    return jnp.maximum(from_targets, indefinite_ridge(drugs, rows, sigma))
+        return drugs, targets
+    sides = (
+        (drugs, problem.drugs, is_new(problem.known)),
+        (targets, problem.targets, is_new(problem.known.T)),
+    )
+    drugs, targets = (jnp.where(new[:, None] | new[None], S, K) for K, S, new in sides)
+    return drugs, targets
 
 
-def _larger(
-    problem: Problem, rows: Array, columns: Array, alpha: float, gamma: float, sigma: float
-) -> Array:
-    drugs, targets = mixed_kernels(problem.known, problem.drugs, problem.targets, alpha, gamma)
-    return jnp.maximum(ridge(targets, rows.T, sigma).T, ridge(drugs, columns, sigma))
-
-
-def _similar_only(kernel: Array, similarity: Array, new: Array) -> Array:
-    return jnp.where(new[:, None] | new[None], similarity, kernel)
+def _larger(drugs: Array, columns: Array, targets: Array, rows: Array, sigma: float) -> Array:
+    from_targets = indefinite_ridge(targets, rows.T, sigma).T
+    return jnp.maximum(from_targets, indefinite_ridge(drugs, columns, sigma))
 
 
 def indefinite_ridge(kernel: Array, values: Array, sigma: float) -> Float[Array, "m n"]:
-    """Return K (K + sigma I)^-1 values, as :func:`ridge`, for K of any sign."""
+    """Return K (K + sigma I)^-1 values for K of any sign: (m, m) and (m, n)."""
     check("sigma must be positive", lambda s: s > 0, sigma)
     shifted = kernel + sigma * jnp.eye(len(kernel), dtype=kernel.dtype)
     return values - sigma * jnp.linalg.solve(shifted, values)

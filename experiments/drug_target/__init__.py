@@ -1,0 +1,1 @@
+"""Drug-target prediction: the methods of jaxdiff.classify.interactions on published data."""

@@ -1,0 +1,162 @@
+"""Classification by denoisers: Bayes' rule on exact models, unbiased estimates, own draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import exact
+from jaxdiff.classify.diffusion_classifier import (
+    Round,
+    bayes,
+    diffusion_classifier,
+    quadrature_log_posterior,
+)
+
+LOW, HIGH = 0.05, 20.0
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Three classes over four components of the line."""
+    weights = [[0.7, 0.3, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.1, 0.0, 0.2, 0.7]]
+    return exact.GaussianMixture(weights, [[-1.0], [0.0], [0.7], [1.5]], [0.4, 0.3, 0.5, 0.6])
+
+
+def log_grid(low, high, pieces, nodes):
+    """Gauss-Legendre nodes in log level, piece by piece."""
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    ends = np.linspace(np.log(low), np.log(high), pieces + 1)
+    half = (ends[1] - ends[0]) / 2
+    u = (ends[:-1, None] + half * (x + 1)).ravel()
+    return jnp.exp(jnp.asarray(u)), jnp.asarray(np.tile(half * w, pieces))
+
+
+def normal_nodes(count):
+    x, w = np.polynomial.hermite_e.hermegauss(count)
+    return jnp.asarray(x)[:, None], jnp.asarray(w / w.sum())
+
+
+def test_the_integral_of_exact_errors_is_bayes_rule(truth):
+    x = jnp.array([[-1.2], [0.1], [0.8], [2.5]])
+    prior = jnp.array([0.5, 0.3, 0.2])
+    likelihoods = jnp.stack([truth.log_density(x, 0.0, jnp.full(4, c)) for c in range(3)], axis=1)
+    joint = np.exp(likelihoods) * np.asarray(prior)
+    expected = np.log(joint / joint.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(bayes(likelihoods, prior), expected, atol=1e-12)
+    run = jax.jit(
+        lambda *grids: quadrature_log_posterior(
+            truth.denoiser, x, jnp.arange(3), *grids, prior=prior
+        )
+    )
+    found = run(*log_grid(1e-4, 1e4, 12, 8), *normal_nodes(40))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_estimate_is_unbiased_and_its_noise_is_shared_by_classes(truth):
+    """Within four standard errors of the integral between the same levels."""
+    count, draws = 2000, 4
+    x = jnp.full((count, 1), 0.4)
+    run = jax.jit(
+        lambda key: diffusion_classifier(
+            truth.denoiser, x, jnp.arange(3), LOW, HIGH, key=key, rounds=((draws, 3),)
+        )
+    )
+    found = run(jax.random.key(1))
+    assert found.nfe == draws * 3
+    integral = np.log(HIGH / LOW) * np.asarray(found.errors)
+    exactly = quadrature_log_posterior(
+        truth.denoiser, x[:1], jnp.arange(3), *log_grid(LOW, HIGH, 4, 8), *normal_nodes(40)
+    )[0]
+    for a, b in ((0, 1), (0, 2)):
+        apart = integral[:, b] - integral[:, a]
+        error = apart.std() / count**0.5
+        assert abs(apart.mean() - (exactly[a] - exactly[b])) < 4 * error
+        assert apart.var() < 0.5 * (integral[:, a].var() + integral[:, b].var())
+
+
+def test_rounds_drop_classes_and_count_evaluations(truth):
+    x = truth.sample(jax.random.key(5), 6, jnp.arange(6) % 3)
+    rounds = (Round(2, 2), (3, 1))
+    classify = lambda data, index: diffusion_classifier(  # noqa: E731
+        truth.denoiser, data, jnp.arange(3), LOW, HIGH, key=jax.random.key(2),
+        rounds=rounds, index=index,
+    )  # fmt: skip
+    found = classify(x, None)
+    assert found.nfe == 2 * 3 + 3 * 2
+    assert np.isfinite(found.log_posterior).sum(axis=1).tolist() == [1] * 6
+    np.testing.assert_array_equal(
+        found.label, np.isfinite(np.asarray(found.log_posterior)).argmax(axis=1)
+    )
+    plain = diffusion_classifier(
+        truth.denoiser, x, jnp.arange(3), LOW, HIGH, key=jax.random.key(2), rounds=((2, 3),)
+    )
+    dropped = np.asarray(found.errors) == np.asarray(plain.errors)
+    assert dropped.sum(axis=1).tolist() == [1] * 6  # the class dropped first saw two draws only
+    worst = np.asarray(plain.log_posterior).argmin(axis=1)
+    np.testing.assert_array_equal(dropped.argmax(axis=1), worst)
+    some = classify(x[2:4], jnp.array([2, 3]))  # no sample depends on its batch
+    np.testing.assert_allclose(some.errors, found.errors[2:4], rtol=1e-12)
+
+
+def test_candidates_are_trees_and_samples_of_any_rank(rng, key):
+    """A denoiser that answers with its condition: the nearer condition is the class."""
+    D = lambda y, level, cond: 0 * y + cond["mean"] * cond["scale"][:, None, None]  # noqa: E731
+    x = jnp.asarray(rng.normal(size=(3, 2, 2)), jnp.float32)
+    candidates = {"mean": jnp.stack([x[0], x[1], x[2]]), "scale": jnp.ones(3, jnp.float32)}
+    found = diffusion_classifier(D, x, candidates, 0.5, 2.0, key=key, rounds=((2, 3),))
+    assert found.label.tolist() == [0, 1, 2]
+    assert found.log_posterior.dtype == jnp.float32
+    np.testing.assert_allclose(np.exp(found.log_posterior).sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"low": 0.0}, ValueError, "0 < low < high"),
+        ({"rounds": ()}, ValueError, "at least one"),
+        ({"rounds": ((2, 4),)}, ValueError, "keep 1 to 3"),
+        ({"rounds": ((2, 2), (2, 3))}, ValueError, "keep 1 to 2"),
+        ({"rounds": ((0, 3),)}, ValueError, "draws of at least 1"),
+        ({"prior": jnp.array([0.5, 0.5])}, ValueError, r"prior must have shape \(3,\)"),
+        ({"prior": jnp.array([0.5, 0.5, 0.5])}, ValueError, "sum to 1"),
+        ({"candidates": jnp.asarray(3)}, ValueError, "first axis of classes"),
+        ({"data": jnp.zeros((2, 1), int)}, TypeError, "floating"),
+        ({"key": jnp.zeros(2, jnp.uint32)}, TypeError, "typed key"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(truth, changed, error, message):
+    arguments = {
+        "data": jnp.zeros((2, 1)), "candidates": jnp.arange(3), "low": LOW, "high": HIGH,
+        "key": jax.random.key(0), "rounds": ((2, 3),),
+    } | changed  # fmt: skip
+    with pytest.raises(error, match=message):
+        diffusion_classifier(truth.denoiser, **arguments)
+
+
+def test_quadrature_refuses_nodes_without_weights(truth):
+    one, points = jnp.ones(2), jnp.zeros((3, 1))
+    with pytest.raises(ValueError, match="levels and level_weights"):
+        quadrature_log_posterior(
+            truth.denoiser, points, jnp.arange(3), one, one[:1], points, jnp.ones(3)
+        )
+    with pytest.raises(ValueError, match="noises must have shape"):
+        quadrature_log_posterior(
+            truth.denoiser, points, jnp.arange(3), one, one, points[:, 0], jnp.ones(3)
+        )
+
+
+@pytest.mark.slow
+def test_likelihoods_by_the_probability_flow_are_bayes_rule(truth):
+    import jaxdiff as jd
+
+    x = jnp.array([[-1.2], [0.8]])
+    by_ode = [
+        jd.log_likelihood(
+            truth.denoiser, x, 1e-4, 1e3, jnp.full(2, c), rtol=1e-10, atol=1e-10
+        ).log_density
+        for c in range(3)
+    ]
+    by_density = [truth.log_density(x, 0.0, jnp.full(2, c)) for c in range(3)]
+    found, expected = (bayes(jnp.stack(d, axis=1)) for d in (by_ode, by_density))
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # N(0, high^2) for every class
