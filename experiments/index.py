@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxdiff.classify import OFFLINE, ONLINE_METHODS
 from jaxdiff.recipes import FAMILIES
 from jaxdiff.recipes.tuning import TUNERS
 from jaxdiff.solvers import SOLVERS
@@ -61,6 +62,10 @@ def page() -> Iterator[str]:
     for family, recipes in FAMILIES.items():
         yield f"## Distillation: {family.replace('_', ' ')}\n"
         yield from rows({name: recipe.of[0] for name, recipe in recipes.items()})
+    yield "## Distillation of classifiers\n"
+    yield from rows(OFFLINE)
+    yield "### Without a teacher\n"
+    yield from rows(ONLINE_METHODS)
     yield "## Tuning of samplers\n"
     yield from rows({name: tuner.makes for name, tuner in TUNERS.items()})
 

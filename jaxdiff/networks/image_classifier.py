@@ -9,6 +9,7 @@ A multiply-add is one product of a weight and a number of a map, as papers count
 has (pixels out) k^2 (channels in / groups) (channels out) of them, a linear layer in x out.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -64,9 +65,7 @@ class ImageClassifier:
 
     def outputs(self) -> Outputs:
         """Return the shapes and dtypes of what one image gives, without computing anything."""
-        image = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
-        variables = jax.eval_shape(self.init, jax.random.key(0))
-        return jax.eval_shape(lambda v, x: self(v, x, full=True), variables, image)
+        return _outputs(self)
 
     def num_parameters(self) -> int:
         """Return the number of parameters, batch statistics not counted."""
@@ -99,6 +98,13 @@ class ImageClassifier:
                 f"this classifier takes images (batch, {', '.join(map(str, self.shape))}); got "
                 f"{images.shape}"
             )
+
+
+@functools.lru_cache(maxsize=64)
+def _outputs(network: ImageClassifier) -> Outputs:
+    image = jax.ShapeDtypeStruct((1, *network.shape), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0))
+    return jax.eval_shape(lambda v, x: network(v, x, full=True), variables, image)
 
 
 def _draw(module: nn.Module, shape: tuple[int, int, int], key: Key) -> Any:

@@ -118,11 +118,13 @@ def test_regressors_of_hints(family):
         statistics_close(state["batch_stats"], known["batch_stats"], after, rules, lambda _, n=n: n)
 
 
-def test_projectors_that_a_teachers_head_follows(family):
+@pytest.mark.parametrize("part", [slice(1, 3), pytest.param(slice(3, 7), marks=pytest.mark.slow),
+                                  pytest.param(slice(0, 1), marks=pytest.mark.slow)])  # fmt: skip
+def test_projectors_that_a_teachers_head_follows(family, part):
     places = ("first", "middle", "last")
     rules = {f"{p}_conv": f"transfer.{3 * i}" for i, p in enumerate(places)}
     rules |= {f"{p}_norm": f"transfer.{3 * i + 1}" for i, p in enumerate(places)}
-    for case in cases(family, "util.py SimKD"):
+    for case in cases(family, "util.py SimKD")[part]:
         get, w = getter(family, case), getter(family, case, "w:")
         s, t = last(get("f_s")), last(get("f_t"))
         module = transfer.Bottleneck(case["t_n"], case["t_n"] // case["factor"])

@@ -240,6 +240,7 @@ def test_simkd_with_more_of_the_teacher_reuses_its_last_blocks(blocks):
     assert np.all(np.isfinite(method.sampler(state)(images)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sides", [(8, 4), (4, 8)])
 def test_a_map_of_another_size_is_averaged_to_the_smaller(sides):
     own, theirs = (
@@ -261,10 +262,16 @@ def test_attention_over_a_teachers_stages():
                 for sizes in (((4, 2), (2, 3)), ((4, 2), (4, 3), (2, 4))))  # fmt: skip
     modules = {f"query{i}": RowMLP(2) for i in range(2)}
     modules |= {f"key{j}": RowMLP(2) for j in range(3)}
-    rows = jax.ShapeDtypeStruct((BATCH, BATCH), jnp.float64)
-    drawn = {n: m.init(jax.random.key(i), jnp.zeros(rows.shape))["params"]
-             for i, (n, m) in enumerate(modules.items())}  # fmt: skip
 
+    @jax.jit
+    def draw(key):
+        made = [m.init(key, jnp.zeros((BATCH, BATCH)))["params"] for m in modules.values()]
+        scaled = [jax.tree.map(lambda x, i=i: x * (1.0 + i), p) for i, p in enumerate(made)]
+        return dict(zip(modules, scaled, strict=True))
+
+    drawn = draw(jax.random.key(0))
+
+    @jax.jit
     def of(params, maps):
         return semantic_calibration.attention(Modules(modules, params, {}, None), f_s, maps, 0.5)
 
@@ -284,10 +291,12 @@ def test_attention_over_a_teachers_stages():
                 return aligned(f_s[int(name[-3])], f_t[int(name[-1])])[1]
             return super().__call__(name, *inputs)
 
-    loss = semantic_calibration.calibrated(Matching(modules, drawn, {}, None), f_s, f_t, 0.5)
+    run = Matching(modules, drawn, {}, None)
+    loss = jax.jit(lambda: semantic_calibration.calibrated(run, f_s, f_t, 0.5))()
     np.testing.assert_allclose(loss, 0, atol=1e-20)
 
 
+@pytest.mark.slow
 def test_semckd_refuses_a_batch_of_another_size():
     method = classify.semckd(teacher(), STUDENT, batch=4, recipe=RECIPE)
     with pytest.raises(ValueError, match="batches of 4 samples, and one has 8"):
@@ -311,17 +320,22 @@ def test_attention_over_peers_is_their_own_and_uniform_without_queries():
 @pytest.mark.parametrize("average", ["logits", "predictions"])
 def test_equal_peers_have_nothing_to_learn_from_each_other(average):
     rng = np.random.default_rng(0)
-    z = jnp.asarray(np.repeat(rng.standard_normal((BATCH, 1, CLASSES)), 3, axis=1))
-    alpha = jax.nn.softmax(jnp.asarray(rng.standard_normal((BATCH, 3, 3))), axis=2)
-    loss = lambda z, alpha, way: diverse_peers.peer_divergence(z, alpha, 3.0, average, way)  # noqa: E731
-    np.testing.assert_allclose(loss(z, alpha, False), 0, atol=1e-10)
-    other = z + jnp.asarray(rng.standard_normal(z.shape))
-    value = {way: loss(other, alpha, way) for way in (True, False)}
-    np.testing.assert_allclose(value[True], value[False])
-    grads = {way: jax.grad(loss, (0, 1))(other, alpha, way) for way in (True, False)}
-    assert np.max(np.abs(grads[False][1])) > 1e-4  # the attention learns through constant targets
-    np.testing.assert_allclose(grads[True][1], grads[False][1])
-    assert np.max(np.abs(grads[True][0] - grads[False][0])) > 1e-4
+    z = np.repeat(rng.standard_normal((BATCH, 1, CLASSES)), 3, axis=1)
+    alpha = rng.random((BATCH, 3, 3))
+    alpha /= alpha.sum(2, keepdims=True)
+
+    def step(z, alpha, reference):
+        loss = lambda z, alpha: diverse_peers.peer_divergence(z, alpha, 3.0, average, reference)  # noqa: E731
+        return jax.value_and_grad(loss, (0, 1))(z, alpha)
+
+    step = jax.jit(step, static_argnums=2)
+    np.testing.assert_allclose(step(z, alpha, False)[0], 0, atol=1e-10)
+    other = z + rng.standard_normal(z.shape)
+    (value, own), (literal, through) = (step(other, alpha, way) for way in (False, True))
+    np.testing.assert_allclose(value, literal)
+    assert np.max(np.abs(own[1])) > 1e-4  # the attention learns through constant targets
+    np.testing.assert_allclose(through[1], own[1])
+    assert np.max(np.abs(through[0] - own[0])) > 1e-4
 
 
 def test_the_ramp_and_the_diversity():
