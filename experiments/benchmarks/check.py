@@ -1,4 +1,4 @@
-"""Whether a device computes what it should: samples of a Gaussian against closed forms.
+"""Check of a device: samples of a Gaussian against closed forms.
 
     python -m experiments.benchmarks.check [--json FILE] [--markdown FILE]
 

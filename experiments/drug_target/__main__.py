@@ -41,7 +41,7 @@ from jaxdiff.classify.interactions.scores import concordance, interval
 from jaxdiff.files import check_writable, read_json, write_text
 
 SETTINGS = ("pairs", "drugs", "targets")
-SLOW = ("cmf", "kbmf2k")  # of which new drugs and targets are not asked
+SLOW = ("cmf", "kbmf2k")  # which do not predict new drugs and targets
 Row = dict[str, Any]
 
 

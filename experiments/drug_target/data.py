@@ -59,6 +59,4 @@ class _OnlyArrays(pickle.Unpickler):
             return _reconstruct
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
-        raise pickle.UnpicklingError(
-            f"this file should hold an array, and asks for {module}.{name}"
-        )
+        raise pickle.UnpicklingError(f"this file should hold an array, and calls {module}.{name}")

@@ -1,4 +1,4 @@
-r"""What a sampler's states are made of: convex combinations of denoised outputs, or not.
+r"""A sampler's states as combinations, convex of denoised outputs, or not.
 
 A deterministic table, unrolled, makes each accepted state of the start x_T and the outputs
 D_0, ..., D_{N-1} of its evaluations,
@@ -35,7 +35,7 @@ ROUNDING = 1e-9
 
 
 class ConvexWeights(NamedTuple):
-    """What the accepted states of a table are made of, for A of them and N evaluations.
+    """Weights of the accepted states of a table, for A of them and N evaluations.
 
     levels: (A + 1,). nodes: (N,), levels of the evaluations. start: (A + 1,), a_n. outputs:
     (A + 1, N), b_nj. steps: (A, N), w_j of every step. rest: (A,), the weight of x_T in R, which is

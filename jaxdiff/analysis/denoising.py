@@ -6,7 +6,7 @@ Along the probability flow x' = (x - r)/s, and therefore
 
 so that the denoising trajectory moves where the sampling trajectory bends. It is shorter, and
 nearer to the end of both, x_0 = r_0: a sampler may stop at any state and return r_n (ODE jump, the
-usual denoised output of a last step).
+denoised output of a last step).
 
 Sources: Chen et al., A geometric perspective on diffusion models, arXiv 2305.19947, sections 3
 (denoising trajectory, ODE jump) and 4; Chen et al., On the trajectory regularity of ODE-based
@@ -52,7 +52,7 @@ class Convergence(NamedTuple):
 
 
 class JumpCurve(NamedTuple):
-    """What a sampler is worth if it is stopped early.
+    """Quality of a sampler that is stopped early.
 
     levels: (A + 1,), of the start and the accepted states. nfe: (A + 1,) evaluations made when the
     state is returned; the denoised output of a state above level 0 costs one more. states: the

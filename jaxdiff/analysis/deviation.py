@@ -130,7 +130,7 @@ def nearest(
     The data are streamed, ``chunk`` at a time; distances are found from inner products of centred
     numbers, and those of the neighbours computed from the difference, exactly 0 for a copy. A
     sample copies the data where its nearest is much nearer than its second: a ratio of a third is
-    the usual mark.
+    the common mark.
 
     Args:
         points: states or denoised outputs, (points, batch, *shape).

@@ -29,7 +29,7 @@ from jaxdiff.typing import Array
 
 
 class MeanShift(NamedTuple):
-    """What steps x -> y do to the density, each (points, batch).
+    """Change of the density by steps x -> y, each (points, batch).
 
     gain: log p_h(y) - log p_h(x), in nats. bound: what it is at least. error: |r*(x) - y|.
     distance: |r*(x) - x|; the gain is certain where the error is below it.

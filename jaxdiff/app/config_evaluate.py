@@ -166,7 +166,7 @@ class Analyse:
     that of a Gaussian with the data's mean and covariance and of the optimal denoiser of the finite
     data set, on the same noise (arXiv 2305.19947, 2405.11326, 2506.10177).
 
-    Models are asked without a class where they can be, since the null models know of none.
+    Models are evaluated without a class where they can be, since the null models know of none.
     """
 
     run: str | None = None
@@ -193,7 +193,8 @@ class Analyse:
     nfe: Several = 5
     """Evaluations for which levels are recommended and solvers compared."""
     metric: Literal["sliced Wasserstein", "Frechet distance", "MMD^2"] = "sliced Wasserstein"
-    """What compares states and denoised outputs of every level with data, number by number."""
+    """Features that compare states and denoised outputs of every level with data, number by
+    number."""
     low: Positive | None = None
     """Lowest noise level, by default 0.002, or that of published weights."""
     high: Positive | None = None
@@ -204,6 +205,6 @@ class Analyse:
     not finished gives its latest by default.
     """
     data: OtherData = OtherData()
-    """What the null models are made of: by default what the model was trained on; where that is
+    """Data of the null models: by default those the model was trained on; where that is
     not known, 2048 samples of the model itself.
     """

@@ -1,4 +1,4 @@
-"""What distillation and guidance do to a model's trajectories, for ``jaxdiff analyse``."""
+"""Effects of distillation and guidance on a model's trajectories, for ``jaxdiff analyse``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ def distillation(
     """Return the distance to the end of the teacher's path of what teacher and students return at
     its states, |D(x_n) - x_0|: a student moves it to 0 (arXiv 2305.19947).
 
-    A student of a map between two levels is asked for its jump to level 0, and one that samples
+    A student of a map between two levels is evaluated by its jump to level 0, and one that samples
     from noise alone is known at the highest level only.
     """
     cond = conditioned(model, noise.shape[0], label)

@@ -1,4 +1,4 @@
-"""What ``jaxdiff analyse`` measures, a function a part; each returns plain numbers for JSON."""
+"""Measurements of ``jaxdiff analyse``, a function a part; each returns plain numbers for JSON."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ class Near(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What is measured on.
+    """The data of a measurement.
 
     subjects: by name, the model among them. noise: (count, *shape), standard normal. levels:
     (M + 1,), the positive levels of Euler's grid. paths: by name, of all subjects.

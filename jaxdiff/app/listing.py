@@ -1,4 +1,4 @@
-"""What there is of a kind, one line each: name, what it is, and where its paper is."""
+"""Lists of the items of a kind, one line each: name, what it is, and where its paper is."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""What ``jaxdiff analyse`` compares: a model, its students, and null models of its data."""
+"""Subjects of ``jaxdiff analyse``: a model, its students, and null models of its data."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -29,14 +29,14 @@ MOST_AXES = 2e7  # numbers in the axes of a mixture by classes
 
 
 class Subject(NamedTuple):
-    """A denoiser of states (batch, *shape), and what it is told of ``count`` samples."""
+    """A denoiser of states (batch, *shape), and the conditions of ``count`` samples."""
 
     denoiser: Any
     cond: Any = None
 
 
 class Data(NamedTuple):
-    """What null models are made of: values (n, *shape) as the model's samples are, labels (n,) or
+    """Data of null models: values (n, *shape) as the model's samples are, labels (n,) or
     None, held-out values or None, and what they are, in words.
     """
 
@@ -94,7 +94,7 @@ def label_of(model: Model, config: configs.Analyse) -> int | None:
 
 
 def condition(model: Model, label: int | None, count: int) -> np.ndarray | None:
-    """Return what the model is told: one class, none, or, of a network without a class for none,
+    """Return the model's condition: one class, none, or, of a network without a class for none,
     all in turn.
     """
     if label is None and (not model.classes or getattr(model.module, "null_class", True)):
@@ -209,8 +209,8 @@ def subjects_of(model: Model, data: Data, label: int | None, count: int) -> dict
         )
     nulls["finite data set"] = analysis.finite_data_set(values)
     for name, null in nulls.items():
-        told = cond if name == "Gaussian by class" else None
-        made[name] = Subject(analysis.as_denoiser(_single(null)), told)
+        given = cond if name == "Gaussian by class" else None
+        made[name] = Subject(analysis.as_denoiser(_single(null)), given)
     return made
 
 

@@ -12,7 +12,7 @@ targets and stay diverse. The leader is used alone.
 
 W_q and W_k learn through the targets alone. The authors' code lets gradients into the targets'
 logits as well (``reference=True``); here those are constants, and the attention learns still. The
-paper speaks of predictions where the code averages logits: ``average="predictions"``.
+paper has predictions where the code averages logits: ``average="predictions"``.
 
 Source: Chen et al., arXiv 1912.00350 (AAAI 2020), section 3.
 """

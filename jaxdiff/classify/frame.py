@@ -61,7 +61,9 @@ class Recipe(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """What else is in the loss: a, b and T of the module; a and b may be functions of the step."""
+    """Weights and temperature of the loss: a, b and T of the module; a and b may be functions of
+    the step.
+    """
 
     __repr__ = short
 
@@ -74,7 +76,7 @@ DEFAULT, BOTH, LABELS = Recipe(), Shares(), Shares(logits=0.0)
 
 
 class Seen(NamedTuple):
-    """What a term sees: Outputs of both networks, labels, the batch, the context and a key.
+    """Inputs of a term: Outputs of both networks, labels, the batch, the context and a key.
 
     ``context.frozen["teacher"]`` are the teacher's variables, WithState(parameters, state).
     """
@@ -110,7 +112,7 @@ class Modules:
 
 
 class Term(NamedTuple):
-    """What a method adds to the loss.
+    """A term that a method adds to the loss.
 
     loss: ``loss(run, seen) -> scalar``; ``run(name, *inputs)`` applies a module.
     modules: by name, with example inputs (shapes), from which they are drawn.

@@ -1,4 +1,4 @@
-"""What is trained beside a student to compare its features with its teacher's.
+"""Networks trained beside a student to compare its features with its teacher's.
 
     Regressor       relu(norm(conv(f))) of the teacher's channels and, if a convolution can, size
     Bottleneck      1 x 1, 3 x 3 and 1 x 1 convolutions: SimKD's projector, SemCKD's projections
@@ -24,7 +24,7 @@ from jaxdiff.typing import Array
 
 
 class Transfer(nn.Module):
-    """What all of these are: they compute in the dtype of their map, and keep parameters in it, or
+    """Common fields: they compute in the dtype of their map, and keep parameters in it, or
     in float32 if that is wider.
     """
 

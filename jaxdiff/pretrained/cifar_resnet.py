@@ -1,6 +1,6 @@
 """Published residual networks for images of 32 x 32 (:mod:`jaxdiff.networks.resnet_cifar`).
 
-Two namings are read, told apart by their last layer:
+Two namings are read, distinguished by their last layer:
 
     linear.weight   Y. Idelbayev's models of CIFAR-10, github.com/akamaster/pytorch_resnet_cifar10
                     (BSD-2): names begin with "module.", shortcuts "padded", without parameters

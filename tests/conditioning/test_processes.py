@@ -144,7 +144,9 @@ CONTEXT = Context(jnp.int32(0), {}, {}, None)
 def test_losses_by_hand(name, distance):
     x0, degraded = (jnp.asarray(RNG.standard_normal((4, 2))) for _ in range(2))
     bridge, params = BRIDGES[name], {"a": jnp.asarray(0.7)}
-    method = processes.bridge_matching(network, params, bridge, distance=distance, told=True)
+    method = processes.bridge_matching(
+        network, params, bridge, distance=distance, condition_on_degraded=True
+    )
     value, metrics = method.players["restorer"].loss(
         params, CONTEXT, {"image": x0, "degraded": degraded}, KEY
     )
@@ -170,7 +172,7 @@ def test_a_network_that_knows_has_loss_0_and_restores(name):
         found = params * cond
         return found if bridge.size is None else (x - found) / bridge.size(t)[:, None]
 
-    method = processes.bridge_matching(knows, jnp.asarray(0.5), bridge, told=True)
+    method = processes.bridge_matching(knows, jnp.asarray(0.5), bridge, condition_on_degraded=True)
     batch = {"image": x0, "degraded": 2 * x0}
     method.check(batch)
     params = method.init(KEY)["restorer"]
@@ -234,7 +236,7 @@ def test_a_trained_bridge_restores():
 
     params = {"x": jnp.zeros(8), "m": jnp.zeros(8)}
     method = processes.bridge_matching(
-        linear, params, bridge, prediction="x0", told=True, lowest=0.05
+        linear, params, bridge, prediction="x0", condition_on_degraded=True, lowest=0.05
     )
     rng = np.random.default_rng(0)
     x0 = rng.standard_normal((4096, 1))

@@ -65,7 +65,7 @@ def pairwise_svm(
         (m, n) decision values.
 
     Deviations: the intercept is -1 instead of being trained, by which a drug far from all others is
-    told to have no interactions; and all pairs are examples, not a sample of the negative ones.
+    labelled to have no interactions; and all pairs are examples, not a sample of the negative ones.
     """
     known, observed = problem.known, problem.observed
     check("cost must be positive", lambda c: c > 0, cost)

@@ -25,7 +25,7 @@ ROUNDING = 1e-6  # relative: less asymmetry, or less below 0, is no news
 
 
 class Problem(NamedTuple):
-    """What a method learns from; made and checked by :func:`problem`.
+    """The data of a method; made and checked by :func:`problem`.
 
     known: (m, n), 1 for a known interaction (or any number, for affinities); 0 where held out.
     observed: (m, n), 0 for a pair that is held out, else 1. drugs: (m, m). targets: (n, n).

@@ -42,6 +42,6 @@ def wnn_gip(
     known = problem.known
     rows = weighted_neighbour_profiles(known, problem.drugs, decay)
     columns = weighted_neighbour_profiles(known.T, problem.targets, decay).T
-    completed = rows + columns - known  # what is new on both sides is told by neither
+    completed = rows + columns - known  # what is new on both sides is known from neither
     kernels = mixed_kernels(completed, problem.drugs, problem.targets, alpha, gamma)
     return kronecker_ridge(*kernels, completed, sigma)

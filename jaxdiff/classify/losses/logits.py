@@ -54,7 +54,7 @@ def decoupled(
 ) -> Array:  # fmt: skip
     """Return alpha TCKD + beta NCKD, times T^2 (Zhao et al., arXiv 2203.08679, eq. 7).
 
-    label: (batch,), the classes that are told apart from all others.
+    label: (batch,), the classes that are distinguished from all others.
     """
     of_label = jax.nn.one_hot(label, student.shape[1], dtype=jnp.bool_)
 

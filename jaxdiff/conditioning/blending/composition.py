@@ -150,7 +150,7 @@ def _two(
 
 
 def mixed(denoisers: Sequence[Denoiser], weights: Sequence[Weight]) -> Partial:
-    """Return sum_i w_i D_i of several denoisers, all told the same condition.
+    """Return sum_i w_i D_i of several denoisers, all of the same condition.
 
     Args:
         denoisers: ``D(y, level, cond)`` each.

@@ -1,4 +1,4 @@
-r"""What guidance by two conditions shares: the two outputs, in the prediction they are blended in.
+r"""Parts of guidance by two conditions: the two outputs, in the prediction they are blended in.
 
 A blend that is not linear depends on what is blended. In the frame y = x0 + s eps every prediction
 is p y + q D with numbers of the level alone,

@@ -68,7 +68,7 @@ def magic_fusion(
 ) -> Partial:
     """Blend two models by where their conditions matter (arXiv 2303.13126, section 3.2).
 
-    Both are told the same condition. Deviation: places are smoothed by a binomial kernel of five.
+    Both have the same condition. Deviation: places are smoothed by a binomial kernel of five.
 
     Args:
         first, second: conditional ``D(y, level, cond)``.

@@ -8,7 +8,7 @@ value decomposition in closed form,
 
 it carries that as a :class:`Basis`: two functions and the singular values, one for every coordinate
 of a sample in the basis V, 0 for what is not seen. (DDRM, Kawar et al., arXiv 2201.11793, section
-3, has the decompositions of the usual operators.)
+3, has the decompositions of common operators.)
 """
 
 import dataclasses

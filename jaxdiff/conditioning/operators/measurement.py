@@ -19,7 +19,7 @@ from jaxdiff.typing import Array, Key, PerSample
 
 @pytree_dataclass
 class Measurement:
-    """What is known of a sample.
+    """A measurement of a sample.
 
     operator: what was measured.
     observation: (*measured), of all samples; or (batch, *measured), a row for each.

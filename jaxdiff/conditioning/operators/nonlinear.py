@@ -84,7 +84,7 @@ def phase_retrieval(
 def jpeg(
     shape: tuple[int, ...], quality: int = 10, low: float = -1.0, high: float = 1.0
 ) -> Nonlinear:
-    """What quantisation as JPEG's leaves of an image, with no other part of the format.
+    """Quantisation of an image as by JPEG, with no other part of the format.
 
     The gradient of the rounding is taken for that of the identity. Every channel is quantised by
     the table of luminance.

@@ -1,4 +1,5 @@
-r"""Training of bridges: one regression, in which they differ by their state and by what is predicted.
+r"""Training of bridges: one regression, in which they differ by their state and by what is
+predicted.
 
     E_{x0, m, t, eps} |F(x_t, t) - target|^2,     x_t = (1 - b) x0 + b m + c eps,
 
@@ -35,7 +36,7 @@ def bridge_matching(
     bridge: Bridge,
     *,
     prediction: str | None = None,
-    told: bool = False,
+    condition_on_degraded: bool = False,
     distance: Literal["l2", "l1"] = "l2",
     lowest: float = 1e-3,
     optimiser: optax.GradientTransformation | None = None,
@@ -50,8 +51,8 @@ def bridge_matching(
         params: where it starts, or ``init(key) -> params``.
         bridge: of :mod:`jaxdiff.conditioning.processes.bridge`.
         prediction: as for :func:`jaxdiff.conditioning.processes.restorer`.
-        told: whether the network's condition is the degraded picture (IR-SDE, ResShift); else it is
-            the label.
+        condition_on_degraded: whether the network's condition is the degraded picture (IR-SDE,
+            ResShift); else it is the label.
         distance: squared, or "l1" as IR-SDE has it.
         lowest: times are drawn uniformly from here to 1, positive.
         optimiser: None for Adam with learning rate 1e-4, which I2SB and IR-SDE have.
@@ -75,7 +76,7 @@ def bridge_matching(
         t = jax.random.uniform(key_time, x0.shape[:1], x0.dtype, lowest, 1.0)
         eps = jax.random.normal(key_noise, x0.shape, x0.dtype)
         x = bridge_state(bridge, x0, degraded, t, eps)
-        cond = degraded if told else batch.get("label")
+        cond = degraded if condition_on_degraded else batch.get("label")
         out = network(params, x, t, cond, key=key_dropout)
         value = jnp.mean(measure(out, _target(bridge, kind, x, x0, t)))
         return value, {"loss": value}
