@@ -131,6 +131,7 @@ def streamed_components(
     return _of_covariance(jnp.asarray(mean), jnp.asarray(covariance), count)
 
 
+@compiled("count")
 def _of_covariance(mean: Array, covariance: Array, count: int) -> Components:
     variances, axes = jnp.linalg.eigh(covariance)
     variances = jnp.maximum(variances[::-1], 0)  # rounding

@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Float
 
 from jaxdiff.analysis.denoising import denoise_all, denoising_trajectory
-from jaxdiff.analysis.points import Profile, lengths, same_shape, vectors
+from jaxdiff.analysis.points import Profile, distances, same_shape, vectors
 from jaxdiff.arrays import einsum
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
@@ -83,11 +83,7 @@ def score_deviation(
     Source: Chen et al., arXiv 2305.19947, section 5.
     """
     own = denoising_trajectory(learned, path, cond)
-    return _apart(own, denoising_trajectory(optimal, path))
-
-
-def _apart(a: Array, b: Array) -> Array:
-    return lengths(vectors("points", a - b, least=1))
+    return distances(own, denoising_trajectory(optimal, path))
 
 
 def coupled(
@@ -118,7 +114,7 @@ def coupled(
     there = denoise_all(as_partial(optimal), x, levels, None)
     back = denoise_all(as_partial(learned), best, levels, cond)
     pairs = (x, best), (own, ideal), (own, there), (back, ideal)
-    states, outputs, on_learned, on_optimal = (_apart(a, b) for a, b in pairs)
+    states, outputs, on_learned, on_optimal = (distances(a, b) for a, b in pairs)
     return Coupled(levels, states, outputs, on_learned, on_optimal, *paths)
 
 

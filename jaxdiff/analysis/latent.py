@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import divide
+from jaxdiff.analysis.points import compiled, divide
 from jaxdiff.arrays import check
 from jaxdiff.typing import Array, States
 
@@ -62,10 +62,15 @@ def interpolate(
         raise ValueError(f"weights must have shape (weights,); theirs is {t.shape}")
     if mode in ("spherical", "square_root"):
         check(f"{mode} weights are in [0, 1]", lambda w: ((w >= 0) & (w <= 1)).all(), weights)
+    return _between(first, second, t, mode)
+
+
+@compiled("mode")
+def _between(first: Array, second: Array, t: Array, mode: Mode) -> Array:
     if mode == "spherical":
         pair = (_spherical(x[:, None], _angles(first, second)[None]) for x in (1 - t, t))
     else:
-        pair = (c[:, None] for c in coefficients(jnp.stack([1 - t, t], axis=1), mode).T)
+        pair = (c[:, None] for c in _coefficients(jnp.stack([1 - t, t], axis=1), mode).T)
     a, b = (c.reshape(*c.shape, *[1] * (first.ndim - 1)) for c in pair)
     return a * first[None] + b * second[None]
 
@@ -109,9 +114,14 @@ def coefficients(weights: ArrayLike, mode: Mode) -> Float[Array, "*sets k"]:
     """
     check_mode(mode, spherical=False)
     check("weights must sum to 1", lambda w: (abs(w.sum(-1) - 1) < 1e-5).all(), weights)
-    w = jnp.asarray(weights)
     if mode == "square_root":
         check("square roots are of weights not negative", lambda w: (w >= -1e-7).all(), weights)
+    return _coefficients(jnp.asarray(weights), mode)
+
+
+@compiled("mode")
+def _coefficients(w: Array, mode: Mode) -> Array:
+    if mode == "square_root":
         return jnp.sqrt(jnp.maximum(w, 0))
     return w if mode == "linear" else w / jnp.sqrt(jnp.sum(w**2, axis=-1, keepdims=True))
 

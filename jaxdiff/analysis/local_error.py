@@ -33,7 +33,7 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import lengths, vectors
+from jaxdiff.analysis.points import distances
 from jaxdiff.analysis.trajectory import chord_deviation
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
@@ -246,11 +246,11 @@ def local_errors(
     replace = Partial(_replace, known, exact)
     made = trajectory(Partial(_first_of_two, D), table, pair, cond, correct=replace)
     measured = made.states[1:, :, 1]
-    local = lengths(vectors("states", measured - exact[1:], least=1))
-    end, total = None, norm(sample(D, table, start, cond) - exact[-1])
+    local, end = distances(measured, exact[1:]), None
+    total = norm(sample(D, table, start, cond) - exact[-1])
     if carried:
         ends = _carry(D, levels, measured, start, cond, substeps, low)
-        end = lengths(vectors("states", ends - exact[-1:], least=1))
+        end = distances(ends, exact[-1:])
     return LocalErrors(levels, local, end, total, exact)
 
 

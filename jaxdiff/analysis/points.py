@@ -79,6 +79,14 @@ def divide(numerator: Array, denominator: Array) -> Array:
     return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
 
 
+@compiled()
+def distances(
+    a: Float[Array, "points batch *shape"], b: Float[Array, "points batch *shape"]
+) -> Profile:
+    """Return the Euclidean distance of each point of ``a`` from that of ``b``."""
+    return lengths(vectors("points", a - b, least=1))
+
+
 def lengths(flat: Float[Array, "points batch d"]) -> Profile:
     """Return the Euclidean norm of every point, with gradient 0 at 0."""
     return norm(flat.reshape(-1, flat.shape[-1])).reshape(flat.shape[:2])

@@ -57,22 +57,28 @@ def test_derivatives_of_the_flow_are_those_of_the_solution(gaussian):
     found = jax.jit(flow_derivatives, static_argnames="order")(D, jnp.asarray(x[n]), s, order=3)
     for one, value in zip(found, exact, strict=True):
         np.testing.assert_allclose(one, value, rtol=1e-8, atol=1e-12)
-    moved = denoised_derivative(D, jnp.asarray(x[n]), s)
+    moved = jax.jit(denoised_derivative)(D, jnp.asarray(x[n]), s)
     np.testing.assert_allclose(moved, -s[:, None] * exact[1], rtol=1e-6, atol=1e-12)
 
 
 def test_the_denoising_trajectory_moves_as_the_other_bends(rng):
     """r' = -s x'' to 1e-6 for a mixture, both by autodiff, and r' by finite differences."""
     model = jd.exact.GaussianMixture([0.4, 0.6], rng.normal(size=(2, 3)), [0.2, 0.1])
-    D, y, s = model.denoiser, jnp.asarray(rng.normal(size=(4, 3))), 0.8
-    field = lambda y, s: (y - D(y, s)) / s  # noqa: E731
-    slope = field(y, s)
-    second = jax.jvp(field, (y, s), (slope, 1.0))[1]
-    np.testing.assert_allclose(flow_derivatives(D, y, s, order=2), (slope, second), rtol=1e-8)
-    moved = denoised_derivative(D, y, s)
+    D, y, s = jax.jit(model.denoiser), jnp.asarray(rng.normal(size=(4, 3))), 0.8
+
+    @jax.jit
+    def derivatives(y, s):
+        field = lambda y, s: (y - D(y, s)) / s  # noqa: E731
+        slope = field(y, s)
+        second = jax.jvp(field, (y, s), (slope, 1.0))[1]
+        return (slope, second), flow_derivatives(D, y, s, order=2), denoised_derivative(D, y, s)
+
+    (slope, second), found, moved = map(np.asarray, derivatives(y, s))
+    np.testing.assert_allclose(found, (slope, second), rtol=1e-8)
     np.testing.assert_allclose(moved, -s * second, rtol=1e-6, atol=1e-9)
     h = 1e-5
-    ahead, back = (D(y + a * slope + a**2 / 2 * second, s + a) for a in (h, -h))
+    y = np.asarray(y)
+    ahead, back = (np.asarray(D(y + a * slope + a**2 / 2 * second, s + a)) for a in (h, -h))
     np.testing.assert_allclose(moved, (ahead - back) / (2 * h), rtol=1e-6, atol=1e-7)
 
 

@@ -1,5 +1,6 @@
 """Against a finite data set: sums over the data by hand, and inequalities that always hold."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,11 +40,13 @@ def test_coupled_flows_and_their_four_distances(images, table, key):
     start = jd.start(key, table, 4, (3, 1), jnp.float64)
     found = coupled(D, best, table, start)
     x, y = found.learned.states, found.optimal.states
-    out = {
-        (f, p): np.stack([f(v, s) for v, s in zip(path[:-1], found.levels[:-1], strict=True)])
-        for f in (D, best)
-        for p, path in (("x", x), ("y", y))
-    }
+    levels, x, y = (np.asarray(a) for a in (found.levels, x, y))
+    out = {}
+    for f in (D, best):
+        denoise = jax.jit(f)
+        for name, path in (("x", x), ("y", y)):
+            outputs = [denoise(v, s) for v, s in zip(path[:-1], levels[:-1], strict=True)]
+            out[f, name] = np.stack(outputs)
     np.testing.assert_allclose(found.states, apart(x, y), atol=1e-12)
     pairs = {
         "outputs": (out[D, "x"], out[best, "y"]),
@@ -80,7 +83,8 @@ def test_how_many_data_count(images, table, key):
     path = jd.trajectory(as_denoiser(model), table, jd.start(key, table, 4, (3, 1), jnp.float64))
     found = effective_neighbours(model, path)
     for n in range(len(path.levels) - 1):
-        w, _ = optimal(images.reshape(COUNT, 3), path.states[n].reshape(4, 3), path.levels[n])
+        states = np.asarray(path.states[n]).reshape(4, 3)
+        w, _ = optimal(images.reshape(COUNT, 3), states, float(path.levels[n]))
         np.testing.assert_allclose(found[n], 1 / np.sum(w**2, 1), rtol=1e-6)
     np.testing.assert_allclose(found[-1], 1.0, rtol=1e-6)
     assert np.all(found[0] > 25)
@@ -94,6 +98,7 @@ def test_density_and_mean_shift_on_a_thousand_points(images, rng):
     y = x + rng.normal(size=x.shape) * s[:, None, None]
     best = np.stack([optimal(data, x[n], s[n])[1] for n in range(4)])
     found = mean_shift(model, x, y, s)
+    found = found._replace(**{k: np.asarray(a) for k, a in found._asdict().items()})
     slack = 1e-9 * (1 + np.abs(found.gain))
     assert np.all(found.gain >= found.bound - slack)
     assert np.min(found.gain - found.bound) < 0.05
