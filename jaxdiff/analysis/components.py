@@ -98,7 +98,8 @@ def streamed_components(
         centred: whether the mean of all points is taken off.
 
     Returns:
-        :class:`Components`, in float64 where JAX has it.
+        :class:`Components`, in float64 where JAX has it: products within a block are of the
+        block's dtype, and added up in float64.
 
     Raises:
         ValueError: for no blocks, blocks of samples of several shapes, or numbers that are not
@@ -112,12 +113,12 @@ def streamed_components(
             raise ValueError(f"blocks have samples of {len(first)} and of {rows.shape[1]} numbers")
         if not number:
             first, second = np.zeros(rows.shape[1]), np.zeros((rows.shape[1],) * 2)
-            shift = np.asarray(rows[0], np.float64)  # near the points: no cancellation
-        apart = np.asarray(rows, np.float64) - shift
+            shift = np.asarray(rows[0])  # near the points: no cancellation
+        apart = np.asarray(rows) - shift
         if not np.isfinite(apart).all():
             raise ValueError("trajectories with NaN or infinity have no principal components")
         number += len(apart)
-        first += apart.sum(0)
+        first += apart.sum(0, dtype=np.float64)
         second += apart.T @ apart
     if not number:
         raise ValueError("there are no blocks of trajectories")
