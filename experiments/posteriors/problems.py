@@ -8,6 +8,7 @@ without noise. Every seed is another mixture, another A and another sample.
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import operators
@@ -40,7 +41,7 @@ def problem(seed: int, noise: float) -> Problem:
     x0 = means[k] + np.sqrt(variances[k]) * rng.standard_normal(DIMENSION)
     u = matrix @ x0 + noise * rng.standard_normal(len(matrix))
     seen = operators.Measurement(operators.matrix(matrix), u.astype(np.float32), noise)
-    exact = prior.posterior(matrix, u, max(noise, SMALLEST) ** 2)
+    exact = prior.posterior(jnp.asarray(matrix), jnp.asarray(u), max(noise, SMALLEST) ** 2)
     return Problem(prior, seen, exact)
 
 

@@ -34,9 +34,10 @@ class Measurement:
     observation: Array
     noise: Array
 
-    def __post_init__(self) -> None:
-        u, noise = jnp.asarray(self.observation), jnp.asarray(self.noise)
-        measured = self.operator.measured
+    def __init__(self, operator: Operator, observation: ArrayLike, noise: ArrayLike) -> None:
+        """Check what is given against the operator."""
+        u, noise = jnp.asarray(observation), jnp.asarray(noise)
+        measured = operator.measured
         if not jnp.issubdtype(u.dtype, jnp.floating):
             raise TypeError(f"an observation is a floating array, not {u.dtype}")
         if u.shape[max(0, u.ndim - len(measured)) :] != measured or u.ndim > len(measured) + 1:
@@ -46,7 +47,7 @@ class Measurement:
             )
         check("an observation must be finite", lambda v: np.isfinite(v).all(), u)
         check("noise is a standard deviation, finite and not negative", _standard, noise)
-        support = self.operator.support
+        support = operator.support
         if support is not None:
             check(
                 "an observation is 0 where the operator sees nothing: operator.apply(picture) "
@@ -61,6 +62,7 @@ class Measurement:
             )
         if not jnp.issubdtype(noise.dtype, jnp.floating):
             noise = noise.astype(u.dtype)
+        object.__setattr__(self, "operator", operator)
         object.__setattr__(self, "observation", u)
         object.__setattr__(self, "noise", noise)
 
@@ -113,7 +115,7 @@ def measure(
     drawn = draw(keys, 0, 0, operator.measured, u.dtype)
     if operator.support is not None:
         drawn = jnp.where(operator.support[None], drawn, 0)
-    plain = Measurement(operator, u, jnp.asarray(noise, u.dtype))
+    plain = Measurement(operator, u, noise)
     return Measurement(operator, u + plain.deviation(u) * drawn, plain.noise)
 
 

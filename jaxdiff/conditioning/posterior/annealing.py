@@ -115,19 +115,19 @@ def resample(
         raise ValueError("resample needs step=, of gradient descent, for this measurement")
     if not gamma > 0 or (step is not None and not step > 0):
         raise ValueError(f"resample needs a positive gamma and step; got {gamma}, {step}")
-    count = len(levels) - 1
+    count, state = len(levels) - 1, value(y)
     for i, (s, r) in enumerate(pairwise(levels), 1):
-        output = D(y, s)
-        y = output + (r / s) * (y - output)
+        output = value(D(state, s))
+        state = output + (r / s) * (state - output)
         if i % every == 0 or i == count:
-            x = _consistent(measurement, value(output), num_iterations, step)
+            x = _consistent(measurement, output, num_iterations, step)
             if is_zero(r):
-                y = x
+                state = x
             else:
                 g, r2 = gamma * r**2 * (s**2 - r**2), r**2
-                y = (g * x + r2 * value(y)) / (g + r2)
-                y = y + (g * r2 / (g + r2)) ** 0.5 * value(noise())
-        yield y
+                state = (g * x + r2 * state) / (g + r2)
+                state = state + (g * r2 / (g + r2)) ** 0.5 * value(noise())
+        yield state
 
 
 def _drawable(measurement: Measurement) -> bool:
