@@ -140,7 +140,7 @@ CLAIMS = (
     Claim("G11", "noises must be interpolated on the sphere",
           "spread of the ends in the middle of a straight line / at its ends", middle),
     Claim("G12", "distillation moves D to the end of the path",
-          "|D_student - end| / |D - end|, mean over levels", moved, NEEDS),
+          "|D_student - end| / |D - end|, summed over levels", moved, NEEDS),
     Claim("G13", "curvature and torsion peak late on the path",
           "level of the largest curvature", lambda numbers, name: bends(numbers, name)),
     Claim("G14", "the path is hardly longer than its chord", "path length / chord",

@@ -171,8 +171,8 @@ def _learned(name: str, one: Numbers) -> list[str]:
         lines += ["", *(f"- {line}" for line in one["advice"])]
     if "distillation" in one:
         rows = one["distillation"]["models"].items()
-        lines += ["\n| model | \\|D(x) - end\\| at the highest level | of the teacher's, mean |",
-                  "|---|--:|--:|"]  # fmt: skip
+        head = "| model | \\|D(x) - end\\| at the highest level | of the teacher's, all levels |"
+        lines += ["\n" + head, "|---|--:|--:|"]
         lines += [f"| {n} | {r['mean'][0]:.3g} | {r['share']:.3g} |" for n, r in rows]
     if "guidance" in one:
         names = ("peak deviation of x", "at level", "|D| last", "path / chord")

@@ -12,12 +12,13 @@ import numpy as np
 
 from jaxdiff import grids
 from jaxdiff.app import config as configs
-from jaxdiff.app import config_file, effects, geometry, step_errors
+from jaxdiff.app import config_file, effects, ends, geometry, step_errors
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check
 from jaxdiff.app.published import to_pictures
 from jaxdiff.app.subjects import (
     data_for,
+    guidable,
     label_of,
     levels_of,
     loaded,
@@ -112,29 +113,35 @@ def _parts(
     returns there is advice in ``numbers`` and what is shown in ``kept``.
     """
 
+    def bends() -> Any:
+        for name, one in study.subjects.items():
+            numbers["paths"][name] |= geometry.bends(one, study.paths[name].path)
+        return {"trajectories": min(geometry.BENT, config.count)}
+
     def local_error() -> Any:
         found, advice = step_errors.local_error(study, config.nfe)
         numbers["advice"] += advice
         return found
 
     def latent() -> Any:
-        found, kept["interpolated"] = geometry.latent(study)
+        found, kept["interpolated"] = ends.latent(study)
         return found
 
     def copies() -> Any:
-        found, kept["near"] = geometry.copies(study)
+        found, kept["near"] = ends.copies(study)
         return found
 
     given = (study.noise, study.levels, label)
     parts: dict[str, Callable[[], Any]] = {
         "paths": lambda: {name: geometry.statistics(path) for name, path in study.paths.items()},
+        "bends": bends,
         "convergence": lambda: geometry.convergence(study, config.metric, config.seed),
         "optimal": lambda: geometry.optimal(study),
         "local error": local_error, "latent": latent, "copies": copies,
     }  # fmt: skip
     if students:
         parts["distillation"] = lambda: effects.distillation(model, students, *given)
-    if effects.guidable(model) and config.guidance:
+    if guidable(model) and config.guidance:
         parts["guidance"] = lambda: effects.guidance(model, config.guidance, *given)
     return parts
 
@@ -149,15 +156,15 @@ def _shown(model: Model, study: geometry.Study, kept: dict[str, Any]) -> Any:
     def pictures(values: Any) -> np.ndarray:
         return np.clip(to_pictures(model.source, np.asarray(values)), -1.0, 1.0)
 
-    ends = {name: pictures(path.end[:SHOWN]) for name, path in study.paths.items()}
+    shown = {name: pictures(path.end[:SHOWN]) for name, path in study.paths.items()}
     between = {mode: pictures(images[0]) for mode, images in kept["interpolated"].items()}
     columns = next(images[1] for images in kept["interpolated"].values())
     near = kept["near"][geometry.MODEL]
     closest = np.argsort(near.distance)[:SHOWN]
     return Shown(
-        ends=ends, interpolated=between, columns=columns,
+        ends=shown, interpolated=between, columns=columns,
         copies=(pictures(study.paths[geometry.MODEL].end[closest]),
                 pictures(study.data.values[near.index[closest]])),
         distances=near.distance[np.argsort(near.distance)],
-        held_out=kept["near"][geometry.OTHERS].distance,
+        held_out=kept["near"][ends.OTHERS].distance,
     )  # fmt: skip

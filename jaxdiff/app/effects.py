@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.app.data import class_labels
+from jaxdiff.app.ends import between, spread
 from jaxdiff.app.geometry import euler_path, over_levels, statistics
 from jaxdiff.app.models import Model
 from jaxdiff.app.subjects import Subject
@@ -30,22 +31,28 @@ def distillation(
     its states, |D(x_n) - x_0|: a student moves it to 0 (arXiv 2305.19947).
 
     A student of a map between two levels is evaluated by its jump to level 0, and one that samples
-    from noise alone is known at the highest level only.
+    from noise alone is known at the highest level only. And the spread of the students' own
+    outputs between two noises at the highest level.
     """
     cond = conditioned(model, noise.shape[0], label)
     path = euler_path(Subject(model.denoiser, cond), levels, noise)
+    at = jnp.asarray(levels, noise.dtype)
     found = {"teacher": _to_end(path.denoised, path.end)}
+    given, ends = between(noise), {}
+    told = given.cond(cond)
     for name, student in students.items():
-        outputs = _outputs(student, path.path.states, jnp.asarray(levels, noise.dtype), cond)
-        found[name] = _to_end(outputs, path.end)
-    teacher = found["teacher"].mean(axis=1)
-    return {
-        "models": {
-            name: over_levels(levels, apart)
-            | {"share": float(np.mean(apart.mean(axis=1) / np.maximum(teacher, 1e-12)))}
-            for name, apart in found.items()
+        found[name] = _to_end(_outputs(student, path.path.states, at, cond), path.end)
+        ends[name] = {
+            mode: spread(given, z, _outputs(student, at[0] * z[None], at[:1], told)[0])
+            for mode, z in given.noises.items()
         }
+    teacher = found["teacher"].mean(axis=1).sum()
+    models = {
+        name: over_levels(levels, apart) | {"share": float(apart.mean(axis=1).sum() / teacher)}
+        for name, apart in found.items()
     }
+    latents = {"fractions": given.fractions.tolist(), "models": ends}
+    return {"models": models, "latent": latents}
 
 
 def _to_end(outputs: Array, end: Array) -> np.ndarray:
@@ -73,8 +80,3 @@ def guidance(
         path = euler_path(Subject(D, cond), levels, noise)
         found[f"weight {weight:g}"] = statistics(path)
     return found
-
-
-def guidable(model: Model) -> bool:
-    """Return whether a model has classes and an answer without one."""
-    return bool(model.classes) and getattr(model.module, "null_class", True)

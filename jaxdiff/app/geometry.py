@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import analysis, solvers
-from jaxdiff.analysis.latent import Mode
 from jaxdiff.app.subjects import Data, Subject
 from jaxdiff.distance import norm
 from jaxdiff.exact import Empirical
@@ -25,12 +24,9 @@ METRICS: dict[str, Callable[..., float]] = {
 MODEL, GAUSSIAN, FINITE = "model", "Gaussian", "finite data set"
 COMPARED = 1000  # data that states are compared with
 COMPONENTS = 10
+BENT = 8  # trajectories whose curvature is taken
 DRAWN = 30  # paths of the three-dimensional picture
-FRACTIONS = 9  # places from one noise to the other
-MODES: tuple[Mode, ...] = ("spherical", "linear")
-COPY = 1 / 3  # of the distance to the second
 DENSE = 0.1
-OTHERS = "other data"
 
 
 class Followed(NamedTuple):
@@ -43,16 +39,6 @@ class Followed(NamedTuple):
     def end(self) -> Array:
         """Return the last states (batch, *shape)."""
         return self.path.states[-1]
-
-
-class Near(NamedTuple):
-    """The nearest of the data to samples (batch,): its distance, which it is, and its distance over
-    that of the second.
-    """
-
-    distance: np.ndarray
-    index: np.ndarray
-    ratio: np.ndarray
 
 
 class Study(NamedTuple):
@@ -106,6 +92,20 @@ def statistics(followed: Followed) -> dict[str, Any]:
     return found | {"summary": _summary(found, made, levels)}
 
 
+def bends(subject: Subject, path: Trajectory) -> dict[str, Any]:
+    """Return the exact curvature and torsion of a subject's flow at states of its trajectories, of
+    the first ``BENT``, in the subject's own precision.
+
+    The flow of a finite data set is straight where its denoiser has collapsed onto one example, and
+    its torsion there is rounding.
+    """
+    some = path._replace(states=path.states[:, :BENT], denoised=path.denoised[:, :BENT])
+    cond = None if subject.cond is None else subject.cond[:BENT]
+    found = analysis.frenet(subject.denoiser, some, cond)
+    pairs = zip(("curvature", "torsion"), found, strict=True)
+    return {name: over_levels(path.levels, values) for name, values in pairs}
+
+
 class _Made(NamedTuple):
     """Statistics of a path: profiles (points, batch) by name, shares of components, and lengths."""
 
@@ -117,6 +117,7 @@ class _Made(NamedTuple):
     chord: Array
     length: Array
     first_raw: Array
+    residual: Array
 
 
 @jax.jit
@@ -136,6 +137,7 @@ def _measured(followed: Followed) -> _Made:
         profiles, analysis.shares_per_sample(x, complement=True)[:, :COMPONENTS], pooled.shares,
         analysis.reconstruction_error(rest, pooled), analysis.boomerang(x),
         analysis.chord_length(x), analysis.path_length(x), analysis.shares_per_sample(x)[:, 0],
+        analysis.regularity(x).residual,
     )  # fmt: skip
 
 
@@ -158,6 +160,7 @@ def _summary(found: dict[str, Any], made: _Made, levels: np.ndarray) -> dict[str
         "|D - last D| first": mean["denoised distance to end"][0],
         "|eps| first": mean["norm of eps"][0], "|eps| last": mean["norm of eps"][-1],
         "least cos(eps, x - end)": float(np.min(mean["cosine"])),
+        "shape left when turned onto the mean": float(made.residual.mean()),
         "path / chord": float((made.length / made.chord).mean()),
         "first component of a path": float(made.first_raw.mean()),
         "top 2 of a path's rest": float(made.per_sample[:, :2].sum(axis=1).mean()),
@@ -240,61 +243,3 @@ def convergence(study: Study, metric: str, seed: int = 0) -> dict[str, Any]:
 
 def _flat(a: Any) -> np.ndarray:
     return np.asarray(a, np.float64).reshape(len(a), -1)
-
-
-def latent(study: Study) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, int]]]:
-    """Return noises between two noises by several modes and their ends, of the model and the
-    Gaussian; and the model's ends of the first pairs by mode, (pairs * fractions, *shape).
-
-    """
-    count, parts = study.noise.shape[0], min(FRACTIONS, study.noise.shape[0])
-    fractions, pairs = np.linspace(0.0, 1.0, parts), max(1, count // parts // 2)
-    first, second = study.noise[:pairs], study.noise[pairs : 2 * pairs]
-    if len(second) < pairs:
-        raise ValueError(f"interpolation needs two noises at least, not {count}")
-    found: dict[str, Any] = {name: {} for name in (MODEL, GAUSSIAN)}
-    images = {}
-    for mode in MODES:
-        noises = analysis.interpolate(first, second, fractions, mode)
-        noises = noises.reshape(-1, *first.shape[1:])
-        filled = jnp.concatenate([noises, study.noise[: count - len(noises)]])
-        for name in found:
-            path = euler_path(study.subjects[name], study.levels, filled)
-            ends = np.asarray(path.end[: len(noises)]).reshape(parts, pairs, *noises.shape[1:])
-            z = np.asarray(noises).reshape(parts, pairs, -1)
-            found[name][mode] = {
-                "noise": (np.linalg.norm(z, axis=2) / np.sqrt(z.shape[2])).mean(axis=1).tolist(),
-                "end": ends.reshape(parts, -1).std(axis=1).tolist(),
-            }
-            if name == MODEL:
-                images[mode] = (np.swapaxes(ends, 0, 1)[:4].reshape(-1, *noises.shape[1:]), parts)
-    return {"fractions": fractions.tolist(), "pairs": pairs, "models": found}, images
-
-
-def copies(study: Study) -> tuple[dict[str, Any], dict[str, Near]]:
-    """Return how near the ends of trajectories, and other data, are to the data; a copy is nearer
-    to one of them than ``COPY`` of its distance to the second.
-    """
-    values = jnp.asarray(study.data.values)
-    near = {name: _near(one.end, values) for name, one in study.paths.items()}
-    if study.data.held_out is not None:
-        near[OTHERS] = _near(jnp.asarray(study.data.held_out[:COMPARED]), values)
-    else:
-        rows = np.random.default_rng(0).permutation(len(values))[: study.noise.shape[0]]
-        near[OTHERS] = _near(values[rows], values, own=1)
-    found = {
-        name: {
-            "median": float(np.median(one.distance)), "smallest": float(one.distance.min()),
-            "copies": float(np.mean(one.ratio < COPY)),
-        }
-        for name, one in near.items()
-    }  # fmt: skip
-    return found, near
-
-
-def _near(x: Array, values: Array, own: int = 0) -> Near:
-    """Return the nearest of the data to samples, of which the first ``own`` are themselves."""
-    count = min(own + 2, len(values))
-    found = analysis.nearest(x[None], values, count)
-    distance, index = (np.asarray(a[0])[:, min(own, count - 1) :] for a in found)
-    return Near(distance[:, 0], index[:, 0], distance[:, 0] / np.maximum(distance[:, -1], 1e-30))

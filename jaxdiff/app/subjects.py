@@ -15,6 +15,7 @@ from jaxdiff.app.data import class_index, class_labels, data_of, own_data, read_
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import LEVELS, Model
+from jaxdiff.app.options import refuse
 from jaxdiff.app.problems import make_problem
 from jaxdiff.app.published import from_pictures, is_published
 from jaxdiff.app.references import OTHER
@@ -56,8 +57,8 @@ def loaded(config: configs.Analyse, progress: bool) -> tuple[Model, dict[str, Mo
     if (config.run is None) == (config.problem is None):
         raise ValueError("give --run, a model, or --problem, an exact one: one of the two")
     if config.problem is not None:
-        if config.students or config.label or config.checkpoint or config.data.path:
-            raise ValueError("a --problem has no students, labels, checkpoints or data")
+        why = "a --problem has none of these"
+        refuse(config, why, "students", "label", "checkpoint", "guidance", "data")
         return exact_model(config.problem, config.seed), {}
     run, named = str(config.run), list(config.students)
     model = load_model(run, config.checkpoint, progress)
@@ -66,6 +67,8 @@ def loaded(config: configs.Analyse, progress: bool) -> tuple[Model, dict[str, Mo
         assert isinstance(known, configs.Distill)
         model = load_model(known.teacher, known.checkpoint, progress)
     check_class_condition(model, "analyse")
+    if not guidable(model):
+        refuse(config, "this model cannot be guided", "guidance")
     students = {}
     for path in named:
         one = load_model(path)
@@ -84,6 +87,11 @@ def exact_model(name: str, seed: int) -> Model:
     return Model(problem.model.denoiser, {}, (problem.dimension,), 0, False, metadata)
 
 
+def guidable(model: Model) -> bool:
+    """Return whether a model has classes and an answer without one."""
+    return bool(model.classes) and getattr(model.module, "null_class", True)
+
+
 def label_of(model: Model, config: configs.Analyse) -> int | None:
     """Return the class to analyse. ValueError for one that the model does not have."""
     if config.label is None:
@@ -97,7 +105,7 @@ def condition(model: Model, label: int | None, count: int) -> np.ndarray | None:
     """Return the model's condition: one class, none, or, of a network without a class for none,
     all in turn.
     """
-    if label is None and (not model.classes or getattr(model.module, "null_class", True)):
+    if label is None and (not model.classes or guidable(model)):
         return None
     made = class_labels(count, model.classes, label, model.metadata["class_names"])
     return None if made is None else made.astype(np.int32)
@@ -116,6 +124,7 @@ def data_for(model: Model, config: configs.Analyse, progress: bool) -> Data:
         values, held = (np.asarray(problem.samples(key, DRAWN)) for key in keys)
         return Data(values, None, held, f"{DRAWN} exact samples of {problem.name}")
     if own_data(model) is None and config.data.path is None:
+        refuse(config, "without --data.path the data are the model's own samples", "data")
         values = _samples(model, config, label, progress)
         return Data(
             values, None, None, f"{DRAWN} samples of the model itself, whose data are unknown"

@@ -19,7 +19,8 @@ QUANTITIES = (
     "peak deviation of x", "+- over paths", "at level", "peak deviation / chord",
     "peak deviation of D", "at level (D)", "|D| first", "|D| last", "|x - end| first",
     "|D - last D| first", "|eps| first", "|eps| last",
-    "least cos(eps, x - end)", "path / chord", "first component of a path",
+    "least cos(eps, x - end)", "shape left when turned onto the mean", "path / chord",
+    "first component of a path",
     "top 2 of a path's rest", "top 2 of all paths' rest",
     "share of steps with |D| rising", "share of steps with |x - end| falling",
 )  # fmt: skip

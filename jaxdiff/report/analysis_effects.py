@@ -109,14 +109,21 @@ def distillation(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     found = numbers["distillation"]
     curves = {name: Curve(one["levels"], one["mean"]) for name, one in found["models"].items()}
     drawn = [Panel("|D(x) - end|, on the teacher's path", curves, log="xy")]
+    between = {
+        f"{name}, {mode}": Curve(found["latent"]["fractions"], one["end"])
+        for name, modes in found["latent"]["models"].items()
+        for mode, one in modes.items()
+    }
+    title = "spread of students' outputs between two noises"
+    drawn.append(Panel(title, between, "from the first to the second", log="", levels=False))
     text = (
         "Distance of what each model returns at a state of the teacher's path to the path's end. "
         "The teacher returns the mean of all data that the state could still become; a student "
         "that has learnt the flow returns the end at once."
     )
     rows = [[name, one["mean"][0], one["share"]] for name, one in found["models"].items()]
-    table = Table(["model", "at the highest level", "of the teacher's, mean over levels"], rows)
-    picture = Picture(panels(drawn, 1, height=3.4), "Means over trajectories.",
+    table = Table(["model", "at the highest level", "of the teacher's, all levels"], rows)
+    picture = Picture(panels(drawn, 2, height=3.2), "Means over trajectories.",
                       "Distances to the end, of teacher and students.")  # fmt: skip
     return [Section("What distillation does", [text], [picture], [table])]
 

@@ -10,7 +10,7 @@ import pytest
 from jaxdiff import analysis, grids
 from jaxdiff.app import analyse as command
 from jaxdiff.app import config as configs
-from jaxdiff.app import geometry, step_errors, subjects
+from jaxdiff.app import ends, geometry, step_errors, subjects
 from jaxdiff.app.main import main
 from jaxdiff.app.models import Model
 from jaxdiff.exact import Gaussian
@@ -82,14 +82,14 @@ def test_the_optimal_denoiser_is_no_distance_from_itself(study):
 
 
 def test_copies_are_found_where_the_data_are_recalled(study):
-    found, near = geometry.copies(study)
+    found, near = ends.copies(study)
     assert found["finite data set"]["copies"] > found["model"]["copies"]
     assert found["finite data set"]["median"] < 0.02 < found["model"]["median"]
     data = study.data.values
     apart = np.linalg.norm(np.asarray(study.paths["model"].end)[:, None] - data[None], axis=2)
     np.testing.assert_allclose(near["model"].distance, apart.min(axis=1), rtol=1e-3)
-    assert list(found)[-1] == geometry.OTHERS
-    assert 0 < found[geometry.OTHERS]["smallest"]  # an example is not its own neighbour
+    assert list(found)[-1] == ends.OTHERS
+    assert 0 < found[ends.OTHERS]["smallest"]  # an example is not its own neighbour
 
 
 def test_steps_errors_are_those_of_single_euler_steps_and_their_half_is_found(study):
@@ -113,7 +113,7 @@ def test_steps_errors_are_those_of_single_euler_steps_and_their_half_is_found(st
 
 
 def test_a_straight_line_between_noises_shrinks_them_and_their_ends(study):
-    found, images = geometry.latent(study)
+    found, images = ends.latent(study)
     line, root = (found["models"]["Gaussian"][mode] for mode in ("linear", "spherical"))
     middle = len(found["fractions"]) // 2
     first, second = np.asarray(study.noise[:1]), np.asarray(study.noise[1:2])
@@ -144,7 +144,12 @@ def test_figures_say_what_they_cannot_draw():
     [
         ({}, "give --run"),
         ({"run": "r", "problem": "gaussian"}, "one of the two"),
-        ({"problem": "gaussian", "students": ("s",)}, "has no students"),
+        ({"problem": "gaussian", "students": ("s",)}, "--students would have no effect"),
+        ({"problem": "gaussian", "guidance": (3.0,)}, "--guidance would have no effect"),
+        (
+            {"problem": "gaussian", "data": configs.OtherData(limit=3)},
+            "--data would have no effect",
+        ),
         ({"problem": "gaussian", "out": "page.txt"}, "ends in .html"),
         ({"problem": "gaussian", "count": 1}, "--count must be at least 2"),
         ({"problem": "gaussian", "low": 2.0, "high": 1.0}, "low"),
