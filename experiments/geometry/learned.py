@@ -21,7 +21,7 @@ def digits(run: str, students: tuple[str, ...], count: int, seed: int) -> dict[s
 def mnist(weights: str, data: str, count: int, seed: int) -> dict[str, Any]:
     """Return the parts for the published MNIST model, from a level at which it is at home."""
     config = configs.Analyse(
-        run=str(Path(weights) / MNIST), count=count, seed=seed, high=START, guidance=(),
+        run=str(Path(weights) / MNIST), count=count, seed=seed, high=START,
         data=configs.OtherData(path=data),
     )  # fmt: skip
     return _numbers(config, PARTS)

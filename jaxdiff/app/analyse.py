@@ -88,6 +88,8 @@ def measured(
             bar.set_description(f"trajectories of the {name}")
             began = time.perf_counter()
             paths[name] = geometry.euler_path(one, levels, noise)
+            if not np.isfinite(np.asarray(paths[name].path.states)).all():
+                raise FloatingPointError(f"the trajectories of the {name} are not finite")
             seconds[f"trajectories of the {name}"] = time.perf_counter() - began
             bar.update()
         for name, part in parts.items():
@@ -114,9 +116,11 @@ def _parts(
     """
 
     def bends() -> Any:
-        for name, one in study.subjects.items():
-            numbers["paths"][name] |= geometry.bends(one, study.paths[name].path)
-        return {"trajectories": min(geometry.BENT, config.count)}
+        bent = [name for name in study.subjects if name not in geometry.STRAIGHT]
+        for name in bent:
+            found = geometry.bends(study.subjects[name], study.paths[name].path)
+            numbers["paths"][name] |= found
+        return {"models": bent, "trajectories": min(geometry.BENT, config.count)}
 
     def local_error() -> Any:
         found, advice = step_errors.local_error(study, config.nfe)

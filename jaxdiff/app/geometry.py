@@ -25,6 +25,7 @@ MODEL, GAUSSIAN, FINITE = "model", "Gaussian", "finite data set"
 COMPARED = 1000  # data that states are compared with
 COMPONENTS = 10
 BENT = 8  # trajectories whose curvature is taken
+STRAIGHT = ("isotropic Gaussian", FINITE)  # the last one where it has one neighbour
 DRAWN = 30  # paths of the three-dimensional picture
 DENSE = 0.1
 
@@ -94,10 +95,7 @@ def statistics(followed: Followed) -> dict[str, Any]:
 
 def bends(subject: Subject, path: Trajectory) -> dict[str, Any]:
     """Return the exact curvature and torsion of a subject's flow at states of its trajectories, of
-    the first ``BENT``, in the subject's own precision.
-
-    The flow of a finite data set is straight where its denoiser has collapsed onto one example, and
-    its torsion there is rounding.
+    the first ``BENT``. Not of ``STRAIGHT`` ones: where nothing bends, the torsion is rounding.
     """
     some = path._replace(states=path.states[:, :BENT], denoised=path.denoised[:, :BENT])
     cond = None if subject.cond is None else subject.cond[:BENT]

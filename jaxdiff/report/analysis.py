@@ -89,9 +89,9 @@ def _paths(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     three = Section(
         "The boomerang",
         [
-            "Trajectories relative to their start, along their chord (from start to end) and along "
-            "the two principal directions of what is left of all of them. The chord's axis is far "
-            "longer than the others: a path is nearly straight."
+            "Every trajectory relative to its end, along its chord and along the first two "
+            "principal directions of what is left of itself, their signs fixed. The chord's axis "
+            "is far longer than the others: a path is nearly straight."
         ],
         [Picture(boomerang(points), f"{points[next(iter(points))].shape[1]} trajectories of each "
                  "model, the same noises; the grey points are the starts.",
@@ -112,7 +112,8 @@ def _paths(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     drawn += [panel for panel in bends if panel.curves]
     text = (
         "Bands are one standard deviation over trajectories. |eps|^2 is how many dimensions are "
-        "still noise. Curvature and torsion are exact, from derivatives of the ODE."
+        "still noise. Curvature and torsion are exact, from derivatives of the ODE; those of the "
+        "isotropic Gaussian are 0, and of the finite data set where it has one neighbour."
     )
     figure = panels(drawn, 2, list(models))
     caption = "Sampling runs from left to right."
