@@ -31,6 +31,7 @@ OFFLINE, ONLINE = classify.OFFLINE, classify.ONLINE_METHODS
 VARIANTS = {  # further rows: (method, choices)
     "simkd-4": ("simkd", {"factor": 4}),
     "simkd-8": ("simkd", {"factor": 8}),
+    "simkd-weight-30": ("simkd", {"weight": 30.0}),
     "simkd-1-block": ("simkd", {"blocks": 1}),
     "okddip-networks": ("okddip", {"branches": False}),
     "okddip-reference": ("okddip", {"reference": True}),

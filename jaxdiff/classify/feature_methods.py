@@ -239,7 +239,8 @@ def review_kd(
     2104.09044, ReviewKD).
 
     weight: the paper's is 5 for ResNet-8x4 with 32x4, and differs from pair to pair. warmup: the
-    fraction of updates over which it grows from 0.
+    fraction of updates over which it grows from 0. Deviation: the stages alone, without the pooled
+    features, which the authors' code fuses as a map of one pixel.
     """
     s, t = both_stages(teacher, student, "review_kd")
     within = min(512, max(f.shape[-1] for f in stages(s)))

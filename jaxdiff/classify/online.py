@@ -39,6 +39,8 @@ GroupLoss = Callable[..., tuple[Array, dict[str, Array], Any]]
 
 def ramp(step: Array, recipe: Recipe, share: float = 80 / 300) -> Array:
     """Return w of the step, which reaches 1 after ``share`` of the updates."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"the warm-up is a fraction of the updates, 0 to 1; got {share}")
     left = 1.0 - jnp.minimum(step.astype(jnp.float32) / max(1.0, share * recipe.num_updates), 1.0)
     return jnp.exp(-5.0 * left**2)
 

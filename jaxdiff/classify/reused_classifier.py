@@ -36,7 +36,7 @@ def simkd(
     """Knowledge distillation with the reused teacher classifier (Chen et al., arXiv 2203.14001).
 
     Args:
-        teacher, student, recipe: as of all methods. The student's own last layer is not used.
+        teacher, student, recipe: as of all methods. The student's own last layer is left out.
         factor: the projector's middle has a factor-th of the teacher's channels: 2, 4 or 8 in the
             paper.
         blocks: of the end of a ResNet teacher's last stage that are reused too.
@@ -51,7 +51,8 @@ def simkd(
     tail, held, side, channels = tail_of(teacher, blocks)
     if factor < 1 or channels % factor:
         raise ValueError(f"the factor {factor} does not divide the teacher's {channels} channels")
-    module = Reused(student.module, channels, channels // factor, side, tail)
+    bare = student.module.clone(parent=None, num_classes=0)
+    module = Reused(bare, channels, channels // factor, side, tail)
     network = ImageClassifier(module, student.shape)
 
     def loss(run: Modules, seen: Seen) -> Array:

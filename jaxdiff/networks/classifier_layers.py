@@ -136,11 +136,11 @@ class Layers(NamedTuple):
 
 
 def classified(layers: Layers, maps: list[Array], num_classes: int, full: bool) -> Any:
-    """Return logits (batch, num_classes) of the mean of the last map; with ``full``, Outputs whose
-    features are the maps and that mean.
+    """Return logits (batch, num_classes) of the mean of the last map, or of 0 classes that mean;
+    with ``full``, Outputs whose features are the maps and the mean.
     """
     pooled = jnp.mean(maps[-1], axis=(1, 2))
-    logits = layers.dense(pooled, num_classes, "fc")
+    logits = layers.dense(pooled, num_classes, "fc") if num_classes else pooled
     return Outputs(logits, None, (*maps, pooled)) if full else logits
 
 

@@ -68,9 +68,12 @@ class ImageClassifier:
         return _outputs(self)
 
     def num_parameters(self) -> int:
-        """Return the number of parameters, batch statistics not counted."""
-        params = jax.eval_shape(self.init, jax.random.key(0)).value
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+        """Return the number of parameters, those of a teacher's reused part among them; batch
+        statistics are none.
+        """
+        params, state = jax.eval_shape(self.init, jax.random.key(0))
+        reused = state.get("teacher", {"variables": {}})["variables"].get("params", {})
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((params, reused)))
 
     def multiply_adds(self) -> int:
         """Return the multiply-adds for one image, of convolutions and linear layers."""

@@ -30,8 +30,9 @@ class ResNetCIFAR(nn.Module):
     """Classifier of images (batch, height, width, channels).
 
     blocks: n, of each stage. widths: channels of the stem and of the stages. num_classes: of the
-    logits. shortcut: where shapes change. bottleneck: blocks of three convolutions. param_dtype:
-    what the parameters are kept in. dtype: what it computes in, the same if None.
+    logits, 0 for a network that ends with its pooled features. shortcut: where shapes change.
+    bottleneck: blocks of three convolutions. param_dtype: what the parameters are kept in. dtype:
+    what it computes in, the same if None.
 
     A part of a network, with the same names of parameters: begin: (stage, block) that it begins
     with, reading the map before; end: the stage after which it ends, giving Outputs of its map.

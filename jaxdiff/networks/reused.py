@@ -35,9 +35,9 @@ class MeanHead(nn.Module):
 class Reused(nn.Module):
     """A student, a projector and a teacher's tail.
 
-    student: a classifier of this package, whose own last layer is not used. features: channels of
-    the teacher's map. within: of the projector's. side: of the teacher's map. tail: module of what
-    follows that map.
+    student: a classifier of this package, of 0 classes: it gives no logits of its own. features:
+    channels of the teacher's map. within: of the projector's. side: of the teacher's map. tail:
+    module of what follows that map.
     """
 
     student: nn.Module

@@ -1,6 +1,7 @@
 """Methods of distilling classifiers: each trains, and what is known of three of them exactly."""
 
 import functools
+import json
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import scripts
 
 from jaxdiff import classify
 from jaxdiff.classify import diverse_peers, reused_classifier, semantic_calibration
@@ -74,20 +76,37 @@ def trains(method, updates=2):
     return state
 
 
-SLOW = sorted({*classify.OFFLINE, *classify.ONLINE_METHODS} - {"simkd", "ft", "fsp", "ab"})
+PLAIN = ("at", "cc", "dist", "dkd", "kd", "nst", "pkt", "rkd", "sp", "standardised")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SLOW)
-def test_every_method_trains(name):
+@pytest.mark.parametrize("name", ["fitnet", "vid", "crd", "srrl", "reviewkd", "ofd", "semckd"])
+def test_a_method_with_modules_of_its_own_trains(name):
+    trains(made(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, count", [("dml", 2), ("cl-ilr", 4), ("one", 4), ("okddip", 3)])
+def test_a_group_trains_and_is_an_ensemble(name, count):
     method = made(name)
-    if name in ("okddip", "cl-ilr", "one", "dml"):
-        ensemble = method.sampler(trains(method), member="ensemble")
-        assert len(ensemble.members) == {"okddip": 3, "dml": 2}.get(name, 4)
-    elif name != "standardised":  # its loss does not move the last layer's bias by much
-        trains(method)
-    else:
-        fit(method, data, num_updates=1, progress=False)
+    state = trains(method)
+    ensemble = method.sampler(state, member="ensemble")
+    assert len(ensemble.members) == count
+    images = jnp.asarray(data(0)["image"])
+    each = [method.sampler(state, member=i)(images) for i in range(count)]
+    np.testing.assert_allclose(ensemble(images), sum(each[1:], each[0]) / count, atol=1e-5)
+    with pytest.raises(ValueError, match='"leader", "ensemble" or 0 to'):
+        method.sampler(state, member=9)
+
+
+@pytest.mark.slow
+def test_methods_whose_term_is_a_loss_alone_have_a_step():
+    for name in PLAIN:
+        found = shapes_of_a_step(made(name), data(0))
+        assert {"student/ce", "student/kl", "student/right", "student/loss"} <= set(found)
+        assert ("student/term" in found) == (name != "kd")
+    names = {*PLAIN, "fitnet", "vid", "crd", "srrl", "reviewkd", "ofd", "semckd", "fsp", "ab"}
+    assert names | {"ft", "simkd"} == set(classify.OFFLINE)
 
 
 @pytest.mark.slow
@@ -189,7 +208,7 @@ def test_a_student_that_projects_onto_its_teachers_map_is_its_teacher():
     method = classify.simkd(teacher(), TEACHER, factor=1, recipe=RECIPE)
     drawn = method.init(jax.random.key(0))["student"]
     params = dict(drawn.value["network"])
-    params["student"] = teacher().variables.value
+    params["student"] = {n: v for n, v in teacher().variables.value.items() if n != "fc"}
     eye = jnp.eye(8, dtype=jnp.float32)
     projector = jax.tree.map(jnp.zeros_like, params["projector"])
     for name in ("first", "middle", "last"):
@@ -224,6 +243,18 @@ def test_simkd_trains_carries_its_head_through_a_checkpoint_and_teaches(tmp_path
     again = classify.simkd(student, STUDENT, recipe=RECIPE)  # a student is a teacher
     batch = data(0)
     assert "student/term" in shapes_of_a_step(again, batch)
+
+
+def test_parameters_are_those_of_student_projector_and_head():
+    method = classify.simkd(teacher(), STUDENT, factor=4, recipe=RECIPE)
+    drawn = jax.eval_shape(method.init, jax.random.key(0))["student"]
+    whole = Found({"student": drawn.value}, {"student": drawn.state})
+    network = method.sampler(whole).network
+    own = STUDENT.num_parameters() - (6 * CLASSES + CLASSES)
+    projector = 6 * 2 + 4 + 9 * 2 * 2 + 4 + 2 * 8 + 16
+    assert network.num_parameters() == own + projector + 8 * CLASSES + CLASSES
+    products = STUDENT.multiply_adds() - 6 * CLASSES + 8 * CLASSES
+    assert network.multiply_adds() == products + 4 * (6 * 2 + 9 * 2 * 2 + 2 * 8)
 
 
 @pytest.mark.slow
@@ -341,6 +372,8 @@ def test_equal_peers_have_nothing_to_learn_from_each_other(average):
 def test_the_ramp_and_the_diversity():
     recipe = ONLINE._replace(num_updates=300)
     found = [ramp(jnp.asarray(e), recipe) for e in (0, 40, 80, 200)]
+    with pytest.raises(ValueError, match="fraction of the updates"):
+        ramp(jnp.asarray(0), recipe, 1.5)
     np.testing.assert_allclose(found, [np.exp(-5), np.exp(-5 / 4), 1, 1], rtol=1e-6)
     sure = [jnp.array([[50.0, 0.0]]), jnp.array([[0.0, 50.0]]), jnp.array([[50.0, 0.0]])]
     np.testing.assert_allclose(diversity(sure), np.sqrt(2) * 2 / 3, rtol=1e-6)
@@ -371,3 +404,9 @@ def test_a_branch_is_a_network_and_gradients_into_the_trunk_are_scaled():
     )  # fmt: skip
     with pytest.raises(ValueError, match="2 members at least"):
         classify.Group(STUDENT, 1, True)
+
+
+@pytest.mark.slow
+def test_a_memory_of_contrasts_is_one_on_eight_devices():
+    found = json.loads(scripts.last_line("multidevice_contrast.py", devices=8))
+    assert set(found) == {"jit", "pmap"} and max(found.values()) < 1e-5, found

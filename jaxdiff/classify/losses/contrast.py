@@ -85,7 +85,8 @@ def contrastive(
     images = stored.student.shape[0]
 
     def one(v: Array, memory: Array, scale: Array) -> tuple[Array, Array]:
-        dots = einsum("bd,bkd->bk", v, jax.lax.stop_gradient(memory)[chosen])
+        kept = jax.lax.stop_gradient(memory)[chosen].astype(v.dtype)
+        dots, scale = einsum("bd,bkd->bk", v, kept), scale.astype(v.dtype)
         p = jnp.exp(dots / temperature)
         first = jax.lax.stop_gradient(jnp.mean(p)) * images
         scale = jnp.where(scale < 0, first, scale)

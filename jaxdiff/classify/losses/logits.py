@@ -19,6 +19,7 @@ et al., arXiv 2203.08679, eq. 7; DIST, Huang et al., arXiv 2205.10536, eqs. 8 to
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.arrays import check
 from jaxdiff.typing import Array
 
 
@@ -35,7 +36,10 @@ def divergence(log_student: Array, log_teacher: Array) -> Array:
 
 
 def distilled_logits(student: Array, teacher: Array, temperature: float = 4.0) -> Array:
-    """Return T^2 KL(p_t || p_s), mean over the batch (Hinton et al., arXiv 1503.02531)."""
+    """Return T^2 KL(p_t || p_s), mean over the batch (Hinton et al., arXiv 1503.02531). Raises
+    ValueError for a temperature that is known not to be positive.
+    """
+    check("the temperature must be positive", lambda t: t > 0, temperature)
     logs = (jax.nn.log_softmax(z / temperature, axis=1) for z in (student, teacher))
     return temperature**2 * divergence(*logs)
 
