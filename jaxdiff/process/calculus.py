@@ -160,6 +160,7 @@ def time(process: Process, level: Times) -> AtTimes:
 
 
 @jax.custom_jvp
+@jax.jit  # outside of a program every call would compile the loop anew
 def _inverse(process: Process, s: Array) -> Array:
     """Narrow a bracket of level(t) = s, eightfold per round, to twice the digits of the dtype."""
     last = jnp.asarray(process.t_max, s.dtype)
