@@ -27,7 +27,8 @@ if _cache:
     jax.config.update("jax_compilation_cache_dir", _cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-QUICKLY = "--xla_cpu_use_fusion_emitters=false"  # later versions stop at a flag they do not know
+# later versions stop at a flag they do not know
+QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 QUICKLY = QUICKLY if jax.__version_info__ < (0, 11) else ""
 
 

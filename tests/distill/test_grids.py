@@ -207,20 +207,24 @@ def batch(**more):
 
 
 def loss_at(method, data, shift=0.0, frozen=None, seed=0):
-    context = Context(jnp.asarray(0), {}, {}, method.frozen if frozen is None else frozen)
+    def loss(params, data, frozen, key):
+        context = Context(jnp.asarray(0), {}, {}, frozen)
+        return method.players["student"].loss(params, context, data, key)[0]
+
     params = {"shift": jnp.asarray([shift, shift])}
-    return method.players["student"].loss(params, context, data, jax.random.key(seed))[0]
+    frozen = method.frozen if frozen is None else frozen
+    return jax.jit(loss)(params, data, frozen, jax.random.key(seed))
 
 
 def check_optimum(method, data, loss=1e-18, gradient=1e-8):
     """The exact student has no loss, its gradient is zero, other students have a loss, and frozen
     parameters get exactly no gradient.
     """
-    value, slope = jax.value_and_grad(lambda a: loss_at(method, data, a))(jnp.zeros(()))
+    value, slope = jax.jit(jax.value_and_grad(lambda a: loss_at(method, data, a)))(jnp.zeros(()))
     assert value < loss and abs(slope) < gradient, (value, slope)
     numbers, rest = split_floats(method.frozen)
     loss_of = lambda t: loss_at(method, data, 0.1, rest(t))  # noqa: E731
-    other, moved = jax.value_and_grad(loss_of)(numbers)
+    other, moved = jax.jit(jax.value_and_grad(loss_of))(numbers)
     assert other > 1e3 * loss
     assert numbers and all((g == 0).all() for g in moved)
 
@@ -651,7 +655,7 @@ def test_guided_stages():
 
 @pytest.mark.parametrize("make", ["guided", "features", "path"])
 def test_float32_stays(make):
-    """A loss of float32 data and parameters is float32."""
+    """A loss of float32 data and parameters is float32: traced only."""
     f = lambda y, label, cond=None: 0.3 * y  # noqa: E731
     own = student(shifted(f), params={"shift": jnp.zeros(2, jnp.float32)})
     x0 = batch()["image"].astype(jnp.float32)
@@ -666,8 +670,9 @@ def test_float32_stays(make):
         "path": lambda: knowledge.path_distillation(own, [HIGH, 1.0, 0.0]),
     }[make]()
     context = Context(jnp.asarray(0), {}, {}, method.frozen)
-    value = method.players["student"].loss(own.params, context, data, jax.random.key(0))[0]
-    assert value.dtype == jnp.float32 and np.isfinite(value)
+    loss = method.players["student"].loss
+    value, _ = jax.eval_shape(loss, own.params, context, data, jax.random.key(0))
+    assert value.dtype == jnp.float32
 
 
 def test_stored_paths_must_have_the_states_of_the_levels():

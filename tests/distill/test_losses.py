@@ -338,7 +338,14 @@ def test_score_matching_learns_the_denoiser(gaussian, teacher):
 
 
 @pytest.mark.parametrize(
-    "name", ["easy_consistency", "consistency_distillation", "consistency_training"]
+    "name",
+    [
+        "easy_consistency",
+        *(
+            pytest.param(f"consistency_{kind}", marks=pytest.mark.slow)
+            for kind in ("distillation", "training")
+        ),
+    ],
 )
 def test_students_learn_the_flow_map(gaussian, teacher, name):
     """In one evaluation a student lands nearer to the exact flow's end than an Euler step, by

@@ -10,7 +10,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 from jaxdiff import grids, solvers  # noqa: E402
 from jaxdiff.exact import GaussianMixture  # noqa: E402
 from jaxdiff.noise import start_noise  # noqa: E402
-from jaxdiff.sampling.adaptive.probability_flow import adaptive  # noqa: E402
 from jaxdiff.sampling.sample import sample  # noqa: E402
 from jaxdiff.sampling.trace import table  # noqa: E402
 
@@ -32,35 +31,14 @@ def fix(y, level, keys):
     return y.at[:, 0].set(0.3 + level * z)
 
 
-for made, correct in (
-    (table(solvers.unipc, grids.karras(6)), None),
-    (table(solvers.churn, grids.karras(6), amount=10.0), fix),
-):
-    run = lambda x, i, made=made, correct=correct: sample(  # noqa: E731
-        D, made, x, key=key, index=i, correct=correct
-    )
-    single = np.asarray(run(x, index))
-    by_jit = jax.jit(run, in_shardings=split)(
-        jax.device_put(x, split), jax.device_put(index, split)
-    )
-    assert by_jit.sharding.is_equivalent_to(split, 2), "a sharded batch stays sharded"
-    by_pmap = jax.pmap(run)(cut(x), cut(index)).reshape(16, 2)
-    one_by_one = np.stack([run(x[i][None], index[i][None])[0] for i in range(16)])
-    vmapped = jax.vmap(lambda x, i, run=run: run(x[None], i[None])[0])(x, index)
-    for name, other in (
-        ("jit", by_jit),
-        ("pmap", by_pmap),
-        ("one by one", one_by_one),
-        ("vmap", vmapped),
-    ):
-        np.testing.assert_allclose(other, single, rtol=1e-12, atol=1e-12, err_msg=name)
+churned = table(solvers.churn, grids.karras(6), amount=10.0)
+run = lambda x, i: sample(D, churned, x, key=key, index=i, correct=fix)  # noqa: E731
+single = np.asarray(run(x, index))
+by_jit = jax.jit(run, in_shardings=split)(jax.device_put(x, split), jax.device_put(index, split))
+assert by_jit.sharding.is_equivalent_to(split, 2), "a sharded batch stays sharded"
+by_pmap = jax.pmap(run)(cut(x), cut(index)).reshape(16, 2)
+vmapped = jax.vmap(lambda x, i: run(x[None], i[None])[0])(x, index)
+for name, other in (("jit", by_jit), ("pmap", by_pmap), ("vmap", vmapped)):
+    np.testing.assert_allclose(other, single, rtol=1e-12, atol=1e-12, err_msg=name)
 
-solve = lambda x: adaptive(D, x, 80.0, 0.01, rtol=1e-5, atol=1e-5)  # noqa: E731
-single = solve(x)
-sharded = jax.jit(solve, in_shardings=split)(jax.device_put(x, split))
-mapped = jax.pmap(solve)(cut(x))
-np.testing.assert_allclose(sharded.states, single.states, rtol=1e-12)
-np.testing.assert_allclose(mapped.states.reshape(16, 2), single.states, rtol=1e-12)
-np.testing.assert_array_equal(sharded.nfe, single.nfe)
-np.testing.assert_array_equal(mapped.nfe.reshape(16), single.nfe)
 print("same everywhere")

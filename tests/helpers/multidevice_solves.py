@@ -57,6 +57,15 @@ for number, (name, solve) in enumerate(SOLVES.items()):
         other = jax.pmap(solve)(x.reshape(8, 2, 2), index.reshape(8, 2)).reshape(single.shape)
     np.testing.assert_allclose(other, single, rtol=1e-9, atol=1e-9, err_msg=name)
 
+solve = lambda x: jd.adaptive(D, x, 80.0, 0.01, rtol=1e-5, atol=1e-5)  # noqa: E731
+single = solve(x)
+sharded = jax.jit(solve, in_shardings=split)(jax.device_put(x, split))
+mapped = jax.pmap(solve)(x.reshape(8, 2, 2))
+np.testing.assert_allclose(sharded.states, single.states, rtol=1e-12)
+np.testing.assert_allclose(mapped.states.reshape(16, 2), single.states, rtol=1e-12)
+np.testing.assert_array_equal(sharded.nfe, single.nfe)
+np.testing.assert_array_equal(mapped.nfe.reshape(16), single.nfe)
+
 # what commands do: samples, pairs, scores; 20 rows do not divide over eight devices
 devices = jax.devices()
 unipc = jd.table(solvers.unipc, grids.karras(5))

@@ -1,9 +1,11 @@
-"""Train one method on one and on eight simulated devices; print the largest differences.
+"""Train one method, or tune a sampler, on one and on eight simulated devices; print the largest
+differences.
 
 Run by test_training.py in its own process: the number of devices is fixed when jax starts.
 """
 
 import json
+import sys
 import tempfile
 
 import jax
@@ -93,8 +95,12 @@ def split_share(state):
     return sum(x.addressable_shards[0].data.size for x in leaves) / sum(x.size for x in leaves)
 
 
-def main():
-    assert jax.device_count() == 8
+def tuned():
+    one = tune(devices=jax.devices()[:1])
+    return {way: difference(one, tune(parallel=way)) for way in ("jit", "fsdp", "pmap")}
+
+
+def trained():
     one = train(denoise, devices=jax.devices()[:1])
     sharded = train(denoise, parallel="fsdp")
     assert split_share(sharded) < 0.5 < split_share(one) == 1, split_share(sharded)
@@ -104,8 +110,6 @@ def main():
         "pmap": difference(one, train(denoise, parallel="pmap")),
         "jit from the key": difference(train(draw, devices=jax.devices()[:1]), train(draw)),
     }
-    tuned = tune(devices=jax.devices()[:1])
-    out |= {f"tuning, {p}": difference(tuned, tune(parallel=p)) for p in ("jit", "fsdp", "pmap")}
     with tempfile.TemporaryDirectory() as folder:
         train(denoise, 2, checkpoint=folder)
         resumed = train(denoise, checkpoint=folder, parallel="pmap")
@@ -118,7 +122,8 @@ def main():
         assert "must divide over 8 devices" in str(error)
     else:
         raise AssertionError("a batch that does not divide was accepted")
-    print(json.dumps(out))
+    return out
 
 
-main()
+assert jax.device_count() == 8
+print(json.dumps({"trained": trained, "tuned": tuned}[sys.argv[1]]()))

@@ -69,7 +69,10 @@ class Noting:
 
         if self.everywhere or not isinstance(x, jax.core.Tracer):
             numbers = None if key is None else jax.random.key_data(key)
-            jax.debug.callback(note, x, level, further, cond, numbers)
+            given = (x, level, further, cond, numbers)
+            traced = any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(given))
+            # a callback is a program of its own, compiled anew for every call
+            jax.debug.callback(note, *given) if traced else note(*given)
         value = self.network(params, x, level, *further, cond=cond)
         if not full:
             return value

@@ -33,7 +33,7 @@ def features(seed=0):
 def made(**options):
     """A head on the maps of an image (4, 4, 1), and a draw of its parameters."""
     logits, init = feature_head(shows, jnp.float32(0.3), (4, 4, 1), width=8, **options)
-    return logits, init(KEY)
+    return jax.jit(logits), jax.jit(init)(KEY)
 
 
 @pytest.mark.slow
@@ -106,11 +106,13 @@ def test_an_image_is_seen_by_convolutions():
 
 def test_heads_are_drawn_anew_and_say_what_is_missing():
     logits, init = feature_head(shows, jnp.float32(0.3), (4, 4, 1), width=8)
-    draws = [init(jax.random.key(i)) for i in (0, 0, 1)]
+    draw = jax.jit(init)
+    draws = [draw(jax.random.key(i)) for i in (0, 0, 1)]
     jax.tree.map(np.testing.assert_array_equal, draws[0], draws[1])
     assert (draws[0]["Dense_0"]["kernel"] != draws[2]["Dense_0"]["kernel"]).any()
     _, wide = feature_head(shows, jnp.float32(0.3), (4, 4, 1), which=(2,))
-    assert FeatureHead().width == 64 and wide(KEY)["Dense_0"]["kernel"].shape == (5, 64)
+    assert FeatureHead().width == 64
+    assert jax.eval_shape(wide, KEY)["Dense_0"]["kernel"].shape == (5, 64)
     for wrong in ((3,), (0, -4)):
         with pytest.raises(ValueError, match="3 maps of features, not all of"):
             feature_head(shows, jnp.float32(0.3), (4, 4, 1), which=wrong)
@@ -155,7 +157,7 @@ def test_a_critic_of_pairs_sees_both_in_unit_variance_and_the_earlier_level(num_
 
 def test_a_critic_of_pairs_depends_on_all_its_inputs():
     logits, init = pair_critic((2, 3), **SMALL)
-    params = stirred(init(KEY))
+    logits, params = jax.jit(logits), stirred(jax.jit(init)(KEY))
     y_s, y_t, t, s = pairs()
     found = logits(params, y_s, (y_t, t, s, None))
     for other in (

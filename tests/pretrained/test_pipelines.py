@@ -16,16 +16,11 @@ from jaxdiff.pretrained.schedulers import read_scheduler
 
 FILE = SHARED / "pipelines_sd_io.json"
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not beside this checkout")
-QUICK = ("c0006",)  # DDIM of SD 1.5, guided, with its image
 
 
 def cases():
     made = json.loads(FILE.read_text())["cases"] if FILE.exists() else []
-    return [
-        pytest.param(c, id=c["id"], marks=[] if c["id"] in QUICK else pytest.mark.slow)
-        for c in made
-        if c["what"] == "sample"
-    ]
+    return [pytest.param(c, id=c["id"]) for c in made if c["what"] == "sample"]
 
 
 @functools.cache
@@ -71,6 +66,7 @@ def states(case, own, scheduler):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases())
 def test_latents_and_image(case):
     scheduler = read_scheduler({"_class_name": case["scheduler"], **case["scheduler_config_used"]})

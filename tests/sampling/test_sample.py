@@ -36,7 +36,7 @@ def gaussian():
     ("solver", "options"),
     [
         (solvers.ddim, {"eta": 1.0}),
-        (solvers.ddim, {"eta": 0.6}),
+        pytest.param(solvers.ddim, {"eta": 0.6}, marks=pytest.mark.slow),
         pytest.param(solvers.ddpm, {"variance": "small"}, marks=pytest.mark.slow),
         (solvers.churn, {"amount": 40.0, "low": 0.0, "high": float("inf"), "inflate": 1.0}),
         pytest.param(
@@ -46,7 +46,7 @@ def gaussian():
         ),
         pytest.param(solvers.dpm2_ancestral, {}, marks=pytest.mark.slow),
         pytest.param(solvers.dpmpp_2s_ancestral, {"eta": 0.7}, marks=pytest.mark.slow),
-        (solvers.sde_dpmpp, {"order": 2}),
+        pytest.param(solvers.sde_dpmpp, {"order": 2}, marks=pytest.mark.slow),
         pytest.param(solvers.sde_dpmpp, {"order": 3, "eta": 0.6}, marks=pytest.mark.slow),
         pytest.param(solvers.sde_dpmpp_2s, {}, marks=pytest.mark.slow),
     ],
@@ -142,7 +142,14 @@ def counting(D, calls):
     return counted
 
 
-@pytest.mark.parametrize("solver_name", ["Tsit5", "Dopri5", "Heun", "Bosh3", "Midpoint"])
+@pytest.mark.parametrize(
+    "solver_name",
+    [
+        "Tsit5",
+        "Heun",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("Dopri5", "Bosh3", "Midpoint")),
+    ],
+)
 def test_adaptive_counts_its_evaluations(gaussian, solver_name):
     import diffrax
 

@@ -67,7 +67,14 @@ def check_stages(made, noise):
     np.testing.assert_allclose(found, sample(D, made, START, **noise), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("solver", "options"), DETERMINISTIC + STOCHASTIC, ids=name)
+@pytest.mark.parametrize(
+    ("solver", "options"),
+    [
+        pytest.param(*known, marks=[] if number % 8 == 0 else pytest.mark.slow)
+        for number, known in enumerate(DETERMINISTIC + STOCHASTIC)
+    ],
+    ids=name,
+)
 def test_same_numbers_for_every_solver(solver, options, rng):
     """Most have one evaluation in a stage, and run the same code as those that have several."""
     made = table(solver, LEVELS, **options)

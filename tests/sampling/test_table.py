@@ -367,7 +367,7 @@ def check_few_steps(solver, options, num_steps, end):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
-@pytest.mark.parametrize(("solver", "options"), ALL[::4], ids=name)
+@pytest.mark.parametrize(("solver", "options"), ALL[::8], ids=name)
 def test_few_steps_are_finite_with_finite_gradients(solver, options):
     check_few_steps(solver, options, 2, "zero")
     check_few_steps(solver, options, 3, "lowest")

@@ -742,10 +742,15 @@ def test_a_parameter_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def test_jit_fsdp_and_pmap_give_the_single_device_numbers_on_eight_devices():
-    difference = json.loads(last_line("multidevice_training.py", devices=8))
-    ways = {"jit", "fsdp", "pmap"}
-    others = {"jit from the key", "resumed under pmap", *(f"tuning, {way}" for way in ways)}
-    assert set(difference) == ways | others
+    difference = json.loads(last_line("multidevice_training.py", "trained", devices=8))
+    assert set(difference) == {"jit", "fsdp", "pmap", "jit from the key", "resumed under pmap"}
+    assert max(difference.values()) < 1e-10
+
+
+@pytest.mark.slow
+def test_tuning_gives_the_single_device_numbers_on_eight_devices():
+    difference = json.loads(last_line("multidevice_training.py", "tuned", devices=8))
+    assert set(difference) == {"jit", "fsdp", "pmap"}
     assert max(difference.values()) < 1e-10
 
 

@@ -436,12 +436,13 @@ def weights_by_running(solver, levels, **options):
 @pytest.mark.parametrize(
     "solver, options",
     [
-        (solvers.euler, {}),
         (solvers.heun, {}),
-        (solvers.ipndm, {}),
         (solvers.dpmpp, {"order": 3}),
-        (solvers.unipc, {}),
         (solvers.unipc, PREDICTOR),
+        *(
+            pytest.param(solver, {}, marks=pytest.mark.slow)
+            for solver in (solvers.euler, solvers.ipndm, solvers.unipc)
+        ),
     ],
 )
 def test_contributions_sum_to_the_weights_in_the_sample(solver, options):

@@ -395,7 +395,7 @@ def task(nfe=3, **options):
     return tasks.Task(D, nfe, pairs(0), pairs(1), data, num_updates=4, batch=16, **options)
 
 
-QUICK = ("gits", "gs")
+QUICK = ("gs",)
 
 
 @pytest.mark.parametrize(
@@ -470,9 +470,9 @@ def test_bespoke_solvers_start_from_grids_of_any_range():
 
 
 def test_every_evaluation_of_a_bespoke_solver_counts():
-    """Odd numbers and even ones alike: the error falls from 2 evaluations to 6."""
-    plans = [intermediate.bespoke_solver(task(nfe)) for nfe in range(2, 7)]
-    assert [plan.start.nfe for plan in plans] == [2, 3, 4, 5, 6]
+    """Odd numbers and even ones alike: the error falls from 2 evaluations to 4."""
+    plans = [intermediate.bespoke_solver(task(nfe)) for nfe in range(2, 5)]
+    assert [plan.start.nfe for plan in plans] == [2, 3, 4]
     errors = [plan.score(plan.start) for plan in plans]
     assert (np.diff(errors) < 0).all() and errors[2] < errors[0] / 2
 
