@@ -52,7 +52,11 @@ def call(D, y=PAIR, cond=PAIR_COND, level=0.7):
     return jax.jit(lambda D, y, cond: D(y, level, cond))(D, y, cond)
 
 
-@pytest.mark.parametrize("name", CONTROLLERS)
+QUICK = ("replace", "masactrl", "style")
+NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CONTROLLERS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_group_of_the_same_is_the_network_itself(name):
     members, control = CONTROLLERS[name]
     y, tokens = (jnp.stack([x] * members, axis=1) for x in (Y, COND["tokens"]))
@@ -61,6 +65,7 @@ def test_a_group_of_the_same_is_the_network_itself(name):
     np.testing.assert_allclose(out[:, -1], out[:, 0], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_a_source_is_left_alone_and_a_group_does_not_depend_on_others(name):
     members, control = CONTROLLERS[name]
@@ -123,6 +128,7 @@ def test_adain_has_the_styles_statistics():
     np.testing.assert_allclose(attention.adain(content, content), content, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_worse_attention_by_hand():
     q, k, v = (jnp.asarray(RNG.standard_normal((2, 4, 2, 2))) for _ in range(3))
     own, cross = layer(q, k, v, "self"), layer(q, k, v)
@@ -138,6 +144,7 @@ def test_worse_attention_by_hand():
     np.testing.assert_allclose(gaussian_blur(jnp.ones_like(x), (1,), 0.7), 1.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_guidance_by_worse_attention():
     worse = conditioned(D, attention=attention.perturbed())
     made = call(guidance.autoguidance(D, worse, 3.0), Y, COND)
@@ -160,6 +167,7 @@ def test_maps_as_arrays():
     np.testing.assert_allclose(whole[:, 0, 1], maps["cross_0"].mean(1)[:, 1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_paint_with_words_draws_tokens_to_places():
     masks = np.zeros((4, 4, 3))
     masks[:2, :, 1] = 1.0  # the second token in the upper half
@@ -174,6 +182,7 @@ def test_paint_with_words_draws_tokens_to_places():
     np.testing.assert_allclose(out, np.einsum("bhqk,bkhc->bqhc", weights, v), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_attend_and_excite_raises_the_least_attended_word():
     words = (1, 2)
 
@@ -199,6 +208,7 @@ def test_attend_and_excite_raises_the_least_attended_word():
     np.testing.assert_allclose(one, after[:1], rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_self_attention_guidance():
     made = attention.self_attention_guidance(D, 0.0)
     np.testing.assert_allclose(call(made, Y, COND), D(Y, 0.7, COND), rtol=1e-10, atol=1e-12)
@@ -211,6 +221,7 @@ def test_self_attention_guidance():
     assert np.abs(out - worse).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_an_edit_is_sampled_beside_its_source():
     """Prompt-to-Prompt in the first levels: the source's member is the source's own sample."""
     control = attention.prompt_to_prompt(replace=EYE)

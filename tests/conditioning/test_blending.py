@@ -85,6 +85,16 @@ def test_published_rescaling_and_intervals():
     assert seen == 14
 
 
+def test_published_classifier_free_guidance():
+    family, _ = guiders()
+    found = [c for c in family.cases if c["what"].startswith("azula CFGDenoiser")]
+    assert len(found) == 12
+    for case in found:
+        towards, plain, out = (family.get(case, n) for n in ("D_pos", "D_neg", "out"))
+        D = guidance.autoguidance(always(towards), always(plain), 1 + case["guidance"])
+        np.testing.assert_allclose(D(jnp.asarray(out), 1.0), out, rtol=1e-10)
+
+
 def test_published_adaptive_projection():
     for case, get in of("AdaptiveProjected"):
         average = 0.0
@@ -128,7 +138,9 @@ def test_published_guiders_of_one_pair():
         np.testing.assert_allclose(made, get("out"), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ONE_WEIGHT)
+@pytest.mark.parametrize(
+    "name", [n if n == "projected" else pytest.param(n, marks=pytest.mark.slow) for n in ONE_WEIGHT]
+)
 def test_weight_1_is_the_conditional_model_and_prompts_stand_for_conditions(name):
     options = PLAIN.get(name, {})
     made = ONE_WEIGHT[name](D, 1.0, **options)(Y, 0.7, COND)
@@ -145,6 +157,7 @@ def test_weight_1_is_the_conditional_model_and_prompts_stand_for_conditions(name
     assert jnp.abs(ONE_WEIGHT[name](D, 3.0)(Y, 0.7, COND) - by_hand(3.0)).max() > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_WEIGHT)
 def test_a_sample_does_not_depend_on_its_batch_and_levels_may_be_its_own(name):
     made = jax.jit(ONE_WEIGHT[name](D, lambda s: 2.0 + s))
@@ -197,6 +210,7 @@ def test_zero_star_stands_still_at_first():
     np.testing.assert_allclose(y / 5.0, 0.9 * Y)
 
 
+@pytest.mark.slow
 def test_momentum_of_projected_guidance():
     levels = [3.0, 1.0, 0.0]
     run = lambda **o: jd.direct(  # noqa: E731
@@ -222,6 +236,7 @@ def test_cfg_plus_plus_is_its_algorithm():
     np.testing.assert_allclose(got, y, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_guidance_between_gaussians_has_its_closed_form():
     """Equal variances c, means mu and 0: x = R x_T + w mu (1 - R), R^2 = (c + s^2)/(c + s_T^2)."""
     mu, c, w = jnp.asarray([[1.0, -2.0]]), 0.3, 2.5
@@ -247,6 +262,7 @@ def test_guidance_between_gaussians_has_its_closed_form():
     assert np.abs(flow(start, 3.0, 0.5, w) - inside).max() > 0.3
 
 
+@pytest.mark.slow
 def test_several_conditions():
     conds = (COND, 0.5 * COND)
     plain, one, two = D(Y, 0.7), D(Y, 0.7, COND), D(Y, 0.7, 0.5 * COND)
@@ -263,6 +279,7 @@ def test_several_conditions():
     np.testing.assert_allclose(pairs.inner(made, wanted), pairs.inner(wanted, wanted), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_two_weights():
     def pair(y, level, cond=None):
         assert cond is not None
@@ -279,6 +296,7 @@ def test_two_weights():
     np.testing.assert_allclose(got, parts[2], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_sine_and_mixtures():
     tuned = lambda y, s, c=None: 0.5 * D(y, s, c)  # noqa: E731
     made = blending.sine(D, tuned, 3.0, share=0.6, above=1.0)
@@ -294,7 +312,10 @@ def test_sine_and_mixtures():
     np.testing.assert_allclose(mix, auto, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("shape", "axes"), [((2, 7, 6, 1), (1, 2)), ((2, 9), (1,))])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [pytest.param((2, 7, 6, 1), (1, 2), marks=pytest.mark.slow), ((2, 9), (1,))],
+)
 def test_bands_sum_to_the_whole_and_constants_are_low(shape, axes):
     x = jnp.asarray(RNG.standard_normal(shape))
     parts = frequency.bands(x, 3, axes)
@@ -314,6 +335,7 @@ def test_frequency_decoupled():
     np.testing.assert_allclose(made, D(Y, 0.7) + low + 7.0 * high, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_magic_fusion():
     same = blending.magic_fusion(D, D, (3.0, 3.0))(Y, 0.7, COND)
     np.testing.assert_allclose(same, by_hand(3.0), rtol=1e-10)
@@ -326,6 +348,7 @@ def test_magic_fusion():
     np.testing.assert_allclose(made[:, :, 3], flat(Y, 0.7, COND)[:, :, 3], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_windows_that_agree_change_nothing_whatever_their_weights():
     local = lambda y, s, c: y / (1 + s.reshape(-1, 1, 1, 1)) + 0.0 * c[:, None, None, None]  # noqa: E731
     y = jnp.asarray(RNG.standard_normal((2, 7, 5, 1)))
@@ -373,6 +396,7 @@ def test_within_evaluates_one():
     np.testing.assert_allclose(made(Y, levels, COND)[::2], 7.0)
 
 
+@pytest.mark.slow
 def test_gradients_reach_weights_and_guidance_samples():
     table = jd.table(solvers.euler, [2.0, 0.5])
 
@@ -386,6 +410,7 @@ def test_gradients_reach_weights_and_guidance_samples():
     assert jnp.isfinite(equal).all()  # both outputs are the same: norms of 0
 
 
+@pytest.mark.slow
 def test_single_precision_stays():
     y, cond = Y.astype("float32"), COND.astype("float32")
     own = lambda y, s, c=None: y / 2 if c is None else y / 3 + c[:, None, None, None]  # noqa: E731

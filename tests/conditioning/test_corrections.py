@@ -74,6 +74,27 @@ def test_published_repaint():
             last = t
 
 
+SCHEDULES = {  # of time, alpha and sigma
+    "ve": (lambda t: 1.0, lambda t: 0.01 * 2000**t),
+    "vp": (lambda t: 0.01 ** (t * t), lambda t: np.sqrt(1 - 0.01 ** (2 * t * t) + 1e-6)),
+}
+
+
+def test_published_repaint_with_a_repeat_of_every_step():
+    for case, get, D in cases("azula RePaint"):
+        alpha, sigma = SCHEDULES[case["schedule"]]
+        x, noise, mask = jnp.asarray(get("x_T")), iter(get("noise")), 1.0 * get("mask")[None]
+        for (t, u), expected in zip(pairwise(get("timesteps")), get("traj"), strict=True):
+            a, b, s, r = alpha(t), alpha(u), sigma(t) / alpha(t), sigma(u) / alpha(u)
+            for _ in range(case["iterations"]):
+                drawn: Any = iter([next(noise)]).__next__
+                (y,) = solvers.ddim(D, x / a, [s, r], drawn, case["eta"])
+                y = replaced(value(y), r, next(noise), get("y"), mask)
+                x = a * (y + np.sqrt(s**2 - r**2) * next(noise))
+            x = b * y
+            np.testing.assert_allclose(x, expected, rtol=1e-7, atol=1e-8)
+
+
 def test_published_null_space_and_its_paths():
     for case, get, D in cases("DDNM ddnm"):
         numbers = (case[k] for k in ("T_sampling", "travel_length", "travel_repeat"))
@@ -98,6 +119,7 @@ def test_published_null_space_and_its_paths():
         np.testing.assert_allclose(x, get("final"), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_published_null_space_with_noise():
     for case, get, D in cases("DDNM+"):
         if case["operator"] == "superres":  # whose noise is drawn in another order of places
@@ -149,6 +171,7 @@ def test_published_ddrm():
             np.testing.assert_allclose(value(x), expected, rtol=1e-7, atol=1e-8, err_msg=where)
 
 
+@pytest.mark.slow
 def test_a_path_that_goes_down_alone_is_the_solver():
     options: Any
     for solver, options in ((solvers.heun, {}), (solvers.ddpm, {"variance": "large"})):
@@ -180,6 +203,7 @@ def test_a_path_by_hand_and_its_table():
     np.testing.assert_allclose(whole.states[-1][:, MASK == 1], KNOWN[:, MASK == 1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_travel_table_is_saved_and_its_levels_may_be_traced(tmp_path):
     path = corrections.resampling_path(6, 2, 2)
     made = corrections.travel_table(solvers.ddpm, LEVELS, path)
@@ -193,6 +217,7 @@ def test_a_travel_table_is_saved_and_its_levels_may_be_traced(tmp_path):
     np.testing.assert_allclose(traced, jd.sample(MIX.denoiser, again, START, key=KEY), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_error_of_replacement_falls_with_resampling():
     """N(0, C) of two numbers, the first one known to be 1: the second is N(0.8, 0.36)."""
     D = Gaussian(np.zeros(2), np.array([[1.0, 0.8], [0.8, 1.0]])).denoiser
@@ -209,6 +234,7 @@ def test_the_error_of_replacement_falls_with_resampling():
     assert errors[0] > 1.5 * errors[1] > 2.25 * errors[2], errors
 
 
+@pytest.mark.slow
 def test_a_random_correction_is_the_same_in_any_batch():
     reference = jnp.asarray(RNG.standard_normal(4))
     A = operators.matrix(RNG.standard_normal((2, 4)), (4,))
@@ -256,6 +282,7 @@ def test_low_frequencies_are_those_of_the_reference(kind):
     np.testing.assert_array_equal(correct(y, 0.1, keys), y)
 
 
+@pytest.mark.slow
 def test_followed_trajectories():
     table = jd.table(solvers.euler, LEVELS)
     source = jd.trajectory(MIX.denoiser, table, START)
@@ -278,6 +305,7 @@ def exact_posterior(noise):
     return Gaussian(mean, C).denoiser, seen, mean + gain @ (u - A @ mean), C - gain @ A @ C
 
 
+@pytest.mark.slow
 def test_snips_samples_a_gaussian_posterior():
     D, seen, mean, covariance = exact_posterior(0.4)
     start = 5.0 * jnp.asarray(np.random.default_rng(2).standard_normal((2000, 2)))
@@ -287,6 +315,7 @@ def test_snips_samples_a_gaussian_posterior():
     np.testing.assert_allclose(np.cov(np.asarray(x).T), covariance, atol=0.08)
 
 
+@pytest.mark.slow
 def test_restorations_by_decomposition_are_within_the_noise_and_beat_the_prior():
     D, seen, mean, _ = exact_posterior(0.2)
     start = 20.0 * jnp.asarray(np.random.default_rng(3).standard_normal((1000, 2)))

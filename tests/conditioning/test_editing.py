@@ -20,6 +20,7 @@ DATA = jnp.asarray(RNG.standard_normal((3, 2)))
 OLD, NEW = jnp.array([0, 0, 1]), jnp.array([1, 1, 0])
 
 
+@pytest.mark.slow
 def test_sdedit_has_its_closed_form():
     """From g + s0 n: mean m + R (g - m) and deviation s0 R by the ODE, R^2 = C/(C + s0^2); mean
     m + R^2 (g - m) and variance s0^2 R^2 (1 + R^2) by DDPM.
@@ -57,7 +58,10 @@ def test_translation_between_gaussians():
     np.testing.assert_allclose(same, DATA, atol=5e-3)
 
 
-@pytest.mark.parametrize("correlated", [False, True])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("correlated", [False, pytest.param(True, marks=SLOW)])
 def test_recorded_noise_gives_the_data_back(correlated):
     grid = LEVELS[:-1]
     found = editing.record(D, grid, DATA, OLD, key=KEY, eta=0.8, correlated=correlated)
@@ -77,12 +81,14 @@ def test_recorded_noise_gives_the_data_back(correlated):
     np.testing.assert_allclose(one.noise, found.noise[:, 2:], rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_grid_to_0_ends_in_the_denoised_output():
     found = editing.record(D, LEVELS, DATA, OLD, key=KEY)
     back = jd.sample(D, jd.table(solvers.ddpm, LEVELS), found.states[0], OLD, noise=found.noise)
     np.testing.assert_allclose(back, D(found.states[-1], LEVELS[-2], OLD), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_recorded_states_have_the_laws_of_the_process():
     data = jnp.zeros((4000, 1))
     flat = lambda y, s, c=None: 0.0 * y  # noqa: E731
@@ -102,6 +108,7 @@ def embedded(y, level, cond=None):
     return mean + (y - mean) / (1 + 3 * jnp.asarray(level, y.dtype) ** 2)
 
 
+@pytest.mark.slow
 def test_null_text_inversion_returns_to_the_data():
     cond, null = jnp.asarray(RNG.standard_normal((3, 2))), jnp.zeros(2)
     levels, data = grids.karras(8, 0.05, 5.0), 0.5 * DATA
@@ -122,6 +129,7 @@ def test_null_text_inversion_returns_to_the_data():
     np.testing.assert_allclose(out, embedded(data, 0.7, cond), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_acceleration_beats_plain_fixed_points():
     grid, data = grids.karras(6, 0.05, 5.0)[:-1], MEANS[OLD] + 0.2 * DATA
     table = jd.table(solvers.euler, grid)
@@ -160,6 +168,7 @@ def test_controlled_flows_lead_where_they_are_led():
     np.testing.assert_allclose(half, (picture + D(latent, 10.0)) / 2, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_flow_edit_between_gaussians():
     """Equal variances c: the difference of means times 1 - (1 - t) sqrt(c/(c (1 - t)^2 + t^2))."""
     c, t, apart = 0.4, 0.8, np.array([1.0, -2.0])
@@ -171,6 +180,7 @@ def test_flow_edit_between_gaussians():
     np.testing.assert_allclose(made - DATA, (share * apart)[None].repeat(3, 0), atol=2e-2)
 
 
+@pytest.mark.slow
 def test_flow_edit_of_one_into_itself_and_by_rows():
     levels = grids.karras(4, 0.05, 3.0)
     same = editing.flow_edit(D, D, levels, DATA, OLD, OLD, key=KEY)
@@ -183,6 +193,7 @@ def test_flow_edit_of_one_into_itself_and_by_rows():
     assert np.abs(run(num_average=3) - run()).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_masks_are_where_conditions_differ():
     where = np.zeros((1, 4, 4, 1))
     where[:, 1:3, 2:] = 1.0

@@ -73,7 +73,12 @@ def test_numbers_of_the_papers():
         np.testing.assert_allclose(k, v * g / added, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["i2sb", "ir_sde", "resshift"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("i2sb", marks=SLOW), "ir_sde", pytest.param("resshift", marks=SLOW)]
+)
 def test_a_chain_with_the_true_sample_reproduces_the_process(name):
     x0, degraded = jnp.full((4000, 1), 1.5), jnp.full((4000, 1), -0.5)
     bridge, times = BRIDGES[name], [1.0, 0.6, 0.3]
@@ -102,6 +107,7 @@ def test_means_go_along_straight_lines():
     np.testing.assert_allclose(made, (1 - share) * x0 + share * degraded, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_restoration_does_not_depend_on_its_batch():
     degraded = jnp.asarray(RNG.standard_normal((3, 2)))
     D = lambda x, t, c: jnp.tanh(x) * c[:, None]  # noqa: E731
@@ -114,6 +120,7 @@ def test_a_restoration_does_not_depend_on_its_batch():
         np.testing.assert_allclose(one, whole[1:2], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_restoring_a_gaussian_gives_its_posterior():
     """x0 ~ N(0, 1), m = x0 + 0.5 n: the bridge's exact denoiser leads from m to p(x0 | m)."""
     bridge, m, count = processes.ddbm(1.0), 0.8, 4000
@@ -139,8 +146,7 @@ def network(params, x, t, cond=None, key=None):
 CONTEXT = Context(jnp.int32(0), {}, {}, None)
 
 
-@pytest.mark.parametrize("distance", ["l2", "l1"])
-@pytest.mark.parametrize("name", ["i2sb", "resshift"])
+@pytest.mark.parametrize(("name", "distance"), [("i2sb", "l2"), ("resshift", "l1")])
 def test_losses_by_hand(name, distance):
     x0, degraded = (jnp.asarray(RNG.standard_normal((4, 2))) for _ in range(2))
     bridge, params = BRIDGES[name], {"a": jnp.asarray(0.7)}
