@@ -1,4 +1,4 @@
-r"""A sampler's states as combinations, convex of denoised outputs, or not.
+r"""A sampler's states as convex combinations of denoised outputs, or not.
 
 A deterministic table, unrolled, makes each accepted state of the start x_T and the outputs
 D_0, ..., D_{N-1} of its evaluations,

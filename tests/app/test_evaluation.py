@@ -51,12 +51,12 @@ def model_of(data, names=CLASSES):
     return Model(None, None, (2, 2, 1), len(names), False, metadata)
 
 
-def asked(**fields):
+def requested(**fields):
     return configs.Evaluate("r", **fields)
 
 
 def found(own, **fields):
-    return references.find(model_of(own), asked(**fields), progress=False)
+    return references.find(model_of(own), requested(**fields), progress=False)
 
 
 # labels
@@ -78,14 +78,14 @@ def test_labels_are_shared_out_by_largest_remainders_and_spread_evenly():
 def test_samples_have_the_labels_of_the_reference_in_the_models_numbers(tmp_path):
     data = saved(tmp_path / "d.npz", train=pictures(100, 0), test=pictures(50, 1))
     model, here = model_of(data), found(data)
-    labels, said = references.labels_for(model, here, asked(count=20))
+    labels, said = references.labels_for(model, here, requested(count=20))
     np.testing.assert_array_equal(np.bincount(labels), [16, 2, 2])
     assert "as often as in the reference" in said
-    labels, said = references.labels_for(model, here, asked(count=21, labels="uniform"))
+    labels, said = references.labels_for(model, here, requested(count=21, labels="uniform"))
     np.testing.assert_array_equal(np.bincount(labels), [7, 7, 7])
     assert "each of 3 classes" in said
     with pytest.raises(ValueError, match="this one has none"):
-        references.labels_for(model._replace(classes=0), here, asked(labels="uniform"))
+        references.labels_for(model._replace(classes=0), here, requested(labels="uniform"))
 
 
 def test_classes_are_matched_by_name():
@@ -121,14 +121,14 @@ def test_data_that_were_moved_are_the_runs_own_and_changed_ones_are_not(tmp_path
     model.metadata["trained on"] = read_data(own, False).fingerprint()
     moved = (tmp_path / "d.npz").rename(tmp_path / "e.npz")
     with pytest.raises(FileNotFoundError, match="give them, or other real images, by --data.path"):
-        references.find(model, asked(), False)
-    there = asked(data=configs.OtherData(path=str(moved)))
+        references.find(model, requested(), False)
+    there = requested(data=configs.OtherData(path=str(moved)))
     here = references.find(model, there, False)
     np.testing.assert_array_equal(here.reference.images, test.images)
     assert here.shown.endswith("none of which the model was trained on")
     saved(tmp_path / "d.npz", train=pictures(90, 2), test=test)
     with pytest.raises(ValueError, match="does not hold any more what the run was trained on"):
-        references.find(model, asked(), False)
+        references.find(model, requested(), False)
     assert references.find(model, there, False).shown == here.shown
 
 

@@ -1,4 +1,4 @@
-"""Parameters, checkpoints, histories and models, from outside: what is asked of readers,
+"""Parameters, checkpoints, histories and models, from outside: the requirements on readers,
 fuzz_readers says.
 """
 

@@ -1,4 +1,4 @@
-"""Tables, corrections and configurations, from outside: what is asked of readers, fuzz_readers
+"""Tables, corrections and configurations, from outside: the requirements on readers, fuzz_readers
 says.
 """
 

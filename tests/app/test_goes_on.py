@@ -68,14 +68,14 @@ def save(path, images, classes=2):
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4), np.uint8)
 
 
-def asked(run, data, **fields):
+def requested(run, data, **fields):
     kinds = {"updates": 4, "batch": 4, "save_every": 2, "warmup": 1, "ema": 0.5}
     kinds |= {"network": configs.UNet(4), "data": configs.Data(str(data))}
     return configs.Train(str(run), **kinds | fields)
 
 
 def begin(run, data, **fields):
-    return train(asked(run, data, **fields), progress=False)
+    return train(requested(run, data, **fields), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_data_are_known_by_their_contents(run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="another configuration .learning_rate: 0.003 there"):
         begin(run, data, learning_rate=1e-3)
     with pytest.raises(ValueError, match="another configuration .data: {'flip': False} there"):
-        flipped = dataclasses.replace(asked(run, data), data=configs.Data(str(data), flip=True))
+        flipped = dataclasses.replace(requested(run, data), data=configs.Data(str(data), flip=True))
         train(flipped, progress=False)
 
 
@@ -139,9 +139,9 @@ def test_a_wrong_first_try_refuses_nothing(tmp_path, made, monkeypatch):
         with pytest.raises(ValueError, match="attention|--batch 6 does not divide"):
             begin(run, data, **wrong)
         assert not run.exists()
-    config_file.save(asked(run, data, batch=12), run)
+    config_file.save(requested(run, data, batch=12), run)
     (run / "checkpoints").mkdir()
-    with folders.opened(asked(run, data), {"metadata": {}}):
+    with folders.opened(requested(run, data), {"metadata": {}}):
         assert config_file.load(run).batch == 4
 
 
@@ -169,7 +169,7 @@ def test_a_finished_run_is_lengthened(run, capsys):
     """It goes on from its last checkpoint, with the rates of a run of so many updates."""
     run, data = run
     capsys.readouterr()
-    longer = train(asked(run, data, updates=6))
+    longer = train(requested(run, data, updates=6))
     assert "lengthened from 4 updates to 6" in capsys.readouterr().out
     assert checkpoints.latest_step(run / "checkpoints") == 6 and longer.metadata["updates"] == 6
     assert load_model(run).metadata["updates"] == 6
@@ -183,7 +183,7 @@ def test_a_finished_run_is_lengthened(run, capsys):
 def test_a_run_starts_from_the_parameters_of_another(run, tmp_path):
     run, data = run
     known = load_model(run).params
-    config = asked(tmp_path / "new", data, init=str(run), updates=1)
+    config = requested(tmp_path / "new", data, init=str(run), updates=1)
     method = teacher_method(config, load_model(run).metadata, known)
     (start,) = method.init(jax.random.key(5)).values()
     assert same_tree(start, known)

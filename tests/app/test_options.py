@@ -118,8 +118,8 @@ def test_students_without_guidance_refuse_it():
 
 def test_the_default_sampler_is_what_the_options_say():
     made = choosing.make_sampler(MODEL, configs.Sample("r")).table
-    asked = configs.Sample("r", solver="dpmpp", grid="karras", end="zero", low=0.002, high=80.0)
-    same = choosing.make_sampler(MODEL, asked, 10).table
+    requested = configs.Sample("r", solver="dpmpp", grid="karras", end="zero", low=0.002, high=80.0)
+    same = choosing.make_sampler(MODEL, requested, 10).table
     assert made.nfe == 10 and made.name == same.name
     np.testing.assert_array_equal(made.nodes, same.nodes)
 

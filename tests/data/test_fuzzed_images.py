@@ -1,4 +1,4 @@
-"""Images and archives of them, from outside: what is asked of readers, fuzz_readers says."""
+"""Images and archives of them, from outside: the requirements on readers, fuzz_readers says."""
 
 import io
 import json

@@ -37,7 +37,7 @@ def data(step):
 
 @pytest.mark.slow
 def test_few_updates_teach_a_wide_embedding_its_classes():
-    """With rows of norm 1, 120 updates gave the class asked for in 12 % of the samples: chance."""
+    """With rows of norm 1, 120 updates gave the requested class in 12 % of the samples: chance."""
     module = MLP(width=32, depth=2, embedding=256, num_classes=CLASSES)
     network = from_linen(module)
     student = Student(

@@ -23,10 +23,10 @@ from helpers.two_player_losses import (
     T,
     again,
     apart,
-    asked_the_same,
     column,
     compared,
     edm,
+    evaluated_alike,
     even,
     generated,
     head,
@@ -124,7 +124,7 @@ def opposed(start, law, factor, trunk=of_fake, shared=False, **options):
         real, made = recorded.teacher if trunk is of_teacher else rest
         y, s = again(first, x, law, z)
         if shared:
-            asked_the_same(first, made)
+            evaluated_alike(first, made)
         else:
             again(made, x, law, z, s, (first.y - x) / column(s))
         eps = (made.y - x) / column(made.s)
@@ -144,7 +144,7 @@ def matched(factor, trunk=of_fake, game=SOFT, law=MIDDLE, fake_law=WHOLE, steps=
             (first, shown), (also,) = recorded.teacher, recorded.fake
         else:
             (first,), (also, shown) = recorded.teacher, recorded.fake
-        asked_the_same(first, also)
+        evaluated_alike(first, also)
         y, s = again(first, x, law, z)
         away = normalised(x, F(OTHER, y, s), T(y, s))
         y_own, s_own = again(shown, x, fake_law, z, s, (first.y - held(x)) / column(s))
@@ -213,8 +213,8 @@ def identified(critic=True, scale=100, factor=0.01, bound=10.0):
         inside = np.abs(held(logits)) < bound
         assert inside.any() and not inside.all()
         bounded = np.where(inside, logits, np.clip(held(logits), -bound, bound))
-        fooled = factor * 2 * SOFT[1](bounded) / size_of(x - D_teacher)
-        return 0.5 * value + 0.5 * fooled if critic else value
+        generator_term = factor * 2 * SOFT[1](bounded) / size_of(x - D_teacher)
+        return 0.5 * value + 0.5 * generator_term if critic else value
 
     return wanted
 
@@ -223,7 +223,7 @@ def identifies(phi, recorded, factor=0.5):
     """Its fake score's: EDM's weight of both the summed error and the critic's halves."""
     x, z = generated(OWN, recorded, 2.5)
     first, real, made = recorded.fake
-    asked_the_same(first, made)
+    evaluated_alike(first, made)
     y, s = again(first, x, USUAL, z)
     value, metrics = discriminator_value(phi, real, made, x, of_fake)
     return edm(s) * (2 * mean_square(F(phi, y, s) - x) + factor * value), metrics
@@ -442,7 +442,7 @@ def of_the_cut(cut=2.5, penalty=0.005 / 16):
 
 
 def critic_of(feature, game, notes):
-    """A critic that notes what it is asked."""
+    """A critic that notes its inputs."""
 
     def logits(params, x, recorded):
         if not isinstance(x, jax.core.Tracer):
@@ -590,7 +590,7 @@ def moved_for_the_penalty(make, factor):
     without, _, _, _ = played(make(Penalty()), "fake")
     calls = recorded.teacher or recorded.fake[-4:]
     real, _, moved, still = calls
-    asked_the_same(real, still)
+    evaluated_alike(real, still)
     np.testing.assert_array_equal(moved.s, real.s)
     n = (moved.y - real.y) / 0.02
     normal(n)

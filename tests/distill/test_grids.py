@@ -92,14 +92,14 @@ def test_golden_progressive_losses(case):
         np.testing.assert_allclose(karras_levels(i / case["num_scales"], *ends[:2]), s, rtol=1e-12)
     y = perturb(x0, path[0], eps)
     teacher = denoiser(toy, tree(case, "teacher"), sigma_data=case["sigma_data"])
-    asked = TargetPoint(y, path[0], progressive.progressive_target(teacher, y, path))
+    requested = TargetPoint(y, path[0], progressive.progressive_target(teacher, y, path))
     distance = absolute if case["loss_norm"] == "l1" else squared
     weight = WEIGHTS[case["weight_schedule"]](path[0], case["sigma_data"])
     scales = {"sigma_data": case["sigma_data"], "sigma_min": case["sigma_min"]}
 
     def loss(params):
         each = progressive.progressive_loss(
-            denoiser(toy, params, **scales), asked, weight, distance
+            denoiser(toy, params, **scales), requested, weight, distance
         )
         return jnp.mean(each), each
 
@@ -305,9 +305,9 @@ def test_progressive_weights_and_clipping():
     """
     s = jnp.array([0.1, 1.0, 7.0])
     y, a, b = (jnp.asarray(x) for x in np.random.default_rng(1).normal(size=(3, 3, 2)))
-    asked = TargetPoint(y, s, b)
+    requested = TargetPoint(y, s, b)
     eps = lambda x: (y - x) / s[:, None]  # noqa: E731
-    by = lambda w: progressive.progressive_loss(lambda y, s: a, asked, w(s))  # noqa: E731
+    by = lambda w: progressive.progressive_loss(lambda y, s: a, requested, w(s))  # noqa: E731
     np.testing.assert_allclose(by(snr_weight), squared(eps(a), eps(b)))
     np.testing.assert_allclose(
         by(truncated_snr_weight), np.maximum(squared(a, b), squared(eps(a), eps(b)))
@@ -485,8 +485,8 @@ def test_exact_student_of_features(beta):
         tied(), student(shifted(f)), F, num_steps=2, beta=beta, logits=F if beta else None
     )
     if beta:
-        asked = jax.grad(lambda a: loss_at(method, batch(), a))(0.0)
-        assert 1e-8 < abs(asked) < 1e-2
+        requested = jax.grad(lambda a: loss_at(method, batch(), a))(0.0)
+        assert 1e-8 < abs(requested) < 1e-2
     else:
         check_optimum(method, batch(), loss=1e-15)
     assert set(method.frozen) == {"features", "teacher"} | ({"logits"} if beta else set())

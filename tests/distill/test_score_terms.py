@@ -1,6 +1,6 @@
 """Every term of the losses that move samples by what two denoisers say, and of their fake score'.
 
-Both players are far from exact and note what they are asked. From the states and levels they were
+Both players are far from exact and note their inputs. From the states and levels they were
 shown the loss is computed anew as the paper has it, and its gradient, which shows where gradients
 pass and where they must not. What is drawn must be spread as the paper says, and apart.
 """
@@ -26,10 +26,10 @@ from helpers.two_player_losses import (
     T,
     again,
     apart,
-    asked_the_same,
     column,
     compared,
     edm,
+    evaluated_alike,
     even,
     generated,
     held,
@@ -129,10 +129,10 @@ def decoupled(start=HIGH, law=MIDDLE, own_law=MIDDLE, weight=4.5):
     def wanted(theta, recorded):
         x, z = generated(theta, recorded, start)
         first, plain, guided = recorded.teacher
-        asked_the_same(first, recorded.fake[0])
+        evaluated_alike(first, recorded.fake[0])
         assert plain.cond is None
         y, s = (held(a) for a in again(first, x, law, z))
-        asked_the_same(plain, guided)
+        evaluated_alike(plain, guided)
         y_own, s_own = (held(a) for a in again(guided, x, own_law, z, first.y - held(x), s))
         D = T(y, s)
         engine = T(y_own, s_own) - T(y_own, s_own, None)
@@ -200,7 +200,7 @@ def snr(s):
 def moments(weight=snr):
     def wanted(theta, recorded):
         x, y, s = stepped(theta, recorded)
-        asked_the_same(recorded.fake[0], recorded.teacher[0])
+        evaluated_alike(recorded.fake[0], recorded.teacher[0])
         return pushed(x, column(weight(s)) * (F(OTHER, y, s) - T(y, s)))
 
     return wanted
@@ -209,7 +209,7 @@ def moments(weight=snr):
 def auxiliary(weight=snr):
     def wanted(phi, recorded):
         x, y, s = stepped(OWN, recorded)
-        asked_the_same(recorded.fake[0], recorded.teacher[0])
+        evaluated_alike(recorded.fake[0], recorded.teacher[0])
         D = F(phi, y, s)
         return weight(s) * (mean_square(D - x) + mean_square(D - T(y, s)))
 
@@ -235,7 +235,7 @@ def fake_of_steps(phi, recorded):
     return scored(phi, recorded, simulated(OWN, recorded)[0], WHOLE, edm)
 
 
-TOLD = {"start": 3.0, "levels": HIGHER, "fake_levels": LOWER}
+OPTIONS = {"start": 3.0, "levels": HIGHER, "fake_levels": LOWER}
 REWARD = {"reward": reward, "reward_factor": 0.7}
 inverse_square = lambda s: s**-2  # noqa: E731
 
@@ -243,7 +243,7 @@ inverse_square = lambda s: s**-2  # noqa: E731
 CASES = {
     "diff_instruct": (distill.diff_instruct, {}, instructed, fake_of_sums(1.0, USUAL)),
     "diff_instruct, rewarded": (
-        distill.diff_instruct, TOLD | REWARD | {"weight": inverse_square},
+        distill.diff_instruct, OPTIONS | REWARD | {"weight": inverse_square},
         instructed_with_reward, fake_of_sums(3.0, LOWER_LAW),
     ),
     "dmd": (distill.dmd, {}, matched_with_pairs(), fake_of(HIGH, WHOLE)),
@@ -265,12 +265,12 @@ CASES = {
     ),
     "sid": (distill.sid, {}, identified(), fake_of_sums(2.5, USUAL)),
     "sid, options": (
-        distill.sid, TOLD | {"alpha": 0.8, "scale": 7.0},
+        distill.sid, OPTIONS | {"alpha": 0.8, "scale": 7.0},
         identified(3.0, HIGHER_LAW, 0.8, 7), fake_of_sums(3.0, LOWER_LAW),
     ),
     "sim": (distill.sim, {}, implicit, fake_of(2.5, USUAL)),
     "sim, rewarded": (
-        distill.sim, TOLD | REWARD | {"slope": squared_slope, "weight": inverse_square},
+        distill.sim, OPTIONS | REWARD | {"slope": squared_slope, "weight": inverse_square},
         implicit_square, fake_of(3.0, LOWER_LAW),
     ),
     "moments": (distill.moment_matching, {"num_steps": 3}, moments(), auxiliary()),
@@ -392,7 +392,7 @@ def adapted(own, y, s):
 def brushed(theta, recorded, law=time_law, weight=default, start=HIGH):
     """Against the noise that the adapted denoiser sees."""
     x, z = generated(theta, recorded, start)
-    asked_the_same(recorded.others[0], recorded.teacher[0])
+    evaluated_alike(recorded.others[0], recorded.teacher[0])
     y, s = again(recorded.others[0], x, law, z)
     return pushed(x, column(weight(s) / s) * (adapted(ADDED, y, s) - T(y, s)))
 

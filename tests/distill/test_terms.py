@@ -1,6 +1,6 @@
 """Every term of the losses of distillation: weights, levels, schedules, averages and dropout keys.
 
-A student that is far from exact notes what it is asked. From the states and levels it was shown,
+A student that is far from exact notes its inputs. From the states and levels it was shown,
 the loss is computed anew as the paper has it, and must be the method's. What is drawn must be
 spread as the paper says. Losses that take a derivative of the student alone, whose arguments are
 not noted, are tested in the mean: the exact student of a Gaussian is stationary, another is not.
@@ -28,7 +28,6 @@ from helpers.recording_network import (
     VARIANCE,
     X0,
     Noting,
-    asked,
     euler,
     f,
     huber,
@@ -38,6 +37,7 @@ from helpers.recording_network import (
     loss_of,
     lower,
     place,
+    requested,
     squared,
     teacher,
     uniform,
@@ -175,7 +175,7 @@ def guided(one):
 
 
 def progressive(one, **recorded):
-    y, s, x = asked(one, **recorded)
+    y, s, x = requested(one, **recorded)
     return np.maximum(s**-2, 1) * squared(f(OWN, y, s, *recorded.values()), x)
 
 

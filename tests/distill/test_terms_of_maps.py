@@ -24,13 +24,13 @@ from helpers.recording_network import (
     STATES,
     X0,
     Noting,
-    asked,
     euler,
     karras,
     log_normal,
     loss_of,
     lower,
     place,
+    requested,
     squared,
     teacher,
     uniform,
@@ -424,7 +424,7 @@ def answers(x):
 
 def labelled_by_features(one):
     """As progressive distillation has it; no weight of the level."""
-    y, s, x = asked(one)
+    y, s, x = requested(one)
     out = f(OWN, y, s)
     share = lambda a: np.exp(a) / np.exp(a).sum(1, keepdims=True)  # noqa: E731
     a, b = (share(np.asarray(features(v)) / 0.6) for v in (out, x))
@@ -512,7 +512,7 @@ CASES = {
 
 
 def run(make, network, params, batch, **options):
-    """The loss, its method, and what the network was asked, from the highest levels down."""
+    """The loss, its method, and the network's inputs, from the highest levels down."""
     network = Noting(network, everywhere=True)
     method = make(
         Student(

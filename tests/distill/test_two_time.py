@@ -373,11 +373,11 @@ def test_moments_by_hand():
     scale 2 the levels are 6 and 2, jumps lead to (1 - s) x_s = x/6, the target is x/2.
     """
     zero = lambda y, level, target: 0.0 * y  # noqa: E731
-    asked = []
-    note = lambda y, level, target: asked.append((level, target)) or 0.0 * y  # noqa: E731
+    requested = []
+    note = lambda y, level, target: requested.append((level, target)) or 0.0 * y  # noqa: E731
     x0, times = jnp.array([[0.0], [1.0]]), Times(*(jnp.array([a]) for a in (0.75, 0.5, 0.5)))
     value = moment_loss(note, zero, x0, 0.0 * x0, times, 2.0)
-    np.testing.assert_allclose(asked[0], [[6.0, 6.0], [2.0, 2.0]])
+    np.testing.assert_allclose(requested[0], [[6.0, 6.0], [2.0, 2.0]])
     width = 2.0 * 0.25 / np.sqrt(0.75**2 + 0.25**2)
     k = lambda d: np.exp(-d / width)  # noqa: E731
     apart = (1 + k(1 / 6)) / 2 + (1 + k(1 / 2)) / 2 - (1 + k(1 / 6) + k(1 / 2) + k(1 / 3)) / 2

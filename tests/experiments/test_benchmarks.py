@@ -78,11 +78,11 @@ def test_the_networks_are_of_the_sizes_claimed():
 
 
 def rates(full=None, **by_name):
-    """A measurement of rates by batch, out of memory at ``full``; and the batches asked for."""
-    asked = []
+    """A measurement of rates by batch, out of memory at ``full``; and the batches requested for."""
+    requested = []
 
     def measure(batch):
-        asked.append(batch)
+        requested.append(batch)
         if batch == full:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 80 GiB are not enough")
         return [
@@ -90,22 +90,22 @@ def rates(full=None, **by_name):
             for name, rate in by_name.items()
         ]
 
-    return measure, asked
+    return measure, requested
 
 
 def test_the_batch_grows_until_neither_rate_does():
-    measure, asked = rates(sampling=lambda b: min(b, 100), training=lambda b: min(b, 40))
+    measure, requested = rates(sampling=lambda b: min(b, 100), training=lambda b: min(b, 40))
     best = throughput.grown(measure, 16)
-    assert asked == [16, 32, 64, 128, 256]
+    assert requested == [16, 32, 64, 128, 256]
     assert [(row["what"], row["batch"]) for row in best] == [("sampling", 128), ("training", 64)]
-    measure, asked = rates(sampling=lambda b: b**0.05, training=lambda b: 1 / b)
+    measure, requested = rates(sampling=lambda b: b**0.05, training=lambda b: 1 / b)
     best = throughput.grown(measure, 16)  # 3.5 % is not worth the memory
-    assert asked == [16, 32] and [row["batch"] for row in best] == [32, 16]
+    assert requested == [16, 32] and [row["batch"] for row in best] == [32, 16]
 
 
 def test_the_batch_grows_until_memory_is_full_and_other_errors_are_raised():
-    measure, asked = rates(full=64, sampling=float)
-    assert throughput.grown(measure, 16)[0]["batch"] == 32 and asked == [16, 32, 64]
+    measure, requested = rates(full=64, sampling=float)
+    assert throughput.grown(measure, 16)[0]["batch"] == 32 and requested == [16, 32, 64]
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE"):
         throughput.grown(rates(full=16, sampling=float)[0], 16)
 

@@ -1,4 +1,4 @@
-"""What is asked of everything that reads files: it gives what was written or says, with the file's
+"""Requirements on everything that reads files: it gives what was written or says, with the file's
 name, why not.
 
 Files are written, damaged and invented by hypothesis. A reader may answer with the value, where the

@@ -125,7 +125,8 @@ def ended(child):
 
 
 def wait(child, folder, patience, progress):
-    """Wait so many seconds, counted from the first new checkpoint if ``progress`` is asked for."""
+    """Wait so many seconds, counted from the first new checkpoint if ``progress`` is requested
+    for."""
     before, began = newest(folder), time.monotonic()
     while (code := ended(child)) is None:
         if progress and newest(folder) == before:

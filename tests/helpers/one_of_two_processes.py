@@ -28,15 +28,15 @@ STEPS, ROWS = 4, 16
 
 
 class Data:
-    """Batches of which a process takes its own rows; in ``asked``, which those were."""
+    """Batches of which a process takes its own rows; in ``requested``, which those were."""
 
     batch_size = ROWS
 
     def __init__(self):
-        self.asked = []
+        self.requested = []
 
     def __call__(self, step, rows=slice(None)):
-        self.asked.append(rows)
+        self.requested.append(rows)
         x, eps = np.random.default_rng(step).standard_normal((2, ROWS, 4))
         return {"x": x[rows], "eps": eps[rows]}
 
@@ -96,10 +96,10 @@ def train(folder):
     assert jax.process_count() == 2 and jax.device_count() == 4
     assert hosts.gather({"process": jax.process_index()}) == [{"process": 0}, {"process": 1}]
     assert hosts.anyone(jax.process_index() == 1) and not hosts.anyone(False)
-    asked = Data()
-    made = everything(folder, asked)
+    requested = Data()
+    made = everything(folder, requested)
     half = slice(0, 8) if jax.process_index() == 0 else slice(8, 16)
-    assert set(map(str, asked.asked)) == {str(half)}
+    assert set(map(str, requested.requested)) == {str(half)}
     checkpoint.save_params(folder / "params.npz", {"w": jnp.arange(3.0)})
     assert [row["step"] for row in read_history(folder / "jit")] == [2, 4]
     np.savez(folder / f"process-{jax.process_index()}.npz", **made)

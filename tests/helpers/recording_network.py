@@ -1,5 +1,5 @@
 """What the tests of the terms of losses share: data, students that are far from exact and note
-what they are asked, and what is drawn.
+their inputs, and what is drawn.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def teacher(y, level, cond=None, *, extra=None):
 
 
 class Call(NamedTuple):
-    """What a network was asked: states, levels, further labels; dropout key and condition."""
+    """Inputs of a network: states, levels, further labels; dropout key and condition."""
 
     y: np.ndarray
     s: np.ndarray
@@ -128,9 +128,9 @@ def log_normal(s, mean, std):
     assert abs(np.log(s).mean() - mean) < 0.2 * std and abs(np.log(s).std() - std) < 0.15 * std
 
 
-def asked(one, **further):
-    """Two of the teacher's steps in one of four, on the cosine grid: where the student was asked
-    and the output that leads to their end.
+def requested(one, **further):
+    """Two of the teacher's steps in one of four, on the cosine grid: where the student was
+    evaluated and the output that leads to their end.
     """
     u, y, s = np.arange(8) / 8, lower(one.y, one.s, one.s), one.s
     grid = np.append(np.tan((1 - u) * np.arctan(HIGH) + u * np.arctan(LOW)), 0.0)

@@ -9,7 +9,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def environment(devices=None, **more):
-    """Variables with which a script finds the tests and, if asked, simulated devices."""
+    """Variables with which a script finds the tests and, if requested, simulated devices."""
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     flags = os.environ.get("XLA_FLAGS", "")
     flags += f" --xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"

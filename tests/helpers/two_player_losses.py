@@ -1,9 +1,9 @@
 """What the tests of the terms of two players' losses share: players far from exact that note what
-they are asked, and what is computed anew from it in NumPy.
+they are evaluated at, and what is computed anew from it in NumPy.
 
 A loss is written down once, for its value and its gradient: ``held`` (the real part) stands where
 no gradient passes, and a derivative is the imaginary part at a step of 1e-30 i, exact to all
-digits, as what the players say is a rational function of what they are asked.
+digits, as what the players say is a rational function of their inputs.
 """
 
 import functools
@@ -231,7 +231,7 @@ def generated(theta, recorded, start):
 
 
 def again(call, x, law, *others):
-    """The state that was asked about as samples x with noise of a level, (y, s); the noise is
+    """The state of an evaluation as samples x with noise of a level, (y, s); the noise is
     normal, and it, the level and other draws are apart.
     """
     eps = (call.y - held(x)) / column(call.s)
@@ -241,17 +241,17 @@ def again(call, x, law, *others):
     return x + column(call.s) * eps, call.s
 
 
-def asked_the_same(*calls):
+def evaluated_alike(*calls):
     for call in calls[1:]:
         np.testing.assert_array_equal(call.y, calls[0].y)
         np.testing.assert_array_equal(call.s, calls[0].s)
 
 
 def compared(recorded, x, law, *others):
-    """What fake score and teacher say of the samples with noise, all asked the same: (y, s, D_fake,
-    D_teacher).
+    """What fake score and teacher say of the samples with noise, all evaluated alike: (y, s,
+    D_fake, D_teacher).
     """
-    asked_the_same(*recorded.fake, *recorded.teacher)
+    evaluated_alike(*recorded.fake, *recorded.teacher)
     y, s = again(recorded.fake[0], x, law, *others)
     return y, s, F(OTHER, y, s), T(y, s)
 

@@ -45,7 +45,7 @@ def made(**options):
     ],
 )
 def test_a_head_gives_a_logit_per_position(which, positions, layers):
-    """Of each map that is looked at, in the order asked for; each has layers of its own."""
+    """Of each map that is looked at, in the order requested; each has layers of its own."""
     logits, params = made(which=which)
     found = logits(params, features())
     assert found.shape == (5, sum(positions))

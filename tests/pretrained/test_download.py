@@ -25,7 +25,7 @@ class Server:
     """A server of DATA at any path but /missing; what it does wrong can be set."""
 
     def __init__(self):
-        self.cut, self.tag, self.ranges, self.data, self.asked = None, '"1"', True, DATA, []
+        self.cut, self.tag, self.ranges, self.data, self.requested = None, '"1"', True, DATA, []
         self.extra = self.moved = None
         outer = self
 
@@ -42,7 +42,7 @@ class Server:
 
     def answer(self, handler):
         given = handler.headers.get("Range")
-        self.asked.append(given)
+        self.requested.append(given)
         if handler.path.startswith("/missing"):
             return handler.send_error(404)
         if self.moved:
@@ -90,7 +90,7 @@ def test_a_file_is_fetched_once_and_its_hash_kept(server, tmp_path):
     path = fetch(server)
     assert path == tmp_path / "cache" / "some-model" / "model.pkl" and path.read_bytes() == DATA
     assert (path.parent / "model.pkl.sha256").read_text().strip() == HASH
-    assert fetch(server) == path and len(server.asked) == 1
+    assert fetch(server) == path and len(server.requested) == 1
     assert sorted(p.name for p in path.parent.iterdir() if "lock" not in p.name) == [
         "model.pkl", "model.pkl.sha256",
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_an_unknown_hash_is_printed(server, capsys):
 def test_a_cut_is_gone_on_from(server):
     server.cut = [100_000, 50_000]  # the second connection is cut as well
     assert fetch(server).read_bytes() == DATA
-    assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
+    assert server.requested == [None, "bytes=100000-", "bytes=150000-"]
 
 
 def test_what_arrived_is_there_for_the_next_time(server):
@@ -113,7 +113,7 @@ def test_what_arrived_is_there_for_the_next_time(server):
     with pytest.raises(OSError, match=r"100000 bytes are there.*put it at .*some-model/model.pkl"):
         fetch(server)
     server.cut = None
-    assert fetch(server).read_bytes() == DATA and server.asked[-1] == "bytes=100000-"
+    assert fetch(server).read_bytes() == DATA and server.requested[-1] == "bytes=100000-"
 
 
 @pytest.mark.parametrize("how", ["another file", "no ranges", "no tag"])
@@ -134,7 +134,7 @@ def test_what_cannot_be_gone_on_with_is_fetched_anew(server, how):
 def test_a_part_that_is_whole_already_is_not_asked_for_in_vain(server):
     path = fetch(server)
     path.rename(path.with_name("model.pkl.part"))
-    assert fetch(server).read_bytes() == DATA and server.asked[-1] is None  # after a 416
+    assert fetch(server).read_bytes() == DATA and server.requested[-1] is None  # after a 416
 
 
 def test_another_file_is_refused_and_nothing_of_it_kept(server, tmp_path):
@@ -162,7 +162,7 @@ def test_files_put_there_by_hand_are_taken(server, tmp_path):
     path = tmp_path / "cache" / "some-model" / "model.pkl"
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA)
-    assert fetch(server) == path and server.asked == []
+    assert fetch(server) == path and server.requested == []
 
 
 def test_without_a_network_address_and_place_are_said(server, tmp_path):
@@ -184,7 +184,7 @@ def test_without_a_network_address_and_place_are_said(server, tmp_path):
 def test_names_that_lead_elsewhere_are_refused(server, path):
     with pytest.raises(ValueError, match="no name of a file"):
         fetch(server, path=path)
-    assert server.asked == []
+    assert server.requested == []
 
 
 def test_links_that_lead_elsewhere_are_refused(server, tmp_path):

@@ -160,8 +160,8 @@ def test_levels_of_vp_and_iddpm():
     model = preconditioning({"class_name": "iDDPMPrecond"})
     assert math.isclose(model.sigma_min, case["sigma_min"], rel_tol=1e-3)
     assert math.isclose(model.sigma_max, case["sigma_max"], rel_tol=1e-3)
-    asked = arrays["round_sigma/iddpm_adm_uncond/q"].astype(np.float64)
-    given = model.label(time(model.process, asked))
+    requested = arrays["round_sigma/iddpm_adm_uncond/q"].astype(np.float64)
+    given = model.label(time(model.process, requested))
     index = arrays["round_sigma/iddpm_adm_uncond/index"]
     np.testing.assert_array_equal(given, 999 - index)
     near = np.asarray(model.levels)[index]

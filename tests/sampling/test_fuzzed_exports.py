@@ -1,4 +1,4 @@
-"""Exported samplers, from outside, and that nothing read runs: what is asked of readers,
+"""Exported samplers, from outside, and that nothing read runs: the requirements on readers,
 fuzz_readers says.
 """
 

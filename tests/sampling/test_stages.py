@@ -131,8 +131,8 @@ def test_noise_within_a_stage(key):
 
     def neighbours(D, y, levels, noise):
         for s, r in zip(levels, levels[1:], strict=False):
-            middles = [y + 0.1 * s * noise() for _ in range(2)]
-            outputs = [D(z, s) for z in middles]
+            intermediate = [y + 0.1 * s * noise() for _ in range(2)]
+            outputs = [D(z, s) for z in intermediate]
             y = (r / s) * y + ((1 - r / s) / 2) * sum(outputs) + 0.2 * r * noise()
             yield y
 

@@ -302,11 +302,11 @@ def test_textbook_execution(family):
     for case, (solver, options, levels, denoise, first) in covered(family):
         recorded = iter(numbers.get(case, "noise") if "noise" in case["arrays"] else ())
         D, answers = Counted(denoise), [first] if first else []
-        asked = lambda y, s, D=D, answers=answers: answers.pop()(y, s) if answers else D(y, s)  # noqa: E731
+        requested = lambda y, s, D=D, answers=answers: answers.pop()(y, s) if answers else D(y, s)  # noqa: E731
         stochastic = "noise" in inspect.signature(solver).parameters
         extra = {"noise": lambda recorded=recorded: next(recorded)} if stochastic else {}
         x = start(family, levels)
-        states = [x, *solver(asked, x, levels, **extra, **options)]
+        states = [x, *solver(requested, x, levels, **extra, **options)]
         if case.get("denoise_to_zero"):
             states.append(D(states[-1], levels[-1]))
             levels = [*levels, 0.0]

@@ -80,10 +80,10 @@ def test_offsets_are_held_within_half_the_least_gap():
     grid, gap = [80.0, 8.0, 4.0, 1.0, 0.0], np.log(2.0)
     made = tuning.of_grid(solvers.euler, grid, offsets=True, reach=0.5)
     network_levels = lambda offsets: made.build(made.init | {"offsets": offsets}).nodes  # noqa: E731
-    asked = jnp.array([5.0, 0.1, -5.0, 5.0])
+    requested = jnp.array([5.0, 0.1, -5.0, 5.0])
     scale = [1.0, np.exp(0.1), np.exp(-gap / 2), np.exp(gap / 2)]
-    np.testing.assert_allclose(network_levels(asked), np.array(grid[:4]) * scale, rtol=1e-9)
-    np.testing.assert_array_equal(np.diag(jax.jacobian(network_levels)(asked))[[0, 2, 3]], 0.0)
+    np.testing.assert_allclose(network_levels(requested), np.array(grid[:4]) * scale, rtol=1e-9)
+    np.testing.assert_array_equal(np.diag(jax.jacobian(network_levels)(requested))[[0, 2, 3]], 0.0)
     # A grid that ends above 0 and a solver that is evaluated there: none at the last level either.
     ends = tuning.of_grid(solvers.heun, [80.0, 8.0, 1.0], offsets=True, reach=0.5)
     nodes = np.asarray(ends.build(ends.init).nodes)
@@ -98,12 +98,12 @@ def test_offsets_are_held_within_half_the_least_gap():
 @pytest.mark.slow
 def test_one_update_of_ld3():
     """Offsets rest in the first phase; without one they go down their slope at 0.1/4."""
-    asked = task(num_updates=7)
-    rest = relaxed.ld3(asked, radius=0.0)
+    requested = task(num_updates=7)
+    rest = relaxed.ld3(requested, radius=0.0)
     state = fit(rest.method, rest.data, num_updates=2, **QUIET).params["table"]
     np.testing.assert_array_equal(state["offsets"], 0.0)
     assert np.any(state["levels"] != tuning.of_grid(solvers.ipndm, GRID, order=2).init["levels"])
-    plan = relaxed.ld3(asked, radius=0.0, alone=0.0)
+    plan = relaxed.ld3(requested, radius=0.0, alone=0.0)
     moved = fit(plan.method, plan.data, num_updates=1, **QUIET).params["table"]["offsets"]
     made = tuning.of_grid(solvers.ipndm, GRID, offsets=True, order=2)
     first, rows = np.mean(distances(START, pairs()["start"])), plan.data(0)["index"]

@@ -443,9 +443,9 @@ def test_tuners_say_what_cannot_be_done():
 
 
 def test_a_solver_can_be_asked_for():
-    asked = task(solver=(solvers.unipc, {"order": 2}))
-    assert {r.solver for r in tasks.ranked_baselines(asked)} == {solvers.unipc}
-    assert {made.name for made in schedules.dmn(asked)} == {"unipc"}
+    requested = task(solver=(solvers.unipc, {"order": 2}))
+    assert {r.solver for r in tasks.ranked_baselines(requested)} == {solvers.unipc}
+    assert {made.name for made in schedules.dmn(requested)} == {"unipc"}
 
 
 @pytest.mark.slow
@@ -504,12 +504,12 @@ def test_baselines_are_ranked_once(monkeypatch):
 def test_samplers_are_chosen_on_held_out_pairs_and_searched_on_training_pairs():
     """Pairs of another model show which were looked at."""
     other = {"start": pairs(1)["start"], "image": 0.0 * pairs(1)["image"]}
-    asked = task()._replace(held=other)
-    found = solve(asked, "dmn")
+    requested = task()._replace(held=other)
+    found = solve(requested, "dmn")
     assert found.tuned.score == held_out(D, other)(found.tuned.table)
     inner = held_out(D, pairs(0))
-    assert inner(found.tuned.table) == min(inner(made) for made in schedules.dmn(asked))
-    assert weights.gs(asked).score(FINE) == held_out(D, other)(FINE)
+    assert inner(found.tuned.table) == min(inner(made) for made in schedules.dmn(requested))
+    assert weights.gs(requested).score(FINE) == held_out(D, other)(FINE)
 
 
 def test_labels_reach_objective_and_score():
