@@ -32,7 +32,8 @@ class Regularity(NamedTuple):
     mean, spread: (points,), mean and standard deviation over the batch of the deviation, each
     trajectory's divided by its largest. peak: (batch,), the point where it is largest. size:
     (batch,), that largest deviation. residual: (batch,), the share of each curve's squares that is
-    left when it is turned onto the mean curve, 0 for one shape, about 1 for none.
+    left when it is turned onto the mean curve, 0 for one shape, about 1 for none. A trajectory with
+    NaN leaves no mean: all is NaN.
     """
 
     __repr__ = short
@@ -49,7 +50,8 @@ def regularity(points: Float[Array, "points batch *shape"]) -> Regularity:
     """Return how alike the shapes of trajectories are, whoever made them.
 
     The curves that are turned onto each other are the two coordinates across the chord of
-    :func:`jaxdiff.analysis.boomerang`, each curve over its own size.
+    :func:`jaxdiff.analysis.boomerang`, each curve over its own size; the mean curve is that of all
+    curves turned onto the first.
 
     Args:
         points: (points, batch, *shape), at least two points.
@@ -66,7 +68,7 @@ def regularity(points: Float[Array, "points batch *shape"]) -> Regularity:
     size = jnp.max(away, axis=0)
     share = divide(away, size[None])
     curves = divide(boomerang(points)[..., 1:], size[None, :, None])
-    target = jnp.mean(curves, axis=1)
+    target = jnp.mean(overlay(curves, curves[:, 0]), axis=1)
     apart = lengths(overlay(curves, target) - target[:, None])
     left = divide(jnp.sum(apart**2, axis=0), jnp.sum(lengths(curves) ** 2, axis=0))
     spread = jnp.std(share, axis=1)

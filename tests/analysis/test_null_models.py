@@ -68,14 +68,14 @@ def at(path, n):
     return path.states[n], path.levels[n]
 
 
-@pytest.mark.parametrize("conditional", [False, True])
-def test_a_mixture_has_a_gaussian_for_every_class(rng, images, conditional):
+@pytest.mark.parametrize("conditional, rank", [(False, None), (True, None), (True, 2)])
+def test_a_mixture_has_a_gaussian_for_every_class(rng, images, conditional, rank):
     labels = np.arange(40) % 4 // 2 + (np.arange(40) == 0)  # 19 and 21
-    model = mixture_of_classes(images, labels, conditional=conditional)
+    model = mixture_of_classes(images, labels, rank=rank, conditional=conditional)
     y = jnp.asarray(rng.normal(size=(2, 3, 2)))
     if conditional:
         found = jax.jit(as_denoiser(model))(y, 0.7, jnp.array([1, 1]))
-        expected = numpy_denoise(images[labels == 1], np.asarray(y), 0.7)
+        expected = numpy_denoise(images[labels == 1], np.asarray(y), 0.7, rank=rank)
         np.testing.assert_allclose(np.reshape(found, (2, 6)), expected, rtol=1e-9)
         return
     np.testing.assert_allclose(model.weights, [19 / 40, 21 / 40])

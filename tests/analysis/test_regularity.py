@@ -13,9 +13,11 @@ from jaxdiff.grids.dynamic import shortest
 
 
 def curve(size, angle, turn, points=9):
-    """A chord along the first axis, an arc and a wave across it in a plane of their own."""
+    """A chord along the first axis, an arc and as large a wave across it, in a plane of their own:
+    no component is the first, so that only turning makes them alike.
+    """
     t = np.linspace(0, 1, points)
-    across = size * np.stack([np.sin(np.pi * t), 0.2 * np.sin(2 * np.pi * t)], axis=1)
+    across = size * np.stack([np.sin(np.pi * t), np.sin(2 * np.pi * t)], axis=1)
     c, s = np.cos(angle), np.sin(angle)
     across = across @ np.array([[c, s], [-s, c]])
     whole = np.concatenate([100 * (1 - t)[:, None], across, np.zeros((points, 3))], axis=1)
