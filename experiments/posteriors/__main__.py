@@ -11,10 +11,12 @@ Rows join those that the JSON file has; ``--method`` alone, with no name, only w
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,7 +33,7 @@ Entry = dict[str, Any]
 
 def measured(row: Row, problems: list[Problem], evaluations: int, count: int) -> dict[str, Any]:
     """Return a method's scores on problems, and the seconds of one run."""
-    run = jax.jit(lambda given, key: row.sampler(given, evaluations, key, count))
+    run = _compiled(row.name, evaluations, count)
     found, seconds = [], []
     for i, given in enumerate(problems):
         key = jax.random.key(100 + i)
@@ -42,6 +44,13 @@ def measured(row: Row, problems: list[Problem], evaluations: int, count: int) ->
         seconds.append(time.perf_counter() - began)
         found.append(scores(x, given.posterior.sample(jax.random.key(200 + i), count), given))
     return {"scores": found, "seconds": float(np.median(seconds))}
+
+
+@functools.cache
+def _compiled(name: str, evaluations: int, count: int) -> Callable[..., jax.Array]:
+    """Return a method as one program, of problems and keys."""
+    (sampler,) = [row.sampler for row in ROWS if row.name == name]
+    return jax.jit(lambda given, key: sampler(given, evaluations, key, count))
 
 
 def floor(problems: list[Problem], count: int) -> list[dict[str, float]]:
