@@ -18,13 +18,14 @@ D = Gaussian(MEAN, np.full(3, 0.7)).denoiser
 COUNT = 4000
 
 
+@pytest.mark.slow
 def test_a_step_of_daps_draws_from_what_langevin_leads_to(key):
     """Of a point, x' = m: the draw of N(x0; m, s^2) given u."""
     point = lambda y, level, cond=None: jnp.broadcast_to(jnp.asarray(MEAN)[None], y.shape)  # noqa: E731
     start = jnp.zeros((COUNT, 3))
     expected = jd.exact.GaussianMixture([1.0], MEAN[None], np.full((1, 3), 0.25))
     mean, covariance = expected.posterior(MATRIX, SEEN.observation, 0.09).moments()
-    for more in ({}, {"step": 0.01, "num_langevin": 150}):
+    for more in ({}, {"step": 0.02, "num_langevin": 60}):
         run = lambda s, more=more: jd.direct(  # noqa: E731
             point, posterior.daps, [0.5, 0.0], s, key=key, measurement=SEEN, num_ode_steps=1, **more
         )

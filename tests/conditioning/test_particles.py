@@ -16,7 +16,7 @@ OBSERVATION = jnp.array([0.3])
 SEEN = ops.Measurement(ops.matrix(MATRIX), OBSERVATION, 0.3)
 MIXTURE = GaussianMixture([0.5, 0.5], [[1.0, 0.0], [-1.0, 0.5]], np.full((2, 2), 0.1))
 LEVELS = jd.grids.karras(20, 0.02, 10.0)
-KEYS = jax.random.split(jax.random.key(0), 48)
+KEYS = jax.random.split(jax.random.key(0), 24)
 
 
 def twisted(start, key):
@@ -36,17 +36,17 @@ def error(sampler, count):
         return jnp.exp(found.log_weights) @ found.states, found.effective
 
     means, effective = jax.jit(jax.vmap(one))(KEYS)
-    assert effective.shape == (48, 19)
+    assert effective.shape == (24, 19)
     assert 1 <= effective.min() <= effective.max() <= count * (1 + 1e-12)
     exact = MIXTURE.posterior(MATRIX, OBSERVATION, 0.3**2).moments()[0]
     return float(np.sqrt(np.mean(np.sum((np.asarray(means) - np.asarray(exact)) ** 2, axis=1))))
 
 
-@pytest.mark.parametrize("sampler", [twisted, filtering])
+@pytest.mark.parametrize("sampler", [twisted, pytest.param(filtering, marks=pytest.mark.slow)])
 def test_the_error_falls_with_the_number_of_particles(sampler):
-    few, many = error(sampler, 4), error(sampler, 128)
-    assert many < few / 2.5
-    assert many < 0.25 if sampler is filtering else many < 0.12
+    few, many = error(sampler, 4), error(sampler, 64)
+    assert many < few / 2
+    assert many < (0.3 if sampler is filtering else 0.2)
 
 
 def test_systematic_resampling_keeps_the_means_and_least_of_the_randomness():

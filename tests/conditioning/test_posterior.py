@@ -52,12 +52,13 @@ def test_matching_the_covariance_is_exact_for_every_gaussian():
     assert np.abs(at(posterior.pigdm(FULL.denoiser, SEEN, 0.7**0.5)) - exact).max() > 1e-3
 
 
-@pytest.mark.parametrize("jacobian", [True, False])
+@pytest.mark.parametrize("jacobian", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_pseudo_inverse_guidance_is_exact_for_an_isotropic_gaussian(jacobian):
     guided = posterior.pigdm(ISOTROPIC.denoiser, SEEN, 0.7**0.5, jacobian=jacobian)
     same(at(guided), conditioned(MEAN, 0.7 * np.eye(N)))
 
 
+@pytest.mark.slow
 def test_one_noise_for_each_number_and_operators_without_a_decomposition():
     noise = np.array([0.2, 0.5])
     seen = ops.Measurement(ops.linear(ops.matrix(MATRIX).forward, (N,)), OBSERVATION, noise)
@@ -101,6 +102,7 @@ def test_without_noise_the_denoised_state_fits_the_measurement(guided):
     same(seen.operator.apply(x0), jnp.broadcast_to(OBSERVATION, (B, M)))
 
 
+@pytest.mark.slow
 def test_an_energy_of_the_likelihood_puts_all_on_the_mean():
     loss = lambda x: -SEEN.log_likelihood(x)  # noqa: E731
     D = posterior.energy(FULL.denoiser, loss)
@@ -117,6 +119,7 @@ def test_an_energy_of_the_likelihood_puts_all_on_the_mean():
     same(at(down), at(posterior.diffpir(FULL.denoiser, SEEN, 1e-9)), rtol=1e-4)  # the projection
 
 
+@pytest.mark.slow
 def test_draws_of_no_spread_are_an_energy_and_many_are_pseudo_inverse_guidance(key):
     loss = lambda x: -SEEN.log_likelihood(x)  # noqa: E731
     point = posterior.lgd_mc(ISOTROPIC.denoiser, loss, key, 2, data_std=1e-9)
@@ -146,6 +149,7 @@ def test_steps_subtract_the_papers_gradient_from_the_solvers_step():
     assert np.isnan(guided(Y, 0.7)).all()  # not on the grid
 
 
+@pytest.mark.slow
 def test_a_decoder_of_latents_that_is_exact_is_guidance_of_pictures():
     levels = np.array([1.0, 0.5, 0.0])
     seen = ops.Measurement(ops.mask([1, 1, 0, 0]), jnp.array([0.3, -0.5, 0.0, 0.0]), 0.1)
@@ -162,6 +166,7 @@ def test_a_decoder_of_latents_that_is_exact_is_guidance_of_pictures():
     same(glued, at(D, z, one) + 1.05 * (at(plain, z, one) - at(D, z, one)))
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_the_state_itself():
     found = at(posterior.annealed_langevin(FULL.denoiser, SEEN))
     s2 = np.asarray(LEVEL)[:, None] ** 2
@@ -172,6 +177,7 @@ def test_the_likelihood_of_the_state_itself():
     same(fixed, at(FULL.denoiser) + s2 * g)
 
 
+@pytest.mark.slow
 def test_the_sum_of_rows_is_exact_for_one_number():
     seen = ops.Measurement(ops.mask([1, 0, 0, 0]), jnp.array([0.4, 0, 0, 0]), 0.3)
     D = Gaussian(MEAN, np.array([0.2, 0.5, 1.0, 2.0])).denoiser
@@ -203,7 +209,11 @@ METHODS = {
 OWN = jnp.asarray(RNG.normal(size=(B, M)))
 
 
-@pytest.mark.parametrize("name", METHODS)
+QUICK = ("mmps",)
+ALL = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in METHODS]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_rows_are_their_own_and_everything_is_differentiable(name):
     """A row alone is the row of a batch, measurements go by vmap, and gradients are finite."""
 
@@ -234,6 +244,7 @@ def test_published_dps_divides_by_the_norm_of_the_batch():
     same(whole - plain, (own - plain) * norms / jnp.linalg.norm(norms))
 
 
+@pytest.mark.slow
 def test_pictures_in_single_precision():
     operator = ops.average((4, 4, 1), 2)
     seen = ops.Measurement(operator, jnp.zeros((2, 2, 1)), 0.1)

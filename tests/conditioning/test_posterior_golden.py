@@ -19,8 +19,6 @@ from jaxdiff import posterior
 from jaxdiff.conditioning.posterior.tds import moved, twisted
 from jaxdiff.exact import GaussianMixture
 
-CASES = ("dense", "mask")
-
 
 @functools.cache
 def golden():
@@ -66,7 +64,8 @@ def at_a_point(D, A, u, noise, y, levels, factor, iterations):
     return {name: guided(y, s) for name, guided in made.items()}
 
 
-@pytest.mark.parametrize("operator", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", ("mask", "dense"))
 def test_at_one_point(operator):
     matrix = golden()[f"operator/{operator}"]
     A = ops.matrix(matrix)
@@ -94,7 +93,8 @@ def test_at_one_point(operator):
             np.testing.assert_allclose(x0, expected, rtol=1e-6, atol=2e-7, err_msg=name)
 
 
-@pytest.mark.parametrize("operator", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", ("mask", "dense"))
 def test_along_trajectories(operator):
     matrix = golden()[f"operator/{operator}"]
     A = ops.matrix(matrix)
