@@ -38,3 +38,18 @@ def test_what_the_readme_names_exists():
     root = pathlib.Path(__file__).parents[1]
     for file in re.findall(r"\]\(([^)]+\.(?:png|md))\)", README):
         assert (root / file).exists(), file
+
+
+def test_the_page_on_conditional_synthesis_runs():
+    page = (pathlib.Path(__file__).parents[1] / "docs/conditional_synthesis.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    made = {}
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        exec(code, made)
+        for way in ("by_guidance", "by_correction", "by_resampling"):
+            apart = abs(made[way] - made["truth"])
+            assert apart[:, :, :4].mean() < 0.15 and 0.15 < apart[:, :, 4:].mean() < 0.45
