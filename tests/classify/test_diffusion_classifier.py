@@ -37,23 +37,31 @@ def normal_nodes(count):
     return jnp.asarray(x)[:, None], jnp.asarray(w / w.sum())
 
 
-def test_the_integral_of_exact_errors_is_bayes_rule(truth):
+@pytest.fixture(scope="module")
+def integrated(truth):
+    """Log posteriors of four samples by quadrature, compiled once."""
+
+    @jax.jit
+    def run(x, prior, low_to_high):
+        return quadrature_log_posterior(
+            truth.denoiser, x, jnp.arange(3), *low_to_high, *normal_nodes(40), prior=prior
+        )
+
+    return lambda x, low, high, prior: run(x, prior, log_grid(low, high, 12, 8))
+
+
+def test_the_integral_of_exact_errors_is_bayes_rule(truth, integrated):
     x = jnp.array([[-1.2], [0.1], [0.8], [2.5]])
     prior = jnp.array([0.5, 0.3, 0.2])
-    likelihoods = jnp.stack([truth.log_density(x, 0.0, jnp.full(4, c)) for c in range(3)], axis=1)
+    density = jax.jit(lambda c: truth.log_density(x, 0.0, c))
+    likelihoods = jnp.stack([density(jnp.full(4, c)) for c in range(3)], axis=1)
     joint = np.exp(likelihoods) * np.asarray(prior)
     expected = np.log(joint / joint.sum(axis=1, keepdims=True))
     np.testing.assert_allclose(bayes(likelihoods, prior), expected, atol=1e-12)
-    run = jax.jit(
-        lambda *grids: quadrature_log_posterior(
-            truth.denoiser, x, jnp.arange(3), *grids, prior=prior
-        )
-    )
-    found = run(*log_grid(1e-4, 1e4, 12, 8), *normal_nodes(40))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(integrated(x, 1e-4, 1e4, prior), expected, atol=1e-6)
 
 
-def test_the_estimate_is_unbiased_and_its_noise_is_shared_by_classes(truth):
+def test_the_estimate_is_unbiased_and_its_noise_is_shared_by_classes(truth, integrated):
     """Within four standard errors of the integral between the same levels."""
     count, draws = 2000, 4
     x = jnp.full((count, 1), 0.4)
@@ -65,9 +73,7 @@ def test_the_estimate_is_unbiased_and_its_noise_is_shared_by_classes(truth):
     found = run(jax.random.key(1))
     assert found.nfe == draws * 3
     integral = np.log(HIGH / LOW) * np.asarray(found.errors)
-    exactly = quadrature_log_posterior(
-        truth.denoiser, x[:1], jnp.arange(3), *log_grid(LOW, HIGH, 4, 8), *normal_nodes(40)
-    )[0]
+    exactly = np.asarray(integrated(x[:4], LOW, HIGH, jnp.full(3, 1 / 3)))[0]
     for a, b in ((0, 1), (0, 2)):
         apart = integral[:, b] - integral[:, a]
         error = apart.std() / count**0.5
@@ -75,39 +81,39 @@ def test_the_estimate_is_unbiased_and_its_noise_is_shared_by_classes(truth):
         assert apart.var() < 0.5 * (integral[:, a].var() + integral[:, b].var())
 
 
-def test_rounds_drop_classes_and_count_evaluations(truth):
-    x = truth.sample(jax.random.key(5), 6, jnp.arange(6) % 3)
-    rounds = (Round(2, 2), (3, 1))
-    classify = lambda data, index: diffusion_classifier(  # noqa: E731
-        truth.denoiser, data, jnp.arange(3), LOW, HIGH, key=jax.random.key(2),
-        rounds=rounds, index=index,
-    )  # fmt: skip
-    found = classify(x, None)
-    assert found.nfe == 2 * 3 + 3 * 2
-    assert np.isfinite(found.log_posterior).sum(axis=1).tolist() == [1] * 6
-    np.testing.assert_array_equal(
-        found.label, np.isfinite(np.asarray(found.log_posterior)).argmax(axis=1)
-    )
-    plain = diffusion_classifier(
-        truth.denoiser, x, jnp.arange(3), LOW, HIGH, key=jax.random.key(2), rounds=((2, 3),)
-    )
-    dropped = np.asarray(found.errors) == np.asarray(plain.errors)
-    assert dropped.sum(axis=1).tolist() == [1] * 6  # the class dropped first saw two draws only
-    worst = np.asarray(plain.log_posterior).argmin(axis=1)
-    np.testing.assert_array_equal(dropped.argmax(axis=1), worst)
-    some = classify(x[2:4], jnp.array([2, 3]))  # no sample depends on its batch
-    np.testing.assert_allclose(some.errors, found.errors[2:4], rtol=1e-12)
+def toward(y, level, cond):
+    """A denoiser that answers with its condition: the error is |x - cond|^2 / level^2."""
+    return 0 * y + cond["mean"] * cond["scale"][:, None, None]
 
 
-def test_candidates_are_trees_and_samples_of_any_rank(rng, key):
-    """A denoiser that answers with its condition: the nearer condition is the class."""
-    D = lambda y, level, cond: 0 * y + cond["mean"] * cond["scale"][:, None, None]  # noqa: E731
-    x = jnp.asarray(rng.normal(size=(3, 2, 2)), jnp.float32)
-    candidates = {"mean": jnp.stack([x[0], x[1], x[2]]), "scale": jnp.ones(3, jnp.float32)}
-    found = diffusion_classifier(D, x, candidates, 0.5, 2.0, key=key, rounds=((2, 3),))
-    assert found.label.tolist() == [0, 1, 2]
-    assert found.log_posterior.dtype == jnp.float32
-    np.testing.assert_allclose(np.exp(found.log_posterior).sum(axis=1), 1, rtol=1e-5)
+def test_rounds_drop_the_worst_classes_of_every_sample(rng):
+    """Of samples of any rank and conditions that are trees, whatever else is in the batch."""
+    means = jnp.asarray(rng.normal(size=(4, 2, 2)))
+    candidates = {"mean": means, "scale": jnp.ones(4)}
+    x = jnp.concatenate([means[:3] + 0.1, means[1:3] * 0.8])
+
+    @jax.jit
+    def classify(data, index):
+        return diffusion_classifier(
+            toward, data, candidates, LOW, HIGH, key=jax.random.key(2),
+            rounds=(Round(2, 3), (3, 2)), index=index,
+        )  # fmt: skip
+
+    found = classify(x, jnp.arange(5))
+    assert found.nfe == 2 * 4 + 3 * 3
+    apart = np.square(np.asarray(x)[:, None] - np.asarray(means)).sum(axis=(2, 3))
+    order = apart.argsort(axis=1)
+    np.testing.assert_array_equal(found.label, order[:, 0])
+    kept = np.isfinite(np.asarray(found.log_posterior))
+    np.testing.assert_array_equal(kept, apart.argsort(axis=1).argsort(axis=1) < 2)
+    np.testing.assert_allclose(np.exp(found.log_posterior).sum(axis=1), 1)
+    precision = np.asarray(found.errors) / apart  # mean of 1/level^2: of five draws, of two
+    of = lambda place: np.take_along_axis(precision, order[:, place, None], 1)[:, 0]  # noqa: E731
+    np.testing.assert_allclose(of(0), of(1))
+    np.testing.assert_allclose(of(0), of(2))
+    assert (np.abs(of(0) - of(3)) > 1e-3 * of(0)).all()
+    again = classify(x[::-1], jnp.arange(5)[::-1])
+    np.testing.assert_allclose(again.errors[::-1], found.errors)
 
 
 @pytest.mark.parametrize(

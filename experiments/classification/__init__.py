@@ -1,0 +1,1 @@
+"""Usual classifiers compared on the same folds of real data."""
