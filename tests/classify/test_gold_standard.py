@@ -5,9 +5,9 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+
 from experiments.drug_target.data import davis, gold_standard
 from experiments.drug_target.methods import KNOWN, METHODS
-
 from jaxdiff.classify.interactions import cross_validate, held_out
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "dti"
