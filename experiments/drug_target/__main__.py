@@ -142,9 +142,9 @@ def study(options: argparse.Namespace) -> None:
             rows[key] = (classified if binary else regressed)(whole, name, setting, method)
             print(key, {k: v for k, v in rows[key].items() if k != "variance"}, flush=True)
             save(options.json, rows)
-    for name in set(options.sets) & set(data.GOLD):
+    for name in options.speed:
         key = f"{name}/speed"
-        if key not in rows and "rls_kron" in options.methods:
+        if key not in rows:
             rows[key] = speed(data.gold_standard(options.data, name))
             save(options.json, rows)
     print(page(rows))
