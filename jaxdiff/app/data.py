@@ -11,8 +11,9 @@ from jaxdiff.app import config as configs
 from jaxdiff.app import folder as folders
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import from_pictures, picture_shape
-from jaxdiff.data.dataset import Dataset, batches
+from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
+from jaxdiff.data.epochs import batches
 from jaxdiff.data.readers import load
 from jaxdiff.data.samples import load_samples
 from jaxdiff.pretrained.model import Pretrained

@@ -1,7 +1,8 @@
 """Data sets, in memory or read as they are needed, and batches that are functions of the step."""
 
-from jaxdiff.data.dataset import Batches, Dataset, batches, split, to_float, to_uint8
+from jaxdiff.data.dataset import Dataset, split, to_float, to_uint8
 from jaxdiff.data.digits import load_digits
+from jaxdiff.data.epochs import Batches, batches
 from jaxdiff.data.items import ItemBatches, batches_of_items
 from jaxdiff.data.lazy import LazyImages
 from jaxdiff.data.readers import load, parts

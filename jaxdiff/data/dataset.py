@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxdiff.data.lazy import LazyImages
-from jaxdiff.data.order import epoch_order
 
 LARGEST_HASHED = 1 << 30  # bytes of images
 HASHED = 1 << 24  # bytes of images that are not in memory
@@ -269,62 +268,3 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     if not 0 < fraction < 1 or aside.all() or not aside.any():
         raise ValueError(f"fraction {fraction} of {len(dataset)} images leaves one part empty")
     return dataset.take(np.flatnonzero(~aside)), dataset.take(np.flatnonzero(aside))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Batches:
-    """Batches of a dataset as a function of the step, made by :func:`batches`."""
-
-    dataset: Dataset
-    batch_size: int
-    seed: int
-    flip: bool
-
-    def __call__(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """Return the batch of a step, or the given rows of it alone."""
-        if step < 0:
-            raise ValueError(f"step must not be negative, got {step}")
-        samples = np.arange(self.batch_size)[rows] + int(step) * self.batch_size
-        epochs, places = np.divmod(samples, len(self.dataset))
-        chosen, mirrored = np.empty(len(samples), np.int64), np.empty(len(samples), bool)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            chosen[here], mirrored[here] = epoch_order(
-                self.seed, int(epoch), len(self.dataset), places[here]
-            )
-        images = to_float(self.dataset.images[chosen])
-        if self.flip:
-            images[mirrored] = images[mirrored, :, ::-1]
-        return {"image": images} | _labels(self.dataset, chosen)
-
-
-def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False) -> Batches:
-    """Return batches as a function of the step: ``batch(step)`` is the same whenever it is called.
-
-    A batch is {"image": float32 (B, h, w, c) in [-1, 1], "label": int32 (B,)}, without "label" if
-    there are none. With ``flip``, each image is mirrored left to right with probability 1/2, drawn
-    anew every epoch. ``batch(step, rows)`` makes a slice of it alone, as each of several processes
-    needs.
-
-    Args:
-        dataset: images and labels.
-        batch_size: images per batch.
-        seed: of the order, drawn anew every epoch.
-        flip: mirror images at random.
-
-    Returns:
-        ``batch(step)``, with the attribute ``batch_size``.
-
-    Raises:
-        ValueError: for a batch size below 1.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    epoch_order(
-        seed, 0, len(dataset), np.arange(1)
-    )  # an unusable seed is reported here, not in the first step
-    return Batches(dataset, batch_size, seed, flip)
-
-
-def _labels(dataset: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {} if dataset.labels is None else {"label": dataset.labels[rows]}

@@ -26,7 +26,7 @@ from jaxdiff.distill.trajectory.guided import guidance_distillation as guidance_
 from jaxdiff.distill.trajectory.guided import (
     guided_progressive_distillation as guided_progressive_distillation,
 )
-from jaxdiff.distill.trajectory.guided import guided_stages as guided_stages
+from jaxdiff.distill.trajectory.guided_rounds import guided_stages as guided_stages
 from jaxdiff.distill.trajectory.knowledge import knowledge_distillation as knowledge_distillation
 from jaxdiff.distill.trajectory.knowledge import path_distillation as path_distillation
 from jaxdiff.distill.trajectory.piecewise_flow import perflow as perflow
@@ -38,7 +38,7 @@ from jaxdiff.distill.trajectory.progressive import progressive_stages as progres
 from jaxdiff.distill.trajectory.rectified_flow import rectified_flow as rectified_flow
 from jaxdiff.distill.trajectory.rectified_flow import reflow as reflow
 from jaxdiff.distill.trajectory.rectified_flow import reflow_distillation as reflow_distillation
-from jaxdiff.distill.trajectory.rectified_flow import reflow_stages as reflow_stages
+from jaxdiff.distill.trajectory.reflow_rounds import reflow_stages as reflow_stages
 from jaxdiff.distill.trajectory.simple_fast import sfd as sfd
 from jaxdiff.distill.trajectory.simple_fast import sfd_stages as sfd_stages
 from jaxdiff.distill.trajectory.simple_fast_steps import sfd_v as sfd_v

@@ -7,11 +7,11 @@ from jaxdiff.pretrained.guided_classifier import Classifier, load_guided_classif
 from jaxdiff.pretrained.inception import InceptionFeatures, load_inception
 from jaxdiff.pretrained.lora import merge_lora
 from jaxdiff.pretrained.model import Autoencoder, Pretrained
-from jaxdiff.pretrained.opening import (
+from jaxdiff.pretrained.opening import load_pretrained
+from jaxdiff.pretrained.opening_parts import (
     load_autoencoder,
     load_controlnet,
     load_image_encoder,
-    load_pretrained,
     load_t2i_adapter,
     load_text_encoder,
 )

@@ -14,13 +14,15 @@ from jaxdiff.distill.trajectory import (
     bootstrap,
     classifier_features,
     guided,
+    guided_rounds,
     knowledge,
     piecewise_flow,
     progressive,
     simple_fast,
     simple_fast_steps,
 )
-from jaxdiff.distill.trajectory.rectified_flow import rectified_flow, reflow, reflow_stages
+from jaxdiff.distill.trajectory.rectified_flow import rectified_flow, reflow
+from jaxdiff.distill.trajectory.reflow_rounds import reflow_stages
 from jaxdiff.distill.trajectory.tract import tract, tract_stages
 from jaxdiff.distill.trajectory.trajectory_operator import trajectory_operator
 from jaxdiff.prediction import edm_weight
@@ -100,7 +102,7 @@ def _guided(
     high: the largest guidance weight.
     guidance_share: updates of the first stage, in units of those of a round.
     """
-    return guided.guided_stages(
+    return guided_rounds.guided_stages(
         goal.teacher, lambda share: goal.student(labels=2, share=share), first=first, last=last,
         guidance_range=(1.0, high), substeps=substeps, guidance_share=guidance_share, **options,
     )  # fmt: skip

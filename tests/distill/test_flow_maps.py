@@ -14,12 +14,11 @@ from jax.scipy.stats import norm as normal
 from jaxdiff.arrays import expand
 from jaxdiff.denoisers import denoiser, predictor
 from jaxdiff.distill.flow_map import flow_map
-from jaxdiff.distill.flow_map.mean_flow import (
+from jaxdiff.distill.flow_map.mean_flow import improved_mean_flow, mean_flow
+from jaxdiff.distill.flow_map.mean_flow_targets import (
     adaptive_loss,
     draw_guidance,
     guided_field,
-    improved_mean_flow,
-    mean_flow,
     mean_flow_target,
     normalised_loss,
     teacher_field,

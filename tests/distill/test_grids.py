@@ -20,7 +20,13 @@ from jaxdiff.distill.parts.primitives import implied, perturb
 from jaxdiff.distill.parts.stage import Before
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.score_matching import score_matching_loss
-from jaxdiff.distill.trajectory import classifier_features, guided, knowledge, progressive
+from jaxdiff.distill.trajectory import (
+    classifier_features,
+    guided,
+    guided_rounds,
+    knowledge,
+    progressive,
+)
 from jaxdiff.distill.trajectory.progressive import (
     TargetPoint,
     cosine_levels,
@@ -643,7 +649,7 @@ def test_double_steps_keep_the_distribution(key):
 
 def test_guided_stages():
     own = student(shifted(guided_exactly))
-    stages = guided.guided_stages(MIXTURE.denoiser, own, first=4, last=2, stochastic=True)
+    stages = guided_rounds.guided_stages(MIXTURE.denoiser, own, first=4, last=2, stochastic=True)
     assert [s.name for s in stages] == ["guidance", "4-steps", "2-steps", "2-steps-with-noise"]
     before = Before(lambda num_steps: None, {"shift": jnp.array([0.3, 0.3])})
     first, *_, last = (stage.method(before) for stage in stages)

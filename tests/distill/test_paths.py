@@ -29,10 +29,10 @@ from jaxdiff.distill.trajectory.rectified_flow import (
     flow_loss,
     reflow,
     reflow_distillation,
-    reflow_stages,
     u_shaped_times,
     uniform_times,
 )
+from jaxdiff.distill.trajectory.reflow_rounds import reflow_stages
 from jaxdiff.distill.trajectory.tract import tract, tract_stages, tract_table, tract_target
 from jaxdiff.exact import Gaussian
 from jaxdiff.method import Context

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.arrays import expand
-from jaxdiff.distill.flow_map.mean_flow import (
+from jaxdiff.distill.flow_map.mean_flow_targets import (
     Field,
     MeanField,
     adaptive_loss,
@@ -214,7 +214,8 @@ def self_distilled_flow_map(
         residual: :func:`lagrangian`, :func:`eulerian` or ``semigroup()``.
         teacher: its field in place of eps - x0 on the diagonal.
         pairs: of times, by default three quarters on the diagonal.
-        power, c: of an adaptive weight (:func:`jaxdiff.distill.flow_map.mean_flow.adaptive_loss`).
+        power, c: of an adaptive weight
+            (:func:`jaxdiff.distill.flow_map.mean_flow_targets.adaptive_loss`).
 
     Returns:
         The method: losses, optimisers and starts of its players, and the sampler of the trained

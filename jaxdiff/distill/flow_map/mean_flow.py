@@ -25,15 +25,22 @@ by EDM's preconditioning is read as a field without any division.
 Sources: Geng et al. 2505.13447 (mean flow), Geng et al. 2512.02012 (improved).
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.arrays import expand, has_condition, null_condition
-from jaxdiff.denoisers import predictor
+from jaxdiff.distill.flow_map.mean_flow_targets import (
+    adaptive_loss,
+    draw_guidance,
+    guided_target,
+    held,
+    mean_field,
+    mean_flow_target,
+    normalised_loss,
+    teacher_field,
+)
 from jaxdiff.distill.flow_map.times import (
     CIFAR_PAIRS,
     IMAGENET_PAIRS,
@@ -43,135 +50,10 @@ from jaxdiff.distill.flow_map.times import (
 )
 from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.student import Student
-from jaxdiff.distill.parts.tangents import adaptive, along, norm, warmup
+from jaxdiff.distill.parts.tangents import warmup
 from jaxdiff.method import Method
-from jaxdiff.process import Process, RectifiedFlow
 from jaxdiff.sampling.sampler import Sampler
-from jaxdiff.typing import Array, Cond, Denoiser, Key
-
-Field: TypeAlias = Callable[[Array, Array], Array]
-"""v(x, t): states (batch, *shape), times (batch,)."""
-MeanField: TypeAlias = Callable[[Array, Array, Array], Array]
-"""u(x, t, r), its value the average from t down to r."""
-
-_FLOW: Process = RectifiedFlow()  # type: ignore[assignment]
-
-
-def mean_flow_target(
-    u: MeanField,
-    x: Array,
-    t: Array,
-    r: Array,
-    field: Array,
-    tangent: Array | None = None,
-    share: Array | float = 1.0,
-) -> tuple[Array, Array]:
-    """u(x, t, r), and sg[field - share (t - r) du/dt] that it should be (2505.13447, eq. 10 and
-    11).
-
-    tangent: dx/dt in the derivative, the field itself if None. share: of the derivative, in
-    warm-up. Their difference is dG/dt if share is 1.
-    """
-    along_flow = field if tangent is None else tangent
-    value, rate = along(u, (x, t, r), (along_flow, jnp.ones_like(t), jnp.zeros_like(r)))
-    return value, jax.lax.stop_gradient(field - expand(share * (t - r), x) * rate)
-
-
-def adaptive_loss(value: Array, target: Array, power: float, c: float) -> Array:
-    """Return the error e = |value - target|^2 times sg(e + c)^-power, per sample (2505.13447, eq.
-    22).
-    """
-    error = jnp.sum(jnp.square((value - target).reshape(value.shape[0], -1)), axis=1)
-    return adaptive(error, power, c)
-
-
-def normalised_loss(
-    value: Array, target: Array, power: float = 1.0, c: float = 0.1, per_number: bool = False
-) -> Array:
-    """|value - sg[value + g]|^2 with g = d/(|d| + c)^power, d = target - value, per sample.
-
-    The gradient of :func:`adaptive_loss` with another weight: with power 1 no sample pulls with
-    more than unit force (2410.11081, section 4.1). ``per_number`` takes d/sqrt(numbers of a
-    sample) for d.
-    """
-    d = target - value
-    d = jax.lax.stop_gradient(d / float(d[0].size) ** 0.5 if per_number else d)
-    g = d * expand((norm(d) + c) ** -power, d)
-    return adaptive_loss(value, jax.lax.stop_gradient(value) + g, 0.0, 0.0)
-
-
-def guided_field(
-    field: Array, own: Array, null: Array, omega: Array | float, kappa: Array | float
-) -> Array:
-    """Return the field of guidance weight omega/(1 - kappa) as a training target (2505.13447, eq.
-    21).
-
-        omega field + kappa own + (1 - omega - kappa) null,
-
-    own, null: u(x, t, t) of the student with and without the condition, which learns to be guided.
-    """
-    omega, kappa = expand(omega, field), expand(kappa, field)
-    return omega * field + kappa * own + (1.0 - omega - kappa) * null
-
-
-def teacher_field(D: Callable[[Array, Array], Array]) -> Field:
-    """Return the field (x - D)/t of a denoiser D(y, level); times in (0, 1)."""
-
-    def field(x: Array, t: Array) -> Array:
-        denoised = D(x / expand(1.0 - t, x), t / (1.0 - t))
-        return jax.lax.stop_gradient((x - denoised) / expand(t, x))
-
-    return field
-
-
-def mean_field(student: Student, step: Step, extra: Array | None = None) -> MeanField:
-    """Return the student as u(x, t, r); condition, dropout masks and further labels bound."""
-    u = step.own(predictor(student.denoiser(step.params), _FLOW, "flow"))
-    return lambda x, t, r: u(x, t, target=r, extra=extra)
-
-
-def held(step: Step) -> Step:
-    """Return the step with its parameters fixed."""
-    return step._replace(params=jax.tree.map(jax.lax.stop_gradient, step.params))
-
-
-def unconditional(student: Student, step: Step) -> Step:
-    """Return the step with the null condition in place of its own."""
-    null = null_condition(step.cond, student.no_condition)
-
-    def own(D: Any) -> Callable[..., Any]:
-        return step.own(lambda y, s, cond, **options: D(y, s, null, **options))
-
-    return step._replace(own=own)
-
-
-def guided_target(
-    student: Student,
-    step: Step,
-    x: Array,
-    t: Array,
-    field: Array,
-    omega: Array | float,
-    kappa: Array | float,
-    extra: Array | None = None,
-) -> Array:
-    """Return the guided field where a sample has a label, the plain one where it was dropped."""
-    if step.cond is None:
-        raise ValueError('guidance needs labels: the batch has no "label"')
-    own = mean_field(student, held(step), extra)(x, t, t)
-    null = mean_field(student, held(unconditional(student, step)), extra)(x, t, t)
-    labelled = expand(has_condition(step.cond, student.no_condition).astype(x.dtype), x) > 0
-    return jnp.where(labelled, guided_field(field, own, null, omega, kappa), field)
-
-
-def draw_guidance(key: Key, t: Array, largest: float) -> tuple[Array, Array]:
-    """Random guidance of each sample (2512.02012): the extra conditions, (1 - 1/w, a, b),
-    and kappa, which is 1 - 1/w at times within (a, b), else 0. log w is uniform up to ``largest``.
-    """
-    w, a, b = jax.random.uniform(key, (3, *t.shape), t.dtype)
-    kappa = 1.0 - largest**-w
-    a, b = 0.5 * a, 0.5 + 0.5 * b
-    return jnp.stack([kappa, a, b], axis=1), jnp.where((a <= t) & (t <= b), kappa, 0.0)
+from jaxdiff.typing import Array, Cond, Denoiser
 
 
 def _with_guidance(
@@ -202,9 +84,11 @@ def mean_flow(
         teacher: its field in place of eps - x0: distillation, and nothing in the target is noisy.
         pairs: of times, by default those of the first published CIFAR-10 run.
         power, c: of the adaptive weight; power 0 is plain least squares.
-        normalise: weigh by |residual| instead of its square (:func:`normalised_loss`).
+        normalise: weigh by |residual| instead of its square
+            (:func:`jaxdiff.distill.flow_map.mean_flow_targets.normalised_loss`).
         warmup_updates: in which the derivative's share grows from 0 to 1.
-        omega, kappa: guidance of weight omega/(1 - kappa), baked in (:func:`guided_field`).
+        omega, kappa: guidance of weight omega/(1 - kappa), baked in
+            (:func:`jaxdiff.distill.flow_map.mean_flow_targets.guided_field`).
 
     Returns:
         The method: losses, optimisers and starts of its players, and the sampler of the trained
@@ -257,7 +141,8 @@ def improved_mean_flow(
             default.
         teacher, pairs, power, c: as of :func:`mean_flow`.
         largest: of the guidance weights. With it the network is conditioned on a weight and the
-            interval of times it applies in (:func:`draw_guidance`), and ``sampler(...,
+            interval of times it applies in
+            (:func:`jaxdiff.distill.flow_map.mean_flow_targets.draw_guidance`), and ``sampler(...,
             guidance=1.0, interval=(0.0, 1.0))`` chooses them.
 
     Returns:
