@@ -32,8 +32,8 @@ class Regularity(NamedTuple):
     mean, spread: (points,), mean and standard deviation over the batch of the deviation, each
     trajectory's divided by its largest. peak: (batch,), the point where it is largest. size:
     (batch,), that largest deviation. residual: (batch,), the share of each curve's squares that is
-    left when it is turned onto the mean curve, 0 for one shape, about 1 for none. A trajectory with
-    NaN leaves no mean: all is NaN.
+    left when it is turned onto the mean curve, 0 for one shape, about 1 for none. One with NaN
+    spoils what is pooled, and so every residual.
     """
 
     __repr__ = short
