@@ -187,7 +187,7 @@ def flow_derivatives(
 def denoised_derivative(
     denoiser: Denoiser, y: States, level: Array | float, cond: Cond = None
 ) -> States:
-    """Return r' = dD(x(s), s)/ds along the probability flow, (batch, *shape), by one ``jax.jvp``.
+    """Return r' = dD(x(s), s)/ds along the probability flow, by one ``jax.jvp``.
 
     It is -s x'' (:func:`flow_derivatives`), so that
 
@@ -197,6 +197,9 @@ def denoised_derivative(
 
     Args:
         denoiser, y, level, cond: as of :func:`flow_derivatives`.
+
+    Returns:
+        (batch, *shape).
 
     Source: Chen et al., arXiv 2405.11326, section 3.
     """
@@ -238,7 +241,12 @@ def jump_curve(
 
 
 def nfe_of_states(table: Table) -> np.ndarray:
-    """Return how many evaluations a table has made when it accepts each state, (A + 1,), 0 at the
-    start.
+    """Return how many evaluations a table has made when it accepts each state.
+
+    Args:
+        table: any, not padded.
+
+    Returns:
+        (A + 1,) integers, 0 at the start.
     """
     return np.array([0, *(row // table.states.shape[1] for row in table.accepted)])

@@ -151,11 +151,13 @@ def combine(
 
 
 def variance_factor(weights: ArrayLike, mode: Mode) -> Float[Array, "*sets"]:
-    """Return sum c_k^2: the variance of a combination of independent latents, and of its samples
-    over that of Gaussian data; 1 but for "linear".
+    """Return sum c_k^2, the variance of a combination of independent latents.
 
     Args:
         weights, mode: as of :func:`coefficients`.
+
+    Returns:
+        (...), the variance of its samples over that of Gaussian data too; 1 but for "linear".
     """
     return jnp.sum(coefficients(weights, mode) ** 2, axis=-1)
 

@@ -56,9 +56,16 @@ def gaussian_of(
 
 
 def isotropic_of(data: ArrayLike) -> Gaussian:
-    """Return the Gaussian with the mean of data (n, *shape) and one variance, their mean.
+    """Return the Gaussian with the mean of data and one variance, the mean of all.
 
-    Raises ValueError for fewer than two examples or numbers that are not finite.
+    Args:
+        data: (n, *shape), at least two examples.
+
+    Returns:
+        :class:`jaxdiff.exact.Gaussian`, over flattened samples.
+
+    Raises:
+        ValueError: for fewer than two examples or numbers that are not finite.
     """
     return fit(data, "isotropic", floor=0.0)
 
@@ -81,6 +88,9 @@ def mixture_of_classes(
         conditional: whether the denoiser takes class numbers as its condition. Without one it then
             counts all classes alike; otherwise their weights are their shares of the data.
         floor: added to every variance, relative to the class's mean variance.
+
+    Returns:
+        :class:`jaxdiff.exact.GaussianMixture`, over flattened samples.
 
     Raises:
         ValueError: for labels that do not go with the data, classes of fewer than two examples,
@@ -113,10 +123,17 @@ def _spectrum_of(data: np.ndarray, rank: int | None, floor: float) -> tuple[np.n
 
 
 def finite_data_set(data: ArrayLike, chunk: int = 1024) -> Empirical:
-    """Return the model of which every sample is one of the data (n, *shape), flattened.
+    """Return the model of which every sample is one of the data.
 
-    Sums over the data are streamed, ``chunk`` examples at a time. Raises ValueError for no data,
-    numbers that are not finite or a chunk below 1.
+    Args:
+        data: (n, *shape).
+        chunk: examples at a time, in sums over the data.
+
+    Returns:
+        :class:`jaxdiff.exact.Empirical`, over flattened samples.
+
+    Raises:
+        ValueError: for no data, numbers that are not finite or a chunk below 1.
     """
     examples = jnp.asarray(data)
     if examples.ndim < 2:

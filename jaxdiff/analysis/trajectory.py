@@ -120,9 +120,16 @@ def _complement(flat: Array) -> Array:
 
 @compiled()
 def chord_length(points: Float[Array, "points batch *shape"]) -> PerSample:
-    """Return the distance (batch,) of the first of points (points, batch, *shape) from the last.
+    """Return the distance of the first point of every trajectory from the last.
 
-    Raises ValueError, TypeError for another shape or dtype.
+    Args:
+        points: (points, batch, *shape), at least two points.
+
+    Returns:
+        (batch,), in units of the data.
+
+    Raises:
+        ValueError, TypeError: for another shape or dtype.
     """
     flat = vectors("points", points)
     return norm(flat[-1] - flat[0])
@@ -130,19 +137,33 @@ def chord_length(points: Float[Array, "points batch *shape"]) -> PerSample:
 
 @compiled()
 def path_length(points: Float[Array, "points batch *shape"]) -> PerSample:
-    """Return the length (batch,) of the polygon through points (points, batch, *shape), at least
-    :func:`chord_length`, and about s_T sqrt(d) for a sampling trajectory.
+    """Return the length of the polygon through the points of every trajectory.
 
-    Raises ValueError, TypeError for another shape or dtype.
+    Args:
+        points: (points, batch, *shape), at least two points.
+
+    Returns:
+        (batch,), in units of the data: at least :func:`chord_length`, and about s_T sqrt(d) for a
+        sampling trajectory.
+
+    Raises:
+        ValueError, TypeError: for another shape or dtype.
     """
     return jnp.sum(lengths(jnp.diff(vectors("points", points), axis=0)), axis=0)
 
 
 @compiled()
 def distance_to_end(points: Float[Array, "points batch *shape"]) -> Profile:
-    """Return how far points (points, batch, *shape) are from the last, (points, batch).
+    """Return how far every point is from the last of its trajectory.
 
-    Raises ValueError, TypeError for another shape or dtype.
+    Args:
+        points: (points, batch, *shape), at least two points.
+
+    Returns:
+        (points, batch), in units of the data.
+
+    Raises:
+        ValueError, TypeError: for another shape or dtype.
     """
     flat = vectors("points", points)
     return lengths(flat - flat[-1:])
@@ -227,9 +248,16 @@ def chord_cosine(
 
 @compiled()
 def effective_noise_dimension(eps: Float[Array, "points batch *shape"]) -> Profile:
-    """Return |eps|^2, (points, batch), of eps (points, batch, *shape): how many of the d numbers
-    are still noise. For data N(m, S) it is sum s^2/(l + s^2) in the mean.
+    """Return |eps|^2: how many of a sample's d numbers are still noise.
 
-    Raises ValueError, TypeError for another shape or dtype.
+    Args:
+        eps: (points, batch, *shape), of :func:`eps_of`.
+
+    Returns:
+        (points, batch), between 0 and about d; for data N(m, S) it is sum s^2/(l + s^2) in the
+        mean.
+
+    Raises:
+        ValueError, TypeError: for another shape or dtype.
     """
     return jnp.sum(vectors("eps", eps, least=1) ** 2, axis=2)
