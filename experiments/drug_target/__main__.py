@@ -209,6 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="numbers; the page goes beside it"
     )
+    parser.add_argument(
+        "--speed", nargs="*", choices=data.GOLD, default=["nr"], help="compared with a NumPy loop"
+    )
     study(parser.parse_args(given))
 
 

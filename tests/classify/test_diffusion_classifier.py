@@ -89,14 +89,14 @@ def toward(y, level, cond):
 def test_rounds_drop_the_worst_classes_of_every_sample(rng):
     """Of samples of any rank and conditions that are trees, whatever else is in the batch."""
     means = jnp.asarray(rng.normal(size=(4, 2, 2)))
-    candidates = {"mean": means, "scale": jnp.ones(4)}
+    candidates, prior = {"mean": means, "scale": jnp.ones(4)}, jnp.array([0.4, 0.3, 0.2, 0.1])
     x = jnp.concatenate([means[:3] + 0.1, means[1:3] * 0.8])
 
     @jax.jit
     def classify(data, index):
         return diffusion_classifier(
             toward, data, candidates, LOW, HIGH, key=jax.random.key(2),
-            rounds=(Round(2, 3), (3, 2)), index=index,
+            rounds=(Round(2, 3), (3, 2)), index=index, prior=prior,
         )  # fmt: skip
 
     found = classify(x, jnp.arange(5))
@@ -106,7 +106,10 @@ def test_rounds_drop_the_worst_classes_of_every_sample(rng):
     np.testing.assert_array_equal(found.label, order[:, 0])
     kept = np.isfinite(np.asarray(found.log_posterior))
     np.testing.assert_array_equal(kept, apart.argsort(axis=1).argsort(axis=1) < 2)
-    np.testing.assert_allclose(np.exp(found.log_posterior).sum(axis=1), 1)
+    score = np.log(prior) - np.log(HIGH / LOW) * np.asarray(found.errors)
+    score = np.where(kept, score, -np.inf)
+    expected = score - np.logaddexp.reduce(score, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.log_posterior, expected, atol=1e-9)
     precision = np.asarray(found.errors) / apart  # mean of 1/level^2: of five draws, of two
     of = lambda place: np.take_along_axis(precision, order[:, place, None], 1)[:, 0]  # noqa: E731
     np.testing.assert_allclose(of(0), of(1))
