@@ -48,9 +48,10 @@ def measured(row: Row, problems: list[Problem], evaluations: int, count: int) ->
 
 @functools.cache
 def _compiled(name: str, evaluations: int, count: int) -> Callable[..., jax.Array]:
-    """Return a method as one program, of problems and keys."""
-    (sampler,) = [row.sampler for row in ROWS if row.name == name]
-    return jax.jit(lambda given, key: sampler(given, evaluations, key, count))
+    """Return a method as a function of problems and keys, one program if it is to be."""
+    (row,) = [row for row in ROWS if row.name == name]
+    run = lambda given, key: row.sampler(given, evaluations, key, count)  # noqa: E731
+    return jax.jit(run) if row.compiled else run
 
 
 def floor(problems: list[Problem], count: int) -> list[dict[str, float]]:
@@ -144,7 +145,7 @@ def main() -> None:
             problems = [problem(seed, noise) for seed in range(options.seeds)]
             result["floor"][str(noise)] = floor(problems, options.samples)
             for row in chosen:
-                if noise or row.noiseless:
+                if noise in row.noises:
                     made = entry(row, noise, budget, problems, options.samples)
                     keep(result["rows"], made)
                     write_text(options.json, json.dumps(result, indent=1) + "\n")

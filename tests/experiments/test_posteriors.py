@@ -44,7 +44,7 @@ def test_every_method_beats_the_prior_and_the_exact_denoiser_is_exact():
     floor = posteriors.floor(given, count)[0]["sliced"]
     found = {}
     for row in ROWS:
-        if "TMPD" not in row.name and "one iteration" not in row.name:
+        if 0.3 in row.noises and "TMPD" not in row.name and "one iteration" not in row.name:
             made = posteriors.measured(row, given, max(32, row.evaluations // 4), count)
             found[row.name] = made["scores"][0]["sliced"]
     worst = found.pop("prior")
