@@ -39,11 +39,11 @@ def distillation(
     at = jnp.asarray(levels, noise.dtype)
     found = {"teacher": _to_end(path.denoised, path.end)}
     given, ends = between(noise), {}
-    told = given.cond(cond)
+    given_cond = given.cond(cond)
     for name, student in students.items():
         found[name] = _to_end(_outputs(student, path.path.states, at, cond), path.end)
         ends[name] = {
-            mode: spread(given, z, _outputs(student, at[0] * z[None], at[:1], told)[0])
+            mode: spread(given, z, _outputs(student, at[0] * z[None], at[:1], given_cond)[0])
             for mode, z in given.noises.items()
         }
     teacher = found["teacher"].mean(axis=1).sum()

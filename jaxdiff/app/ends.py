@@ -82,8 +82,8 @@ def latent(study: Study) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, in
     for mode, noises in given.noises.items():
         for name in found:
             one = study.subjects[name]
-            told = one._replace(cond=given.cond(one.cond))
-            ends = euler_path(told, study.levels, noises).end
+            conditioned_one = one._replace(cond=given.cond(one.cond))
+            ends = euler_path(conditioned_one, study.levels, noises).end
             found[name][mode] = spread(given, noises, ends)
             if name == MODEL:
                 rows = np.swapaxes(given.of(ends), 0, 1)[:SHOWN]
