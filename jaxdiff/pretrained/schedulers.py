@@ -25,19 +25,23 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta as beta_distribution
 
 from jaxdiff import grids, solvers
-from jaxdiff.pretrained.scheduler import Config, Plan, Scheduler, TimesLabel, TimestepLabel
+from jaxdiff.pretrained.scheduler import Config, Plan, Scheduler, TimesLabel
+from jaxdiff.pretrained.scheduler_levels import (
+    NEXT,
+    discrete,
+    grid_between_timesteps,
+    grid_of_timesteps,
+    label_of_level,
+    spaced_timesteps,
+    special_spacing,
+)
 from jaxdiff.process import (
     EDM,
     Discrete,
     RectifiedFlow,
-    cosine_betas,
     discrete_label,
-    linear_betas,
-    scaled_linear_betas,
-    zero_terminal_snr,
 )
 from jaxdiff.solvers.planning import plan, plan_orders
 
@@ -45,7 +49,6 @@ PREDICTIONS = {
     "epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow",
 }  # fmt: skip
 INFINITE = 1e9  # level of the start of a process whose alpha ends in 0
-NEXT = 1 - 1e-9  # a last step that a class spends an evaluation on, and takes with length zero
 LARGE = 2.0**-24  # what classes that work in levels put in the place of that alpha's square
 SMALL_BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 KARRAS_BETAS = SMALL_BETAS | {"beta_start": 0.00085, "beta_end": 0.012}
@@ -58,30 +61,6 @@ COMMON: Config = {
     "rescale_betas_zero_snr": False, "thresholding": False, "sample_max_value": 1.0,
     "dynamic_thresholding_ratio": 0.995, "clip_sample_range": 1.0, "final_sigmas_type": "zero",
 }  # fmt: skip
-
-
-def betas(config: Config) -> np.ndarray:
-    """Return the betas of a configuration, (N,) in float64."""
-    if config.get("trained_betas") is not None:
-        return np.asarray(config["trained_betas"], np.float64)
-    count, kind = config["num_train_timesteps"], config["beta_schedule"]
-    ends = config["beta_start"], config["beta_end"]
-    if kind == "linear":
-        return linear_betas(count, *ends)
-    if kind == "scaled_linear":
-        return scaled_linear_betas(count, *ends)
-    if kind == "squaredcos_cap_v2":
-        return cosine_betas(count)
-    raise ValueError(f"beta_schedule {kind!r} is not read")
-
-
-def discrete(config: Config, last: float = 0.0) -> np.ndarray:
-    """Return the cumulative products of alpha^2, (N,), a zero at the end replaced by ``last``."""
-    products = np.cumprod(1 - betas(config))
-    if config["rescale_betas_zero_snr"]:
-        products = zero_terminal_snr(products)
-        products[-1] = min(last, products[-2] / 2)
-    return products
 
 
 def _common(name: str, config: Config, products: np.ndarray, **more: Any) -> Scheduler:
@@ -98,21 +77,6 @@ def _common(name: str, config: Config, products: np.ndarray, **more: Any) -> Sch
     )  # fmt: skip
 
 
-def _spaced(config: Config, num_steps: int, last: bool = False) -> np.ndarray:
-    """Return the timesteps, decreasing, of a spacing; with ``last`` those of one step more but its
-    last.
-    """
-    spacing = config["timestep_spacing"]
-    count = num_steps + (last and spacing != "trailing")
-    offset = config["steps_offset"] if spacing == "leading" else 0
-    if count == 1 and spacing != "trailing":
-        return np.array([offset])  # as these classes have it, however little it is worth
-    made = grids.timesteps(
-        count, spacing, num_timesteps=config["num_train_timesteps"], offset=offset
-    )
-    return made[:num_steps]
-
-
 # Classes that step through whole timesteps
 
 
@@ -124,7 +88,7 @@ def _ddim(name: str, config: Config) -> Scheduler:
 
     def make(num_steps: int) -> Plan:
         own, count = Discrete(products), len(products)
-        steps = _spaced(config, num_steps)
+        steps = spaced_timesteps(config, num_steps)
         arrivals = steps - count // num_steps
         levels = grids.of_timesteps(own, steps, largest=INFINITE)
         low = 0.0 if config["set_alpha_to_one"] else math.sqrt(1 / products[0] - 1)
@@ -165,7 +129,7 @@ def _ddpm(name: str, config: Config) -> Scheduler:
 
     def make(num_steps: int) -> Plan:
         levels = grids.of_timesteps(
-            Discrete(products), _spaced(config, num_steps), largest=INFINITE
+            Discrete(products), spaced_timesteps(config, num_steps), largest=INFINITE
         )
         return Plan(solvers.ddpm, levels, {"variance": kind.split("_")[1]})
 
@@ -177,7 +141,7 @@ def _pndm(name: str, config: Config) -> Scheduler:
     products = discrete(config)
 
     def make(num_steps: int) -> Plan:
-        steps, low = _spaced(config, num_steps), math.sqrt(1 / products[0] - 1)
+        steps, low = spaced_timesteps(config, num_steps), math.sqrt(1 / products[0] - 1)
         levels = grids.of_timesteps(Discrete(products), steps)
         if not config["set_alpha_to_one"]:
             levels = np.append(levels[:-1], [low] if steps[-1] > 0 else [])
@@ -191,60 +155,6 @@ def _pndm(name: str, config: Config) -> Scheduler:
 
 
 # Classes that step in levels
-
-
-def _special(config: Config, num_steps: int, low: float, high: float) -> np.ndarray | None:
-    """Return levels of a special spacing between two, or None if none is configured."""
-    ramp = np.linspace(0, 1, num_steps)
-    if config.get("use_karras_sigmas"):
-        return (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
-    if config.get("use_exponential_sigmas") or config.get("use_lu_lambdas"):
-        return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
-    if config.get("use_beta_sigmas"):
-        return low + beta_distribution.ppf(1 - ramp, 0.6, 0.6) * (high - low)
-    return None
-
-
-def _in_levels(name: str, config: Config, products: np.ndarray, num_steps: int) -> np.ndarray:
-    """Return the grid of the classes that start from whole timesteps."""
-    known = np.sqrt(1 / products - 1)
-    special = _special(config, num_steps, known[0], known[-1])
-    levels = known[_spaced(config, num_steps, last=True)] if special is None else special
-    if config["final_sigmas_type"] == "zero":
-        return np.append(levels, 0.0)
-    low = levels[-1] if special is not None and name == "DEISMultistepScheduler" else known[0]
-    return np.append(levels, min(low, levels[-1] * NEXT))
-
-
-def _in_sigmas(config: Config, products: np.ndarray, num_steps: int) -> np.ndarray:
-    """Return the grid of the classes that interpolate levels between timesteps."""
-    known, count = np.sqrt(1 / products - 1), len(products)
-    if config["timestep_spacing"] == "linspace":
-        steps = np.linspace(0, count - 1, num_steps)[::-1]
-    else:
-        steps = _spaced(config, num_steps)
-    levels = np.interp(steps, np.arange(count), known)
-    low, high = config.get("sigma_min") or levels[-1], config.get("sigma_max") or levels[0]
-    special = _special(config, num_steps, low, high)
-    levels = levels if special is None else special
-    end = 0.0 if config["final_sigmas_type"] == "zero" else known[0]
-    return np.append(levels, end) if levels[-1] > end else levels
-
-
-def _label(name: str, config: Config, products: np.ndarray, rounded: bool) -> Callable[..., Any]:
-    """Return the label at a level of :func:`_in_levels` or :func:`_in_sigmas`."""
-    own = tuple(products.tolist())
-    special = _special(config, 2, 0.1, 1.0) is not None
-    if not rounded:
-        whole = special or config["timestep_spacing"] == "linspace"
-        return TimestepLabel(own, log=special) if whole else discrete_label(len(own))
-    if not special:
-        return discrete_label(len(own))
-    cosine = (
-        config["beta_schedule"] == "squaredcos_cap_v2" and name == "DPMSolverMultistepScheduler"
-    )
-    kept = (config.get("use_karras_sigmas") or config.get("use_lu_lambdas")) and not cosine
-    return TimestepLabel(own, log=True, whole="round" if kept else "floor")
 
 
 def _multistep(
@@ -262,9 +172,9 @@ def _multistep(
 
     def make(num_steps: int) -> Plan:
         solver, chosen = options(num_steps)
-        return Plan(solver, _in_levels(name, config, products, num_steps), chosen)
+        return Plan(solver, grid_of_timesteps(name, config, products, num_steps), chosen)
 
-    label = _label(name, config, products, rounded=True)
+    label = label_of_level(name, config, products, rounded=True)
     return _common(name, config, products, plan=make, label=label)
 
 
@@ -334,8 +244,8 @@ def _interpolating(solver: Any, **options: Any) -> Callable[[str, Config], Sched
         clip = config["clip_sample_range"] if config.get("clip_sample") else None
         return _common(
             name, config, products,
-            plan=lambda n: Plan(solver, _in_sigmas(config, products, n), options),
-            label=_label(name, config, products, rounded=False),
+            plan=lambda n: Plan(solver, grid_between_timesteps(config, products, n), options),
+            label=label_of_level(name, config, products, rounded=False),
             unit_start=config["timestep_spacing"] == "leading",
             clip=clip if "Heun" in name else None,
         )  # fmt: skip
@@ -377,7 +287,7 @@ def _flow(name: str, config: Config) -> Scheduler:
     for field in ("invert_sigmas", "shift_terminal", "stochastic_sampling"):
         if config.get(field):
             raise ValueError(f"{name} with {field} is not read")
-    if _special(config, 2, 0.1, 0.9) is not None:
+    if special_spacing(config, 2, 0.1, 0.9) is not None:
         raise ValueError(f"{name} with Karras, exponential or Beta spacing is not read")
     shift, count = config["shift"], config["num_train_timesteps"]
     dynamic = config.get("use_dynamic_shifting")
