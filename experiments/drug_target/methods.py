@@ -63,6 +63,18 @@ KNOWN = {
     "cmf": {"nr": (0.864, 0.584), "gpcr": (0.930, 0.632), "ic": (0.863, 0.598)},
     "nrlmf": {"nr": (0.949, 0.721), "gpcr": (0.961, 0.703), "ic": (0.984, 0.862)},
 }
+KNOWN_NEW = {
+    "drugs": {
+        "rls_kron_similarity": {"nr": (0.820, 0.492), "gpcr": (0.820, 0.401), "ic": (0.800, 0.336)},
+        "wnn_gip": {"nr": (0.890, 0.484), "gpcr": (0.897, 0.357), "ic": (0.808, 0.312)},
+        "nrlmf": {"nr": (0.896, 0.548)},
+    },
+    "targets": {
+        "rls_kron_similarity": {"nr": (0.548, 0.351), "gpcr": (0.819, 0.507), "ic": (0.928, 0.759)},
+        "wnn_gip": {"nr": (0.923, 0.552), "gpcr": (0.933, 0.495), "ic": (0.959, 0.697)},
+        "nrlmf": {"nr": (0.847, 0.454)},
+    },
+}
 
 
 def plain_rls_kron(whole: Problem, held_out: np.ndarray) -> np.ndarray:
