@@ -559,7 +559,7 @@ def test_adjusted_ddim(gaussian):
     """
     levels = [20.0, 3.0, 0.4, 0.0]
     start, _ = points(gaussian, np.full(5, 20.0))
-    D = gaussian.denoiser
+    D = jax.jit(gaussian.denoiser)
     plain = direct(D, solvers.euler, levels, start)
     same = direct(D, adjusted_ddim, levels, start, variance=lambda s: 0.0 * s)
     np.testing.assert_allclose(same, plain, rtol=1e-10, atol=1e-10)
@@ -633,7 +633,7 @@ def test_a_constant_is_no_consistency_model(gaussian):
     for prediction in ("x0", "v", "eps"):
         constant = lambda params, x, label, cond=None, **_: jnp.zeros_like(x)  # noqa: E731
         student = exact_student(None)._replace(network=constant, prediction=prediction)
-        D = student.denoiser(student.params, LOW)
+        D = jax.jit(student.denoiser(student.params, LOW))
         y = jnp.asarray([[0.3, -2.0]])
         np.testing.assert_allclose(D(y, jnp.asarray(LOW)), y, rtol=1e-12)
         np.testing.assert_allclose(

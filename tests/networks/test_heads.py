@@ -179,8 +179,10 @@ def test_a_critic_of_pairs_depends_on_all_its_inputs():
 def test_a_critic_of_pairs_starts_undecided():
     logits, init = pair_critic((2, 3), **SMALL)
     y_s, y_t, t, s = pairs()
-    np.testing.assert_array_equal(logits(init(KEY), y_s, (y_t, t, s, None)), 0.0)
+    start = jax.jit(init)(KEY)
+    np.testing.assert_array_equal(jax.jit(logits)(start, y_s, (y_t, t, s, None)), 0.0)
     big, init = pair_critic((40, 50), **SMALL)
-    one, other = init(jax.random.key(0))["mix"], init(jax.random.key(1))["mix"]
+    draw = jax.jit(init)
+    one, other = draw(jax.random.key(0))["mix"], draw(jax.random.key(1))["mix"]
     assert one.shape == (4000,) and (one != other).all()
     np.testing.assert_allclose(jnp.sum(one**2), 1.0, rtol=0.1)

@@ -101,6 +101,8 @@ def check(name):
         x = sampler(jax.random.key(1), 3, (2,))
         assert x.shape == (3, 2) and np.isfinite(x).all()
         numbers.append(steps)
+        if len(numbers) == 2:  # one and several; each is a program
+            break
     assert min(numbers, default=None) == RECIPES[name].fewest
 
 

@@ -208,7 +208,7 @@ def test_guidance_weights(key):
         np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[-1.0], [1.0]]), np.array([0.1, 0.1])
     )
     y, labels = jnp.array([[0.3], [-0.4]]), jnp.array([0, 1])
-    D = classes.denoiser
+    D = jax.jit(classes.denoiser)
     np.testing.assert_allclose(classifier_free(D, 1.0)(y, 0.7, labels), D(y, 0.7, labels))
     np.testing.assert_allclose(classifier_free(D, 0.0)(y, 0.7, labels), D(y, 0.7))
     weights = jnp.array([0.0, 2.0])

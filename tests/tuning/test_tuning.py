@@ -77,6 +77,7 @@ def batches(size=32):
 
 SCORE = held_out(D, pairs(1))
 QUIET = {"progress": False}
+FEW = functools.partial(baselines, first=[False], lows=[1.0])
 
 
 # Teacher trajectories
@@ -451,8 +452,7 @@ def test_a_solver_can_be_asked_for():
 @pytest.mark.slow
 def test_a_tuned_grid_can_be_the_start(monkeypatch):
     """One that is better than the baselines: learned levels of the same number of evaluations."""
-    few = functools.partial(baselines, first=[False], lows=[1.0])
-    monkeypatch.setattr(tasks, "baselines", few)
+    monkeypatch.setattr(tasks, "baselines", FEW)
     learned = tuning.of_grid(solvers.ipndm, GRID, order=2)
     made = tuning.tuning(D, learned, tuning.end_point(), optimiser=optax.adam(0.02))
     good = tune(made, batches(64), held_out(D, pairs(0)), START, num_updates=400, **QUIET).table
@@ -491,6 +491,7 @@ def test_tuned_bespoke_solvers_improve_with_every_evaluation():
 
 
 def test_baselines_are_ranked_once(monkeypatch):
+    monkeypatch.setattr(tasks, "baselines", FEW)
     ranked, seen = tasks.ranked, []
     monkeypatch.setattr(tasks, "ranked", lambda *a: seen.append(a) or ranked(*a))
     known = tasks.ranked_baselines(task())
