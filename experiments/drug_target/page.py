@@ -22,8 +22,8 @@ ten folds each, KBMF2K the first ten folds only; of DAVIS a fifth held out by ea
 bound being Kd < 30 nM). All methods have their defaults, none was tuned on these folds. A value
 with a star lies within its interval of what an independent NumPy implementation gave on the same
 folds.
-"Profiles only" is the negative control: of new drugs it knows nothing, and tells all of them what is
-popular among targets.
+"Profiles only" is the negative control: it knows nothing of new drugs, and gives all of them the
+scores of what is popular among targets.
 """
 
 
