@@ -31,8 +31,7 @@ RANGES = ((0.05, 5.0), (0.2, 2.0))
 PLANS = {
     "4 draws of every class": ((4, 10),),
     "16 draws of every class": ((16, 10),),
-    "64 draws of every class": ((64, 10),),
-    "4 draws, then 16 of the best 4, then 44 of the best 2": ((4, 4), (16, 2), (44, 1)),
+    "4 draws, then 8 of the best 4, then 28 of the best 2": ((4, 4), (8, 2), (28, 1)),
 }
 Row = dict[str, Any]
 
