@@ -32,6 +32,7 @@ VARIANTS = {  # further rows: (method, choices)
     "simkd-4": ("simkd", {"factor": 4}),
     "simkd-8": ("simkd", {"factor": 8}),
     "simkd-weight-30": ("simkd", {"weight": 30.0}),
+    "semckd-weight-100": ("semckd", {"weight": 100.0}),
     "simkd-1-block": ("simkd", {"blocks": 1}),
     "okddip-networks": ("okddip", {"branches": False}),
     "okddip-reference": ("okddip", {"reference": True}),
@@ -85,15 +86,16 @@ def method_of(
     name: str, teacher: Trained, student: Any, problem: Problem, options: argparse.Namespace
 ) -> Method:
     """Return a method by its name, for a teacher and a student."""
-    base, choices = VARIANTS.get(name, (name, {}))
+    base, chosen = VARIANTS.get(name, (name, {}))
+    choices: dict[str, Any] = dict(chosen)
     offline, online = recipes(options, len(problem.images))
     if base in ONLINE:
         return ONLINE[base](student, recipe=online, **choices)
     if base == "semckd":
-        choices = {"batch": options.batch}
+        choices |= {"batch": options.batch}
     if base == "crd":
         negatives = min(16_384, len(problem.images) // 4)
-        choices = {"labels": problem.labels, "negatives": negatives}
+        choices |= {"labels": problem.labels, "negatives": negatives}
     return OFFLINE[base](teacher, student, recipe=offline, **choices)
 
 
@@ -149,7 +151,11 @@ def measure(options: argparse.Namespace, problem: Problem, keep: Any) -> None:
             number = offline.num_updates
             if VARIANTS.get(name, (name,))[0] in ONLINE:
                 number = recipes(options, len(problem.images))[1].num_updates
-            state, seconds = trained(method, batches, number, seed)
+            try:
+                state, seconds = trained(method, batches, number, seed)
+            except FloatingPointError as error:  # it diverged, which is a result
+                keep({"method": name, "seed": seed, "diverged": str(error).split(";")[0]})
+                continue
             made = row(name, seed, method.sampler(state), problem, seconds, number)
             if VARIANTS.get(name, (name,))[0] in ONLINE:
                 ensemble = method.sampler(state, member="ensemble")

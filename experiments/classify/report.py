@@ -22,7 +22,8 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [r for r in rows if r["method"] == name]
         scored = [r for r in own if "accuracy" in r]
         if not scored:
-            found.append({"method": name, "not_for": own[0]["not_for"]})
+            why = own[0].get("not_for") or own[0]["diverged"]
+            found.append({"method": name, "no_score": why})
             continue
         accuracies = [r["accuracy"] for r in scored]
         spread = float(np.std(accuracies, ddof=1)) if len(scored) > 1 else math.nan
@@ -32,17 +33,19 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "spread": spread, "seconds": float(np.mean([r["seconds"] for r in scored])),
             "parameters": scored[0]["parameters"], "multiply_adds": scored[0]["multiply_adds"],
             "ensemble": float(np.mean(ensembles)) if ensembles else None,
+            "diverged": f"{len(own) - len(scored)} more diverged" if own != scored else "",
         })  # fmt: skip
     return found
 
 
 def line(summary: dict[str, Any]) -> str:
     """Return a line of the table."""
-    if "not_for" in summary:
-        return f"| {summary['method']} | | | | | | {summary['not_for']} |"
+    if "no_score" in summary:
+        return f"| {summary['method']} | | | | | | {summary['no_score']} |"
     spread = "" if math.isnan(summary["spread"]) else f" ± {100 * summary['spread']:.2f}"
     extra = summary["ensemble"]
     extra = "" if extra is None else f"its ensemble {100 * extra:.2f}"
+    extra = ", ".join(filter(None, [extra, summary["diverged"]]))
     return (
         f"| {summary['method']} | {100 * summary['mean']:.2f}{spread} | {summary['seeds']} | "
         f"{summary['parameters']} | {summary['multiply_adds'] / 1e6:.2f} | "

@@ -107,6 +107,7 @@ def test_values_by_hand():
     fine = np.array([[-1.5, 2.0, -1.0, 1.5]])  # beyond the margin on the right side
     p, q = np.array([[-5.0, 1.0], [-1.5, 4.0]]), np.array([[-1.0, 2.0], [-3.0, 4.0]])
     ones = np.ones((1, 2, 2, 1))
+    checks = (-1.0) ** np.indices((4, 4)).sum(0)[None, :, :, None]
 
     @jax.jit
     def values():
@@ -118,6 +119,7 @@ def test_values_by_hand():
             "margins": boundaries.margins(jnp.asarray(q)),
             "overhaul": boundaries.overhaul(p, jnp.asarray(q)),
             "review": review.hierarchical(F_S + 2.0, F_S),
+            "checks": review.hierarchical(jnp.asarray(checks), jnp.zeros_like(checks)),
         }
 
     wanted = {
@@ -129,6 +131,7 @@ def test_values_by_hand():
         # t' = [[-1, 2], [-2, 4]]: -5 <= -1 counts not, (1 - 2)^2, (-1.5 + 2)^2, 0
         "overhaul": (1 + 0.25) / (1000 * 2),
         "review": 4.0,  # the mean over any parts is 2 off
+        "checks": 1 / (1 + 1 / 2 + 1 / 4),  # means over parts of 2 x 2 and 4 x 4 pixels vanish
     }
     for name, value in values().items():
         np.testing.assert_allclose(value, wanted[name], rtol=1e-9, err_msg=name)

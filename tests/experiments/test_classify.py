@@ -76,6 +76,8 @@ def rows():
         {"method": "kd", "seed": 2, "accuracy": 0.8, **common},
         {"method": "one", "seed": 1, "accuracy": 0.4, "ensemble": 0.45, **common},
         {"method": "fsp", "seed": 1, "not_for": "other widths"},
+        {"method": "semckd", "seed": 1, "diverged": "nan in step 233"},
+        {"method": "kd", "seed": 3, "diverged": "nan in step 9"},
     ]
 
 
@@ -85,8 +87,9 @@ def test_the_table_has_means_deviations_and_what_a_pair_is_not_for():
     np.testing.assert_allclose(by_name["kd"]["spread"], np.sqrt(0.02))
     assert np.isnan(by_name["one"]["spread"])
     made = page({"settings": {"pair": "tiny", "rate": None}, "machine": "m", "rows": rows()})
-    assert "| kd | 70.00 ± 14.14 | 2 | 10 | 2.00 | 2 |  |" in made
+    assert "| kd | 70.00 ± 14.14 | 2 | 10 | 2.00 | 2 | 1 more diverged |" in made
     assert "its ensemble 45.00" in made and "| fsp | | | | | | other widths |" in made
+    assert "| semckd | | | | | | nan in step 233 |" in made
     assert "The teacher is 40.00 above" in made and "kd (70.00), one (40.00)" in made
 
 

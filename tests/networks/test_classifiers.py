@@ -111,7 +111,7 @@ def test_features_of_a_resnet_end_with_what_the_logits_are_linear_in():
 @pytest.mark.slow
 @pytest.mark.parametrize("module", SMALL, ids=lambda m: type(m).__name__)
 def test_features_of_every_network(module):
-    features_are_those_of(module, quick=False)
+    features_are_those_of(module, quick=isinstance(module, MobileNetV2 | ShuffleNetV1))
 
 
 def test_images_and_depths_that_do_not_fit_are_refused():
