@@ -277,6 +277,8 @@ def test_several_conditions():
     wanted, away = Y[:, ::-1], Y
     made = blending.perpendicular_negative(other, 1.0, (1.0,))(Y, 0.7, (wanted, away)) - plain
     np.testing.assert_allclose(pairs.inner(made, wanted), pairs.inner(wanted, wanted), rtol=1e-9)
+    share = pairs.inner(away, wanted) / pairs.inner(wanted, wanted)
+    np.testing.assert_allclose(made, wanted - (away - share * wanted), rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -115,6 +115,7 @@ def test_editing_by_instruction(case):
     picture = vae.encode(2 * array(case, "image") - 1) / vae.scale
 
     def both(y, level, cond=None):
+        assert cond is not None
         beside, tokens = cond
         return network.denoiser(y, level, {"beside": beside, "tokens": tokens})
 
