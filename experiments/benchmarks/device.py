@@ -34,7 +34,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "check": (),
     "first_sample": ("--repeats", "1", "--updates", "2", "--count", "4"),
     "sampling": ("--seconds", "1", "--only", "overhead"),
-    "derivatives": ("--network", "mlp", "--batch", "64", "--repeats", "3"),
+    "derivatives": ("--network", "perceptron", "--batch", "64", "--repeats", "3"),
     "throughput": (
         "--network", "unet", "--dtype", "float32", "--batch", "1", "--first", "1", "--steps", "1",
     ),

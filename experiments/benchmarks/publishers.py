@@ -53,7 +53,7 @@ class Pair(NamedTuple):
 
 def edm(folder: Path, small: bool, batch: int, num_steps: int, work: Path) -> Pair:
     """Return DDPM++ as EDM trains it on CIFAR-10."""
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     sys.path.insert(0, str(folder))
     from training.networks import EDMPrecond  # type: ignore[import-not-found]
@@ -84,7 +84,7 @@ def dit(folder: Path, small: bool, batch: int, num_steps: int, work: Path) -> Pa
     """Return DiT-B/4 on latents of images of 256x256; D(y, s) = y - s eps in the variance-exploding
     frame.
     """
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     sys.path.insert(0, str(folder))
     from models import DiT  # type: ignore[import-not-found]
@@ -94,9 +94,10 @@ def dit(folder: Path, small: bool, batch: int, num_steps: int, work: Path) -> Pa
     _draw(net)
     torch.save(net.state_dict(), work / "dit.pt")
     net = net.eval().to(_torch_device())
-    model = load_pretrained(work / "dit.pt")
+    model = load_pretrained(work / "dit.pt", config={"num_heads": heads})
     steps = np.linspace(999, 0, num_steps, dtype=int)
-    levels = np.asarray(grids.of_timesteps(model.process, steps), np.float64)
+    process: Any = model.process
+    levels = np.asarray(grids.of_timesteps(process, steps), np.float64)
     step_of = dict(zip(levels.tolist(), steps.tolist(), strict=False))
     labels = torch.arange(batch, device=_torch_device())
 
@@ -113,23 +114,23 @@ NAMES = {"edm": "DDPM++", "dit": "DiT-B/4"}
 
 def _draw(net: Any) -> None:
     """Draw parameters that publishers start at 0 too, so that every layer counts."""
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     torch.manual_seed(0)
     for value in net.parameters():
-        if value.ndim > 1:
+        if value.requires_grad and value.ndim > 1:  # positions are fixed
             torch.nn.init.normal_(value, std=float(value[0].numel()) ** -0.5)
 
 
 def _torch_device() -> str:
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     return "cuda" if torch.cuda.is_available() and common.is_accelerator() else "cpu"
 
 
 def euler(denoise: Denoise, start: Any, levels: np.ndarray, dtype: str) -> Any:
     """Return PyTorch's samples by Euler's method, as NumPy."""
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     y, device = start, _torch_device()
     low = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
@@ -152,7 +153,7 @@ def measure(
     name: str, folder: Path, small: bool, batch: int, num_steps: int, repeats: int
 ) -> list[dict[str, Any]]:
     """Return rows, one for each dtype."""
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     with tempfile.TemporaryDirectory() as work:
         pair = NETWORKS[name](folder, small, batch, num_steps, Path(work))

@@ -360,14 +360,20 @@ def arguments(cpu: bool) -> argparse.ArgumentParser:
     return made
 
 
-def main() -> None:
-    """Measure, print and write."""
+def options_of(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line. Errors for numbers below 1 and peaks that do not go with dtypes."""
     made = arguments(cpu=not is_accelerator())
-    options = made.parse_args()
+    options = made.parse_args(given)
     if options.peak and len(options.peak) != len(options.dtype):
         made.error(f"--peak has {len(options.peak)} numbers for {len(options.dtype)} dtypes")
     if min(options.steps, options.first, 1 if options.batch is None else options.batch) < 1:
         made.error("--batch, --first and --steps are at least 1")
+    return options
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = options_of()
     peaks, words = find_peaks(options.dtype, options.peak, jax.devices()[0])
     found = list(rows(options, peaks))
     machine = metadata(steps=options.steps, peak=words)
