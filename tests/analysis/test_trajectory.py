@@ -179,6 +179,17 @@ def test_components_are_those_of_numpys_svd(rng, centred, count):
         np.testing.assert_allclose(found.mean, mean, atol=1e-12)
 
 
+def test_a_few_of_many_streamed_components(rng):
+    """By Lanczos iteration: the same as by a full decomposition."""
+    states = rng.normal(size=(30, 2, 60)) * 0.9 ** np.arange(60)
+    variances, axes = numpy_components(states.reshape(-1, 60), True)
+    found = streamed_components([states], 2)
+    np.testing.assert_allclose(found.variances, variances[:2], rtol=1e-9)
+    np.testing.assert_allclose(np.abs(found.axes @ axes[:2].T), np.eye(2), atol=1e-8)
+    np.testing.assert_allclose(found.total, variances.sum(), rtol=1e-9)
+    assert np.all(np.max(found.axes, axis=1) == np.max(np.abs(found.axes), axis=1))
+
+
 def test_streamed_components_of_the_complement(gaussian):
     rows = np.asarray(chord_complement(gaussian.states)).reshape(-1, 5)
     variances, _ = numpy_components(rows, True)
