@@ -57,6 +57,14 @@ def pytree_dataclass(cls: C) -> C:
     return cls
 
 
+@functools.cache
+def fixed(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Return a function with options that are part of a program, the same object for equal ones, so
+    that a ``Partial`` of it equals another and shares its compiled programs.
+    """
+    return functools.partial(function, **options)
+
+
 def check(message: str, condition: Callable[..., Any], *values: ArrayLike) -> None:
     """Raise ValueError unless the condition of the numbers holds; traced ones are trusted."""
     traced = any(isinstance(v, Tracer) for v in values)

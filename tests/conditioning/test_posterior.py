@@ -234,6 +234,22 @@ def test_rows_are_their_own_and_everything_is_differentiable(name):
     assert (of_noise != 0) == (name not in ("dps", "mcg", "dds"))
 
 
+def test_another_measurement_of_the_same_shape_is_the_same_program():
+    structure = jax.tree.structure
+    for name in ("dps", "mcg", "mmps", "pigdm", "tmpd", "diffpir", "dds", "annealed_langevin"):
+        one, other = (
+            METHODS[name](FULL.denoiser, ops.Measurement(ops.mask(known), jnp.zeros(N), 0.1))
+            for known in ([1, 0, 0, 0], [0, 1, 0, 1])
+        )
+        assert structure(one) == structure(other), name
+    blurs = [ops.convolution((8, 8), ops.motion_kernel(3, angle)) for angle in (0.0, 45.0)]
+    assert structure(blurs[0]) == structure(blurs[1])
+    assert structure(ops.jpeg((8, 8), 5)) == structure(ops.jpeg((8, 8), 50))
+    assert structure(ops.hadamard((8,), 3, 0)) == structure(ops.hadamard((8,), 3, 1))
+    assert structure(ops.average((8,), 2)) == structure(ops.decimate((8,), 2))
+    assert structure(blurs[0]) != structure(ops.convolution((9, 8), ops.motion_kernel(3)))
+
+
 def test_published_dps_divides_by_the_norm_of_the_batch():
     levels = (5.0, 1.0, 0.3, 0.0)
     seen = ops.Measurement(SEEN.operator, OWN, 0.2)
@@ -269,7 +285,9 @@ def test_pictures_in_single_precision():
         (lambda D: posterior.pigdm(D, curved()), TypeError, "linear operator"),
         (lambda D: posterior.pigdm(D, SEEN, 0.0), ValueError, "data_std"),
         (lambda D: posterior.diffpir(D, SEEN, -1.0), ValueError, "strength"),
-        (lambda D: posterior.dps(D, SEEN, (1.0, 2.0)), ValueError, "decrease"),
+        (lambda D: posterior.dps(D, SEEN, (1.0, 2.0)), ValueError, "decreas"),
+        (lambda D: posterior.dps(D, SEEN, (1.0,)), ValueError, "two or more"),
+        (lambda D: posterior.dps(D, SEEN, (1.0, -1.0)), ValueError, "at least 0"),
         (lambda D: posterior.dps(D, SEEN, (2.0, 1.0), 0.0), ValueError, "step"),
         (lambda D: posterior.dps(D, SEEN, (2.0, 1.0), eta=2.0), ValueError, "eta"),
         (lambda D: posterior.energy(D, 3.0), TypeError, "a loss is a function"),

@@ -17,6 +17,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from jaxdiff.arrays import fixed
 from jaxdiff.conditioning.operators.linear import Basis, Linear, sizes
 from jaxdiff.conditioning.operators.separable import spatial
 from jaxdiff.typing import Array
@@ -57,9 +58,9 @@ def convolution(
     transfer, turned = (jnp.asarray(np.reshape(a, beside)) for a in (h, phase))
     static = {"axes": tuple(i + 1 for i in axes), "shape": shape}
     singular = jnp.asarray(np.broadcast_to(size.reshape(beside), shape).reshape(-1))
-    left = Partial(functools.partial(_turned, **static), turned)
-    basis = Basis(singular, Partial(functools.partial(_hartley, **static)), left)
-    forward = Partial(functools.partial(_filtered, axes=static["axes"]), transfer)
+    left = Partial(fixed(_turned, **static), turned)
+    basis = Basis(singular, Partial(fixed(_hartley, **static)), left)
+    forward = Partial(fixed(_filtered, axes=static["axes"]), transfer)
     return Linear(forward, basis, None, shape, shape)
 
 

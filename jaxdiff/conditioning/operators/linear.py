@@ -12,7 +12,6 @@ of a sample in the basis V, 0 for what is not seen. (DDRM, Kawar et al., arXiv 2
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from jaxdiff.arrays import einsum, pytree_dataclass
+from jaxdiff.arrays import einsum, fixed, pytree_dataclass
 from jaxdiff.typing import Array
 
 LARGEST_DENSE = 4096  # numbers of a sample, for a decomposition that is computed
@@ -195,7 +194,7 @@ def dense_basis(
 
 def product(matrix: Array, shape: tuple[int, ...]) -> Partial:
     """Return the function of a matrix times every row of numbers, (batch, *shape)."""
-    return Partial(functools.partial(_product, shape=shape), matrix)
+    return Partial(fixed(_product, shape=shape), matrix)
 
 
 def _product(matrix: Array, rows: Array, *, shape: tuple[int, ...]) -> Array:

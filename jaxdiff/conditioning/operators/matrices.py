@@ -7,7 +7,6 @@ rows that are kept; V = P^T H, singular values 1 on I (compressed sensing;
 arXiv 2201.11793, appendix D)
 """
 
-import functools
 import math
 
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from jaxdiff.arrays import check
+from jaxdiff.arrays import check, fixed
 from jaxdiff.conditioning.operators.linear import Basis, Linear, dense_basis, product, sizes
 from jaxdiff.typing import Array
 
@@ -43,7 +42,7 @@ def mask(known: ArrayLike) -> Linear:
     known = known.astype(jnp.bool_)
     shape = sizes(known.shape)
     flat = known.reshape(-1).astype(jnp.result_type(float))
-    onto = Partial(functools.partial(_shaped, shape=shape))
+    onto = Partial(fixed(_shaped, shape=shape))
     return Linear(Partial(_masked, known), Basis(flat, onto, onto), known, shape, shape)
 
 
@@ -121,7 +120,7 @@ def hadamard(shape: tuple[int, ...], count: int, seed: int = 0) -> Linear:
     rng = np.random.default_rng(seed)
     order = jnp.asarray(rng.permutation(n))
     rows = jnp.asarray(np.concatenate([[0], 1 + np.sort(rng.permutation(n - 1)[: count - 1])]))
-    right = Partial(functools.partial(_unshuffled, shape=shape), jnp.argsort(order))
+    right = Partial(fixed(_unshuffled, shape=shape), jnp.argsort(order))
     singular = jnp.zeros(n).at[rows].set(1)
     basis = Basis(singular, right, Partial(_rows, rows))
     return Linear(Partial(_sensed, order, rows), basis, None, shape, (count,))

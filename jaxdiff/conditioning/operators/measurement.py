@@ -36,6 +36,8 @@ class Measurement:
 
     def __init__(self, operator: Operator, observation: ArrayLike, noise: ArrayLike) -> None:
         """Check what is given against the operator."""
+        if not isinstance(operator, Operator):
+            raise TypeError(f"an operator is made by jaxdiff.operators, not {type(operator)}")
         u, noise = jnp.asarray(observation), jnp.asarray(noise)
         measured = operator.measured
         if not jnp.issubdtype(u.dtype, jnp.floating):

@@ -6,7 +6,6 @@ standard's table of quantisation (ITU-T T.81, annex K)
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import einsum, pytree_dataclass
+from jaxdiff.arrays import einsum, fixed, pytree_dataclass
 from jaxdiff.conditioning.operators.linear import by_rows, sizes
 from jaxdiff.conditioning.operators.separable import spatial
 from jaxdiff.typing import Array
@@ -78,7 +77,7 @@ def phase_retrieval(
     ]
     wide = ((0, 0), *((n, n) for n in sizes_added))
     along = tuple(i + 1 for i in axes)
-    return nonlinear(Partial(functools.partial(_magnitude, wide=wide, axes=along)), shape)
+    return nonlinear(Partial(fixed(_magnitude, wide=wide, axes=along)), shape)
 
 
 def jpeg(
@@ -101,7 +100,7 @@ def jpeg(
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     table = np.array(TABLE.split(), float).reshape(8, 8)
     steps = jnp.asarray(np.clip(np.floor((table * scale + 50) / 100), 1, 255))
-    code = functools.partial(_quantised, middle=(low + high) / 2, unit=(high - low) / 255)
+    code = fixed(_quantised, middle=(low + high) / 2, unit=(high - low) / 255)
     return nonlinear(Partial(code, steps, jnp.asarray(_cosines())), shape)
 
 

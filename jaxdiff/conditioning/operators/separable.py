@@ -6,7 +6,6 @@ A matrix of an axis is small, and its decomposition is that of the whole operato
 products; DDRM, arXiv 2201.11793, section 3.3 and appendix D).
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from jaxdiff.arrays import fixed
 from jaxdiff.conditioning.operators.linear import Basis, Linear, sizes
 from jaxdiff.typing import Array
 
@@ -49,7 +49,7 @@ def separable(shape: tuple[int, ...], matrices: Mapping[int, ArrayLike]) -> Line
     values = np.ones(())
     for i, n in enumerate(shape):
         values = np.multiply.outer(values, parts[i][1] if i in parts else np.ones(n))
-    onto = functools.partial(_along, axes=axes, shape=shape)
+    onto = fixed(_along, axes=axes, shape=shape)
     make = lambda k: Partial(onto, *(jnp.asarray(parts[axis][k]) for axis in axes))  # noqa: E731
     basis = Basis(jnp.asarray(values.reshape(-1)), make(2), make(0))
     forward = Partial(onto, *(jnp.asarray(known[axis]) for axis in axes))
@@ -122,7 +122,12 @@ def grey(shape: tuple[int, ...], weights: Sequence[float] = LUMA, axis: int = -1
 
     The weights are those of luma (ITU-R BT.601) by default, one per channel.
     """
-    return separable(shape, {axis % len(sizes(shape)): np.asarray(weights, float)[None]})
+    (place,), values = spatial(shape, (axis,)), np.asarray(weights, float)
+    if values.shape != (shape[place],):
+        raise ValueError(
+            f"axis {axis} of {tuple(shape)} takes a weight for each channel, not {weights}"
+        )
+    return separable(shape, {place: values[None]})
 
 
 def spatial(shape: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ Both put all of p(x0 | y) on its mean, and are exact for no prior. The papers st
 where a gradient step of zeta is one of zeta/(alpha_r alpha_s) here.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check
+from jaxdiff.arrays import check, fixed
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.energy import energy
 from jaxdiff.conditioning.posterior.parts import dot, linear_operator, norm, over, per_step
@@ -51,7 +50,7 @@ def dps(
     """
     checked(measurement, "dps")
     check("step must be positive", lambda z: z > 0, step)
-    norm = functools.partial(_misfit, whole=reference)
+    norm = fixed(_misfit, whole=reference)
     return energy(denoiser, Partial(norm, measurement), per_step(step, levels, eta))
 
 

@@ -15,7 +15,6 @@ with other w it is classifier-free guidance of that weight around the unconditio
 Time travel and self-recurrence go up in noise again and are a matter of the solver.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check
+from jaxdiff.arrays import check, fixed
 from jaxdiff.conditioning.posterior.parts import Weight, as_weight, at, check_iterations, square
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser, PerSample
@@ -94,7 +93,7 @@ def backward(
     """
     check_iterations("backward", num_iterations)
     check("step must be positive", lambda a: a > 0, step)
-    moves = functools.partial(_backward, num_iterations=num_iterations)
+    moves = fixed(_backward, num_iterations=num_iterations)
     return Partial(moves, as_partial(denoiser), as_function(loss, "a loss"), step)
 
 

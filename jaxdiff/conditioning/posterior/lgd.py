@@ -7,14 +7,13 @@ generation"; d the standard deviation of the data.) With one draw of no variance
 :func:`energy`; with many, for a Gaussian likelihood, it is :func:`pigdm`.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check, expand
+from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.posterior.energy import Loss, as_function
 from jaxdiff.conditioning.posterior.parts import (
     Weight,
@@ -56,7 +55,7 @@ def lgd_mc(
     check_typed(key)
     check_iterations("lgd_mc", num_draws)
     check("data_std must be positive", lambda d: d > 0, data_std)
-    shift = functools.partial(_lgd_mc, num_draws=num_draws)
+    shift = fixed(_lgd_mc, num_draws=num_draws)
     return Partial(
         shift, as_partial(denoiser), as_function(loss, "a loss"), key, data_std, as_weight(weight)
     )

@@ -8,12 +8,12 @@ exact for Gaussian data of any covariance. V is symmetric for an exact denoiser,
 are pullbacks, one each.
 """
 
-import functools
 from typing import Any
 
 from jax import numpy as jnp
 from jax.tree_util import Partial
 
+from jaxdiff.arrays import fixed
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
@@ -49,7 +49,7 @@ def mmps(
     check_iterations("mmps", num_iterations)
     if solver not in SOLVERS:
         raise ValueError(f"solver is one of {', '.join(SOLVERS)}, not {solver!r}")
-    shift = functools.partial(_mmps, num_iterations=num_iterations, solver=solver)
+    shift = fixed(_mmps, num_iterations=num_iterations, solver=solver)
     return Partial(shift, as_partial(denoiser), measurement)
 
 

@@ -68,9 +68,15 @@ def per_step(step: float | Array, levels: Sequence[float] | Array, eta: float = 
     """
     check_eta("per_step", eta)
     knots = levels if isinstance(levels, Tracer) else np.asarray(levels, float)
-    if not isinstance(knots, Tracer) and not (np.ndim(knots) == 1 and (np.diff(knots) < 0).all()):
-        raise ValueError(f"levels decrease, (knots,); got {knots}")
+    if not isinstance(knots, Tracer) and not _decreases(knots):
+        raise ValueError(f"levels are two or more, decreasing, the last at least 0; got {knots}")
     return Partial(_per_step, step, jnp.asarray(knots), eta)
+
+
+def _decreases(knots: np.ndarray) -> bool:
+    return bool(
+        knots.ndim == 1 and len(knots) > 1 and (np.diff(knots) < 0).all() and knots[-1] >= 0
+    )
 
 
 def _per_step(step: Array, levels: Array, eta: Array, level: Array) -> Array:

@@ -7,13 +7,12 @@ v for data of standard deviation d.) Exact for data N(m, d^2 I). Without noise t
 is J^T A^+ (u - A D)/v.
 """
 
-import functools
 from typing import Any
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check, expand
+from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.parts import (
     Weight,
@@ -52,7 +51,7 @@ def pigdm(
     """
     linear_operator(checked(measurement, "pigdm"))
     check("data_std must be positive", lambda d: d > 0, data_std)
-    shift = functools.partial(_pigdm, jacobian=jacobian)
+    shift = fixed(_pigdm, jacobian=jacobian)
     return Partial(shift, as_partial(denoiser), measurement, data_std, as_weight(weight))
 
 

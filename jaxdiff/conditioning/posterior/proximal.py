@@ -8,13 +8,12 @@ r"""Data consistency of the denoised state, with nothing differentiated through 
 arXiv 2303.05754.)
 """
 
-import functools
 from typing import Any
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check
+from jaxdiff.arrays import check, fixed
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
@@ -60,7 +59,7 @@ def dds(
     linear_operator(checked(measurement, "dds"))
     check_iterations("dds", num_iterations)
     check("gamma must be positive", lambda a: a > 0, gamma)
-    steps = functools.partial(_dds, num_iterations=num_iterations)
+    steps = fixed(_dds, num_iterations=num_iterations)
     return Partial(steps, as_partial(denoiser), measurement, gamma)
 
 
