@@ -192,7 +192,7 @@ def test_measuring_adds_each_samples_own_noise_where_something_is_seen(key):
         (lambda: ops.hadamard((8,), 9), ValueError, "between 1 and 8"),
         (lambda: ops.average((9, 8), 2), ValueError, "divides"),
         (lambda: ops.separable((8,), {1: np.eye(8)}), ValueError, "no axis 1"),
-        (lambda: ops.grey((4, 4, 2)), ValueError, "weight per channel"),
+        (lambda: ops.grey((4, 4, 2)), ValueError, "weight for each channel"),
         (lambda: seen(None, np.ones(3)), TypeError, "made by jaxdiff.operators"),
         (lambda: ops.gaussian_blur((8,), 0.0), ValueError, "positive"),
         (lambda: ops.convolution((2, 2), np.ones((3, 3))), ValueError, "not longer"),
