@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdiff as jd
 
@@ -27,3 +28,28 @@ def test_autoguidance_by_hand_per_sample_and_by_weight(rng):
     np.testing.assert_allclose(made, y * jnp.asarray([0.5, 2.0, 5.0])[:, None], rtol=1e-12)
     slope = jax.grad(lambda w: jnp.sum(jd.guidance.autoguidance(D, bad, w)(y, 1.0)))(2.0)
     np.testing.assert_allclose(slope, 1.5 * jnp.sum(y), rtol=1e-12)
+
+
+def test_both_conditions_in_one_call():
+    """The same output; twice the rows are asked for once."""
+    y, cond = jnp.asarray([[1.0, -1.0], [0.5, 2.0]]), {"a": jnp.asarray([1.0, 2.0]), "b": 3.0}
+    rows = []
+
+    def D(y, level, cond=None):
+        assert cond is not None
+        rows.append(y.shape[0])
+        level = jnp.broadcast_to(jnp.asarray(level), y.shape[:1])
+        return y * level[:, None] + (cond["a"] * cond.get("b", 1.0)).reshape(-1, 1)
+
+    null = {"a": 0.5, "b": 1.0}
+    for level in (0.7, jnp.asarray([0.7, 2.0])):
+        apart = jd.guidance.classifier_free(D, 3.0, null)(y, level, cond)
+        rows.clear()
+        once = jd.guidance.classifier_free(D, 3.0, null, batched=True)(y, level, cond)
+        np.testing.assert_allclose(once, apart, rtol=1e-12)
+        assert rows == [4]
+    with pytest.raises(ValueError, match="needs null"):
+        jd.guidance.classifier_free(D, 3.0, batched=True)
+    left = jd.guidance.classifier_free(D, 3.0, {"a": 0.5, "b": None}, batched=True)
+    with pytest.raises(ValueError, match="nothing left out"):
+        left(y, 0.7, cond)
