@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import analysis, grids
-from jaxdiff.app.geometry import Followed, density_rises, euler_path, statistics
+from jaxdiff.app.geometry import Followed, bends, density_rises, euler_path, statistics
 from jaxdiff.app.subjects import Subject
 from jaxdiff.data.dataset import to_float
 from jaxdiff.data.readers import load
@@ -40,7 +40,7 @@ def gaussian(points: np.ndarray) -> tuple[Gaussian, dict[str, Any]]:
     """Return the Gaussian with the points' mean and covariance, and what is known of it."""
     made = analysis.gaussian_of(points, floor=FLOOR)
     assert isinstance(made, Gaussian)  # of no rank
-    spectrum = np.asarray(made.variances, np.float64)[::-1]
+    spectrum = np.sort(np.asarray(made.variances, np.float64))[::-1]
     ranks = np.arange(10, min(1000, len(spectrum)) + 1)
     slope = np.polyfit(np.log(ranks), np.log(spectrum[ranks - 1]), 1)[0] if len(ranks) > 1 else None
     return made, {
@@ -70,9 +70,13 @@ def measured(path: str, count: int, seed: int) -> dict[str, Any]:
         EXACT: exact_path(model, levels, noise),
         FINITE: euler_path(Subject(finite.denoiser), levels, noise),
     }
+    found = {name: statistics(one) for name, one in paths.items()}
+    found[GAUSSIAN] |= bends(Subject(model.denoiser), paths[GAUSSIAN].path)
+    for one in found.values():
+        del one["boomerang"]  # many numbers, which no table has
     return {
         "data": known, "levels": levels.tolist(), "count": count,
-        "paths": {name: statistics(one) for name, one in paths.items()},
+        "paths": found,
         "optimal": against_optimal(model, finite, paths),
         "likelihood": {GAUSSIAN: density_rises(finite, _few(paths[GAUSSIAN]))},
         "nearest": {

@@ -25,6 +25,7 @@ from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.trace import table
 
 DRAWN = 2048  # samples that stand for data where none are known
+FLOOR = 1e-8  # of the mean variance: below the lowest levels squared
 LARGEST = 8192  # numbers of a sample whose covariance is decomposed
 MOST_AXES = 2e7  # numbers in the axes of a mixture by classes
 
@@ -207,14 +208,14 @@ def subjects_of(model: Model, data: Data, label: int | None, count: int) -> dict
         )
     cond = condition(model, label, count)
     nulls: dict[str, Any] = {
-        "Gaussian": analysis.gaussian_of(values),
+        "Gaussian": analysis.gaussian_of(values, floor=FLOOR),
         "isotropic Gaussian": analysis.isotropic_of(values),
     }
     made = {"model": Subject(model.denoiser, cond)}
     classes = _classes(data) if label is None else 0
     if data.labels is not None and classes and classes * size**2 <= MOST_AXES:
         nulls["Gaussian by class"] = analysis.mixture_of_classes(
-            values, data.labels, conditional=cond is not None
+            values, data.labels, conditional=cond is not None, floor=FLOOR
         )
     nulls["finite data set"] = analysis.finite_data_set(values)
     for name, null in nulls.items():

@@ -14,19 +14,30 @@ from experiments.geometry.claims import (
     RECALLS,
     SUFFICES,
     Claim,
+    apart,
+    below,
+    like_the_network,
     shape_apart,
     verdict,
 )
 
 
-def test_a_claim_needs_a_network_where_no_null_model_comes_near_on_every_data_set():
-    claim = Claim("G0", "said", "how", lambda numbers, name: None)
-    assert verdict(claim, [(1.0, 1.1, 3.0), (2.0, 2.3, 2.0)]) == SUFFICES
-    assert verdict(claim, [(1.0, 1.1, 1.1), (2.0, 3.0, 2.1)]) == RECALLS
-    assert verdict(claim, [(1.0, 1.1, 3.0), (2.0, 3.0, 2.0)]) == NEEDS
+def test_a_claim_needs_a_network_where_it_holds_of_no_null_model_on_every_data_set():
+    claim = Claim("G0", "said", "how", lambda numbers, name: None, below(2.0))
+    assert verdict(claim, [(1.0, 1.9, 3.0), (0.5, 0.5, 2.0)]) == SUFFICES
+    assert verdict(claim, [(1.0, 1.1, 1.1), (0.5, 3.0, 1.0)]) == RECALLS
+    assert verdict(claim, [(1.0, 1.1, 3.0), (0.5, 3.0, 2.0)]) == NEEDS
     assert verdict(claim, [(None, 1.0, 1.0), (0.5, 0.55, None)]) == SUFFICES
     assert verdict(claim, [(None, 1.0, 1.0)]) == "not measured of a network"
     assert verdict(claim, [(1.0, None, None)]) == NEEDS
+    assert (
+        verdict(claim, [(3.0, 1.0, 1.0)])
+        == "does not hold of every network here, but of the Gaussian"
+    )
+    assert apart([(2.0, 3.0, None), (None, 9.0, 9.0), (1.0, 0.9, None)]) == pytest.approx(0.5)
+    level = Claim("G0", "said", "how", lambda numbers, name: None, like_the_network)
+    assert verdict(level, [(2.0, 2.5, 9.0)]) == SUFFICES
+    assert verdict(level, [(2.0, 3.5, 2.0)]) == RECALLS
 
 
 def test_claims_are_one_to_fifteen():
