@@ -362,3 +362,20 @@ def test_only_linear_measurements():
             make(curved)
         with pytest.raises(TypeError, match="takes a Measurement"):
             make(np.ones(4))
+
+
+@pytest.mark.slow
+def test_solvers_of_measurements_take_corrections():
+    """One that changes nothing, and one whose last word is heard."""
+    D, seen = exact_posterior(0.2)[:2]
+    levels, start = LEVELS[2:], 2.0 * TWO
+    same, ones = (lambda y, s, k: y), lambda y, s, k: jnp.ones_like(y)
+    solvers_and_options = (
+        (ddrm, {"measurement": seen}),
+        (corrections.ddnm_plus, {"measurement": seen}),
+        (snips, {"measurement": seen, "num_inner": 1}),
+    )
+    for solver, options in solvers_and_options:
+        run = functools.partial(jd.direct, D, solver, levels, start, key=KEY, **options)
+        np.testing.assert_allclose(run(correct=same), run(), rtol=1e-10)
+        np.testing.assert_array_equal(run(correct=ones), 1.0)
