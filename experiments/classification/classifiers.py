@@ -38,7 +38,7 @@ class Known(NamedTuple):
 
 CLASSIFIERS = {
     "knn": Known("k nearest neighbours", KNeighborsClassifier(), True, {"n_neighbors": [1, 5, 15]}),
-    "naive_bayes": Known("naive Bayes (Gaussian)", GaussianNB(var_smoothing=1e-3), False, {}),
+    "naive_bayes": Known("naive Bayes (Gaussian)", GaussianNB(var_smoothing=1e-3), True, {}),
     "tree": Known(
         "decision tree", DecisionTreeClassifier(random_state=0), False,
         {"min_samples_leaf": [1, 5, 20]},

@@ -111,11 +111,12 @@ def test_blm_nii_trains_a_new_drugs_own_model_and_the_toolbox_its_targets_models
 
 def test_wnn_gip_fills_by_rank_and_pairs_eigenvalues_with_their_vectors(small):
     Y = np.asarray(small.known)
-    filled = Y.copy()
+    A, B = np.eye(M), np.eye(N)
     order = [j for j in np.argsort(-np.asarray(small.drugs)[5]) if j != 5]
-    filled[5] = sum(0.8**k * Y[j] for k, j in enumerate(order))
+    A[5, order] = 0.8 ** np.arange(5)
     order = [j for j in np.argsort(-np.asarray(small.targets)[3]) if j != 3]
-    filled[:, 3] = sum(0.8**k * Y[:, j] for k, j in enumerate(order))
+    B[3, order] = 0.8 ** np.arange(3)
+    filled = A @ Y @ B.T
     expected = on_all_pairs(*mixed(small, 0.5, filled), filled)
     np.testing.assert_allclose(jax.jit(interactions.wnn_gip)(small), expected, atol=1e-10)
 

@@ -3,6 +3,9 @@ r"""WNN-GIP: profiles by weighted nearest neighbours, then Kronecker regularised
     y_i = sum_j T^(j-1) y_(j)        for drugs and targets without a known interaction
     vec F = K (K + s I)^-1 vec Y,    K of similarities and of the completed profiles.
 
+The completed matrix is A Y B^T, A and B having the weights of new rows and columns: the order of
+the two does not matter, and a new drug with a new target is told by the neighbours of both.
+
 Source: van Laarhoven and Marchiori, Predicting drug-target interactions for new drug compounds
 using a weighted nearest neighbor profile (PLoS ONE 8, 2013, e66952). A toolbox that many tables
 were made with multiplies eigenvalues laid out drugs by targets into coefficients laid out targets
@@ -39,9 +42,7 @@ def wnn_gip(
 
     Source: van Laarhoven and Marchiori (2013), section "Methods".
     """
-    known = problem.known
-    rows = weighted_neighbour_profiles(known, problem.drugs, decay)
-    columns = weighted_neighbour_profiles(known.T, problem.targets, decay).T
-    completed = rows + columns - known  # what is new on both sides is known from neither
+    rows = weighted_neighbour_profiles(problem.known, problem.drugs, decay)
+    completed = weighted_neighbour_profiles(rows.T, problem.targets, decay).T
     kernels = mixed_kernels(completed, problem.drugs, problem.targets, alpha, gamma)
     return kronecker_ridge(*kernels, completed, sigma)
