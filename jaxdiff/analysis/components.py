@@ -274,6 +274,8 @@ def boomerang(
     randomised one.
     """
     flat = vectors("points", points)
+    if count < 0:
+        raise ValueError(f"count must not be negative; got {count}")
     chord = flat[-1] - flat[0]
     size = jnp.sqrt(jnp.sum(chord**2, axis=1))
     along = jnp.sum((flat - flat[-1:]) * divide(chord, size[:, None])[None], axis=2)

@@ -24,11 +24,12 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import same_shape, vectors
+from jaxdiff.analysis.points import same_shape, states_of, vectors
 from jaxdiff.arrays import check_cond, expand
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distance import norm
+from jaxdiff.sampling.checks import check_start
 from jaxdiff.sampling.run import evaluate
 from jaxdiff.sampling.sample import Trajectory, trajectory
 from jaxdiff.sampling.table import Table
@@ -89,15 +90,8 @@ def denoising_trajectory(
 
     Source: Chen et al., arXiv 2305.19947, section 3.
     """
-    vectors("path.states", path.states, least=1)
-    if jnp.shape(path.levels) != jnp.shape(path.states)[:1]:
-        raise ValueError(
-            f"a trajectory has a level for every state; here there are {jnp.shape(path.levels)} "
-            f"levels of states {jnp.shape(path.states)}"
-        )
-    states = jnp.asarray(path.states)
+    states, levels = states_of(path)
     check_cond(cond, states.shape[1])
-    levels = jnp.asarray(path.levels, states.dtype)
     return denoise_all(as_partial(denoiser), states, levels, cond)
 
 
@@ -165,12 +159,13 @@ def flow_derivatives(
         A tuple of ``order`` arrays (batch, *shape).
 
     Raises:
-        ValueError: for an order below 1.
+        ValueError, TypeError: for an order below 1, or a ``y`` that is no batch of states.
 
     Source: Chen et al., arXiv 2405.11326, section 3 (its first two).
     """
     if order < 1:
         raise ValueError(f"order must be at least 1, not {order}")
+    check_start(y, None)
     D, s = as_partial(denoiser), jnp.broadcast_to(jnp.asarray(level, y.dtype), y.shape[:1])
     answer = lambda x, s: evaluate(D, x, s, None, cond)  # noqa: E731
     slope = lambda x, s: (x - answer(x, s)) / expand(s, x)  # noqa: E731

@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Float
 
 from jaxdiff.analysis.denoising import denoise_all, denoising_trajectory
-from jaxdiff.analysis.points import Profile, distances, same_shape, vectors
+from jaxdiff.analysis.points import Profile, distances, floating, same_shape, states_of, vectors
 from jaxdiff.arrays import einsum
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
@@ -144,7 +144,7 @@ def nearest(
     generalize when they fail to memorize, 2023 (the ratio of a third).
     """
     flat = vectors("points", points, least=1)
-    same_shape("points", points[0], "data", data)
+    same_shape("points", points[0], "data", floating("data", data))
     if not 1 <= count <= len(data):
         raise ValueError(f"{len(data)} data have 1 to {len(data)} nearest, not {count}")
     if chunk < 1:
@@ -198,8 +198,10 @@ def effective_neighbours(data: Empirical, path: Trajectory) -> Profile:
 
     Source: as of the module.
     """
-    flat = vectors("path.states", path.states, least=1)
-    return _neighbours(data, flat, jnp.asarray(path.levels, flat.dtype))
+    states, levels = states_of(path)
+    flat = vectors("path.states", states, least=1)
+    check_data(data, flat)
+    return _neighbours(data, flat, levels)
 
 
 @jax.jit

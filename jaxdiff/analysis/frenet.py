@@ -31,7 +31,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float
 
 from jaxdiff.analysis.denoising import flow_derivatives
-from jaxdiff.analysis.points import compiled, divide, vectors
+from jaxdiff.analysis.points import compiled, divide, states_of, vectors
 from jaxdiff.arrays import check_cond, einsum
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
@@ -96,10 +96,9 @@ def frenet(denoiser: Denoiser, path: Trajectory, cond: Cond = None) -> Frenet:
 
     Source: as of the module.
     """
-    vectors("path.states", path.states, least=1)
-    states = jnp.asarray(path.states)
+    states, levels = states_of(path)
     check_cond(cond, states.shape[1])
-    return _frenet(as_partial(denoiser), states, jnp.asarray(path.levels, states.dtype), cond)
+    return _frenet(as_partial(denoiser), states, levels, cond)
 
 
 @jax.jit

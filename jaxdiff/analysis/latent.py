@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import compiled, divide
+from jaxdiff.analysis.points import compiled, divide, floating
 from jaxdiff.arrays import check
 from jaxdiff.typing import Array, States
 
@@ -47,8 +47,8 @@ def interpolate(
         (weights, batch, *shape).
 
     Raises:
-        ValueError: for two shapes, an unknown mode, or weights outside [0, 1], with which only
-            "linear" and "covariance" go.
+        ValueError, TypeError: for two shapes, numbers not floating, an unknown mode, or weights
+            outside [0, 1], with which only "linear" and "covariance" go.
 
     Source: as of the module.
     """
@@ -57,6 +57,7 @@ def interpolate(
         raise ValueError(
             f"latents of one shape are interpolated, not {jnp.shape(first)} and {jnp.shape(second)}"
         )
+    first, second = floating("latents", first), floating("latents", second)
     t = jnp.asarray(weights, first.dtype)
     if t.ndim != 1:
         raise ValueError(f"weights must have shape (weights,); theirs is {t.shape}")
@@ -144,6 +145,7 @@ def combine(
 
     Source: Bodin et al., arXiv 2408.08558.
     """
+    latents = floating("latents", latents)
     c = coefficients(weights, mode).astype(latents.dtype)
     if c.shape != latents.shape[:1]:
         raise ValueError(f"{latents.shape[0]} batches of latents have not {c.shape} weights")

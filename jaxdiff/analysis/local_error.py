@@ -33,7 +33,7 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import distances
+from jaxdiff.analysis.points import distances, floating
 from jaxdiff.analysis.trajectory import chord_deviation
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
@@ -74,7 +74,7 @@ def truncation_errors(
     """
     if measure not in get_args(Measure):
         raise ValueError(f"measure is 'l1', 'l2' or 'dev', not {measure!r}")
-    states, denoised = jnp.asarray(states), jnp.asarray(denoised)
+    states, denoised = floating("states", states), floating("denoised", denoised)
     number = len(states)
     if np.shape(levels) != (number,) or len(denoised) not in (number - 1, number):
         raise ValueError(

@@ -39,9 +39,7 @@ def vectors(name: str, points: Any, least: int = 2) -> Float[Array, "points batc
         TypeError: for numbers that are not floating.
         ValueError: for another shape, no samples, or fewer than ``least`` points.
     """
-    points = jnp.asarray(points)
-    if not jnp.issubdtype(points.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating numbers; their dtype is {points.dtype}")
+    points = floating(name, points)
     if points.ndim < 2 or 0 in points.shape:
         raise ValueError(
             f"{name} must have shape (points, batch, *shape), as in jaxdiff.trajectory(...).states;"
@@ -50,6 +48,25 @@ def vectors(name: str, points: Any, least: int = 2) -> Float[Array, "points batc
     if points.shape[0] < least:
         raise ValueError(f"{name} need at least {least} points; there are {points.shape[0]}")
     return points.reshape(*points.shape[:2], -1)
+
+
+def states_of(path: Any) -> tuple[Array, Array]:
+    """Return the states of a trajectory and their levels, in the dtype of the states.
+
+    Raises:
+        TypeError, ValueError: for states that are none, or another number of levels.
+    """
+    vectors("path.states", path.states, least=1)
+    states = jnp.asarray(path.states)
+    return states, jnp.ravel(level_column(path.levels, states))
+
+
+def floating(name: str, x: Any) -> Array:
+    """Return floating numbers as an array. TypeError for others."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating numbers; their dtype is {x.dtype}")
+    return x
 
 
 def same_shape(first: str, a: Any, second: str, b: Any) -> None:

@@ -27,6 +27,7 @@ from jaxdiff.analysis.points import (
     Profile,
     compiled,
     divide,
+    floating,
     lengths,
     level_column,
     same_shape,
@@ -187,9 +188,9 @@ def eps_of(
         (points, batch, *shape); 0 at level 0, its limit where the data have a density.
 
     Raises:
-        ValueError: for arrays that do not go together.
+        ValueError, TypeError: for arrays that do not go together.
     """
-    states, denoised = jnp.asarray(states), jnp.asarray(denoised)
+    states, denoised = floating("states", states), floating("denoised", denoised)
     if states.shape != denoised.shape:
         raise ValueError(
             "there must be a denoised output for every state; their shapes are "

@@ -36,10 +36,12 @@ def test_at_level_0_it_is_the_state_and_no_answer_of_the_denoiser(gaussian):
 
 def test_what_does_not_go_together_is_refused(gaussian):
     D = gaussian.model.denoiser
-    with pytest.raises(ValueError, match="level for every state"):
+    with pytest.raises(ValueError, match="one per point"):
         denoising_trajectory(D, gaussian.path._replace(levels=gaussian.path.levels[1:]))
     with pytest.raises(ValueError, match="cond"):
         denoising_trajectory(D, gaussian.path, jnp.zeros(3))
+    with pytest.raises(TypeError, match="batch of states"):
+        flow_derivatives(D, jnp.zeros((2, 5), jnp.int32), 1.0)
     with pytest.raises(ValueError, match="order"):
         flow_derivatives(D, gaussian.path.states[0], 1.0, order=0)
     with pytest.raises(ValueError, match="same samples"):

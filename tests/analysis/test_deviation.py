@@ -121,6 +121,13 @@ def test_what_does_not_go_together_is_refused(images, table, key):
     for count in (0, COUNT + 1):
         with pytest.raises(ValueError, match=f"not {count}"):
             nearest(points, images, count)
+    with pytest.raises(TypeError, match="data must be floating"):
+        nearest(points, images.astype("uint8"))
+    path = jd.Trajectory(points, np.ones(2), points[:1], np.ones(1))
+    with pytest.raises(ValueError, match="one per point"):
+        effective_neighbours(model, path._replace(levels=np.ones(3)))
+    with pytest.raises(ValueError, match="do not go with data"):
+        effective_neighbours(model, path._replace(states=points[:, :, :2]))
     with pytest.raises(ValueError, match="chunk"):
         nearest(points, images, chunk=0)
     with pytest.raises(ValueError, match="bandwidth"):

@@ -76,6 +76,8 @@ def test_samples_of_a_gaussian_are_combined_as_the_latents_are(gaussian, mode):
 def test_what_is_no_interpolation_is_refused(latents):
     with pytest.raises(ValueError, match="mode is"):
         interpolate(*latents, T, "cubic")
+    with pytest.raises(TypeError, match="floating"):
+        interpolate(*latents.astype(int), T)
     with pytest.raises(ValueError, match="one shape"):
         interpolate(latents[0], latents[1, :2], T)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):

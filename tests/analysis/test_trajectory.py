@@ -131,6 +131,10 @@ def test_what_is_no_trajectory_is_refused(points, error, message):
 
 def test_arrays_that_do_not_go_together_are_refused(gaussian):
     x, r, levels = triple(gaussian)
+    with pytest.raises(TypeError, match="floating"):
+        eps_of(x.astype(int), r, levels)
+    with pytest.raises(ValueError, match="negative"):
+        boomerang(x, -1)
     with pytest.raises(ValueError, match="for every state"):
         eps_of(x, r[:-1], levels)
     with pytest.raises(ValueError, match="one per point"):
