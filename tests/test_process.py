@@ -292,3 +292,25 @@ def test_discrete_labels_are_the_steps():
     assert label is pr.discrete_label(1000)
     with pytest.raises(ValueError, match="whole number of steps"):
         pr.discrete_label(0)
+
+
+def test_times_of_a_second_call_compile_nothing():
+    """Outside of a program, too: the loop that finds them is one."""
+    calls = []
+
+    @jax.tree_util.register_static
+    class Counted:
+        t_max = 80.0
+
+        def alpha(self, t):
+            calls.append(t)
+            return jnp.ones_like(t)
+
+        def sigma(self, t):
+            return t
+
+    process, levels = Counted(), jnp.asarray([0.3, 7.0])
+    np.testing.assert_allclose(pr.time(process, levels), levels, rtol=1e-12)
+    first = len(calls)
+    np.testing.assert_allclose(pr.time(process, 2 * levels), 2 * levels, rtol=1e-12)
+    assert len(calls) == first > 0

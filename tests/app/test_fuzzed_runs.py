@@ -340,3 +340,10 @@ def test_a_changed_model_is_loaded_and_sampled_or_refused(models, tmp_path, numb
                 *model.metadata
             }
             assert np.prod(model.shape) >= 1 and type(model.classes) is int
+
+
+def test_more_classes_than_can_be_named_are_refused():
+    known = {"network": None, "shape": (2,), "sigma_data": 0.5, "data": None}
+    assert config_file.ModelMetadata(**known, classes=1_000_000).classes == 1_000_000
+    with pytest.raises(ValueError, match="there are no 1000001 classes"):
+        config_file.ModelMetadata(**known, classes=1_000_001)
