@@ -18,7 +18,7 @@ from jaxdiff.sampling.trace import table
 
 KINDS = (
     configs.Train, configs.Distill, configs.Tune, configs.Sample, configs.Evaluate,
-    configs.Export, configs.Demo,
+    configs.Export, configs.Demo, configs.Analyse,
 )  # fmt: skip
 
 
