@@ -314,10 +314,8 @@ def test_sine_and_mixtures():
     np.testing.assert_allclose(mix, auto, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("shape", "axes"),
-    [pytest.param((2, 7, 6, 1), (1, 2), marks=pytest.mark.slow), ((2, 9), (1,))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "axes"), [((2, 7, 6, 1), (1, 2)), ((2, 9), (1,))])
 def test_bands_sum_to_the_whole_and_constants_are_low(shape, axes):
     x = jnp.asarray(RNG.standard_normal(shape))
     parts = frequency.bands(x, 3, axes)

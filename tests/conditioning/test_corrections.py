@@ -269,7 +269,7 @@ def test_projections_hold_what_is_measured():
     np.testing.assert_allclose(outside(inside), outside(plain), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", ["average", "bicubic"])
+@pytest.mark.parametrize("kind", ["average", pytest.param("bicubic", marks=pytest.mark.slow)])
 def test_low_frequencies_are_those_of_the_reference(kind):
     reference, keys = jnp.asarray(RNG.standard_normal((8, 4, 1))), jax.random.split(KEY, 2)
     y = jnp.asarray(RNG.standard_normal((2, 8, 4, 1)))

@@ -146,7 +146,9 @@ def network(params, x, t, cond=None, key=None):
 CONTEXT = Context(jnp.int32(0), {}, {}, None)
 
 
-@pytest.mark.parametrize(("name", "distance"), [("i2sb", "l2"), ("resshift", "l1")])
+@pytest.mark.parametrize(
+    ("name", "distance"), [("i2sb", "l2"), pytest.param("resshift", "l1", marks=SLOW)]
+)
 def test_losses_by_hand(name, distance):
     x0, degraded = (jnp.asarray(RNG.standard_normal((4, 2))) for _ in range(2))
     bridge, params = BRIDGES[name], {"a": jnp.asarray(0.7)}
@@ -168,7 +170,7 @@ def test_losses_by_hand(name, distance):
     assert metrics["loss"] == value
 
 
-@pytest.mark.parametrize("name", ["i2sb", "indi"])
+@pytest.mark.parametrize("name", [pytest.param("i2sb", marks=SLOW), "indi"])
 def test_a_network_that_knows_has_loss_0_and_restores(name):
     """Degraded is twice the sample, so that x0 is half of it."""
     bridge = BRIDGES[name]
