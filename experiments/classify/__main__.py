@@ -169,12 +169,12 @@ class Kept:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         """Read what is there. Raises ValueError for rows of other settings."""
-        self.path, self.settings, self.rows = path, settings, []
+        self.path, self.settings, self.rows, self.notes = path, settings, [], []
         if path.exists():
             known = json.loads(path.read_text())
             if known["settings"] != settings:
                 raise ValueError(f"{path} holds rows of other settings, {known['settings']}")
-            self.rows = known["rows"]
+            self.rows, self.notes = known["rows"], known.get("notes", [])
 
     def has(self, name: str, seed: int) -> bool:
         """Return whether there is such a row."""
@@ -183,7 +183,10 @@ class Kept:
     def __call__(self, made: dict[str, Any]) -> None:
         """Keep a row."""
         self.rows.append(made)
-        numbers = {"settings": self.settings, "machine": machine(), "rows": self.rows}
+        numbers = {
+            "settings": self.settings, "machine": machine(), "notes": self.notes,
+            "rows": self.rows,
+        }  # fmt: skip
         write_text(self.path, json.dumps(numbers, indent=1) + "\n")
         print(json.dumps(made), flush=True)
 

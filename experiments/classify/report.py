@@ -76,8 +76,14 @@ def page(numbers: dict[str, Any]) -> str:
         gap = scored["teacher"]["mean"] - scored["vanilla"]["mean"]
         best = sorted((f for f in found if "mean" in f and f["method"] not in
                        ("teacher", "vanilla")), key=lambda f: -f["mean"])  # fmt: skip
-        lines.append(f"\nThe teacher is {100 * gap:.2f} above the student without one.")
+        count = s.get("test_images") or 10_000
+        error = 100 * math.sqrt(scored["vanilla"]["mean"] * (1 - scored["vanilla"]["mean"]) / count)
+        lines.append(
+            f"\nOf {count} test images alone an accuracy has a standard error of {error:.2f}."
+        )
+        lines.append(f"The teacher is {100 * gap:.2f} above the student without one.")
         if best:
             names = ", ".join(f"{f['method']} ({100 * f['mean']:.2f})" for f in best[:5])
             lines.append(f"In the order of their means: {names}.")
-    return "\n".join([*lines, "", PAPER])
+    notes = numbers.get("notes", [])
+    return "\n".join([*lines, *notes, "", PAPER])

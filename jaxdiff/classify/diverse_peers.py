@@ -22,7 +22,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.classify.frame import Recipe
+from jaxdiff.classify.frame import Recipe, times
 from jaxdiff.classify.group import Group
 from jaxdiff.classify.losses.logits import distilled_logits, divergence
 from jaxdiff.classify.online import ONLINE, labels_of_all, ramp, together, total_of
@@ -56,12 +56,13 @@ def okddip(
         raise ValueError(f'average is "logits" or "predictions"; got {average!r}')
     if peers < 2 or reduction < 1:
         raise ValueError(f"2 peers at least and reduction >= 1; got {peers} and {reduction}")
-    features = network.outputs().features[-1].shape[-1]
+    pooled = network.outputs().features[-1]
+    features = pooled.shape[-1]
     size = max(1, features // reduction)
 
     def beside(key: Key) -> tuple[Params, Any]:
         draw = jax.nn.initializers.lecun_normal()
-        q, k = (draw(one, (features, size), jnp.float32) for one in jax.random.split(key))
+        q, k = (draw(one, (features, size), pooled.dtype) for one in jax.random.split(key))
         return {"query": q, "key": k}, {}
 
     def loss(
@@ -75,7 +76,7 @@ def okddip(
         mean = mean if reference else jax.lax.stop_gradient(mean)
         lead = distilled_logits(outputs[-1].value, mean, temperature)
         ce = labels_of_all(outputs, label)
-        total = ce + ramp(context.step, recipe, warmup) * (kl + lead)
+        total = ce + times(ramp(context.step, recipe, warmup), kl + lead)
         return total, {"ce": ce, "kl": kl, "leader_kl": lead}, state
 
     return together(

@@ -249,7 +249,7 @@ def review_kd(
     for i in reversed(range(len(stages(s)))):
         f_t = stages(t)[i]
         f_s: Any = stages(s)[i]
-        modules[f"fusion{i}"] = (Fusion(within, f_t.shape[-1], f_t.shape[1]), f_s, deepest)
+        modules[f"fusion{i}"] = (Fusion(within, f_t.shape[-1], f_t.shape[1:3]), f_s, deepest)
         deepest = f_s.update(shape=(*f_t.shape[:3], within))
 
     def loss(run: Modules, seen: Seen) -> Array:

@@ -145,6 +145,11 @@ def value(number: Number, step: Array) -> float | Array:
     return number(step) if callable(number) else number
 
 
+def times(number: float | Array, x: Array) -> Array:
+    """Return the product in the dtype of ``x``."""
+    return jnp.asarray(number, x.dtype) * x
+
+
 def distilled(
     name: str,
     teacher: Trained | None,
@@ -204,13 +209,13 @@ def distilled(
             seen_by_teacher = teacher.network(context.frozen["teacher"], image, full=True)
             soft = distilled_logits(out.value, seen_by_teacher.value, shares.temperature)
             metrics["kl"] = soft
-            total = total + value(shares.logits, context.step) * soft
+            total = total + times(value(shares.logits, context.step), soft)
             if term is not None:
                 run = Modules(modules, params["beside"], beside, context.axis_name)
                 seen = Seen(out, seen_by_teacher, label, batch, context, key)
                 added = term.loss(run, seen)
                 metrics["term"], beside = added, run.state
-                total = total + value(weight, context.step) * added
+                total = total + times(value(weight, context.step), added)
         return total, WithState(metrics, {"network": after, "beside": beside})
 
     def sampler(state: Any) -> Trained:
@@ -233,7 +238,7 @@ def right(logits: Array, label: Array) -> Array:
 
 def _labels(logits: Array, label: Array, a: float | Array, metrics: dict[str, Array]) -> Array:
     metrics["ce"] = cross_entropy(logits, label)
-    return a * metrics["ce"]
+    return times(a, metrics["ce"])
 
 
 def first_part(

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.classify.frame import Recipe, draw, right
+from jaxdiff.classify.frame import Recipe, draw, right, times
 from jaxdiff.classify.group import Group
 from jaxdiff.classify.losses.logits import cross_entropy, distilled_logits
 from jaxdiff.classify.trained import Ensemble, Trained, check_batch
@@ -128,7 +128,7 @@ def diversity(logits: list[Array]) -> Array:
         for i, a in enumerate(shares)
         for b in shares[i + 1 :]
     ]
-    return jnp.mean(jnp.stack(apart)) if apart else jnp.zeros(())
+    return jnp.mean(jnp.stack(apart)) if apart else jnp.zeros((), shares[0].dtype)
 
 
 def total_of(terms: list[Array]) -> Array:
@@ -202,7 +202,8 @@ def collaborative_learning(
             others = jnp.stack([z for j, z in enumerate(logits) if j != i])
             terms.append(distilled_logits(o.value, jnp.mean(others, axis=0), temperature))
         ce, kl = labels_of_all(outputs, label), total_of(terms)
-        return ce + ramp(context.step, recipe, warmup) * kl, {"ce": ce, "kl": kl}, state
+        total = ce + times(ramp(context.step, recipe, warmup), kl)
+        return total, {"ce": ce, "kl": kl}, state
 
     group = Group(network, members, branches)
     return together("collaborative_learning", group, loss, recipe, shared_gradient=1.0 / members)
@@ -217,10 +218,10 @@ def native_ensemble(
     Deviation: its logits are a target, without a gradient through the divergences.
     """
     group, module = Group(network, members, True), Connector(members, True)
-    width = network.outputs().features[-3].shape[-1]
+    shared_map = network.outputs().features[-3]
 
     def beside(key: Key) -> tuple[Params, Any]:
-        example = jax.ShapeDtypeStruct((1, width), jnp.float32)
+        example = jax.ShapeDtypeStruct((1, shared_map.shape[-1]), shared_map.dtype)
         return jax.jit(lambda k: draw({"gate": (module, example)}, k))(key)
 
     def loss(
@@ -238,7 +239,7 @@ def native_ensemble(
         target = jax.lax.stop_gradient(z)
         terms = [distilled_logits(o.value, target, temperature) for o in outputs]
         ce, kl = labels_of_all(outputs, label) + cross_entropy(z, label), total_of(terms)
-        total = ce + ramp(context.step, recipe, warmup) * kl
+        total = ce + times(ramp(context.step, recipe, warmup), kl)
         return total, {"ce": ce, "kl": kl}, {"gate": after}
 
     return together("native_ensemble", group, loss, recipe, beside)

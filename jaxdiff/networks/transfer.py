@@ -198,12 +198,12 @@ class Paraphraser(Transfer):
 class Fusion(Transfer):
     """Attention-based fusion of ReviewKD (Chen et al., arXiv 2104.09044, fig. 3): the map, by 1 x 1
     to ``within`` channels, and what comes from deeper, each times its share at every pixel; then
-    3 x 3 to ``features`` channels at the teacher's side.
+    3 x 3 to ``features`` channels at the teacher's size (height, width).
     """
 
     within: int = 1
     features: int = 1
-    side: int = 1
+    size: tuple[int, int] = (1, 1)
 
     @nn.compact
     def __call__(
@@ -214,17 +214,17 @@ class Fusion(Transfer):
         layers = self.layers(f, train, axis_name)
         h = layers.norm(layers.conv(f, self.within, 1, name="conv1"), "norm1")
         if deeper is not None:
-            y = resized(deeper, f.shape[1])
+            y = resized(deeper, f.shape[1:3])
             both = jnp.concatenate([h, y], axis=-1)
             share = nn.sigmoid(layers.conv(both, 2, 1, use_bias=True, name="attention"))
             h = h * share[..., :1] + y * share[..., 1:]
-        h = resized(h, self.side)
+        h = resized(h, self.size)
         return layers.norm(layers.conv(h, self.features, name="conv2"), "norm2"), h
 
 
-def resized(f: Array, side: int) -> Array:
-    """Return a map with the nearest pixels of another side, pixel i being floor(i n / m)."""
-    if f.shape[1] == side:
+def resized(f: Array, size: tuple[int, ...]) -> Array:
+    """Return a map with the nearest pixels of another size, pixel i being floor(i n / m)."""
+    if f.shape[1:3] == tuple(size):
         return f
-    rows, columns = (jnp.arange(side) * n // side for n in f.shape[1:3])
+    rows, columns = (jnp.arange(m) * n // m for n, m in zip(f.shape[1:3], size, strict=True))
     return f[:, rows][:, :, columns]

@@ -145,6 +145,29 @@ def test_factor_transfer_trains_its_paraphraser_first_and_the_student_after():
 # --- the frame
 
 
+@pytest.mark.slow
+def test_float64_networks_are_trained_in_float64_and_images_need_not_be_square():
+    double = {"num_classes": CLASSES, "param_dtype": jnp.float64}
+    network = ImageClassifier(ResNetCIFAR(1, (4, 4, 6), **double), (8, 6, 1))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(network.init, jax.random.key(0))
+    )
+    batch = data(0) | {"image": np.ones((BATCH, 8, 6, 1))}
+    batch = jax.tree.map(jnp.asarray, batch)
+
+    def parameters(method, key):
+        return update(method, init_state(method, key), batch, tuple(method.players))[0].params
+
+    for name in ("ab", "dkd", "reviewkd", "crd", "simkd", "one", "okddip"):
+        if name in classify.ONLINE_METHODS:
+            method = classify.ONLINE_METHODS[name](network)
+        else:
+            known = classify.Trained(network, zeros)
+            method = classify.OFFLINE[name](known, network, **CHOICES.get(name, {}))
+        shapes = jax.eval_shape(functools.partial(parameters, method), jax.random.key(0))
+        assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float64)}, name
+
+
 def test_the_recipe_is_momentum_with_decay_and_three_falls_of_the_rate():
     recipe = classify.Recipe(num_updates=240, rate=0.5, decay=0.1)
     optimiser, x = recipe.sgd(), jnp.ones(())
