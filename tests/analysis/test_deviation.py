@@ -35,6 +35,7 @@ def apart(a, b):
     return np.linalg.norm((np.asarray(a) - np.asarray(b)).reshape(*a.shape[:2], -1), axis=-1)
 
 
+@pytest.mark.slow
 def test_coupled_flows_and_their_four_distances(images, table, key):
     D, best = as_denoiser(gaussian_of(images)), as_denoiser(finite_data_set(images, chunk=8))
     start = jd.start(key, table, 4, (3, 1), jnp.float64)

@@ -40,6 +40,7 @@ def test_an_exact_denoiser_is_symmetric_and_keeps_its_trace(gaussian):
     np.testing.assert_allclose(jacobian_trace(D, x, 3.0), exact, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_trace_by_probes(y, key):
     exact = np.trace(MATRIX) / 0.5
     np.testing.assert_allclose(jacobian_trace(linear, y, 0.5), exact, rtol=1e-10)

@@ -85,6 +85,7 @@ def test_errors_of_steps_and_what_they_cost(gaussian, solver, options):
     np.testing.assert_allclose(found.shares, sizes / sizes.sum(), atol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_step_to_0_and_samples_of_any_shape_with_conditions(gaussian):
     def D(y, level, cond=None):
         return cond[:, None, None] + (y - cond[:, None, None]) / (1 + jnp.square(level))

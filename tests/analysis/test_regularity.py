@@ -46,6 +46,7 @@ def test_other_shapes_have_one_and_straight_lines_have_none(rng, isotropic):
     assert np.all(regularity(line * 0).mean == 0)
 
 
+@pytest.mark.slow
 def test_grids_of_a_few_trajectories_and_of_the_gaussian(rng):
     """On a Gaussian's own trajectories one finds almost the grid of all of them."""
     data = rng.normal(size=(60, 12)) * np.exp(-np.arange(12) / 3)
