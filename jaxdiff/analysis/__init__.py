@@ -11,8 +11,6 @@ Points come first and the batch second, as in a trajectory; a function of a batc
 
 from jaxdiff.analysis.components import (
     Components,
-    boomerang,
-    overlay,
     principal_components,
     reconstruction_error,
     shares_per_sample,
@@ -62,6 +60,7 @@ from jaxdiff.analysis.null_models import (
     isotropic_of,
     mixture_of_classes,
 )
+from jaxdiff.analysis.projection import boomerang, overlay
 from jaxdiff.analysis.regularity import (
     Regularity,
     SearchedGrids,

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxdiff.analysis.components import boomerang, overlay
 from jaxdiff.analysis.local_error import Measure, truncation_errors
 from jaxdiff.analysis.points import compiled, divide, lengths, vectors
+from jaxdiff.analysis.projection import boomerang, overlay
 from jaxdiff.analysis.trajectory import deviation
 from jaxdiff.brief import short
 from jaxdiff.grids.dynamic import shortest

@@ -97,7 +97,7 @@ def chord_complement(
     """Return what is left of the points, from the last one on, without the chord's direction.
 
     Its norm is :func:`deviation`; its principal components are those of the boomerang's plane
-    (:mod:`jaxdiff.analysis.components`).
+    (:mod:`jaxdiff.analysis.projection`).
 
     Args:
         points: (points, batch, *shape), at least two points.

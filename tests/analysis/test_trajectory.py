@@ -7,13 +7,12 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff.analysis.components import (
-    boomerang,
-    overlay,
     principal_components,
     reconstruction_error,
     shares_per_sample,
     streamed_components,
 )
+from jaxdiff.analysis.projection import boomerang, overlay
 from jaxdiff.analysis.trajectory import (
     chord_complement,
     chord_cosine,
