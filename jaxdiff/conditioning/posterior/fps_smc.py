@@ -7,7 +7,9 @@ and m = D + r^2/s^2 (y - D),
     y_r ~ N(y_r; m, b^2 I) N(u_r; A y_r, noise^2 I), normalised,    w = N(u_r; A m, b^2 A A^T + noise^2 I)
 
 (FPS-SMC, Dou and Song, ICLR 2024, "Diffusion posterior sampling for linear inverse problem solving:
-a filtering perspective".) One particle is FPS. A last step to level 0 is the denoised state.
+a filtering perspective".) One particle is FPS. The measurement of every level counts as one more,
+so that samples fit it more closely than its noise allows, however many particles there are. A last
+step to level 0 is the denoised state.
 """  # noqa: E501
 
 from collections.abc import Sequence
