@@ -23,7 +23,7 @@ bound being Kd < 30 nM). All methods have their defaults, none was tuned on thes
 with a star lies within its interval of what an independent NumPy implementation gave on the same
 folds.
 "Profiles only" is the negative control: it knows nothing of new drugs, and gives all of them the
-scores of what is popular among targets.
+scores of what is popular among targets. A dash has not been run.
 """
 
 
