@@ -26,8 +26,8 @@ Deterministic
 Deterministic, with numbers to be learned
     AMED-Solver                    amed                    amed.py                   2312.00094
     AMED-Plugin on DPM-Solver-2    amed_dpm2               amed.py                   2312.00094
-    AMED-Plugin on DPM-Solver++    amed_dpmpp              amed.py                   2312.00094
-    AMED-Plugin on iPNDM           amed_ipndm              amed.py                   2312.00094
+    AMED-Plugin on DPM-Solver++    amed_dpmpp              amed_plugin.py            2312.00094
+    AMED-Plugin on iPNDM           amed_ipndm              amed_plugin.py            2312.00094
     EPD-Solver                     epd                     epd.py                    2507.14797
     Bespoke                        bespoke                 bespoke.py                2310.19075
 Stochastic

@@ -360,12 +360,12 @@ def test_compiled_programs_are_kept(tmp_path):
 
 def test_compiled_programs_are_not_kept_where_the_user_says_so(monkeypatch):
     name = "jax_compilation_cache_dir"
-    of_tests = jax.config.read(name)
+    of_tests = jax.config.jax_compilation_cache_dir
     monkeypatch.setenv("JAXDIFF_CACHE", "off")
     jax.config.update(name, None)
     try:
         cli.use_cache()
-        assert jax.config.read(name) is None
+        assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update(name, of_tests)
 
