@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import compiled, divide, lengths, vectors
+from jaxdiff.analysis.points import compiled, divide, floating, lengths, vectors
 from jaxdiff.analysis.trajectory import chord_complement
 from jaxdiff.arrays import einsum
 from jaxdiff.brief import short
@@ -64,11 +64,14 @@ def principal_components(
         :class:`Components`, signs fixed so that the largest number of an axis is positive.
 
     Raises:
-        ValueError: for another number of components.
+        ValueError, TypeError: for another number of components, or points that are none.
 
     Memory is that of the points and of a square matrix of the smaller of n and d.
     """
-    flat = jnp.asarray(points).reshape(-1, jnp.shape(points)[-1])
+    points = floating("points", points)
+    if points.ndim < 2:
+        raise ValueError(f"points must have shape (..., d); theirs is {points.shape}")
+    flat = points.reshape(-1, points.shape[-1])
     _check_count(count, *flat.shape)
     mean = jnp.mean(flat, axis=0) if centred else jnp.zeros_like(flat[0])
     rows = flat - mean[None]

@@ -24,7 +24,7 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import same_shape, states_of, vectors
+from jaxdiff.analysis.points import positive_level, same_shape, states_of, vectors
 from jaxdiff.arrays import check_cond, expand
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
@@ -33,7 +33,7 @@ from jaxdiff.sampling.checks import check_start
 from jaxdiff.sampling.run import evaluate
 from jaxdiff.sampling.sample import Trajectory, trajectory
 from jaxdiff.sampling.table import Table
-from jaxdiff.typing import Array, Cond, Denoiser, Key, States
+from jaxdiff.typing import Array, Cond, Denoiser, Key, PerSample, States
 
 Field = Callable[[Array, Array], Array]  # of states and their levels
 Metric = Callable[[Array, Array], Any]  # of two batches: a number for each sample, or for all
@@ -159,14 +159,14 @@ def flow_derivatives(
         A tuple of ``order`` arrays (batch, *shape).
 
     Raises:
-        ValueError, TypeError: for an order below 1, or a ``y`` that is no batch of states.
+        ValueError, TypeError: for an order below 1, a ``y`` that is no batch of states, another
+            level or cond.
 
     Source: Chen et al., arXiv 2405.11326, section 3 (its first two).
     """
     if order < 1:
         raise ValueError(f"order must be at least 1, not {order}")
-    check_start(y, None)
-    D, s = as_partial(denoiser), jnp.broadcast_to(jnp.asarray(level, y.dtype), y.shape[:1])
+    D, s = _at(denoiser, y, level, cond)
     answer = lambda x, s: evaluate(D, x, s, None, cond)  # noqa: E731
     slope = lambda x, s: (x - answer(x, s)) / expand(s, x)  # noqa: E731
 
@@ -177,6 +177,15 @@ def flow_derivatives(
     while len(functions) < order:
         functions.append(along(functions[-1]))
     return tuple(g(y, s) for g in functions[:order])
+
+
+def _at(
+    denoiser: Denoiser, y: States, level: Array | float, cond: Cond
+) -> tuple[Partial, PerSample]:
+    """Check what derivatives are taken of; return the denoiser and each sample's level."""
+    check_start(y, None)
+    check_cond(cond, y.shape[0])
+    return as_partial(denoiser), jnp.broadcast_to(positive_level(level, y), y.shape[:1])
 
 
 def denoised_derivative(
@@ -196,9 +205,12 @@ def denoised_derivative(
     Returns:
         (batch, *shape).
 
+    Raises:
+        ValueError, TypeError: as :func:`flow_derivatives`.
+
     Source: Chen et al., arXiv 2405.11326, section 3.
     """
-    D, s = as_partial(denoiser), jnp.broadcast_to(jnp.asarray(level, y.dtype), y.shape[:1])
+    D, s = _at(denoiser, y, level, cond)
     (slope,) = flow_derivatives(denoiser, y, s, cond, order=1)
     answer = lambda x, s: evaluate(D, x, s, None, cond)  # noqa: E731
     return jax.jvp(answer, (y, s), (slope, jnp.ones_like(s)))[1]

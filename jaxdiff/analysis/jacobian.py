@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.analysis.points import divide
+from jaxdiff.analysis.points import divide, positive_level
 from jaxdiff.arrays import check_cond, einsum
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
@@ -60,7 +60,7 @@ def _products(
 def _checked(denoiser: Denoiser, y: Array, level: Any, cond: Cond) -> tuple[Partial, Array]:
     check_start(y, None)
     check_cond(cond, y.shape[0])
-    return as_partial(denoiser), jnp.asarray(level, y.dtype)
+    return as_partial(denoiser), positive_level(level, y)
 
 
 def _probes(y: Array, probes: int | None, key: Key | None, index: Array | None) -> Array:
@@ -84,7 +84,7 @@ def jacobian_asymmetry(
     Args:
         denoiser: ``D(y, level, cond)``.
         y: (batch, *shape).
-        level: a scalar, or (batch,).
+        level: positive, a scalar or (batch,).
         cond: handed to the denoiser.
         probes: random ones for each sample, which estimate the squares without bias; None for the d
             unit vectors, exact.

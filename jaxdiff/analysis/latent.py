@@ -85,7 +85,11 @@ def _spherical(share: Array, angle: Array) -> Array:
 def _angles(a: Array, b: Array) -> Array:
     a, b = (x.reshape(len(x), -1) for x in (a, b))
     sizes = jnp.sqrt(jnp.sum(a**2, axis=1) * jnp.sum(b**2, axis=1))
-    return jnp.arccos(jnp.clip(divide(jnp.sum(a * b, axis=1), sizes), -1, 1))
+    cosine = divide(jnp.sum(a * b, axis=1), sizes)
+    inside = jnp.abs(cosine) < 1  # the slope of arccos is infinite at its ends
+    return jnp.where(
+        inside, jnp.arccos(jnp.where(inside, cosine, 0)), jnp.where(cosine > 0, 0, jnp.pi)
+    )
 
 
 def check_mode(mode: str, *, spherical: bool = True) -> None:
@@ -117,7 +121,8 @@ def coefficients(weights: ArrayLike, mode: Mode) -> Float[Array, "*sets k"]:
     check("weights must sum to 1", lambda w: (abs(w.sum(-1) - 1) < 1e-5).all(), weights)
     if mode == "square_root":
         check("square roots are of weights not negative", lambda w: (w >= -1e-7).all(), weights)
-    return _coefficients(jnp.asarray(weights), mode)
+    w = jnp.asarray(weights)
+    return _coefficients(w if jnp.issubdtype(w.dtype, jnp.floating) else w.astype(float), mode)
 
 
 @compiled("mode")

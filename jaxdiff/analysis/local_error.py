@@ -33,8 +33,9 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from jaxdiff.analysis.points import distances, floating
+from jaxdiff.analysis.points import distances, floating, same_shape
 from jaxdiff.analysis.trajectory import chord_deviation
+from jaxdiff.arrays import check
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distance import norm
@@ -57,7 +58,7 @@ def truncation_errors(
     """Return what one Euler step costs between any two states of trajectories.
 
     Args:
-        levels: (points,), decreasing.
+        levels: (points,), strictly decreasing, the last one perhaps 0.
         states: (points, batch, *shape), accurately solved.
         denoised: the denoised output at each, or at all but the last.
         measure: "l1" or "l2", the norm of the difference from the state there; "dev", the
@@ -68,7 +69,8 @@ def truncation_errors(
         float64 on the host.
 
     Raises:
-        ValueError: for an unknown measure, or arrays that do not go together.
+        ValueError, TypeError: for an unknown measure, levels that do not decrease, or arrays that
+            do not go together.
 
     Source: Chen et al., arXiv 2405.11326, section 3; "dev" from its published code.
     """
@@ -81,6 +83,9 @@ def truncation_errors(
             f"{number} states need as many levels, and denoised outputs for all or all but the "
             f"last; there are levels {np.shape(levels)} and {len(denoised)} outputs"
         )
+    same_shape("states", states, "denoised", denoised)
+    falling = "levels must decrease strictly, to 0 or above"
+    check(falling, lambda s: (np.diff(s) < 0).all() and (s >= 0).all(), np.asarray(levels))
     costs = _jumps(jnp.asarray(levels, states.dtype), states, denoised, measure)
     costs = np.asarray(costs, np.float64)
     return np.pad(costs, [(0, number - len(costs)), (0, 0)])

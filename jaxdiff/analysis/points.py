@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from jaxdiff.arrays import check
 from jaxdiff.distance import norm
 from jaxdiff.typing import Array
 
@@ -88,6 +89,21 @@ def level_column(levels: Any, points: Array) -> Array:
             f"levels must have shape ({points.shape[0]},), one per point; theirs is {levels.shape}"
         )
     return levels.reshape((-1,) + (1,) * (points.ndim - 1))
+
+
+def positive_level(level: Any, y: Array) -> Array:
+    """Return the level of states (batch, *shape), a scalar or (batch,), in their dtype.
+
+    Raises:
+        ValueError: for another shape, or a level that is not positive.
+    """
+    if jnp.shape(level) not in ((), y.shape[:1]):
+        raise ValueError(
+            f"level must be a scalar or ({y.shape[0]},), one per sample; its shape is "
+            f"{jnp.shape(level)}"
+        )
+    check("level must be positive", lambda s: (s > 0).all(), level)
+    return jnp.asarray(level, y.dtype)
 
 
 def divide(numerator: Array, denominator: Array) -> Array:

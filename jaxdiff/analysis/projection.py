@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxdiff.analysis.components import decomposed
-from jaxdiff.analysis.points import compiled, divide, vectors
+from jaxdiff.analysis.points import compiled, divide, floating, vectors
 from jaxdiff.arrays import einsum
 from jaxdiff.typing import Array
 
@@ -84,11 +84,11 @@ def overlay(
         (points, batch, m), the turned curves.
 
     Raises:
-        ValueError: for shapes that do not go together.
+        ValueError, TypeError: for shapes that do not go together, or numbers not floating.
 
     Source: Schoenemann 1966, doi 10.1007/BF02289451; Chen et al., arXiv 2405.11326, section 3.
     """
-    curves, reference = jnp.asarray(curves), jnp.asarray(reference)
+    curves, reference = floating("curves", curves), floating("reference", reference)
     if curves.ndim != 3 or reference.shape != (curves.shape[0], curves.shape[2]):
         raise ValueError(
             f"curves (points, batch, m) are turned onto a reference (points, m); the shapes are "

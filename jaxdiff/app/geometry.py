@@ -201,10 +201,11 @@ def density_rises(data: Empirical, followed: Followed) -> dict[str, float]:
     """Return for which share of states the kernel density of the data, of the state's level as its
     bandwidth, is higher at the denoised output and at the next state (annealed mean shift); and the
     largest ratio over levels of |D - D*| to |D* - x| in the mean, below 1 of which the first must
-    hold. Of levels from ``DENSE`` on: below, single precision has no digits of the density left.
+    hold. Of levels from ``DENSE`` on, or of the first one alone where all are below: there single
+    precision has no digits of the density left.
     """
     (x, levels, *_), outputs = followed.path, followed.denoised
-    rows = np.flatnonzero(np.asarray(levels[:-1]) >= DENSE)
+    rows = np.flatnonzero(np.asarray(levels[:-1]) >= min(DENSE, float(levels[0])))
     jump = analysis.mean_shift(data, x[rows], outputs[rows], levels[rows])
     step = analysis.mean_shift(data, x[rows], x[rows + 1], levels[rows])
     error, distance = (np.asarray(a).mean(axis=1) for a in (jump.error, jump.distance))

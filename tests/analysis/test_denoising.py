@@ -44,6 +44,13 @@ def test_what_does_not_go_together_is_refused(gaussian):
         flow_derivatives(D, jnp.zeros((2, 5), jnp.int32), 1.0)
     with pytest.raises(ValueError, match="order"):
         flow_derivatives(D, gaussian.path.states[0], 1.0, order=0)
+    for derivative in (flow_derivatives, denoised_derivative):
+        with pytest.raises(ValueError, match="level must be positive"):
+            derivative(D, gaussian.path.states[0], 0.0)
+        with pytest.raises(ValueError, match=r"scalar or \(4,\)"):
+            derivative(D, gaussian.path.states[0], jnp.ones(3))
+        with pytest.raises(ValueError, match="cond"):
+            derivative(D, gaussian.path.states[0], 1.0, jnp.ones(3))
     with pytest.raises(ValueError, match="same samples"):
         convergence(gaussian.states, gaussian.denoised[:, :2])
 

@@ -64,6 +64,16 @@ def test_what_does_not_go_together_is_refused(y, key):
     for count, iterations in ((0, 5), (7, 5), (1, 0)):
         with pytest.raises(ValueError, match="count"):
             singular_values(linear, y, 1.0, key=key, count=count, iterations=iterations)
+    for level, message in (
+        (0.0, "positive"), (jnp.array([1.0, -1.0, 1.0]), "positive"), (jnp.ones(2), r"or \(3,\)"),
+        (jnp.ones((3, 1)), r"or \(3,\)"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            jacobian_asymmetry(linear, y, level)
+        with pytest.raises(ValueError, match=message):
+            jacobian_trace(linear, y, level)
+        with pytest.raises(ValueError, match=message):
+            singular_values(linear, y, level, key=key)
     with pytest.raises(ValueError, match="none are drawn"):
         jacobian_trace(linear, y, 1.0, key=key)
     with pytest.raises(ValueError, match="key"):

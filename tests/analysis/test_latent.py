@@ -1,5 +1,6 @@
 """Interpolation of latents: norms, and samples of a Gaussian."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,7 +44,16 @@ def test_spherical_weights_keep_the_norm_of_one_norm(latents):
     np.testing.assert_allclose(interpolate(one, one, T)[1], one, rtol=1e-9)  # no angle between
 
 
+def test_gradients_are_finite_between_a_latent_and_itself(latents):
+    one = jnp.array([[1.0, 0.0], [0.6, 0.8]])
+    slope = jax.grad(lambda a: jnp.sum(interpolate(a, one, [0.25])))(one)
+    np.testing.assert_allclose(slope, 0.75)  # that of the straight line
+    apart = jax.grad(lambda a: jnp.sum(interpolate(a, 2 * latents[1], T)))(latents[0])
+    assert np.isfinite(apart).all() and np.any(apart != 0)
+
+
 def test_several_latents_and_their_weights(latents):
+    np.testing.assert_allclose(coefficients([1, 0], "covariance"), [1, 0])  # integers too
     w = np.array([0.2, 0.8])
     for mode, c in (
         ("linear", w),

@@ -119,3 +119,9 @@ def test_what_has_no_local_errors_is_refused(gaussian):
         truncation_errors(gaussian.levels[1:], gaussian.states, gaussian.denoised)
     with pytest.raises(ValueError, match="as many levels"):
         truncation_errors(gaussian.levels, gaussian.states, gaussian.denoised[:3])
+    with pytest.raises(ValueError, match="same samples"):  # which would broadcast
+        truncation_errors(gaussian.levels, gaussian.states, gaussian.denoised[:, :1])
+    below = np.append(gaussian.levels[:-1], -1.0)
+    for levels in (gaussian.levels[::-1], np.ones(6), below, np.full(6, np.nan)):
+        with pytest.raises(ValueError, match="decrease strictly"):
+            truncation_errors(levels, gaussian.states, gaussian.denoised)

@@ -151,6 +151,12 @@ def test_arrays_that_do_not_go_together_are_refused(gaussian):
         streamed_components([], 2)
     with pytest.raises(ValueError, match="reference"):
         overlay(boomerang(x), jnp.zeros((6, 2)))
+    with pytest.raises(TypeError, match="reference must be floating"):
+        overlay(boomerang(x), jnp.zeros((6, 3), int))
+    with pytest.raises(TypeError, match="floating"):
+        principal_components(jnp.ones((6, 3), int), 2)
+    with pytest.raises(ValueError, match=r"shape \(\.\.\., d\)"):
+        principal_components(jnp.ones(3), 1)
 
 
 # principal components

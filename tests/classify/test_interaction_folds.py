@@ -127,6 +127,26 @@ def test_cross_validation_is_every_fold_by_itself(rng):
         interactions.cross_validate(method, whole, lonely, jax.random.key(0))
 
 
+def test_folds_that_do_not_go_with_the_interactions_are_refused_before_they_run():
+    whole = interactions.problem(np.eye(4), np.eye(4), np.eye(4))
+    masks = interactions.held_out((4, 4), "drugs", seeds=(1,), num_folds=2)
+    method, key = pytest.fail, jax.random.key(0)
+    for run in (interactions.cross_validate, interactions.predict_folds):
+        for wrong in (masks[0], masks[:, :3], masks[:0]):
+            with pytest.raises(ValueError, match=r"must be \(folds, m, n\), \(folds, 4, 4\)"):
+                run(method, whole, wrong, key)
+        with pytest.raises(TypeError, match="booleans, not int"):
+            run(method, whole, masks.astype(int), key)
+        for number in (0, -1):
+            with pytest.raises(ValueError, match="folds_at_once must be at least 1"):
+                run(method, whole, masks, key, folds_at_once=number)
+        with pytest.raises(TypeError, match="dtype must be floating"):
+            run(method, whole, masks, key, dtype=jnp.int32)
+    affinities = interactions.problem(3 * np.eye(4), np.eye(4), np.eye(4), binary=False)
+    with pytest.raises(ValueError, match="interactions 0 or 1"):
+        interactions.cross_validate(method, affinities, masks, key)
+
+
 def test_new_interactions_are_the_highest_of_the_unknown():
     whole = interactions.problem(KNOWN, D, T)
     table = jnp.arange(12.0).reshape(4, 3)

@@ -50,10 +50,17 @@ def cross_validate(
         options: of :func:`predict_folds`.
 
     Raises:
-        ValueError: for a fold without interactions, or with nothing else, or for scores that are
-            not finite.
+        ValueError: for affinities, folds of another shape, a fold without interactions, or with
+            nothing else, or for scores that are not finite.
+        TypeError: as :func:`predict_folds`.
     """
+    _check_folds(whole, held_out)
     known = np.asarray(whole.known)
+    if not np.isin(known, (0, 1)).all():
+        raise ValueError(
+            "AUC and AUPR are of interactions 0 or 1, and these are affinities: take predict_folds "
+            "and the concordance of its scores"
+        )
     positive = (np.asarray(held_out) * known).sum(axis=(1, 2))
     if (alike := (positive == 0) | (positive == np.sum(held_out, axis=(1, 2)))).any():
         raise ValueError(
@@ -79,17 +86,36 @@ def predict_folds(
 
     Args:
         method, whole, held_out, key: as of :func:`cross_validate`.
-        folds_at_once: how many are vectorised, for a method that needs much memory; None for all.
-        dtype: of the arithmetic.
+        folds_at_once: how many are vectorised, for a method that needs much memory, at least 1;
+            None for all.
+        dtype: of the arithmetic, floating.
+
+    Raises:
+        ValueError: for folds of another shape, or none at once.
+        TypeError: for folds that are not booleans, or a dtype that is not floating.
     """
+    _check_folds(whole, held_out)
+    if folds_at_once is not None and folds_at_once < 1:
+        raise ValueError(f"folds_at_once must be at least 1, or None for all; got {folds_at_once}")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype must be floating, not {jnp.dtype(dtype)}")
     hidden = hide(whole, held_out)
-    if hidden.known.ndim != 3 or not len(hidden.known):
-        raise ValueError(f"held_out must be (folds, m, n); it has shape {np.shape(held_out)}")
     keys = jax.random.split(key, len(hidden.known))
     return np.asarray(
         _run(method, folds_at_once or len(hidden.known), jax.tree.map(
             lambda x: jnp.asarray(x, dtype), hidden), keys)
     )  # fmt: skip
+
+
+def _check_folds(whole: Problem, held_out: np.ndarray) -> None:
+    shape = np.shape(held_out)
+    if len(shape) != 3 or shape[1:] != np.shape(whole.known) or not shape[0]:
+        raise ValueError(
+            f"held_out must be (folds, m, n), (folds, {', '.join(map(str, np.shape(whole.known)))})"
+            f" for these interactions; it has shape {shape}"
+        )
+    if np.asarray(held_out).dtype != np.bool_:
+        raise TypeError(f"held_out must be booleans, not {np.asarray(held_out).dtype}")
 
 
 def _all_folds(method: Predictor, at_once: int, hidden: Problem, keys: Key) -> Array:
