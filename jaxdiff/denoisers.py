@@ -219,7 +219,9 @@ def scalings(D: Denoiser, level: ArrayLike) -> tuple[Number, Number]:
     if not isinstance(static, _Denoise):
         raise TypeError("a denoiser not made by jaxdiff.denoisers.denoiser has no known scalings")
     _, process, sigma_data, sigma_min = D.args  # type: ignore[attr-defined]
-    level = jnp.asarray(level, jnp.result_type(level, jnp.float32))
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(level, jnp.float32)
+    level = jnp.asarray(level, dtype)
     data, low = (jnp.asarray(x, level.dtype) for x in (sigma_data, sigma_min))
     _, _, skip, out = static.weights(process, data, low, level)
     return skip, out

@@ -5,13 +5,12 @@ The weight convention is one throughout: weight 1 is the plain conditional model
 unconditional one.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.arrays import check, expand, null_condition, per_sample
+from jaxdiff.arrays import check, expand, fixed, null_condition, per_sample
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial, scalings
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -70,9 +69,7 @@ def classifier_free(
         raise ValueError(f"at least one channel is guided, not {channels}")
     if keep and not isinstance(null, dict):
         raise ValueError(f"keep = {keep} needs null, a dictionary of the entries that are not kept")
-    guide = functools.partial(
-        _classifier_free, channels=channels, keep=tuple(keep), batched=batched
-    )
+    guide = fixed(_classifier_free, channels=channels, keep=tuple(keep), batched=batched)
     return jax.tree_util.Partial(guide, as_partial(denoiser), as_weight(weight), null)
 
 
@@ -205,8 +202,9 @@ def negative_prompt(
         weight: scalar, or one number per sample (batch,), as in :func:`classifier_free`.
         rescale: phi in [0, 1] of arXiv 2305.08891, section 3.4: what the network predicts, guided,
             gets (1 - phi) of its own and phi of the conditional prediction's standard deviation
-            over a sample's numbers (the unbiased one). Not 0 only for a ``denoiser`` made by
-            :func:`jaxdiff.denoisers.denoiser`, which says what its network predicts.
+            over a sample's numbers (the unbiased one); a number, or (batch,). Not 0 only for a
+            ``denoiser`` made by :func:`jaxdiff.denoisers.denoiser`, which says what its network
+            predicts.
 
     Returns:
         The guided denoiser ``D(y, level, cond)``, its condition a :class:`Prompts`.
@@ -216,7 +214,7 @@ def negative_prompt(
         TypeError: for a condition that is no :class:`Prompts`, and for a rescale of a denoiser that
             does not say what its network predicts.
     """
-    check("rescale must be in [0, 1]", lambda phi: 0 <= phi <= 1, rescale)
+    check("rescale must be in [0, 1]", lambda p: ((p >= 0) & (p <= 1)).all(), rescale)
     rescaled = not isinstance(rescale, (int, float)) or rescale != 0
     if rescaled:
         scalings(denoiser, 1.0)  # its error now
@@ -242,7 +240,9 @@ def _negative_prompt(
     if rescale is None:
         return guided
     skip, out = (expand(c, y) for c in scalings(denoiser, jnp.asarray(level, y.dtype)))
-    axes = tuple(range(1, y.ndim))
+    if y[0].size < 2:
+        raise ValueError(f"states {y.shape} have one number a sample, and no deviation to rescale")
+    axes, phi = tuple(range(1, y.ndim)), expand(rescale, y)
     std = lambda D: jnp.std((D - skip * y) / out, axis=axes, ddof=1, keepdims=True)  # noqa: E731
-    factor = rescale * (std(towards) / std(guided)) + (1 - rescale)
+    factor = phi * (std(towards) / std(guided)) + (1 - phi)
     return skip * y + factor * (guided - skip * y)

@@ -238,6 +238,7 @@ def test_an_edit_is_sampled_beside_its_source():
 
 
 NOWHERE = attention.At("self", ("up_0",))
+AT_LEVEL = jnp.asarray(0.7)
 TWO_TOKENS = attention.paint_with_words(np.ones((4, 4, 2)), 1.0)
 WRONG = {
     "needs replace, refine": lambda: attention.prompt_to_prompt(own=None),
@@ -254,6 +255,13 @@ WRONG = {
     "has the axes": lambda: attention.grouped(D)(PAIR, 0.7, COND),
     "no attention layers": lambda: attention.attention_maps(D, Y, 0.7, COND, NOWHERE),
     "words are": lambda: attention.attend_and_excite(D, COND, ()),
+    "not among 3 tokens": lambda: attention.attend_and_excite(D, COND, (3,))(Y, AT_LEVEL, None),
+    "scales is for 1 tokens": lambda: call(
+        attention.grouped(D, attention.prompt_to_prompt(scales=np.ones(1), own=None))
+    ),
+    "refine is for 1 tokens": lambda: call(
+        attention.grouped(D, attention.prompt_to_prompt(refine=np.zeros(1, int), own=None))
+    ),
     "masks have values": lambda: attention.paint_with_words(2 * np.ones((4, 4, 3)), 1.0),
     "masks of 2 tokens": lambda: conditioned(D, attention=TWO_TOKENS)(Y, 0.7, COND),
     "of one shape": lambda: attention.adain(Y, Y[:1]),

@@ -274,7 +274,7 @@ def test_low_frequencies_are_those_of_the_reference(kind):
     reference, keys = jnp.asarray(RNG.standard_normal((8, 4, 1))), jax.random.split(KEY, 2)
     y = jnp.asarray(RNG.standard_normal((2, 8, 4, 1)))
     correct = corrections.ilvr(reference, 2, filter=kind, stop=0.1)
-    made, low = correct(y, 0.5, keys), correct.func.args[0]
+    made, low = correct(y, 0.5, keys), correct.func.keywords["low"]
     n = jax.vmap(lambda k: jax.random.normal(k, (8, 4, 1)))(keys)
     np.testing.assert_allclose(made - low(reference[None] + 0.5 * n), y - low(y), atol=1e-12)
     if kind == "average":

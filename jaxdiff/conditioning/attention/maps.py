@@ -29,12 +29,14 @@ Maps = dict[str, Array]
 
 
 def attention_maps(
-    denoiser: Denoiser, y: Array, level: ArrayLike, cond: Cond = None, where: Where = CROSS
-) -> tuple[Array, Maps, dict[str, Place]]:
+    denoiser: Denoiser, y: Array, level: ArrayLike, cond: Cond = None, where: Where = CROSS,
+    **options: Any,
+) -> tuple[Array, Maps, dict[str, Place]]:  # fmt: skip
     """Return the denoised output, the attention maps of some layers by their paths, (batch, heads,
     queries, tokens), and the layers.
 
-    It may be jitted and differentiated, but for the layers, which are no arrays.
+    It may be jitted and differentiated, but for the layers, which are no arrays. Options are the
+    network's, such as a key of its dropout.
 
     Raises ValueError if there are no such layers.
     """
@@ -47,7 +49,8 @@ def attention_maps(
 
     check_where(where)
     attention: AttentionFn = keep
-    output = as_partial(denoiser)(y, jnp.asarray(level, y.dtype), cond, attention=attention)
+    s = jnp.asarray(level, y.dtype)
+    output = as_partial(denoiser)(y, s, cond, attention=attention, **options)
     if not maps:
         raise ValueError("the network has no attention layers of this kind")
     return output, maps, places
@@ -136,7 +139,10 @@ class _Excite(NamedTuple):
 
     def loss(self, y: Array, denoiser: Partial, level: Array, cond: Cond) -> Array:
         _, maps, places = attention_maps(denoiser, y, level, cond, self.where)
-        whole = word_maps(maps, places)[..., jnp.array(self.words)]
+        whole = word_maps(maps, places)
+        if max(self.words) >= whole.shape[-1]:
+            raise ValueError(f"words {self.words} are not among {whole.shape[-1]} tokens")
+        whole = whole[..., jnp.array(self.words)]
         axes = range(1, whole.ndim - 1)
         most = gaussian_blur(whole, axes, 0.5).max(axis=tuple(axes))
         return jnp.sum((1 - most).max(axis=-1))
@@ -186,7 +192,7 @@ class _Sag(NamedTuple):
     ) -> Array:  # fmt: skip
         if y.ndim != 4:
             raise ValueError(f"pictures are (batch, height, width, channels), not {y.shape}")
-        output, maps, places = attention_maps(denoiser, y, level, cond, self.where)
+        output, maps, places = attention_maps(denoiser, y, level, cond, self.where, **options)
         grid = next(iter(places.values())).grid
         got = word_maps(maps, places).sum(axis=(1, 2))  # what each key gets of all queries
         mask = (got > jnp.asarray(threshold, got.dtype)).astype(y.dtype)

@@ -45,6 +45,12 @@ class _Edited(NamedTuple):
 def _edit(numbers: tuple[Any, ...], source: Array, target: Array) -> Array:
     """Return the edit's maps (batch, heads, queries, tokens)."""
     replace, refine, scales = numbers
+    tokens = target.shape[-1]
+    for name, given in zip(("replace", "refine", "scales"), numbers, strict=True):
+        if given is not None and given.shape[0] != tokens:
+            raise ValueError(
+                f"{name} is for {given.shape[0]} tokens, and the prompts have {tokens}"
+            )
     if replace is not None:
         target = einsum("bhqk,kj->bhqj", source, replace.astype(source.dtype))
     if refine is not None:

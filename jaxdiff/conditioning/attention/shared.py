@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 from jaxdiff.arrays import check
 from jaxdiff.conditioning.attention.groups import members_of
 from jaxdiff.conditioning.attention.places import SELF, Elsewhere, Where, check_where
+from jaxdiff.conditioning.blending.pairs import ratio
 from jaxdiff.networks.attention import Place, softmax_attention
 from jaxdiff.typing import Array
 
@@ -86,7 +87,7 @@ def _styled(numbers: tuple[Any, ...], q: Array, k: Array, v: Array, place: Place
 
 def adain(content: Array, style: Array) -> Array:
     """Return latents (batch, *places, channels) of the content with mean and standard deviation of
-    the style's, channel by channel (arXiv 1703.06868, eq. 8).
+    the style's, channel by channel (arXiv 1703.06868, eq. 8); a constant channel gets the mean.
 
     Raises ValueError for latents of different shapes, or without places.
     """
@@ -96,4 +97,4 @@ def adain(content: Array, style: Array) -> Array:
     axes = tuple(range(1, content.ndim - 1))
     mean = lambda x: x.mean(axis=axes, keepdims=True)  # noqa: E731
     std = lambda x: x.std(axis=axes, keepdims=True)  # noqa: E731
-    return (content - mean(content)) / std(content) * std(style) + mean(style)
+    return ratio(content - mean(content), std(content)) * std(style) + mean(style)

@@ -28,6 +28,7 @@ from jaxdiff.arrays import check, expand
 from jaxdiff.conditioning.corrections.projection import linear_of
 from jaxdiff.conditioning.operators import Basis, Measurement
 from jaxdiff.denoisers import as_partial
+from jaxdiff.sampling.checks import as_states
 from jaxdiff.solvers.ancestral import check_eta
 from jaxdiff.solvers.held import Held, value
 from jaxdiff.solvers.scalar import D, Noise, Scalar, State, root
@@ -55,7 +56,7 @@ def _ddnm(
     denoiser: Partial, measurement: Measurement, y: Array, level: Array, cond: Cond = None,
     **options: Any,
 ) -> Array:  # fmt: skip
-    output = denoiser(y, level, cond, **options)
+    output = as_states(denoiser(y, level, cond, **options), y)
     return output + linear_of(measurement, "ddnm").pseudo_inverse(measurement.residual(output))
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from jaxdiff.arrays import check, expand
+from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.corrections.replacement import own_noise, rows_like
 from jaxdiff.conditioning.operators import Linear, Measurement
 from jaxdiff.conditioning.operators.measurement import checked
@@ -37,13 +37,13 @@ def projection(measurement: Measurement, weight: float | Array = 1.0) -> Partial
     Args:
         measurement: of a linear operator with a decomposition. Its noise is not used: with noise
             the weight should be below 1, as the authors' is.
-        weight: w in [0, 1].
+        weight: w in [0, 1], a number or one per sample.
 
     Raises:
         TypeError: for what is no measurement of a linear operator. ValueError: for a weight outside
             [0, 1], or an operator without a decomposition.
     """
-    check("the weight must be in [0, 1]", lambda w: 0 <= w <= 1, weight)
+    check("the weight must be in [0, 1]", lambda w: ((w >= 0) & (w <= 1)).all(), weight)
     operator = linear_of(measurement, "projection")
     operator.svd  # noqa: B018 - its error now
     return Partial(_projection, measurement, weight)
@@ -63,7 +63,7 @@ def _projection(
     operator = linear_of(measurement, "projection")
     noised = y - expand(level, y) * own_noise(key, y, "projection")
     apart = measurement.rows(y) - operator.apply(noised)
-    return y + jnp.asarray(weight, y.dtype) * operator.pseudo_inverse(apart)
+    return y + expand(weight, y) * operator.pseudo_inverse(apart)
 
 
 class _LowPass(NamedTuple):
@@ -116,11 +116,11 @@ def ilvr(
                          f"not {factor} and {filter!r}")  # fmt: skip
     check("stop must be a level, not negative", lambda s: s >= 0, stop)
     low = _LowPass(int(factor), tuple(axes), filter)
-    return Partial(Partial(_ilvr, low), jnp.asarray(reference), stop)
+    return Partial(fixed(_ilvr, low=low), jnp.asarray(reference), stop)
 
 
 def _ilvr(
-    low: _LowPass, reference: Array, stop: Array, y: Array, level: Array, key: Key | None
+    reference: Array, stop: Array, y: Array, level: Array, key: Key | None, *, low: _LowPass
 ) -> Array:
     noised = rows_like(reference, y, "reference") + expand(level, y) * own_noise(key, y, "ilvr")
     apart = low(noised - y)

@@ -13,6 +13,7 @@ does (DiffEdit, Couairon et al. 2210.11427, section 3.2; direct inversion, Ju et
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
@@ -66,9 +67,10 @@ def replacement(known: ArrayLike, mask: ArrayLike, noise: ArrayLike | None = Non
             diffusion have it; without, it is drawn anew for every state, of the solve's ``key``.
 
     Raises:
-        ValueError: for a mask with values outside [0, 1]; when called, for shapes that do not fit,
-            or without a key.
+        ValueError: for a mask with values outside [0, 1], or what is known not being finite, even
+            where the mask is 0; when called, for shapes that do not fit, or without a key.
     """
+    check("known must be finite: 0 where it is not known", lambda x: np.isfinite(x).all(), known)
     own = None if noise is None else jnp.asarray(noise)
     return Partial(_replacement, jnp.asarray(known), check_mask(mask), own)
 

@@ -12,11 +12,13 @@ inversion's own states:
     jd.sample(D, jd.table(solvers.euler, levels), up.states[-1], new, correct=follow(up, 1 - mask))
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check, check_cond
+from jaxdiff.arrays import check, check_cond, expand
 from jaxdiff.conditioning.editing.start import difference_size
 from jaxdiff.denoisers import as_partial
 from jaxdiff.noise import draw, sample_keys
@@ -42,7 +44,8 @@ def difference_mask(
 
     Args:
         denoiser: conditional ``D(y, level, cond)``.
-        data: (batch, *shape). level: a positive number; the paper has half of the process's time.
+        data: (batch, *shape). level: positive, a number or (batch,); the paper has half of the
+            process's time.
         cond, other: of the edit, and of the data (None for no condition).
         key, index: as for :func:`jaxdiff.sample`.
         num_draws: of noise, at least 1. threshold: in (0, 1).
@@ -51,7 +54,7 @@ def difference_mask(
     Raises:
         ValueError: for numbers outside of these ranges, or axes that data do not have.
     """
-    check("the level must be positive", lambda s: s > 0, level)
+    check("the level must be positive", lambda s: (s > 0).all(), level)
     check("the threshold must be in (0, 1)", lambda v: 0 < v < 1, threshold)
     if num_draws < 1 or any(not 0 < a < data.ndim for a in axes):
         raise ValueError(
@@ -68,16 +71,13 @@ def difference_mask(
     return (jnp.minimum(d, most) > threshold * most).astype(data.dtype)
 
 
+@functools.partial(jax.jit, static_argnums=(6, 7))
 def _difference(
     D: Partial, data: Array, s: Array, cond: Cond, other: Cond, keys: Key, count: int,
     axes: tuple[int, ...],
 ) -> Array:  # fmt: skip
-    @jax.jit
-    def mean(D: Partial, data: Array, s: Array, cond: Cond, other: Cond, keys: Key) -> Array:
-        def one(i: Array) -> Array:
-            y = data + s * draw(keys, i, 0, data.shape[1:], data.dtype)
-            return difference_size(D(y, s, cond), D(y, s, other), axes)
+    def one(i: Array) -> Array:
+        y = data + expand(s, data) * draw(keys, i, 0, data.shape[1:], data.dtype)
+        return difference_size(D(y, s, cond), D(y, s, other), axes)
 
-        return jax.lax.map(one, jnp.arange(count)).mean(0)
-
-    return mean(D, data, s, cond, other, keys)
+    return jax.lax.map(one, jnp.arange(count)).mean(0)

@@ -88,7 +88,14 @@ class Measurement:
         noise, rank = self.noise.astype(like.dtype), len(self.operator.measured)
         if noise.ndim == 0:
             return noise.reshape((1,) * (rank + 1))
-        return noise[None] if noise.ndim == rank else noise
+        if noise.ndim == rank:
+            return noise[None]
+        if noise.shape[0] not in (1, like.shape[0]):
+            raise ValueError(
+                f"noise of {noise.shape[0]} samples for a batch of {like.shape[0]}: one for all, "
+                "or one for each"
+            )
+        return noise
 
     def residual(self, x0: Array) -> Array:
         """Return u - A(x0) of samples (batch, *shape)."""

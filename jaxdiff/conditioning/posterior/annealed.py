@@ -12,7 +12,15 @@ from typing import Any
 from jax.tree_util import Partial
 
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
-from jaxdiff.conditioning.posterior.parts import Weight, as_weight, at, linear_operator, square
+from jaxdiff.conditioning.posterior.parts import (
+    Weight,
+    as_weight,
+    at,
+    denoised,
+    linear_operator,
+    over,
+    square,
+)
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
 
@@ -44,8 +52,8 @@ def _annealed(
     A = linear_operator(measurement)
     residual = measurement.residual(y)
     spread = measurement.deviation(y) ** 2 + at(gamma, level, residual) ** 2
-    g = A.transpose(residual / spread)
-    output = denoiser(y, level, cond, **options)
+    g = A.transpose(over(residual, spread))  # at level 0 without noise: 0
+    output = denoised(denoiser, y, level, cond, options)
     return output + at(weight, level, y) * square(level, y) * g
 
 

@@ -21,6 +21,7 @@ from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.parts import (
     CHEAP_ITERATIONS,
     conjugate_gradients,
+    denoised,
     linear_operator,
     square,
 )
@@ -64,7 +65,7 @@ def _gaussian_covariance(
     level: Array, cond: Cond = None, **options: Any,
 ) -> Array:  # fmt: skip
     A = linear_operator(measurement)
-    output = denoiser(y, level, cond, **options)
+    output = denoised(denoiser, y, level, cond, options)
     noise = measurement.deviation(y) ** 2
     s2 = square(level, y)
     if axes is None:

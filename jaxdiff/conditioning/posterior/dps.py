@@ -49,7 +49,7 @@ def dps(
         ValueError: for a step that is not positive.
     """
     checked(measurement, "dps")
-    check("step must be positive", lambda z: z > 0, step)
+    check("step must be positive", lambda z: (z > 0).all(), step)
     norm = fixed(_misfit, whole=reference)
     return energy(denoiser, Partial(norm, measurement), per_step(step, levels, eta))
 
@@ -66,7 +66,7 @@ def mcg(
     Arguments as of :func:`dps`; the operator is linear and has a decomposition.
     """
     checked(measurement, "mcg")
-    check("step must be positive", lambda z: z > 0, step)
+    check("step must be positive", lambda z: (z > 0).all(), step)
     _ = linear_operator(measurement).svd
     return energy(denoiser, Partial(_pseudo_misfit, measurement), per_step(step, levels, eta))
 

@@ -22,8 +22,16 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check, fixed
-from jaxdiff.conditioning.posterior.parts import Weight, as_weight, at, check_iterations, square
+from jaxdiff.arrays import check, expand, fixed
+from jaxdiff.conditioning.posterior.parts import (
+    Weight,
+    as_weight,
+    at,
+    check_iterations,
+    denoised,
+    pulled,
+    square,
+)
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser, PerSample
 
@@ -89,10 +97,10 @@ def backward(
         denoiser: ``D(y, level, cond)``.
         loss: ``L(x0) -> (batch,)``.
         num_iterations: m of the paper, steps of gradient descent.
-        step: their size.
+        step: their size, a number or one per sample.
     """
     check_iterations("backward", num_iterations)
-    check("step must be positive", lambda a: a > 0, step)
+    check("step must be positive", lambda a: (a > 0).all(), step)
     moves = fixed(_backward, num_iterations=num_iterations)
     return Partial(moves, as_partial(denoiser), as_function(loss, "a loss"), step)
 
@@ -106,16 +114,16 @@ def as_function(function: Callable[..., Any], name: str) -> Partial:
 
 def slope(loss: Partial, x: Array) -> Array:
     """Return the gradient of every row's loss. ValueError for a loss of another shape."""
+    return jax.grad(lambda x: jnp.sum(each(loss(x), x)))(x)
 
-    def total(x: Array) -> Array:
-        values = loss(x)
-        if jnp.shape(values) != x.shape[:1]:
-            raise ValueError(
-                f"a loss has a number for each sample, {x.shape[:1]}; got {jnp.shape(values)}"
-            )
-        return jnp.sum(values)
 
-    return jax.grad(total)(x)
+def each(values: Array, x: Array) -> PerSample:
+    """Return losses (batch,) of samples. ValueError for a loss of another shape."""
+    if jnp.shape(values) != x.shape[:1]:
+        raise ValueError(
+            f"a loss has a number for each sample, {x.shape[:1]}; got {jnp.shape(values)}"
+        )
+    return values
 
 
 def _classifier(
@@ -123,23 +131,23 @@ def _classifier(
     **options: Any,
 ) -> Array:  # fmt: skip
     g = slope(Partial(lambda y: likelihood(y, level, cond)), y)
-    return denoiser(y, level, cond, **options) + at(weight, level, y) * square(level, y) * g
+    output = denoised(denoiser, y, level, cond, options)
+    return output + at(weight, level, y) * square(level, y) * g
 
 
 def _energy(
     denoiser: Partial, loss: Partial, weight: Any, y: Array, level: Array, cond: Cond = None,
     **options: Any,
 ) -> Array:  # fmt: skip
-    output, back = jax.vjp(lambda y: denoiser(y, level, cond, **options), y)
-    (g,) = back(slope(loss, output))
-    return output - at(weight, level, y) * square(level, y) * g
+    output, back = pulled(denoiser, y, level, cond, options)
+    return output - at(weight, level, y) * square(level, y) * back(slope(loss, output))
 
 
 def _mpgd(
     denoiser: Partial, loss: Partial, weight: Any, y: Array, level: Array, cond: Cond = None,
     **options: Any,
 ) -> Array:  # fmt: skip
-    output = denoiser(y, level, cond, **options)
+    output = denoised(denoiser, y, level, cond, options)
     return output - at(weight, level, y) * slope(loss, output)
 
 
@@ -147,6 +155,6 @@ def _backward(
     denoiser: Partial, loss: Partial, step: Any, y: Array, level: Array, cond: Cond = None, *,
     num_iterations: int, **options: Any,
 ) -> Array:  # fmt: skip
-    x0 = denoiser(y, level, cond, **options)
-    move = lambda _, x: x - jnp.asarray(step, x.dtype) * slope(loss, x)  # noqa: E731
+    x0 = denoised(denoiser, y, level, cond, options)
+    move = lambda _, x: x - expand(step, x) * slope(loss, x)  # noqa: E731
     return jax.lax.fori_loop(0, num_iterations, move, x0)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand, fixed
-from jaxdiff.conditioning.posterior.energy import Loss, as_function
+from jaxdiff.conditioning.posterior.energy import Loss, as_function, each
 from jaxdiff.conditioning.posterior.parts import (
     Weight,
     as_weight,
@@ -54,7 +54,7 @@ def lgd_mc(
     """
     check_typed(key)
     check_iterations("lgd_mc", num_draws)
-    check("data_std must be positive", lambda d: d > 0, data_std)
+    check("data_std must be positive", lambda d: (d > 0).all(), data_std)
     shift = fixed(_lgd_mc, num_draws=num_draws)
     return Partial(
         shift, as_partial(denoiser), as_function(loss, "a loss"), key, data_std, as_weight(weight)
@@ -71,7 +71,7 @@ def _lgd_mc(
     noise = _draws(key, s, num_draws, y)
 
     def evidence(x0: Array) -> Array:
-        losses = jax.lax.map(lambda e: loss(x0 + spread * e), noise)
+        losses = jax.lax.map(lambda e: each(loss(x0 + spread * e), x0), noise)
         return jnp.sum(jax.nn.logsumexp(-losses, axis=0))
 
     g = back(jax.grad(evidence)(output))

@@ -21,6 +21,7 @@ from jax.tree_util import Partial
 from jaxdiff.arrays import check, expand
 from jaxdiff.conditioning.operators.linear import Linear
 from jaxdiff.conditioning.operators.measurement import Measurement
+from jaxdiff.sampling.checks import as_states
 from jaxdiff.solvers.ancestral import check_eta
 from jaxdiff.typing import Array, Cond, PerSample
 
@@ -91,11 +92,20 @@ def _per_step(step: Array, levels: Array, eta: Array, level: Array) -> Array:
     return jnp.where(near, weight, jnp.nan)
 
 
+def denoised(
+    denoiser: Partial, y: Array, level: Array, cond: Cond, options: dict[str, Any]
+) -> Array:
+    """Return D(y) in the dtype of the states, in which measurements are taken apart. Errors as of
+    :func:`jaxdiff.sampling.checks.as_states`.
+    """
+    return as_states(denoiser(y, level, cond, **options), y)
+
+
 def pulled(
     denoiser: Partial, y: Array, level: Array, cond: Cond, options: dict[str, Any]
 ) -> tuple[Array, Callable[[Array], Array]]:
     """Return D(y) and v -> J^T v, J = dD/dy of every row."""
-    output, back = jax.vjp(lambda y: denoiser(y, level, cond, **options), y)
+    output, back = jax.vjp(lambda y: denoised(denoiser, y, level, cond, options), y)
     return output, lambda v: back(v)[0]
 
 
@@ -179,9 +189,12 @@ def gain(measurement: Measurement, variance: Array, residual: Array) -> Array:
     if A.basis is not None and all(n == 1 for n in noise.shape[1:]):
         singular = A.basis.values(residual)
         v, flat = v.reshape(-1, 1), noise.reshape(-1, 1)
+        kept = singular > CUTOFF * jnp.max(singular)
+        exact = jnp.where(kept, 1 / jnp.where(kept, singular, 1), 0)  # without noise, also at v = 0
         bottom = v * singular**2 + flat
-        kept = (singular > CUTOFF * jnp.max(singular)) & (bottom > 0)
-        factor = jnp.where(kept, v * singular / jnp.where(kept, bottom, 1), 0)
+        noisy = kept & (flat > 0)
+        factor = jnp.where(noisy, v * singular / jnp.where(noisy, bottom, 1), exact)
+        factor = jnp.where(kept, factor, 0)
         return A.basis.sample(factor * A.basis.observed(residual))
     wide = expand(v, residual)
     found = conjugate_gradients(

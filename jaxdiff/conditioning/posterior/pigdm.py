@@ -18,6 +18,7 @@ from jaxdiff.conditioning.posterior.parts import (
     Weight,
     as_weight,
     at,
+    denoised,
     gain,
     linear_operator,
     pulled,
@@ -50,7 +51,7 @@ def pigdm(
         TypeError: for an operator that is not linear.
     """
     linear_operator(checked(measurement, "pigdm"))
-    check("data_std must be positive", lambda d: d > 0, data_std)
+    check("data_std must be positive", lambda d: (d > 0).all(), data_std)
     shift = fixed(_pigdm, jacobian=jacobian)
     return Partial(shift, as_partial(denoiser), measurement, data_std, as_weight(weight))
 
@@ -63,9 +64,9 @@ def _pigdm(
     d2 = jnp.asarray(data_std, y.dtype) ** 2
     v = d2 * s2 / (d2 + s2)
     if not jacobian:
-        output = denoiser(y, level, cond, **options)
+        output = denoised(denoiser, y, level, cond, options)
         shift = gain(measurement, v, measurement.residual(output))
         return output + at(weight, level, y) * shift
     output, back = pulled(denoiser, y, level, cond, options)
     shift = back(gain(measurement, v, measurement.residual(output)))
-    return output + at(weight, level, y) * expand(s2 / v, y) * shift
+    return output + at(weight, level, y) * expand((d2 + s2) / d2, y) * shift  # s^2/v

@@ -13,11 +13,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check, fixed
+from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
     conjugate_gradients,
+    denoised,
     gain,
     linear_operator,
 )
@@ -40,7 +41,7 @@ def diffpir(
         TypeError: for an operator that is not linear.
     """
     linear_operator(checked(measurement, "diffpir"))
-    check("strength must be positive", lambda a: a > 0, strength)
+    check("strength must be positive", lambda a: (a > 0).all(), strength)
     return Partial(_diffpir, as_partial(denoiser), measurement, strength)
 
 
@@ -58,7 +59,7 @@ def dds(
     """
     linear_operator(checked(measurement, "dds"))
     check_iterations("dds", num_iterations)
-    check("gamma must be positive", lambda a: a > 0, gamma)
+    check("gamma must be positive", lambda a: (a > 0).all(), gamma)
     steps = fixed(_dds, num_iterations=num_iterations)
     return Partial(steps, as_partial(denoiser), measurement, gamma)
 
@@ -67,7 +68,7 @@ def _diffpir(
     denoiser: Partial, measurement: Measurement, strength: Any, y: Array, level: Array,
     cond: Cond = None, **options: Any,
 ) -> Array:  # fmt: skip
-    output = denoiser(y, level, cond, **options)
+    output = denoised(denoiser, y, level, cond, options)
     v = jnp.asarray(level, y.dtype) ** 2 / jnp.asarray(strength, y.dtype)
     return output + gain(measurement, v, measurement.residual(output))
 
@@ -76,8 +77,8 @@ def _dds(
     denoiser: Partial, measurement: Measurement, gamma: Any, y: Array, level: Array,
     cond: Cond = None, *, num_iterations: int, **options: Any,
 ) -> Array:  # fmt: skip
-    A, weight = linear_operator(measurement), jnp.asarray(gamma, y.dtype)
-    output = denoiser(y, level, cond, **options)
+    A, weight = linear_operator(measurement), expand(gamma, y)
+    output = denoised(denoiser, y, level, cond, options)
     matrix = lambda z: weight * A.transpose(A.apply(z)) + z  # noqa: E731
     b = weight * A.transpose(measurement.residual(output))  # of z - D
     return output + conjugate_gradients(matrix, b, num_iterations)

@@ -42,8 +42,8 @@ def psld(
         ValueError: for a step that is not positive, or a negative gluing.
     """
     linear_operator(checked(measurement, "psld"))
-    check("step must be positive", lambda a: a > 0, step)
-    check("gluing must not be negative", lambda a: a >= 0, gluing)
+    check("step must be positive", lambda a: (a > 0).all(), step)
+    check("gluing must not be negative", lambda a: (a >= 0).all(), gluing)
     parts = as_function(encode, "encode"), as_function(decode, "decode")
     loss = Partial(_loss, measurement, *parts, jnp.asarray(gluing) / jnp.asarray(step))
     return energy(denoiser, loss, per_step(step, levels, eta))
@@ -55,4 +55,6 @@ def _loss(
     A, picture = linear_operator(measurement), decode(z0)
     residual = measurement.residual(picture)
     glued = encode(picture + A.transpose(residual))  # A^T u + (I - A^T A) picture
+    if glued.shape != z0.shape:
+        raise ValueError(f"encode makes latents {glued.shape} of pictures; they are {z0.shape}")
     return norm(residual) + ratio.astype(z0.dtype) * norm(z0 - glued)

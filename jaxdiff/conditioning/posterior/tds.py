@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, check_cond
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
-from jaxdiff.conditioning.posterior.energy import as_function
+from jaxdiff.conditioning.posterior.energy import as_function, each
 from jaxdiff.conditioning.posterior.particles import (
     UNIFORM,
     Particles,
@@ -27,7 +27,7 @@ from jaxdiff.conditioning.posterior.particles import (
     choice,
     normalised,
 )
-from jaxdiff.conditioning.posterior.parts import dot, linear_operator
+from jaxdiff.conditioning.posterior.parts import dot, linear_operator, pulled
 from jaxdiff.denoisers import as_partial
 from jaxdiff.noise import draw, sample_keys
 from jaxdiff.typing import Array, Cond, Denoiser, Key, PerSample
@@ -90,7 +90,7 @@ def gaussian_twist(measurement: Measurement, data_std: float | Array = 1.0) -> P
         data_std: d, standard deviation of the data.
     """
     _ = linear_operator(checked(measurement, "gaussian_twist", noisy=True)).svd
-    check("data_std must be positive", lambda d: d > 0, data_std)
+    check("data_std must be positive", lambda d: (d > 0).all(), data_std)
     if measurement.noise.ndim:
         raise ValueError("gaussian_twist takes one noise")
     return Partial(_gaussian_twist, measurement, data_std)
@@ -130,9 +130,9 @@ def _tds(
 
 def twisted(D: Partial, f: Partial, cond: Cond, y: Array, level: Array) -> Twisted:
     """Return the particles at a level, of log weights 0: an evaluation and its gradient."""
-    x0, back = jax.vjp(lambda y: D(y, level, cond), y)
-    value, of_x0 = jax.vjp(lambda x0: f(x0, level), x0)
-    (slope,) = back(of_x0(jnp.ones_like(value))[0])
+    x0, back = pulled(D, y, level, cond, {})
+    value, of_x0 = jax.vjp(lambda x0: each(f(x0, level), x0), x0)
+    slope = back(of_x0(jnp.ones_like(value))[0])
     return Twisted(y, x0, slope, value, jnp.zeros_like(value))
 
 

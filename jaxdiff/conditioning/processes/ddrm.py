@@ -28,12 +28,15 @@ from jaxdiff.typing import Array
 def ddrm_start(start: Array, level: float, measurement: Measurement) -> Array:
     """Return the start of DDRM of one of the model, states (batch, *shape) of level times noise.
 
-    Raises TypeError, ValueError as :func:`ddrm`, and for a level below the measurement's noise.
+    A coordinate that is measured with more noise than the level starts as one that is not seen.
+
+    Raises TypeError, ValueError as :func:`ddrm`.
     """
     basis = basis_of(measurement, "ddrm")
     seen, target, own = observed(measurement, start)
     x, s = basis.coordinates(start), jnp.asarray(level, start.dtype)
-    return basis.sample(jnp.where(seen, target + root(1 - (own / s) ** 2) * x, x))
+    known = seen & (own <= s)
+    return basis.sample(jnp.where(known, target + root(1 - (own / s) ** 2) * x, x))
 
 
 def observed(measurement: Measurement, like: Array) -> tuple[Array, Array, Array]:
