@@ -148,7 +148,9 @@ REFUSED = {
     "encode makes": lambda: posterior.psld(
         D, NOISY, lambda x: x[:, :1], lambda z: z, LEVELS
     )(Y, 1.0),
-    "known must be finite": lambda: corrections.replacement(np.array([np.nan, 1.0]), np.array([0, 1])),
+    "known must be finite": lambda: corrections.replacement(
+        np.array([np.nan, 1.0]), np.array([0, 1])
+    ),
     "rescale must": lambda: guidance.negative_prompt(LINEAR, 2.0, EACH),
     "data_std must": lambda: posterior.pigdm(D, NOISY, -EACH),
 }  # fmt: skip
