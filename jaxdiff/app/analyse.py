@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdiff import grids
 from jaxdiff.app import config as configs
-from jaxdiff.app import config_file, effects, ends, geometry, step_errors
+from jaxdiff.app import config_file, effects, ends, geometry, jacobians, step_errors
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check
 from jaxdiff.app.published import to_pictures
@@ -68,6 +68,7 @@ def measured(
     """Return the numbers of the report, or of some of its parts ``only``, and what it shows."""
     from tqdm import tqdm
 
+    step_errors.check_nfe(config.nfe, config.num_steps)
     label, low_high = label_of(model, config), levels_of(model, config)
     levels = grids.karras(config.num_steps, *low_high, zero=False)
     noise, data = noise_for(config, model.shape), data_for(model, config, progress)
@@ -141,6 +142,7 @@ def _parts(
         "bends": bends,
         "convergence": lambda: geometry.convergence(study, config.metric, config.seed),
         "optimal": lambda: geometry.optimal(study),
+        "jacobian": lambda: jacobians.jacobians(study, config.seed),
         "local error": local_error, "latent": latent, "copies": copies,
     }  # fmt: skip
     if students:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import grids, solvers
-from jaxdiff.analysis import truncation_errors
+from jaxdiff.analysis import searched_grids, truncation_errors
 from jaxdiff.app.geometry import GAUSSIAN, MODEL, Study
 from jaxdiff.distance import norm
 from jaxdiff.grids.dynamic import best_grids
@@ -17,6 +17,7 @@ from jaxdiff.tuning.learned.path import Path, follow
 from jaxdiff.tuning.search.gits import jump_costs
 
 FINER = 3  # steps of an accurate path for one of Euler's; 60 for 20, as in GITS
+FEW = (1, 4, 16, 64)  # trajectories that GITS is given
 SOLVERS: dict[str, tuple[Any, dict[str, Any], int]] = {  # options, evaluations of a step
     "Euler": (solvers.euler, {}, 1),
     "Heun": (solvers.heun, {}, 2),
@@ -26,9 +27,18 @@ SOLVERS: dict[str, tuple[Any, dict[str, Any], int]] = {  # options, evaluations 
 }
 
 
+def check_nfe(nfe: int, num_steps: int) -> None:
+    """Raise ValueError for more evaluations than the accurate path has steps."""
+    if nfe > FINER * num_steps:
+        raise ValueError(
+            f"--nfe {nfe} levels cannot be chosen from an accurate path of {FINER * num_steps} "
+            f"steps, {FINER} for each of --num-steps {num_steps}: raise that"
+        )
+
+
 def local_error(study: Study, nfe: int) -> tuple[dict[str, Any], list[str]]:
     """Return where Euler's steps and the states of several solvers leave accurate paths, which
-    levels GITS recommends, and the advice that follows, in words.
+    levels GITS recommends on all trajectories and on a few, and the advice that follows, in words.
     """
     low, high = float(study.levels[-1]), float(study.levels[0])
     fine, accurate = grids.karras(FINER * (len(study.levels) - 1), low, high, zero=False), {}
@@ -45,8 +55,18 @@ def local_error(study: Study, nfe: int) -> tuple[dict[str, Any], list[str]]:
         "models": {name: _euler_steps(path, study.levels) for name, path in accurate.items()},
         "solvers": _solver_errors(study, accurate[MODEL], nfe),
         "recommended": recommended, "nfe": nfe,
+        "of a few": {name: _of_a_few(path, fine, nfe) for name, path in accurate.items()},
     }  # fmt: skip
     return found, _advice(found["models"][MODEL], recommended, nfe)
+
+
+def _of_a_few(path: Path, fine: np.ndarray, nfe: int) -> dict[str, Any]:
+    """Return the levels that GITS finds on the first so many trajectories (arXiv 2405.11326: their
+    shapes are so alike that a few will do).
+    """
+    counts = [n for n in FEW if n <= path.states.shape[1]]
+    found = searched_grids(fine, path.states, path.denoised, nfe, counts=counts)
+    return {"counts": counts, "levels": [grid.tolist() for grid in found.grids]}
 
 
 def _euler_steps(path: Path, levels: np.ndarray) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def analysis_page(path: Path, numbers: Mapping[str, Any], shown: Shown) -> Path:
     """Write the page, and numbers beside it; return the path of the page."""
     parts = {
         "summary": _summary, "paths": _paths, "subspace": _subspace, "convergence": _convergence,
-        "optimal": _optimal, "local error": effects.local_error, "latent": effects.latent,
-        "copies": effects.copies, "distillation": effects.distillation,
+        "optimal": _optimal, "jacobian": effects.jacobian, "local error": effects.local_error,
+        "latent": effects.latent, "copies": effects.copies, "distillation": effects.distillation,
         "guidance": effects.guidance,
     }  # fmt: skip
     known = {"summary", "subspace"} | set(numbers)

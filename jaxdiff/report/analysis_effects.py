@@ -48,9 +48,39 @@ def local_error(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     width = max(len(row) for row in levels) - 1
     grids = Table(["levels by", *(f"{n}" for n in range(width))], levels,
                   f"Levels for {width - 1} steps.")  # fmt: skip
+    few = [
+        [f"GITS, {name}, of {n}", *(f"{s:.3g}" for s in grid)]
+        for name, one in found["of a few"].items()
+        for n, grid in zip(one["counts"], one["levels"], strict=True)
+    ]
+    caption = "The same, found on the first trajectories alone: all have nearly one shape."
+    of_a_few = Table(grids.headers, few, caption)
     picture = Picture(panels(sections, 2), "Left, every step begins on the accurate path; "
                       "right, errors add up.", "Errors of steps over the noise level.")  # fmt: skip
-    return [Section("Where the error is made", list(numbers["advice"]), [picture], [table, grids])]
+    return [Section("Where the error is made", list(numbers["advice"]), [picture],
+                    [table, grids, of_a_few])]  # fmt: skip
+
+
+def jacobian(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
+    """Return the section: whether denoised outputs are a gradient."""
+    found = numbers["jacobian"]
+    titles = {"asymmetry": "|J - J^T| / |J|", "trace": "tr J"}
+    drawn = []
+    for key, title in titles.items():
+        each = {name: one[key] for name, one in found["models"].items()}
+        curves = {n: Curve(one["levels"], one["mean"], one["std"]) for n, one in each.items()}
+        drawn.append(Panel(title, curves))
+    text = (
+        "J = dD/dx. The outputs of an optimal denoiser are a gradient, and its J symmetric; how "
+        "far a network's is from that says how far its outputs are from those of any density. "
+        "tr J is how many dimensions the denoiser keeps."
+    )
+    probes = found["probes"]
+    how = "exact" if probes is None else f"by {probes} random probes each"
+    caption = f"Means over {found['samples']} trajectories, {how}, along each model's own path."
+    picture = Picture(panels(drawn, 2, list(numbers["paths"])), caption,
+                      "Asymmetry and trace of the Jacobian over the noise level.")  # fmt: skip
+    return [Section("Is it a gradient?", [text], [picture])]
 
 
 def latent(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:

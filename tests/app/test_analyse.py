@@ -10,10 +10,11 @@ import pytest
 from jaxdiff import analysis, grids
 from jaxdiff.app import analyse as command
 from jaxdiff.app import config as configs
-from jaxdiff.app import ends, geometry, step_errors, subjects
+from jaxdiff.app import ends, geometry, jacobians, step_errors, subjects
 from jaxdiff.app.main import main
 from jaxdiff.app.models import Model
 from jaxdiff.exact import Gaussian
+from jaxdiff.grids.dynamic import best_grids
 from jaxdiff.report.geometry import Curve, Panel, boomerang, panels
 
 LEVELS = grids.karras(12, zero=False)
@@ -111,7 +112,59 @@ def test_steps_errors_are_those_of_single_euler_steps_and_their_half_is_found(st
     assert step_errors._half(np.array([1.0, 2.0, 2.0, 1.0])) == (1, 2)
     assert len(found["recommended"]["GITS, model"]) == 3
     assert any("between levels" in line for line in advice)
+    for one in found["of a few"].values():
+        assert one["counts"] == [1, 4]  # of six trajectories
+        for grid in one["levels"]:
+            assert len(grid) == 3 and set(grid) <= set(fine.tolist())
+            assert (grid[0], grid[-1]) == (fine[0], fine[-1])
+    shrunk = np.sqrt((VARIANCES + fine[:, None, None] ** 2) / (VARIANCES + fine[0] ** 2))
+    some = jnp.asarray(fine[0] * np.asarray(study.noise[:4]) * shrunk, jnp.float32)
+    outputs = jnp.asarray(VARIANCES / (VARIANCES + fine[:, None, None] ** 2), jnp.float32) * some
+    costs = analysis.truncation_errors(fine, some, outputs, "dev")
+    want = best_grids(costs, fine, [2], 1.15)[0]
+    assert found["of a few"]["Gaussian"]["levels"][1] == pytest.approx(want.tolist())
     assert found["solvers"]["Heun"]["nfe"] == 2 and found["solvers"]["Euler"]["nfe"] == 2
+
+
+def test_the_jacobian_of_a_gaussian_is_symmetric_with_its_trace_and_a_turned_one_is_not(study):
+    turn = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], np.float32)
+    turned = subjects.Subject(lambda y, s, c=None: y @ turn.T)
+    given = study._replace(subjects=study.subjects | {"model": turned})
+    found = jacobians.jacobians(given, 0)
+    assert found["samples"] == 6 and found["probes"] is None
+    model, gaussian = found["models"]["model"], found["models"]["Gaussian"]
+    ratio = np.linalg.norm(turn - turn.T) / np.linalg.norm(turn)
+    np.testing.assert_allclose(model["asymmetry"]["mean"], ratio, rtol=1e-5)
+    np.testing.assert_allclose(model["trace"]["mean"], 1, rtol=1e-5)
+    np.testing.assert_allclose(gaussian["asymmetry"]["mean"], 0, atol=1e-5)
+    trace = np.sum(VARIANCES / (VARIANCES + LEVELS[:, None] ** 2), axis=1)
+    np.testing.assert_allclose(gaussian["trace"]["mean"], trace, rtol=1e-5)
+
+
+def test_the_jacobian_of_many_numbers_is_probed_sample_by_sample(study):
+    """A diagonal one, of which random signs find the trace exactly; conditions go along."""
+    ones = np.ones((10, 12), np.float32)
+    cond = np.arange(1, 11, dtype=np.float32)
+    model = subjects.Subject(lambda y, s, c: y * c[:, None], cond)
+    null = subjects.Subject(lambda y, s, c=None: 0.5 * y)
+    known = {"model": model, "Gaussian": null}
+    paths = {name: geometry.euler_path(one, LEVELS[:3], ones) for name, one in known.items()}
+    given = geometry.Study(known, ones, LEVELS[:3], study.data, paths)
+    found = jacobians.jacobians(given, 0)
+    assert found["samples"] == 8 and found["probes"] == 8
+    trace = found["models"]["model"]["trace"]
+    np.testing.assert_allclose(trace["mean"], 12 * cond[:8].mean(), rtol=1e-5)
+    np.testing.assert_allclose(trace["std"], 12 * cond[:8].std(), rtol=1e-5)
+    np.testing.assert_allclose(found["models"]["Gaussian"]["asymmetry"]["mean"], 0, atol=1e-6)
+
+
+def test_densities_of_low_levels_are_those_of_the_first(study):
+    """Below DENSE at every level there is one to compare, and not none."""
+    data = analysis.finite_data_set(study.data.values)
+    low = study.paths["finite data set"]
+    low = low._replace(path=low.path._replace(levels=0.01 * low.path.levels / LEVELS[0]))
+    found = geometry.density_rises(data, low)
+    assert set(found) == {"jump", "step", "ratio"} and np.isfinite(list(found.values())).all()
 
 
 def test_a_straight_line_between_noises_shrinks_them_and_their_ends(study):
@@ -154,6 +207,7 @@ def test_figures_say_what_they_cannot_draw():
         ),
         ({"problem": "gaussian", "out": "page.txt"}, "ends in .html"),
         ({"problem": "gaussian", "count": 1}, "--count must be at least 2"),
+        ({"problem": "gaussian", "num_steps": 2, "nfe": 7}, "--nfe 7 levels cannot be chosen"),
         ({"problem": "gaussian", "low": 2.0, "high": 1.0}, "low"),
     ],
 )
@@ -185,6 +239,11 @@ def test_a_problem_is_analysed_from_end_to_end(tmp_path, capsys):
     assert straight["peak deviation / chord"] < 1e-6
     assert numbers["paths"]["model"]["summary"]["peak deviation / chord"] > 1e-4
     page = out.read_text()
-    for heading in ("The boomerang", "Where the error is made", "Are samples copies?"):
+    for heading in (
+        "The boomerang",
+        "Is it a gradient?",
+        "Where the error is made",
+        "Are samples copies?",
+    ):
         assert heading in page
     assert page.count("<img") >= 7
