@@ -1,5 +1,5 @@
 """The command line: ``jaxdiff demo | train | ema | distill | tune | discriminate | sample |
-optimise | evaluate | analyse | export | inspect | list``.
+optimise | restore | evaluate | analyse | export | inspect | list``.
 
 Each command is a function of one typed configuration (:mod:`jaxdiff.app.config`), every field of
 which is an option.
@@ -31,6 +31,8 @@ jaxdiff: fast sampling and distillation of diffusion models
   jaxdiff discriminate --run DIR   train a discriminator that corrects a run's samples
   jaxdiff sample --run DIR         pictures from a run, with any solver
   jaxdiff optimise --run DIR       pictures by score distillation (SDS, VSD) from a run
+  jaxdiff restore --run DIR --task blur IMAGES
+                                   images from measurements: inpainting, super-resolution, ...
   jaxdiff evaluate --run DIR       score a run against real images
   jaxdiff analyse --run DIR        the geometry of a run's sampling, beside null models
   jaxdiff export --run DIR         a sampler with its network as one file that needs only jax
@@ -46,6 +48,7 @@ JAXDIFF_CACHE=off nowhere. Started as several processes (by srun, mpirun, a Kube
 slice, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID), a command is one run
 on all their devices.
 """
+ONE_PROCESS = ("demo", "ema", "optimise", "restore", "analyse", "export", "inspect")
 CACHED = 2 << 30  # bytes of compiled programs
 
 
@@ -79,7 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError) as error:
         print(f"jaxdiff: several processes, but {error}", file=sys.stderr)
         return 2
-    if hosts.several() and command in ("demo", "ema", "optimise", "analyse", "export", "inspect"):
+    if hosts.several() and command in (
+        "demo",
+        "ema",
+        "optimise",
+        "restore",
+        "analyse",
+        "export",
+        "inspect",
+    ):
         print(
             f"jaxdiff: {command} is for one process; JAXDIFF_HOSTS=off makes it one",
             file=sys.stderr,
@@ -206,6 +217,13 @@ def optimise(config: configs.Optimise) -> None:
     optimise(config)
 
 
+def restore(config: configs.Restore) -> None:
+    """Restore images from measurements."""
+    from jaxdiff.app.restore import restore
+
+    restore(config)
+
+
 def evaluate(config: configs.Evaluate) -> None:
     """Score a run."""
     from jaxdiff.app.evaluate import evaluate
@@ -257,6 +275,7 @@ COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], N
     "discriminate": (parsing.plain(configs.Discriminate), discriminate),
     "sample": (parsing.plain(configs.Sample), sample),
     "optimise": (parsing.choosing(configs.Optimise, parsing.of_images), optimise),
+    "restore": (parsing.around(configs.Restore, "images"), restore),
     "evaluate": (parsing.plain(configs.Evaluate), evaluate),
     "analyse": (parsing.plain(configs.Analyse), analyse),
     "export": (parsing.plain(configs.Export), export),

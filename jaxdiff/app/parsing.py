@@ -37,6 +37,26 @@ def first(kind: type, name: str) -> Callable[[str, Sequence[str]], Any]:
     return parse
 
 
+def around(kind: type, name: str) -> Callable[[str, Sequence[str]], Any]:
+    """Return a parser of fields of which the one of this name, a tuple of texts, may be the
+    arguments that are no options, before or after these.
+    """
+
+    def parse(command: str, arguments: Sequence[str]) -> Any:
+        import tyro
+
+        def made(
+            options: tyro.conf.OmitArgPrefixes[kind],  # type: ignore[valid-type]
+            bare: tyro.conf.Positional[tuple[str, ...]] = (),
+        ) -> Any:
+            return dataclasses.replace(options, **{name: getattr(options, name) + bare})
+
+        prog, text = f"jaxdiff {command}", kind.__doc__
+        return tyro.cli(made, prog=prog, description=text, args=list(arguments))
+
+    return parse
+
+
 def choosing(
     kind: type, methods: Callable[[], Mapping[str, Any]]
 ) -> Callable[[str, Sequence[str]], Any]:

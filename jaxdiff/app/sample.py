@@ -1,6 +1,7 @@
 """``jaxdiff sample``: images of a model, the numbers first, then the picture."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,14 @@ def draw(images: Any, path: Path) -> None:
     """Make the picture of some samples, without which their numbers are still there."""
     from jaxdiff.report.images import apart, image_grid
 
+    save_figure(lambda: image_grid(apart(images), columns=10), path)
+
+
+def save_figure(make: Callable[[], Any], path: Path) -> None:
+    """Make a figure and save it; whatever goes wrong is a warning."""
     try:
-        image_grid(apart(images), columns=10).savefig(path)
+        make().savefig(path)
     except Exception as error:  # of whatever draws it
-        warnings.warn(f"the picture {path} could not be made: {error}", stacklevel=2)
+        warnings.warn(f"the picture {path} could not be made: {error}", stacklevel=3)
     else:
         print(f"their picture: {path}")

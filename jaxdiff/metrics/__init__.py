@@ -28,6 +28,7 @@ from jaxdiff.metrics.kernel import (
 )
 from jaxdiff.metrics.neighbours import PRDC, Nearest, nearest_distances, prdc, squared_radii
 from jaxdiff.metrics.protocol import RealDataScore, Score, real_data_score, score
+from jaxdiff.metrics.similarity import psnr, ssim
 from jaxdiff.metrics.sliced import (
     exact_wasserstein,
     max_sliced_wasserstein,
@@ -72,6 +73,7 @@ __all__ = [
     "pixels",
     "polynomial",
     "prdc",
+    "psnr",
     "random_directions",
     "rbf",
     "read_statistics",
@@ -79,6 +81,7 @@ __all__ = [
     "score",
     "sliced_wasserstein",
     "squared_radii",
+    "ssim",
     "statistics",
     "streamed_moments",
     "write_statistics",

@@ -39,7 +39,7 @@ def image_grid(images: ArrayLike, columns: int, titles: Sequence[str] | None = N
 
     Raises ValueError if the shape is another or the titles are not n.
     """
-    tiles = _pixels(images, "images")
+    tiles = as_pixels(images, "images")
     if titles is not None and len(titles) != len(tiles):
         raise ValueError(f"{len(tiles)} images need as many titles, got {len(titles)}")
     if columns < 1:
@@ -47,7 +47,7 @@ def image_grid(images: ArrayLike, columns: int, titles: Sequence[str] | None = N
     columns = min(columns, len(tiles))
     above = 0.2 if titles is not None else 0.0
     rows = math.ceil(len(tiles) / columns)
-    sheet = _sheet(_fold(tiles, rows, columns), [GAP + above] * (rows - 1), top=above)
+    sheet = lay_out(_fold(tiles, rows, columns), [GAP + above] * (rows - 1), top=above)
     for n, title in enumerate(titles or ()):
         sheet.above(title, sheet.centres[n % columns], sheet.tops[n // columns])
     return sheet.figure
@@ -62,7 +62,7 @@ def side_by_side(images: Mapping[str, ArrayLike], rows: int, columns: int) -> Fi
 
     Raises ValueError if a block is too small or of other image sizes than the first.
     """
-    blocks = {name: _pixels(block, name) for name, block in images.items()}
+    blocks = {name: as_pixels(block, name) for name, block in images.items()}
     if not blocks or min(rows, columns) < 1:
         raise ValueError("side_by_side needs blocks of at least one row and one column")
     for name, block in blocks.items():
@@ -74,7 +74,7 @@ def side_by_side(images: Mapping[str, ArrayLike], rows: int, columns: int) -> Fi
     block = columns * _tile_width(gaps) + sum(gaps[: columns - 1])
     names = [textwrap.fill(name, max(1, int(block / 0.09))) for name in blocks]
     top = 0.06 + 0.18 * max(name.count("\n") + 1 for name in names)
-    sheet = _sheet(np.concatenate(folded, axis=1), [GAP] * (rows - 1), gaps, top=top)
+    sheet = lay_out(np.concatenate(folded, axis=1), [GAP] * (rows - 1), gaps, top=top)
     for n, name in enumerate(names):
         left = sheet.centres[n * columns] - sheet.width / 2
         sheet.above(name, left, 0.0, ha="left", size=9.5, weight="bold", color=INK)
@@ -110,16 +110,16 @@ def trajectory_strip(
     s, at = np.asarray(levels, np.float64), np.asarray(nodes, np.float64)
     _check_trajectory(y, d, s, at, columns)
     chosen = np.unique(np.linspace(0, len(s) - 1, min(columns, len(s))).round().astype(int))
-    shown = _pixels((y / np.sqrt(1 + s**2).reshape(-1, 1, 1, 1, 1))[chosen], "states", 5)
+    shown = as_pixels((y / np.sqrt(1 + s**2).reshape(-1, 1, 1, 1, 1))[chosen], "states", 5)
     outputs = np.zeros_like(shown)
     for column, row in enumerate(chosen):
         (same,) = np.nonzero(np.isclose(at, s[row], rtol=1e-3, atol=0))
         if len(same):
-            outputs[column] = _pixels(d[same[-1]], "denoised")
+            outputs[column] = as_pixels(d[same[-1]], "denoised")
     pairs = np.stack([shown, outputs]).transpose(2, 0, 1, 3, 4, 5)  # sample, kind, column, ...
     samples = len(pairs)
     gaps = ([0.03, 0.2] * samples)[:-1]
-    sheet = _sheet(pairs.reshape(2 * samples, *pairs.shape[2:]), gaps, left=1.3, top=0.42)
+    sheet = lay_out(pairs.reshape(2 * samples, *pairs.shape[2:]), gaps, left=1.3, top=0.42)
     for column, row in enumerate(chosen):
         sheet.above(f"{s[row]:.3g}", sheet.centres[column], 0.0)
     sheet.above("noise level s", sheet.centres[0] - sheet.width / 2, -0.2, ha="left", color=SOFT)
@@ -150,8 +150,8 @@ def nearest_neighbours(
         ValueError: if the shapes do not fit together or a distance is negative or not finite.
     """
     tiles = {
-        "generated": _pixels(generated, "generated"),
-        "nearest in training": _pixels(nearest_training, "nearest_training"),
+        "generated": as_pixels(generated, "generated"),
+        "nearest in training": as_pixels(nearest_training, "nearest_training"),
     }
     _same_size(tiles)
     n = len(tiles["generated"])
@@ -160,7 +160,7 @@ def nearest_neighbours(
     of_samples = _distances(distances, "distances", n)
     of_held_out = _distances(held_out_distances, "held_out_distances", 1)
     below = 2.7
-    sheet = _sheet(np.stack([*tiles.values()]), [GAP], left=1.45, bottom=below, wide=True)
+    sheet = lay_out(np.stack([*tiles.values()]), [GAP], left=1.45, bottom=below, wide=True)
     for row, name in enumerate(tiles):
         sheet.beside(name, row)
     for x, distance in zip(sheet.centres, of_samples, strict=False):
@@ -195,7 +195,7 @@ class _Sheet(NamedTuple):
         self.axes.text(x, y, text, **look)
 
 
-def _sheet(
+def lay_out(
     tiles: np.ndarray,
     row_gaps: Sequence[float],
     column_gaps: Sequence[float] | None = None,
@@ -240,7 +240,7 @@ def _starts(count: int, size: int, gaps: Sequence[float], density: float) -> np.
     return np.concatenate([[0], np.cumsum(pixels)]) + size * np.arange(count)
 
 
-def _pixels(images: ArrayLike, name: str, ndim: int = 4) -> np.ndarray:
+def as_pixels(images: ArrayLike, name: str, ndim: int = 4) -> np.ndarray:
     """Images (..., H, W, 1 or 3) in [-1, 1] as opaque RGBA bytes (..., H, W, 4)."""
     x = np.asarray(images)
     if x.ndim != ndim or x.shape[-1] not in (1, 3) or not x.size:

@@ -161,7 +161,7 @@ def test_every_pixel_is_shown_with_its_value(rng, channels):
 def test_lost_pixels_are_seen():
     image = np.zeros((1, 4, 4, 3))
     image[0, 1, 2, 0] = np.nan
-    shown = pictures._pixels(image, "x")[0, ..., :3]
+    shown = pictures.as_pixels(image, "x")[0, ..., :3]
     assert tuple(shown[1, 2]) == style.MAGENTA
     assert (shown == style.MAGENTA).all(axis=-1).sum() == 1
 

@@ -1,0 +1,105 @@
+"""Configuration of restoration: images of a run given measurements of them."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from jaxdiff.app.restoration_methods import METHODS
+from jaxdiff.app.restoration_tasks import TASKS
+from jaxdiff.ranges import Count, NotNegative, Number, Positive, PositiveFraction, Seed, Several
+
+if TYPE_CHECKING:  # names of the lists of tasks and methods
+    TaskName = str
+    RestorationName = str
+    RestorationNames = str
+else:
+    TaskName = Literal[tuple(TASKS)]
+    RestorationName = Literal[tuple(METHODS)]
+    RestorationNames = Literal[("all", *METHODS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Restore:
+    """Restore images from measurements with a run as the prior: inpainting, super-resolution,
+    deblurring, colour, compressed sensing and others, by any method for inverse problems.
+
+    The images, your own or the run's test data, are measured and restored several times each. A
+    table compares the methods: PSNR and SSIM to the truth, of single samples and of their mean; the
+    misfit, the root mean square of the measurement minus that of the restored image, which is to be
+    the noise; and the spread of the samples of one measurement. Numbers are of what is saved,
+    images within the range of images.
+    """
+
+    run: str
+    """The model, no student: a run, a file or folder of published weights or the name of their
+    card, or module:FILE.py:FUNCTION, a function of yours that makes a model (the file is run).
+    """
+    images: tuple[str, ...] = ()
+    """Your images: files of pictures, folders, zips, .npz or .npy; the option's name may be left
+    out. By default some of the run's own test data.
+    """
+    out: str = "restored"
+    """Folder for the scores (restored.json), the images (restored.npz) and the picture
+    (restored.png).
+    """
+    task: TaskName = "inpaint"
+    """What is measured. inpaint: all but a box in the middle. pixels: some pixels. super, bicubic,
+    decimate: fewer pixels, by averages, by the bicubic filter, or every so many. blur: a Gaussian.
+    motion: a straight motion, periodic. colour: the grey image. sensing: some numbers of a
+    Walsh-Hadamard transform. projections: random projections. phase: magnitudes of the Fourier
+    transform. jpeg: the quantisation of JPEG.
+    """
+    method: RestorationName | None = None
+    """How to restore: by default ddnm without noise, dps where the measurement is not linear, else
+    mmps.
+    """
+    methods: tuple[RestorationNames, ...] = ()
+    """Several methods to compare, or "all" that the task and the noise allow."""
+    noise: NotNegative = 0.05
+    """Standard deviation of the measurement's noise, of images in [-1, 1]."""
+    share: PositiveFraction | None = None
+    """inpaint: of height and width, the box that is hidden, 0.5. pixels, sensing, projections: of
+    what could be measured, what is, 0.25.
+    """
+    factor: Several | None = None
+    """super, bicubic, decimate: how many pixels become one along each axis, 2."""
+    width: Positive | None = None
+    """blur: standard deviation in pixels, 1. motion: its length, an odd number of pixels, 5."""
+    angle: Number | None = None
+    """motion: in degrees from along the rows of the image, 0."""
+    quality: Count | None = None
+    """jpeg: 1 to 100, 10."""
+    measured: bool = False
+    """Your images are measurements already: small, blurred, with a hole. There is no truth then;
+    say what is known of their --noise.
+    """
+    samples: Count = 4
+    """Restorations of each measurement."""
+    count: Count = 4
+    """Images of the run's own test data."""
+    size: Count | None = None
+    """Crop your images to squares and resize them to size x size."""
+    grayscale: bool = False
+    """Turn your images to grey."""
+    range: tuple[Number, Number] | None = None
+    """The values of your images that are black and white; by default 0 and 255, or for floats of
+    an .npz 0 and 1, or -1 and 1.
+    """
+    num_steps: Count = 50
+    """Sampling steps."""
+    low: Positive | None = None
+    """Lowest noise level before 0; by default the model's."""
+    high: Positive | None = None
+    """Noise level to start from; by default the model's."""
+    particles: Several | None = None
+    """tds, fps_smc: particles for each measurement, of which the samples are some; 64."""
+    label: str | None = None
+    """Class of the images, by its name or number; by default none, and their own of a model that
+    cannot do without.
+    """
+    batch: Count = 64
+    """Samples at a time. They do not depend on it."""
+    seed: Seed = 0
+    checkpoint: str | None = None
+    """Instead of the finished model a checkpoint of the run: its step, or "latest". A run that is
+    not finished gives its latest by default.
+    """

@@ -1,0 +1,137 @@
+"""Images that ``jaxdiff restore`` measures, or that are measurements, and their conditions."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdiff.app import config as configs
+from jaxdiff.app.conditions import check_class_condition
+from jaxdiff.app.data import class_index, own_data, read_data
+from jaxdiff.app.models import Model
+from jaxdiff.app.options import refuse
+from jaxdiff.app.published import from_pictures
+from jaxdiff.app.subjects import guidable
+from jaxdiff.conditioning.operators import Operator
+from jaxdiff.data.dataset import Dataset, to_float
+from jaxdiff.data.labels import NoSplit
+from jaxdiff.data.options import Options
+from jaxdiff.data.pictures import decode, suffixes
+from jaxdiff.data.readers import load
+from jaxdiff.data.tally import Tally
+
+
+class Given(NamedTuple):
+    """Images as the model's samples are, (n, *shape), or None; measurements (n, *measured) if they
+    are given in their place; labels (n,) of a conditional model or None; what they are, in words.
+    """
+
+    truth: np.ndarray | None
+    observed: np.ndarray | None
+    cond: np.ndarray | None
+    shown: str
+
+
+def given_images(
+    model: Model, operator: Operator, config: configs.Restore, progress: bool
+) -> Given:
+    """Return a configuration's images: those that are named, or some of the run's test data.
+
+    Raises ValueError for images of another size than the model's, or, measured, than the
+    operator's; OSError for those that are not there.
+    """
+    check_class_condition(model, "restore")
+    labels = None
+    if config.images:
+        refuse(config, "all IMAGES are restored", "count")
+        images, shown = _read(config), ", ".join(config.images)
+    else:
+        refuse(config, "it is of your own IMAGES", "size", "grayscale", "range", "measured")
+        data = _test_data(model, config, progress)
+        images, labels, shown = to_float(data.images), data.labels, data.name
+    wanted = operator.measured if config.measured else model.shape
+    if images.shape[1:] != wanted:
+        raise ValueError(_other_size(images.shape[1:], wanted, config.measured))
+    values = from_pictures(model.source, images).astype(np.float32)
+    cond = _labels(model, config, labels, len(values))
+    if not config.measured:
+        return Given(values, None, cond, shown)
+    if operator.support is not None:  # what is hidden counts as 0
+        values = np.where(np.asarray(operator.support), values, np.float32(0))
+    return Given(None, values, cond, shown)
+
+
+def _other_size(found: tuple[int, ...], wanted: tuple[int, ...], measured: bool) -> str:
+    whose = "this task's measurements are" if measured else "the model's images are"
+    text = f"{whose} {wanted}, yours {found}"
+    if len(wanted) != 3:
+        return f"{text}: --measured is for tasks whose measurements are images"
+    square = wanted[0] == wanted[1]
+    remedy = [f"--size {wanted[0]} crops and resizes them"] * (square and found[:2] != wanted[:2])
+    remedy += ["--grayscale makes them grey"] * (wanted[2] == 1 < found[2])
+    return ": ".join([text, *([" and ".join(remedy)] if remedy else [])])
+
+
+def _read(config: configs.Restore) -> np.ndarray:
+    """Return the images of all paths in [-1, 1]. ValueError for those of several sizes."""
+    parts = [to_float(_images_at(Path(path), config)) for path in config.images]
+    sizes = {path: part.shape[1:] for path, part in zip(config.images, parts, strict=True)}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"IMAGES must have one size, --size gives them one: {sizes}")
+    return np.concatenate(parts)
+
+
+def _images_at(path: Path, config: configs.Restore) -> np.ndarray:
+    if not path.is_file() or path.suffix.lower() not in suffixes():
+        return np.asarray(_data_at(path, config).images)
+    try:
+        options = Options(size=config.size, grayscale=config.grayscale, range=config.range)
+        image = decode(
+            path.read_bytes(), path.name, Tally(), size=options.size,
+            grayscale=options.grayscale, values=options.range,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}".replace("--data.", "--")) from error
+    return image[None]
+
+
+def _data_at(path: Path, config: configs.Restore) -> Dataset:
+    """Return the images at a path, without labels; errors name this command's options."""
+    try:
+        return load(
+            path, labels="none", size=config.size, grayscale=config.grayscale, range=config.range
+        )
+    except ValueError as error:
+        raise ValueError(str(error).replace("--data.", "--")) from error
+
+
+def _test_data(model: Model, config: configs.Restore, progress: bool) -> Dataset:
+    """Return some of the run's test data. ValueError where there are none."""
+    own = own_data(model)
+    if own is None:
+        raise ValueError("what this model was trained on is not known here: give IMAGES")
+    try:
+        chosen = dataclasses.replace(own, split="test", limit=config.count)
+        return read_data(chosen, progress)
+    except NoSplit as error:
+        raise ValueError(f"{own.path} has no test data ({error}): give IMAGES") from error
+
+
+def _labels(
+    model: Model, config: configs.Restore, own: np.ndarray | None, count: int
+) -> np.ndarray | None:
+    """Return the classes of images: the one that is given, none of a model that does without, or
+    else their own.
+    """
+    if not model.classes:
+        refuse(config, "this model has no classes", "label")
+        return None
+    if config.label is not None:
+        chosen = class_index(config.label, model.metadata["class_names"])
+        return np.full(count, chosen, np.int32)
+    if guidable(model):
+        return None
+    if own is None:
+        raise ValueError("this model samples a class, always: give the images' --label")
+    return np.asarray(own, np.int32)

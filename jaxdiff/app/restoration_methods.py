@@ -1,0 +1,195 @@
+"""Methods of ``jaxdiff restore``: each a function of a problem that returns restored samples."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff import solvers
+from jaxdiff.arrays import pytree_dataclass
+from jaxdiff.conditioning import corrections, posterior, processes
+from jaxdiff.conditioning.operators import Linear, Measurement
+from jaxdiff.conditioning.posterior.particles import effective_number
+from jaxdiff.sampling.direct import direct
+from jaxdiff.sampling.sample import sample
+from jaxdiff.sampling.start import start
+from jaxdiff.sampling.trace import table
+from jaxdiff.typing import Array
+
+REPEATS, ODE_STEPS, INNER = 5, 5, 3  # RePaint's repeats; evaluations of a step of DAPS, of SNIPS
+
+
+@pytree_dataclass
+class Problem:
+    """Measurements of rows, (batch, *measured), and what they are restored with.
+
+    start: (batch, *shape), noise of the first level. index: (batch,), their numbers. data_std:
+    standard deviation of the data.
+    """
+
+    denoiser: Any
+    seen: Measurement
+    start: Array
+    key: Any
+    index: Array
+    cond: Any
+    data_std: float
+
+
+class Method(NamedTuple):
+    """A method.
+
+    run: ``run(problem, levels) -> (batch, *shape)``; of particles ``run(problem, levels) ->
+    Particles`` of one measurement. linear: whether the operator must be linear. mask: whether it
+    must be a mask. noise: whether the measurement has some, none, or either. evaluations: of the
+    network by number of steps. compiled: as one program, or by steps. particles: whether it takes
+    one measurement at a time.
+    """
+
+    run: Callable[[Problem, Any], Any]
+    linear: bool = True
+    mask: bool = False
+    noise: Literal["some", "none", "either"] = "either"
+    evaluations: Callable[[int], int] = lambda n: n
+    compiled: bool = True
+    particles: bool = False
+
+
+def _guided(guide: Callable[[Problem, Any], Any], correct: Any = None) -> Any:
+    """The ancestral sampler, DDIM with eta 1, of a guided denoiser."""
+
+    def run(p: Problem, levels: Any) -> Array:
+        fix = None if correct is None else correct(p)
+        made = table(solvers.ddim, levels, eta=1.0)
+        return sample(
+            guide(p, levels), made, p.start, p.cond, key=p.key, index=p.index, correct=fix
+        )
+
+    return run
+
+
+def _by_steps(solver: Any, first: Any = None) -> Any:
+    """A solver that takes the measurement."""
+
+    def run(p: Problem, levels: Any) -> Array:
+        y = p.start if first is None else first(p.start, float(levels[0]), p.seen)
+        return direct(
+            p.denoiser, solver, levels, y, p.cond, key=p.key, index=p.index, measurement=p.seen
+        )
+
+    return run
+
+
+def _repaint(p: Problem, levels: Any) -> Array:
+    made = corrections.travel_table(solvers.ddim, levels, _path(len(levels) - 1), eta=1.0)
+    return sample(p.denoiser, made, p.start, p.cond, key=p.key, index=p.index, correct=_replaced(p))
+
+
+def _path(num_steps: int) -> list[int]:
+    return corrections.resampling_path(num_steps, 1, REPEATS)
+
+
+def _replaced(p: Problem) -> Any:
+    operator: Any = p.seen.operator
+    return corrections.replacement(p.seen.observation, operator.support)
+
+
+def _half_misfit(p: Problem) -> Callable[[Array], Array]:
+    """|u - A(x)|^2/2 of every row."""
+    return lambda x: 0.5 * jnp.sum(p.seen.residual(x).reshape(x.shape[0], -1) ** 2, axis=1)
+
+
+def _minus_likelihood(p: Problem) -> Callable[[Array], Array]:
+    """Minus the log-likelihood, of as many rows as there are draws for each measurement."""
+    return lambda x: -p.seen.log_likelihood(x)
+
+
+def _tds(p: Problem, levels: Any) -> Any:
+    twist = posterior.gaussian_twist(p.seen, p.data_std)
+    return posterior.tds(p.denoiser, twist, levels, p.start, p.key, p.cond)
+
+
+def _fps_smc(p: Problem, levels: Any) -> Any:
+    return posterior.fps_smc(p.denoiser, p.seen, levels, p.start, p.key, p.cond)
+
+
+METHODS: dict[str, Method] = {
+    "mmps": Method(_guided(lambda p, s: posterior.mmps(p.denoiser, p.seen)), noise="some"),
+    "tmpd": Method(_guided(lambda p, s: posterior.tmpd(p.denoiser, p.seen)), noise="some"),
+    "pigdm": Method(_guided(lambda p, s: posterior.pigdm(p.denoiser, p.seen, p.data_std))),
+    "dps": Method(_guided(lambda p, s: posterior.dps(p.denoiser, p.seen, s)), linear=False),
+    "mcg": Method(_guided(
+        lambda p, s: posterior.mcg(p.denoiser, p.seen, s), lambda p: corrections.projection(p.seen)
+    )),
+    "mpgd": Method(
+        _guided(lambda p, s: posterior.mpgd(p.denoiser, _half_misfit(p), 0.5)), linear=False
+    ),
+    "universal": Method(
+        _guided(lambda p, s: posterior.backward(p.denoiser, _half_misfit(p), 5, 0.2)), linear=False
+    ),
+    "diffpir": Method(_guided(lambda p, s: posterior.diffpir(p.denoiser, p.seen))),
+    "dds": Method(_guided(lambda p, s: posterior.dds(p.denoiser, p.seen))),
+    "annealed_langevin": Method(
+        _guided(lambda p, s: posterior.annealed_langevin(p.denoiser, p.seen)), noise="some"
+    ),
+    "daps": Method(
+        _by_steps(posterior.daps), noise="some", evaluations=lambda n: ODE_STEPS * n, compiled=False
+    ),
+    "resample": Method(_by_steps(posterior.resample), compiled=False),
+    "ddnm": Method(_guided(lambda p, s: corrections.ddnm(p.denoiser, p.seen)), noise="none"),
+    "ddnm_plus": Method(_by_steps(corrections.ddnm_plus), compiled=False),
+    "ddrm": Method(_by_steps(processes.ddrm, processes.ddrm_start), compiled=False),
+    "snips": Method(
+        _by_steps(processes.snips), noise="some", compiled=False,
+        evaluations=lambda n: INNER * (n - 1) + 1,
+    ),
+    "projection": Method(
+        _guided(lambda p, s: p.denoiser, lambda p: corrections.projection(p.seen)), noise="none"
+    ),
+    "replacement": Method(_guided(lambda p, s: p.denoiser, _replaced), mask=True, noise="none"),
+    "repaint": Method(
+        _repaint, mask=True, noise="none",
+        evaluations=lambda n: sum(b == a + 1 for a, b in zip(_path(n), _path(n)[1:], strict=False)),
+    ),
+    "tds": Method(_tds, noise="some", particles=True),
+    "fps_smc": Method(_fps_smc, noise="some", particles=True),
+}  # fmt: skip
+
+
+def refusal(method: Method, measurement: Measurement) -> str | None:
+    """Return why a method does not take a measurement; None if it does."""
+    if method.linear and not isinstance(measurement.operator, Linear):
+        return "it is for linear measurements, and this one is not"
+    if method.mask and measurement.operator.support is None:
+        return "it is for measurements of pixels, tasks inpaint and pixels"
+    if method.noise == "some" and not float(measurement.noise):
+        return "it divides by the noise: give a --noise above 0"
+    if method.noise == "none" and float(measurement.noise):
+        return "it is for measurements without noise: --noise 0"
+    return None
+
+
+def runner(method: Method, levels: Any) -> Callable[[Problem], Any]:
+    """Return a method on a grid as a function of problems."""
+    run = lambda p: method.run(p, levels)  # noqa: E731
+    return jax.jit(run) if method.compiled and not method.particles else run
+
+
+def of_particles(
+    run: Callable[[Problem], Any], p: Problem, first: float, particles: int, samples: int
+) -> tuple[Array, Array]:
+    """Return ``samples`` of a method's particles for one measurement, and what they were worth at
+    the last step, as a number of independent ones.
+
+    p: its key is the measurement's own; its start and numbers are not used.
+    """
+    shape = p.seen.operator.shape
+    given = Problem(
+        p.denoiser, p.seen, start(p.key, first, particles, shape), p.key, jnp.arange(particles),
+        p.cond, p.data_std,
+    )  # fmt: skip
+    found = run(given)
+    drawn = posterior.resampled(found, jax.random.fold_in(p.key, 1))
+    spaced = jnp.arange(samples) * particles // samples  # copies stand side by side
+    return drawn[spaced], effective_number(found.log_weights)

@@ -1,0 +1,304 @@
+"""The command ``jaxdiff restore``: images of a model given measurements of them, by many methods;
+the numbers first, printed and saved; then the picture.
+"""
+
+import math
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.app import config as configs
+from jaxdiff.app.load import load_model
+from jaxdiff.app.measured_images import Given, given_images
+from jaxdiff.app.models import Model
+from jaxdiff.app.options import check, refuse
+from jaxdiff.app.published import to_pictures
+from jaxdiff.app.restoration_methods import METHODS, Problem, of_particles, refusal, runner
+from jaxdiff.app.restoration_tasks import operator_of
+from jaxdiff.app.sample import save_figure
+from jaxdiff.conditioning.operators import Linear, Measurement, Operator, measure
+from jaxdiff.files import check_writable, replacing
+from jaxdiff.grids import karras
+from jaxdiff.metrics.similarity import psnr, ssim
+from jaxdiff.report.images import apart
+from jaxdiff.report.page import write_numbers
+from jaxdiff.report.restoration import restorations
+from jaxdiff.report.terminal import Best, format_table
+from jaxdiff.sampling.start import start
+from jaxdiff.typing import Array
+
+PARTICLES = 64
+SHOWN = 12  # images in a row of the picture
+FILES = ("restored.json", "restored.npz", "restored.png")
+
+
+class Setting(NamedTuple):
+    """What all methods have in common: the model, its images, the measurements (images,
+    *measured), and the grid.
+    """
+
+    model: Model
+    given: Given
+    seen: Measurement
+    levels: np.ndarray
+
+
+def restore(config: configs.Restore, progress: bool = True) -> str:
+    """Restore images by one or several methods: measure, restore, save the numbers, draw the
+    picture; return the table.
+
+    Raises ValueError for options that do not go together, a model or images that the task is not
+    for, and methods that do not take the measurement: before anything is sampled.
+    """
+    check(config)
+    folder = Path(config.out)
+    for name in FILES:
+        check_writable(folder / name)
+    setting, chosen, options = prepared(config, progress)
+    restored: dict[str, np.ndarray] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for name in chosen:
+        if progress:
+            print(f"restoring by {name}", flush=True)
+        began = time.perf_counter()
+        found, more = restored_by(name, setting, config)
+        seconds = time.perf_counter() - began
+        restored[name] = found
+        numbers[name] = scores(found, setting) | more | {"seconds": seconds}
+        if not np.isfinite(found).all():
+            warnings.warn(f"{name} gave images that are not finite", stacklevel=2)
+    save(folder, setting, config, options, restored, numbers)
+    shown = in_words(numbers, setting)
+    print(f"{shown}\nnumbers: {folder}/restored.json, restored.npz", flush=True)
+    rows = picture_rows(setting, restored)
+    save_figure(lambda: restorations(rows), folder / "restored.png")
+    return shown
+
+
+def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str], dict[str, Any]]:
+    """Return what methods have in common, the methods, and the task's options. Errors as
+    :func:`restore`'s.
+    """
+    model = load_model(config.run, config.checkpoint, progress)
+    model.check_images("restore")
+    if model.student:
+        raise ValueError(f"{config.run} is a student; restoration takes a denoiser, its teacher")
+    bounds = model.bounds
+    if bounds is None:
+        raise ValueError(
+            f"{config.run} makes latents: jaxdiff restore measures pixels (jaxdiff.posterior.psld "
+            "and resample are for latents, from Python)"
+        )
+    operator, options = operator_of(config, model.shape, bounds)
+    noise = config.noise * (bounds[1] - bounds[0]) / 2
+    blank = Measurement(operator, jnp.zeros(operator.measured), noise)
+    chosen = methods_of(config, blank)
+    low, high = config.low or model.levels[0], config.high or model.levels[1]
+    if not low < high:
+        raise ValueError(f"--low {low:g} must be below --high {high:g}")
+    if high * float(_least(operator)) <= noise and {"ddrm"} & set(chosen):
+        raise ValueError(f"ddrm starts above the measurement's noise: raise --high from {high:g}")
+    given = given_images(model, operator, config, progress)
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    if given.truth is not None:
+        seen = measure(operator, jnp.asarray(given.truth), noise, key)
+    else:
+        seen = Measurement(operator, jnp.asarray(given.observed), noise)
+    levels = np.asarray(karras(config.num_steps, low, high))
+    return Setting(model, given, seen, levels), chosen, options
+
+
+def _least(operator: Operator) -> Array:
+    """Return the least singular value above 0, 1 where there are none known."""
+    if not isinstance(operator, Linear):
+        return jnp.ones(())
+    values = operator.svd.singular
+    return jnp.min(jnp.where(values > 0, values, jnp.max(values)))
+
+
+def methods_of(config: configs.Restore, measurement: Measurement) -> list[str]:
+    """Return the methods of a configuration. ValueError for one that does not take the
+    measurement, and for ``method`` beside ``methods``.
+    """
+    if config.method is not None and config.methods:
+        raise ValueError("give --method, one, or --methods, several or all: one of the two")
+    why = {name: refusal(method, measurement) for name, method in METHODS.items()}
+    able = [name for name, reason in why.items() if reason is None]
+    quiet = not float(measurement.noise) and "ddnm" in able
+    usual = "ddnm" if quiet else "mmps" if "mmps" in able else "pigdm" if "pigdm" in able else "dps"
+    named = list(dict.fromkeys(config.methods)) or [config.method or usual]
+    chosen = able if "all" in named else named
+    for name in chosen:
+        if why[name] is not None:
+            raise ValueError(
+                f"{name} does not take this measurement: {why[name]}. These do: {', '.join(able)}"
+            )
+    if not any(METHODS[name].particles for name in chosen):
+        refuse(config, "no method chosen has particles", "particles")
+    elif config.samples > (config.particles or PARTICLES):
+        raise ValueError(f"--samples {config.samples} needs as many --particles or more")
+    return chosen
+
+
+def restored_by(
+    name: str, setting: Setting, config: configs.Restore
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a method's restorations (images, samples, *shape), within the range of images, and
+    what else is known of them.
+    """
+    method = METHODS[name]
+    run = runner(method, setting.levels)
+    more: dict[str, Any] = {"nfe": method.evaluations(config.num_steps)}
+    if method.particles:
+        found, worth = _with_particles(run, setting, config)
+        more |= {"particles": config.particles or PARTICLES, "effective particles": worth}
+    else:
+        found = _in_batches(run, setting, config)
+    return np.clip(found, *setting.model.bounds), more  # type: ignore[misc]
+
+
+def _in_batches(run: Any, setting: Setting, config: configs.Restore) -> np.ndarray:
+    """Return a method's samples, ``batch`` rows at a time; the last batch repeats its last row."""
+    images, key = len(setting.seen.observation), jax.random.key(config.seed)
+    count = images * config.samples
+    block, parts = min(config.batch, count), []
+    for first in range(0, count, block):
+        rows = np.minimum(np.arange(first, first + block), count - 1)
+        made = run(_problem(setting, rows // config.samples, rows, key))
+        parts.append(np.asarray(made))
+    x = np.concatenate(parts)[:count]
+    return x.reshape(images, config.samples, *x.shape[1:])
+
+
+def _problem(setting: Setting, images: np.ndarray, rows: np.ndarray, key: Any) -> Problem:
+    model, seen = setting.model, setting.seen
+    cond = None if setting.given.cond is None else jnp.asarray(setting.given.cond[images])
+    first = start(key, setting.levels, jnp.asarray(rows, jnp.int32), model.shape)
+    own = Measurement(seen.operator, seen.observation[images], seen.noise)
+    index = jnp.asarray(rows, jnp.int32)
+    return Problem(model.denoiser, own, first, key, index, cond, data_std(model))
+
+
+def _with_particles(
+    run: Any, setting: Setting, config: configs.Restore
+) -> tuple[np.ndarray, list[float]]:
+    """Return a particle method's samples, one measurement at a time, and for each the effective
+    number of its particles.
+    """
+    particles, seen = config.particles or PARTICLES, setting.seen
+    found, worth = [], []
+    for i, observation in enumerate(seen.observation):
+        key = jax.random.fold_in(jax.random.key(config.seed), i)
+        labels = setting.given.cond
+        cond = None if labels is None else jnp.full(particles, labels[i])
+        own = Measurement(seen.operator, observation, seen.noise)
+        p = Problem(setting.model.denoiser, own, jnp.zeros(()), key, jnp.zeros(()), cond,
+                    data_std(setting.model))  # fmt: skip
+        x, effective = of_particles(run, p, float(setting.levels[0]), particles, config.samples)
+        found.append(np.asarray(x))
+        worth.append(float(effective))
+    return np.stack(found), worth
+
+
+def data_std(model: Model) -> float:
+    """Return the standard deviation that a model takes data to have."""
+    return float(model.metadata["sigma_data"])
+
+
+def scores(found: np.ndarray, setting: Setting) -> dict[str, Any]:
+    """Return a method's scores, a number for each image and their mean; None where it is not
+    finite.
+    """
+    images, samples = found.shape[:2]
+    seen = setting.seen
+    apart = np.asarray(seen.observation[:, None] - seen.operator.apply(jnp.asarray(found)))
+    if seen.operator.support is not None:
+        apart = apart[..., np.asarray(seen.operator.support)]
+    low, high = setting.model.bounds  # type: ignore[misc]
+    unit = (high - low) / 2  # numbers are of images in [-1, 1]
+    by_image = {
+        "misfit": np.sqrt(np.mean(apart.reshape(images, -1) ** 2, axis=1)) / unit,
+        "spread": np.sqrt(found.var(axis=1).reshape(images, -1).mean(axis=1)) / unit,
+    }
+    if setting.given.truth is not None:
+        truth = np.repeat(setting.given.truth, samples, axis=0)
+        flat, mean = found.reshape(-1, *found.shape[2:]), found.mean(axis=1)
+        per = lambda values: values.reshape(images, samples).mean(axis=1)  # noqa: E731
+        by_image = {
+            "psnr": per(psnr(flat, truth, high - low)),
+            "psnr of mean": psnr(mean, setting.given.truth, high - low),
+            "ssim": per(ssim(flat, truth, high - low)),
+        } | by_image
+    means = {name: _number(float(np.mean(values))) for name, values in by_image.items()}
+    return means | {"by image": {k: [_number(float(v)) for v in a] for k, a in by_image.items()}}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def save(
+    folder: Path, setting: Setting, config: configs.Restore, options: dict[str, Any],
+    restored: dict[str, np.ndarray], rows: dict[str, dict[str, Any]],
+) -> None:  # fmt: skip
+    """Write the arrays and the scores, each whole or not at all."""
+    arrays = {"observation": np.asarray(setting.seen.observation), "levels": setting.levels}
+    arrays |= {} if setting.given.truth is None else {"truth": setting.given.truth}
+    arrays |= {f"restored by {name}": found for name, found in restored.items()}
+    with replacing(folder / "restored.npz") as file:
+        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    numbers = {
+        "run": config.run, "task": config.task, "options": options, "noise": config.noise,
+        "images": setting.given.shown, "shape": list(setting.model.shape),
+        "measured": list(setting.seen.operator.measured), "samples": config.samples,
+        "num_steps": config.num_steps, "seed": config.seed, "methods": rows,
+    }  # fmt: skip
+    write_numbers(folder / "restored.json", numbers)
+
+
+def in_words(rows: dict[str, dict[str, Any]], setting: Setting) -> str:
+    """Return the table of the methods."""
+    known = setting.given.truth is not None
+    scored = ["psnr", "psnr of mean", "ssim"] if known else []
+    names = [*scored, "misfit", "spread", "nfe", "seconds"]
+    best: Best = dict.fromkeys(scored, "max")
+    return format_table(
+        ["method", *names], [[name, *(row[n] for n in names)] for name, row in rows.items()], best
+    )
+
+
+def picture_rows(setting: Setting, restored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the picture's rows by name, (images, samples, *shape) in [-1, 1]: the truth, the
+    measurement as a picture if it can be one, and some samples of each method.
+    """
+    count = min(len(setting.seen.observation), SHOWN)
+    samples = max(1, SHOWN // count)
+    rows = {}
+    if setting.given.truth is not None:
+        rows["truth"] = setting.given.truth[:, None]
+    if (seen := as_picture(setting.seen)) is not None:
+        rows["measured"] = seen[:, None]
+    rows |= restored
+    made = {}
+    for name, row in rows.items():
+        x = row[:count, :samples]
+        flat = apart(to_pictures(setting.model.source, x.reshape(-1, *x.shape[2:])))
+        made[name] = flat.reshape(*x.shape[:2], *flat.shape[1:])
+    return made
+
+
+def as_picture(seen: Measurement) -> np.ndarray | None:
+    """Return measurements as images: as they are if they have the shape of one, the
+    pseudo-inverse of others, None for what has none.
+    """
+    operator: Any = seen.operator
+    if operator.measured == operator.shape:
+        return np.asarray(seen.observation)
+    if not isinstance(operator, Linear):
+        return None
+    return np.asarray(operator.pseudo_inverse(seen.observation))
