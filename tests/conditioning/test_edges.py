@@ -132,11 +132,24 @@ def test_what_ddrm_sees_worse_than_the_level_starts_as_if_it_were_not_seen():
     np.testing.assert_allclose(start[:, 0], 1 + np.sqrt(16 - 0.01) * Y[:, 0])
 
 
+def test_what_the_pseudo_inverse_leaves_out_keeps_the_noise_of_its_level(key):
+    """A coordinate that is all but unseen goes DDIM's step, with eta and without."""
+    seen = ops.Measurement(ops.separable((2,), {0: np.diag([1.0, 1e-7])}), jnp.ones(2), 0.1)
+    zero = lambda y, level, cond=None: 0 * y  # noqa: E731
+    step = lambda y: jd.direct(  # noqa: E731
+        zero, corrections.ddnm_plus, (4.0, 1.0), y, key=key, measurement=seen, eta=0.6
+    )
+    apart = step(4 * Y) - step(4 * Y + 1)
+    np.testing.assert_allclose(apart[:, 1], -0.8 / 4)  # sqrt(1 - eta^2) r/s
+
+
 THREE = ops.Measurement(FIRST, jnp.zeros(2), jnp.full((3, 1), 0.1))
 SHORT = jnp.asarray([[1.0], [2.0]])
 REFUSED = {
     "noise of 3 samples": lambda: posterior.mmps(D, THREE)(Y[:1], 1.0),
     "noise of 3 samples for": lambda: posterior.pigdm(D, THREE)(Y, 1.0),
+    "noise of 3 samples for a batch of 2": lambda: ddrm_start(Y, 4.0, THREE),
+    "finite number": lambda: ops.scale(FIRST, np.ones(2)),
     "number for each": lambda: posterior.lgd_mc(D, jnp.sum, jax.random.key(0))(Y, 1.0),
     "number for each sample": lambda: posterior.tds(
         D, lambda x, s: jnp.sum(x), LEVELS, Y, jax.random.key(0)

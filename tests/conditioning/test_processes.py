@@ -41,6 +41,16 @@ def test_every_step_keeps_the_forward_law(name, eta):
         np.testing.assert_allclose(up, eta * np.sqrt(bridge.posterior(t, r)[1]), rtol=1e-9)
 
 
+@pytest.mark.parametrize("eta", [1.0, 0.5])
+def test_steps_of_traced_times_are_those_of_numbers(eta):
+    """From the end, where some bridges have no noise, too."""
+    for name, bridge in BRIDGES.items():
+        for t, r in ((1.0, 0.7), (0.7, 0.3)):
+            made = jnp.stack([jnp.asarray(w) for w in step_weights(bridge, t, r, eta)])
+            traced = jnp.stack(step_weights(bridge, jnp.asarray(t), jnp.asarray(r), eta))
+            np.testing.assert_allclose(traced, made, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
 @pytest.mark.parametrize("name", BRIDGES)
 def test_times_may_be_arrays(name):
     bridge, times = BRIDGES[name], np.array([0.01, 0.3, 0.5, 0.7, 1.0])

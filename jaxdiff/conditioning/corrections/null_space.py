@@ -27,6 +27,7 @@ from jax.tree_util import Partial
 from jaxdiff.arrays import check, expand
 from jaxdiff.conditioning.corrections.projection import linear_of
 from jaxdiff.conditioning.operators import Basis, Measurement
+from jaxdiff.conditioning.operators.linear import CUTOFF
 from jaxdiff.denoisers import as_partial
 from jaxdiff.sampling.checks import as_states
 from jaxdiff.solvers.ancestral import check_eta
@@ -60,14 +61,14 @@ def _ddnm(
     return output + linear_of(measurement, "ddnm").pseudo_inverse(measurement.residual(output))
 
 
-def scalar_noise(measurement: Measurement, name: str) -> Array:
-    """Return a measurement's noise, (1 or batch, 1). ValueError, naming the method, for noise of
-    each number measured, which has no place in the operator's own coordinates.
+def scalar_noise(measurement: Measurement, like: Array, name: str) -> Array:
+    """Return a measurement's noise, (1 or batch, 1), in the dtype of states. ValueError, naming the
+    method, for noise of each number measured, which has no place in the operator's own coordinates.
     """
     noise = measurement.noise
     if noise.ndim not in (0, len(measurement.operator.measured) + 1):
         raise ValueError(f"{name} takes one noise for all that is measured, or one for each sample")
-    return noise.reshape(-1, 1)
+    return measurement.deviation(like).reshape(-1, 1)
 
 
 def basis_of(measurement: Measurement, name: str) -> Basis:
@@ -105,9 +106,9 @@ def ddnm_plus(
     basis = operator.svd
     for s, r in pairwise(levels):
         state, output = value(y), value(D(y, s))
-        deviation = scalar_noise(measurement, "ddnm_plus").astype(state.dtype)
+        deviation = scalar_noise(measurement, state, "ddnm_plus")
         values, r = basis.values(state), expand(r, state)
-        seen = values > 0
+        seen = values > CUTOFF * jnp.max(values)  # as A^+ has it
         own = jnp.where(seen, deviation / jnp.where(seen, values, 1), 0)  # noise of A^+ u
         noisy = own > 0
         above = noisy & (r >= own)

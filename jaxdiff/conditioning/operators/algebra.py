@@ -74,7 +74,7 @@ def stack(operators: Sequence[Operator]) -> Operator:
 
 
 def _finite(c: float) -> bool:
-    return math.isfinite(c) and c != 0
+    return jnp.ndim(c) == 0 and math.isfinite(c) and c != 0
 
 
 def _composed(outer: Partial, inner: Partial, x: Array) -> Array:

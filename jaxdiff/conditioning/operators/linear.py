@@ -23,6 +23,7 @@ from jaxtyping import Float
 from jaxdiff.arrays import einsum, fixed, pytree_dataclass
 from jaxdiff.typing import Array
 
+CUTOFF = 1e-5  # singular values up to this share of the largest are not divided by
 LARGEST_DENSE = 4096  # numbers of a sample, for a decomposition that is computed
 
 
@@ -87,7 +88,7 @@ class Linear:
         back = lambda u: transposed(self.forward, u, self.shape)  # noqa: E731
         return by_rows(back, u, self.measured, self.shape, "a measurement")
 
-    def pseudo_inverse(self, u: Array, cutoff: float = 1e-5) -> Array:
+    def pseudo_inverse(self, u: Array, cutoff: float = CUTOFF) -> Array:
         """Return A^+ u, (..., *shape): the sample of least norm among those that fit u best.
 
         Args:

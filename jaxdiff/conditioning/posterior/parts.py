@@ -19,14 +19,13 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand
-from jaxdiff.conditioning.operators.linear import Linear
+from jaxdiff.conditioning.operators.linear import CUTOFF, Linear
 from jaxdiff.conditioning.operators.measurement import Measurement
 from jaxdiff.sampling.checks import as_states
 from jaxdiff.solvers.ancestral import check_eta
 from jaxdiff.typing import Array, Cond, PerSample
 
 Weight = float | Array | Callable[[Array], Array]
-CUTOFF = 1e-5  # singular values below this share of the largest are not divided by
 CHEAP_ITERATIONS = 64  # of conjugate gradients that call no denoiser
 
 

@@ -45,7 +45,7 @@ def observed(measurement: Measurement, like: Array) -> tuple[Array, Array, Array
     values = basis.values(like)
     seen = values > 0
     safe = jnp.where(seen, values, 1)
-    own = jnp.where(seen, scalar_noise(measurement, "ddrm").astype(like.dtype) / safe, 0)
+    own = jnp.where(seen, scalar_noise(measurement, like, "ddrm") / safe, 0)
     return seen, jnp.where(seen, basis.observed(measurement.rows(like)) / safe, 0), own
 
 

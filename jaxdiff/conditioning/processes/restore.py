@@ -21,7 +21,7 @@ from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.ancestral import check_eta
 from jaxdiff.solvers.held import value
-from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_zero, sqrt
+from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_traced, is_zero, root, sqrt
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Network, Params
 
 
@@ -67,9 +67,12 @@ def step_weights(bridge: Bridge, t: Scalar, r: Scalar, eta: float) -> tuple[Scal
     late = bridge.variance(t)
     if eta == 1 or is_zero(late):  # a start without noise has none to keep
         return keep, 0.0 if is_zero(variance) else sqrt(variance)
-    kept = bridge.variance(r) - eta**2 * variance
-    up = eta * sqrt(variance)
-    return sqrt(kept / late), 0.0 if eta == 0 else up
+    kept, up = bridge.variance(r) - eta**2 * variance, root(variance)
+    if is_traced(late):
+        noisy = late > 0
+        share = jnp.where(noisy, root(kept / jnp.where(noisy, late, 1)), keep)
+        return share, jnp.where(noisy, eta * up, up)
+    return root(kept / late), 0.0 if eta == 0 else eta * up
 
 
 def restore(

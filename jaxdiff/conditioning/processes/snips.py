@@ -71,7 +71,7 @@ def _direction(
     """Return gradients and step sizes over c of coordinates, (batch, n) and (1 or batch, n)."""
     basis = basis_of(measurement, "snips")
     values = basis.values(like)
-    noise = scalar_noise(measurement, "snips").astype(like.dtype)
+    noise = scalar_noise(measurement, like, "snips")
     apart = values * (basis.observed(measurement.rows(like)) - values * x)
     gap = noise**2 - (level * values) ** 2  # positive below the measurement's noise
     pull = jnp.where(gap == 0, 0, apart / jnp.where(gap == 0, 1, jnp.abs(gap)))
