@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdiff.classify import OFFLINE, ONLINE_METHODS
+from jaxdiff.distill import block_knowledge, okddip, semckd, simkd
 from jaxdiff.recipes import FAMILIES
 from jaxdiff.recipes.tuning import TUNERS
 from jaxdiff.solvers import SOLVERS
@@ -62,6 +63,8 @@ def page() -> Iterator[str]:
     for family, recipes in FAMILIES.items():
         yield f"## Distillation: {family.replace('_', ' ')}\n"
         yield from rows({name: recipe.of[0] for name, recipe in recipes.items()})
+    yield "## Distillation into smaller networks\n"
+    yield from rows({f.__name__: f for f in (block_knowledge, simkd, semckd, okddip)})
     yield "## Distillation of classifiers\n"
     yield from rows(OFFLINE)
     yield "### Without a teacher\n"

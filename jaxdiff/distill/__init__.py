@@ -10,6 +10,7 @@ A folder per family, whose text says what the family does and where it stands in
     flow_map         jumps between any two levels
     score            generators moved by the difference of two scores
     adversarial      generators against a discriminator
+    compression      denoisers that are smaller than their teacher
     parts            what all of them are made of
 """
 
@@ -102,6 +103,13 @@ from jaxdiff.distill.adversarial.discriminator import discriminator as discrimin
 from jaxdiff.distill.adversarial.truncated_diffusion import (
     truncated_diffusion as truncated_diffusion,
 )
+
+# smaller denoisers
+from jaxdiff.distill.compression.block_knowledge import block_knowledge as block_knowledge
+from jaxdiff.distill.compression.calibrated import semckd as semckd
+from jaxdiff.distill.compression.frame import Shares as Shares
+from jaxdiff.distill.compression.peers import okddip as okddip
+from jaxdiff.distill.compression.reused_decoder import simkd as simkd
 
 # what all of them are made of
 from jaxdiff.distill.parts.critic import Critic as Critic

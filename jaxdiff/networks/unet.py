@@ -83,7 +83,7 @@ class UNet(nn.Module):
         height that does not occur, for heads that do not divide the channels, and for an attention
         that would not be called.
         """
-        self._check(x, label)
+        self.check(x, label)
         chosen = chosen_attention(attention, self.attention_fn, len(self.attention))
         dtype = jnp.dtype(self.dtype or x.dtype)
         kinds = {"dtype": dtype, "param_dtype": self.param_dtype}
@@ -115,7 +115,7 @@ class UNet(nn.Module):
             for _ in range(self.blocks):
                 h = stage(jnp.concatenate([h, skips.pop()], axis=-1), width, f"up_{level}")
             if level > 0:
-                h = Conv(widths[level - 1], **own)(_doubled(h))
+                h = Conv(widths[level - 1], **own)(doubled(h))
         h = nn.silu(Norm(self.groups, self.param_dtype)(h))
         zero = nn.initializers.zeros
         out = Conv(x.shape[-1], kernel_init=zero, **own)(h).astype(x.dtype)
@@ -123,7 +123,8 @@ class UNet(nn.Module):
         log_variance = head(label) if self.log_variance else None
         return Outputs(out, log_variance, tuple(maps)) if full else out
 
-    def _check(self, x: Array, label: Array) -> None:
+    def check(self, x: Array, label: Array) -> None:
+        """Raise ValueError for inputs that the network does not take."""
         if x.ndim not in (3, 4, 5) or label.shape[0] != x.shape[0]:
             raise ValueError(
                 "a U-Net takes x (batch, height, width, channels), or with one or three axes in "
@@ -217,7 +218,7 @@ class Attention(nn.Module):
         return x + nn.Dense(c, kernel_init=nn.initializers.zeros, **kinds)(h)
 
 
-def _doubled(h: Array) -> Array:
+def doubled(h: Array) -> Array:
     """Repeat every number twice along each axis: a pixel in a 2x2 square."""
     b, *axes, c = h.shape
     h = jnp.expand_dims(h, tuple(range(2, 2 * len(axes) + 1, 2)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.networks.conv import Conv
-from jaxdiff.networks.unet import UNet, _doubled
+from jaxdiff.networks.unet import UNet, doubled
 
 
 @pytest.mark.parametrize("axes", [1, 3])
@@ -19,13 +19,13 @@ def test_convolutions_of_any_rank_are_those_of_flax(axes):
     np.testing.assert_allclose(own.apply(params, x), there.apply(params, x), atol=1e-5)
 
 
-def test_numbers_are_doubled_along_every_axis():
+def test_numbers_aredoubled_along_every_axis():
     x = jnp.arange(8.0).reshape(1, 2, 2, 2, 1)
     expected = np.asarray(x)
     for axis in (1, 2, 3):
         expected = np.repeat(expected, 2, axis=axis)
-    np.testing.assert_array_equal(_doubled(x), expected)
-    np.testing.assert_array_equal(_doubled(x[:, 0, 0])[0, :, 0], [0, 0, 1, 1])
+    np.testing.assert_array_equal(doubled(x), expected)
+    np.testing.assert_array_equal(doubled(x[:, 0, 0])[0, :, 0], [0, 0, 1, 1])
 
 
 @pytest.mark.slow
