@@ -21,18 +21,21 @@ model is secretly a zero-shot classifier (arXiv 2303.16203), equations 5 and 6 a
 Clark and Jaini, Text-to-image diffusion models are zero-shot classifiers (arXiv 2303.15233).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from jaxdiff.arrays import check, expand
 from jaxdiff.brief import short
+from jaxdiff.denoisers import as_partial
 from jaxdiff.noise import draw, sample_keys
-from jaxdiff.sampling.checks import check_typed
+from jaxdiff.sampling.checks import as_states, check_typed
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 
@@ -110,14 +113,15 @@ def diffusion_classifier(
     if not jnp.issubdtype(data.dtype, jnp.floating) or data.ndim < 1:
         raise TypeError(f"data must be floating, (batch, *shape); got {data.dtype}{data.shape}")
     log_prior = _log_prior(prior, classes, data.dtype)
-    keys = sample_keys(key, data, index)
+    keys, D = sample_keys(key, data, index), as_partial(denoiser)
+    ends = [jnp.asarray(level, data.dtype) for level in (low, high)]
     span = float(np.log(high / low))
     kept = jnp.broadcast_to(jnp.arange(classes), (len(data), classes))
     total = jnp.zeros(kept.shape, data.dtype)  # squared errors so far, of the classes kept
     errors = jnp.full((len(data), classes), jnp.nan, data.dtype)
     seen, nfe, rows = 0, 0, jnp.arange(len(data))[:, None]
     for draws, keep in plan:
-        made = _squared_errors(denoiser, data, candidates, kept, keys, low, high, seen, draws)
+        made = _squared_errors(D, data, candidates, kept, keys, *ends, seen, draws)
         total, seen, nfe = total + made, seen + draws, nfe + draws * kept.shape[1]
         errors = errors.at[rows, kept].set(total / seen)
         score = log_prior[kept] - span * total / seen
@@ -190,32 +194,32 @@ def quadrature_log_posterior(
     return jax.nn.log_softmax(_log_prior(prior, classes, data.dtype)[None] - integral, axis=1)
 
 
+@functools.partial(jax.jit, static_argnames="draws")
 def _squared_errors(
-    denoiser: Denoiser, data: Array, candidates: Cond, kept: Array, keys: Key,
-    low: float, high: float, seen: int, draws: int,
+    D: Partial, data: Array, candidates: Cond, kept: Array, keys: Key,
+    low: Array, high: Array, seen: int, draws: int,
 ) -> Array:  # fmt: skip
     """Return the sum over draws of |eps - eps_c|^2 of the classes kept, (batch, kept)."""
     count, own = kept.shape
     conds = jax.tree.map(lambda c: jnp.asarray(c)[kept.reshape(-1)], candidates)
     repeated = jnp.repeat(data, own, axis=0)
 
-    def one(total: Array, number: Array) -> tuple[Array, None]:
+    def one(total: Array, i: Array) -> tuple[Array, None]:
+        number = seen + i
         part = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, number), (), data.dtype))
-        place = (
-            (number - seen).astype(data.dtype) + part(keys)
-        ) / draws  # a part of the range each
+        place = (i.astype(data.dtype) + part(keys)) / draws  # a part of the range each
         level = low * (high / low) ** place
         eps = draw(keys, number, 1, data.shape[1:], data.dtype)
         y = data + expand(level, data) * eps
         y, noise, levels = (jnp.repeat(x, own, axis=0) for x in (y, eps, level))
-        return total + _eps_errors(denoiser, y, levels, noise, conds).reshape(count, own), None
+        return total + _eps_errors(D, y, levels, noise, conds).reshape(count, own), None
 
     zero = jnp.zeros(kept.shape, repeated.dtype)
-    return jax.lax.scan(one, zero, jnp.arange(seen, seen + draws))[0]
+    return jax.lax.scan(one, zero, jnp.arange(draws))[0]
 
 
 def _eps_errors(denoiser: Denoiser, y: Array, level: Array, eps: Array, cond: Cond) -> Array:
-    apart = eps - (y - denoiser(y, level, cond)) / expand(level, y)
+    apart = eps - (y - as_states(denoiser(y, level, cond), y)) / expand(level, y)
     return jnp.sum(apart.reshape(len(apart), -1) ** 2, axis=1)
 
 

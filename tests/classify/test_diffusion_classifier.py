@@ -119,6 +119,26 @@ def test_rounds_drop_the_worst_classes_of_every_sample(rng):
     np.testing.assert_allclose(again.errors[::-1], found.errors)
 
 
+def test_a_denoiser_is_compiled_once_for_all_batches_of_one_shape():
+    traced = []
+
+    def denoise(y, level, cond):
+        traced.append(y.shape)
+        return 0 * y + cond[:, None]
+
+    def classify(seed):
+        data = jax.random.normal(jax.random.key(seed), (2, 1))
+        return diffusion_classifier(
+            denoise, data, jnp.array([-1.0, 1.0]), LOW, HIGH, key=jax.random.key(seed),
+            rounds=((2, 2), (2, 2)),
+        )  # fmt: skip
+
+    first, shapes = classify(0), len(traced)
+    second = classify(1)
+    assert len(traced) == shapes
+    assert not np.array_equal(first.errors, second.errors)
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
@@ -132,15 +152,18 @@ def test_rounds_drop_the_worst_classes_of_every_sample(rng):
         ({"candidates": jnp.asarray(3)}, ValueError, "first axis of classes"),
         ({"data": jnp.zeros((2, 1), int)}, TypeError, "floating"),
         ({"key": jnp.zeros(2, jnp.uint32)}, TypeError, "typed key"),
+        ({"denoiser": lambda y, s, c: y[:1]}, ValueError, r"returned shape \(1, 1\)"),
+        ({"denoiser": 3}, TypeError, "a denoiser is a function"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(truth, changed, error, message):
     arguments = {
+        "denoiser": truth.denoiser,
         "data": jnp.zeros((2, 1)), "candidates": jnp.arange(3), "low": LOW, "high": HIGH,
         "key": jax.random.key(0), "rounds": ((2, 3),),
     } | changed  # fmt: skip
     with pytest.raises(error, match=message):
-        diffusion_classifier(truth.denoiser, **arguments)
+        diffusion_classifier(**arguments)
 
 
 def test_quadrature_refuses_nodes_without_weights(truth):
@@ -162,7 +185,7 @@ def test_likelihoods_by_the_probability_flow_are_bayes_rule(truth):
     x = jnp.array([[-1.2], [0.8]])
     by_ode = [
         jd.log_likelihood(
-            truth.denoiser, x, 1e-4, 1e3, jnp.full(2, c), rtol=1e-10, atol=1e-10
+            truth.denoiser, x, 1e3, 1e-4, jnp.full(2, c), rtol=1e-10, atol=1e-10
         ).log_density
         for c in range(3)
     ]
