@@ -40,7 +40,7 @@ def test_fixed_steps_and_the_bias_of_the_prior(diagonal):
     found = log_likelihood(diagonal.denoiser, x, 3.0, LOW, prior=diagonal, num_steps=30)
     truth = diagonal.log_density(x, LOW)
     np.testing.assert_allclose(found.log_density, truth, atol=2e-6)
-    np.testing.assert_allclose(found.latent, diagonal.flow(x, 3.0, LOW) / 3.0, atol=1e-6)
+    np.testing.assert_allclose(found.latent, diagonal.flow(x, LOW, 3.0) / 3.0, atol=1e-6)
     assert (found.nfe == 1 + 6 * 30).all() and (found.num_steps == 30).all()
 
     plain = log_likelihood(diagonal.denoiser, x, 3.0, LOW, num_steps=30)
@@ -91,7 +91,7 @@ def test_error_control_on_a_mixture(classes, by_class):
     x, labels, run = by_class
     density, moments = jax.jit(classes.log_density), jax.jit(classes.moments)
     expected = density(x, LOW, labels)
-    assert np.abs(expected - density(x, 1, LOW - labels)).min() > 0.1
+    assert np.abs(expected - density(x, LOW, 1 - labels)).min() > 0.1
     for label in (0, 1):
         found = run(x, labels, Gaussian(*moments(0.0, label)))
         own = labels == label
