@@ -118,11 +118,33 @@ def test_equal_objects_share_a_program():
 def test_constants_have_no_deviation():
     flat, other = jnp.zeros((2, 2)), Y
     np.testing.assert_allclose(rescale(flat, other, 0.7), 0.0)
+    slopes = jax.grad(lambda x: jnp.sum(rescale(x, other, 0.7)))(flat)
+    np.testing.assert_allclose(slopes, 0.3)
     latents = jnp.asarray(np.random.default_rng(0).normal(size=(2, 1, 3, 2)))
     made = attention.adain(jnp.ones_like(latents), latents)
     np.testing.assert_allclose(
         made, jnp.broadcast_to(latents.mean((1, 2), keepdims=True), made.shape)
     )
+
+
+def test_solvers_of_measurements_take_a_noise_for_each_sample_and_have_gradients(key):
+    """Each row as if alone; resampling by gradient descent too."""
+    solve = lambda solver, m, **more: jd.direct(  # noqa: E731
+        D, solver, (4.0, 1.0, 0.3), 4 * Y, key=key, measurement=m, **more
+    )
+    own = ops.Measurement(FIRST, jnp.asarray([0.3, 0.0]), EACH[:, None])
+    made = solve(posterior.daps, own, num_ode_steps=1)
+    for i, noise in enumerate(EACH):
+        one = ops.Measurement(FIRST, own.observation, noise)
+        np.testing.assert_allclose(made[i], solve(posterior.daps, one, num_ode_steps=1)[i])
+
+    def descended(u):
+        seen = ops.Measurement(FIRST, jnp.stack([u, 0 * u]), 0.1)
+        return jnp.sum(solve(posterior.resample, seen, every=1, num_iterations=2, step=0.1)[:, 0])
+
+    slope = jax.grad(descended)(0.3)
+    np.testing.assert_allclose(slope, descended(1.3) - descended(0.3), rtol=1e-9)  # linear
+    assert slope > 0.1
 
 
 def test_what_ddrm_sees_worse_than_the_level_starts_as_if_it_were_not_seen():

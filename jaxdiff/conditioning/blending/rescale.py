@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check
-from jaxdiff.conditioning.blending.pairs import blended, ratio
+from jaxdiff.conditioning.blending.pairs import blended, norm, ratio
 from jaxdiff.conditioning.weights import Weight
 from jaxdiff.typing import Array, Cond, Denoiser
 
@@ -18,16 +18,16 @@ from jaxdiff.typing import Array, Cond, Denoiser
 def rescale(guided: Array, conditional: Array, phi: Array | float) -> Array:
     """Return predictions (batch, *shape) with phi of the conditional ones' standard deviation.
 
-    The deviation is the unbiased one, as in published code. A constant prediction, which has none,
-    keeps 1 - phi of itself. Raises ValueError for samples of a single number.
+    A constant prediction, which has none, keeps 1 - phi of itself. Raises ValueError for samples of
+    a single number.
     """
     if guided[0].size < 2:
         raise ValueError(
             f"predictions {guided.shape} have one number a sample, and no deviation to rescale"
         )
     axes = tuple(range(1, guided.ndim))
-    std = lambda x: jnp.std(x, axis=axes, ddof=1, keepdims=True)  # noqa: E731
-    return guided * (phi * ratio(std(conditional), std(guided)) + (1 - phi))
+    size = lambda x: norm(x - jnp.mean(x, axis=axes, keepdims=True))  # noqa: E731
+    return guided * (phi * ratio(size(conditional), size(guided)) + (1 - phi))
 
 
 def rescaled(

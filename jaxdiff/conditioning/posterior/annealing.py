@@ -14,6 +14,7 @@ ReSample (Song et al., arXiv 2307.08123, algorithm 1), at every few steps, y' th
 Both are solvers: ``direct(D, daps, levels, start, key=key, measurement=seen)``.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -53,7 +54,7 @@ def daps(
         num_ode_steps: Euler steps of the flow from a level to 0, uniform in level^(1/7).
         num_langevin: steps of Langevin dynamics.
         step: their size, the paper's way for any operator. None, for a linear operator with a
-            decomposition and one noise, draws from what they lead to.
+            decomposition and one noise for a sample, draws from what they lead to.
 
     Raises:
         ValueError: for a measurement without noise, or one that needs a step and has none.
@@ -131,8 +132,8 @@ def resample(
 
 
 def _drawable(measurement: Measurement) -> bool:
-    A = measurement.operator
-    return isinstance(A, Linear) and A.basis is not None and measurement.noise.ndim == 0
+    A, each = measurement.operator, (0, 1 + len(measurement.operator.measured))
+    return isinstance(A, Linear) and A.basis is not None and measurement.noise.ndim in each
 
 
 def _to_zero(level: Scalar, count: int) -> list[Scalar]:
@@ -145,7 +146,7 @@ def _drawn(measurement: Measurement, x: Array, level: Array, e: Array) -> Array:
     basis = measurement.operator.svd  # type: ignore[union-attr]
     s2 = level.astype(x.dtype) ** 2
     mean = x + gain(measurement, s2, measurement.residual(x))
-    noise = measurement.noise.astype(x.dtype) ** 2
+    noise = measurement.deviation(x).reshape(-1, 1) ** 2
     variance = s2 * noise / (s2 * basis.values(x) ** 2 + noise)
     return mean + basis.sample(jnp.sqrt(variance) * e.reshape(e.shape[0], -1))
 
@@ -159,8 +160,8 @@ def _langevin(
     return x + h * g + jnp.sqrt(2 * h) * e
 
 
-@jax.jit
-def _descended(measurement: Measurement, x: Array, count: Array, step: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=2)
+def _descended(measurement: Measurement, x: Array, count: int, step: Array) -> Array:
     def misfit(x: Array) -> Array:
         r = measurement.residual(x).reshape(x.shape[0], -1)
         return 0.5 * jnp.sum(r**2, axis=1)
@@ -174,4 +175,4 @@ def _consistent(measurement: Measurement, x: Array, count: int, step: float | No
     if step is None:
         A = measurement.operator
         return x + A.pseudo_inverse(measurement.residual(x))  # type: ignore[union-attr]
-    return _descended(measurement, x, jnp.asarray(count), jnp.asarray(step))
+    return _descended(measurement, x, count, jnp.asarray(step))
