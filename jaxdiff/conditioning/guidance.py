@@ -44,7 +44,8 @@ def classifier_free(
         keep: entries of a cond dictionary that the unconditional call is given too, as they are,
             and that null does not have: the picture that a ControlNet is shown.
         batched: both calls as one of twice the batch, which accelerators like. Needs a null of
-            cond's structure, and a denoiser without numbers per sample of its own.
+            cond's structure, and a denoiser without numbers per sample of its own. Not the default:
+            two calls with one key have the same dropout, and the rows of one call each their own.
 
     Returns:
         The guided denoiser, ``D(y, level, cond)``.

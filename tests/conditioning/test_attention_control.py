@@ -222,6 +222,18 @@ def test_self_attention_guidance():
     assert np.abs(out - worse).max() > 1e-3
 
 
+def test_self_attention_guidance_hands_its_options_to_both_evaluations():
+    keys = []
+
+    def keyed(params, x, label, cond=None, /, key=None, **options):
+        keys.append(key)
+        return network(params, x, label, cond, **options)
+
+    guided = attention.self_attention_guidance(denoiser(keyed, PARAMS))
+    guided(Y, jnp.asarray(0.7), COND, key=jax.random.key(1))
+    assert len(keys) == 2 and all(key is not None for key in keys)
+
+
 @pytest.mark.slow
 def test_an_edit_is_sampled_beside_its_source():
     """Prompt-to-Prompt in the first levels: the source's member is the source's own sample."""
