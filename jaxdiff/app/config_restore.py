@@ -10,11 +10,9 @@ from jaxdiff.ranges import Count, NotNegative, Number, Positive, PositiveFractio
 if TYPE_CHECKING:  # names of the lists of tasks and methods
     TaskName = str
     RestorationName = str
-    RestorationNames = str
 else:
     TaskName = Literal[tuple(TASKS)]
     RestorationName = Literal[tuple(METHODS)]
-    RestorationNames = Literal[("all", *METHODS)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +33,8 @@ class Restore:
     """
     images: tuple[str, ...] = ()
     """Your images: files of pictures, folders, zips, .npz or .npy; the option's name may be left
-    out. By default some of the run's own test data.
+    out, before all options or after one of a single value. By default some of the run's own test
+    data.
     """
     out: str = "restored"
     """Folder for the scores (restored.json), the images (restored.npz) and the picture
@@ -52,8 +51,9 @@ class Restore:
     """How to restore: by default ddnm without noise, dps where the measurement is not linear, else
     mmps.
     """
-    methods: tuple[RestorationNames, ...] = ()
-    """Several methods to compare, or "all" that the task and the noise allow."""
+    methods: str | None = None
+    """Several methods to compare, with commas between, or "all" that the task and the noise allow.
+    """
     noise: NotNegative = 0.05
     """Standard deviation of the measurement's noise, of images in [-1, 1]."""
     share: PositiveFraction | None = None

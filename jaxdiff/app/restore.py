@@ -2,11 +2,10 @@
 the numbers first, printed and saved; then the picture.
 """
 
-import math
 import time
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,38 +13,23 @@ import numpy as np
 
 from jaxdiff.app import config as configs
 from jaxdiff.app.load import load_model
-from jaxdiff.app.measured_images import Given, given_images
+from jaxdiff.app.measured_images import given_images
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check, refuse
-from jaxdiff.app.published import to_pictures
 from jaxdiff.app.restoration_methods import METHODS, Problem, of_particles, refusal, runner
+from jaxdiff.app.restoration_scores import Setting, in_words, picture_rows, scores
 from jaxdiff.app.restoration_tasks import operator_of
 from jaxdiff.app.sample import save_figure
 from jaxdiff.conditioning.operators import Linear, Measurement, Operator, measure
 from jaxdiff.files import check_writable, replacing
 from jaxdiff.grids import karras
-from jaxdiff.metrics.similarity import psnr, ssim
-from jaxdiff.report.images import apart
 from jaxdiff.report.page import write_numbers
 from jaxdiff.report.restoration import restorations
-from jaxdiff.report.terminal import Best, format_table
 from jaxdiff.sampling.start import start
 from jaxdiff.typing import Array
 
 PARTICLES = 64
-SHOWN = 12  # images in a row of the picture
 FILES = ("restored.json", "restored.npz", "restored.png")
-
-
-class Setting(NamedTuple):
-    """What all methods have in common: the model, its images, the measurements (images,
-    *measured), and the grid.
-    """
-
-    model: Model
-    given: Given
-    seen: Measurement
-    levels: np.ndarray
 
 
 def restore(config: configs.Restore, progress: bool = True) -> str:
@@ -125,14 +109,14 @@ def methods_of(config: configs.Restore, measurement: Measurement) -> list[str]:
     """Return the methods of a configuration. ValueError for one that does not take the
     measurement, and for ``method`` beside ``methods``.
     """
-    if config.method is not None and config.methods:
+    if config.method is not None and config.methods is not None:
         raise ValueError("give --method, one, or --methods, several or all: one of the two")
     why = {name: refusal(method, measurement) for name, method in METHODS.items()}
     able = [name for name, reason in why.items() if reason is None]
     quiet = not float(measurement.noise) and "ddnm" in able
     usual = "ddnm" if quiet else "mmps" if "mmps" in able else "pigdm" if "pigdm" in able else "dps"
-    named = list(dict.fromkeys(config.methods)) or [config.method or usual]
-    chosen = able if "all" in named else named
+    named = [config.method or usual] if config.methods is None else _split(config.methods)
+    chosen = able if named == ["all"] else named
     for name in chosen:
         if why[name] is not None:
             raise ValueError(
@@ -143,6 +127,17 @@ def methods_of(config: configs.Restore, measurement: Measurement) -> list[str]:
     elif config.samples > (config.particles or PARTICLES):
         raise ValueError(f"--samples {config.samples} needs as many --particles or more")
     return chosen
+
+
+def _split(methods: str) -> list[str]:
+    """Return names of methods. ValueError for one that there is not."""
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
+    if names != ["all"] and (unknown := [name for name in names if name not in METHODS]):
+        raise ValueError(
+            f"--methods is all, or of {', '.join(METHODS)}, with commas between; not "
+            f"{', '.join(map(repr, unknown))}"
+        )
+    return names
 
 
 def restored_by(
@@ -210,38 +205,6 @@ def data_std(model: Model) -> float:
     return float(model.metadata["sigma_data"])
 
 
-def scores(found: np.ndarray, setting: Setting) -> dict[str, Any]:
-    """Return a method's scores, a number for each image and their mean; None where it is not
-    finite.
-    """
-    images, samples = found.shape[:2]
-    seen = setting.seen
-    apart = np.asarray(seen.observation[:, None] - seen.operator.apply(jnp.asarray(found)))
-    if seen.operator.support is not None:
-        apart = apart[..., np.asarray(seen.operator.support)]
-    low, high = setting.model.bounds  # type: ignore[misc]
-    unit = (high - low) / 2  # numbers are of images in [-1, 1]
-    by_image = {
-        "misfit": np.sqrt(np.mean(apart.reshape(images, -1) ** 2, axis=1)) / unit,
-        "spread": np.sqrt(found.var(axis=1).reshape(images, -1).mean(axis=1)) / unit,
-    }
-    if setting.given.truth is not None:
-        truth = np.repeat(setting.given.truth, samples, axis=0)
-        flat, mean = found.reshape(-1, *found.shape[2:]), found.mean(axis=1)
-        per = lambda values: values.reshape(images, samples).mean(axis=1)  # noqa: E731
-        by_image = {
-            "psnr": per(psnr(flat, truth, high - low)),
-            "psnr of mean": psnr(mean, setting.given.truth, high - low),
-            "ssim": per(ssim(flat, truth, high - low)),
-        } | by_image
-    means = {name: _number(float(np.mean(values))) for name, values in by_image.items()}
-    return means | {"by image": {k: [_number(float(v)) for v in a] for k, a in by_image.items()}}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def save(
     folder: Path, setting: Setting, config: configs.Restore, options: dict[str, Any],
     restored: dict[str, np.ndarray], rows: dict[str, dict[str, Any]],
@@ -259,46 +222,3 @@ def save(
         "num_steps": config.num_steps, "seed": config.seed, "methods": rows,
     }  # fmt: skip
     write_numbers(folder / "restored.json", numbers)
-
-
-def in_words(rows: dict[str, dict[str, Any]], setting: Setting) -> str:
-    """Return the table of the methods."""
-    known = setting.given.truth is not None
-    scored = ["psnr", "psnr of mean", "ssim"] if known else []
-    names = [*scored, "misfit", "spread", "nfe", "seconds"]
-    best: Best = dict.fromkeys(scored, "max")
-    return format_table(
-        ["method", *names], [[name, *(row[n] for n in names)] for name, row in rows.items()], best
-    )
-
-
-def picture_rows(setting: Setting, restored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the picture's rows by name, (images, samples, *shape) in [-1, 1]: the truth, the
-    measurement as a picture if it can be one, and some samples of each method.
-    """
-    count = min(len(setting.seen.observation), SHOWN)
-    samples = max(1, SHOWN // count)
-    rows = {}
-    if setting.given.truth is not None:
-        rows["truth"] = setting.given.truth[:, None]
-    if (seen := as_picture(setting.seen)) is not None:
-        rows["measured"] = seen[:, None]
-    rows |= restored
-    made = {}
-    for name, row in rows.items():
-        x = row[:count, :samples]
-        flat = apart(to_pictures(setting.model.source, x.reshape(-1, *x.shape[2:])))
-        made[name] = flat.reshape(*x.shape[:2], *flat.shape[1:])
-    return made
-
-
-def as_picture(seen: Measurement) -> np.ndarray | None:
-    """Return measurements as images: as they are if they have the shape of one, the
-    pseudo-inverse of others, None for what has none.
-    """
-    operator: Any = seen.operator
-    if operator.measured == operator.shape:
-        return np.asarray(seen.observation)
-    if not isinstance(operator, Linear):
-        return None
-    return np.asarray(operator.pseudo_inverse(seen.observation))

@@ -116,6 +116,8 @@ def test_images_may_be_measurements_and_come_from_anywhere(folder, capsys):
     last = parse("restore", [*given, f"{folder}/small.npz"])
     assert last.images == (f"{folder}/small.npz",)
     assert parse("restore", [f"{folder}/small.npz", *given]) == last
+    several = [*given[:-2], "--methods", "ddnm,ddrm"]
+    assert parse("restore", [*several, "a.png", "b.png"]).images == ("a.png", "b.png")
     assert main(["restore", *given, f"{folder}/small.npz"]) == 0
     assert "psnr" not in capsys.readouterr().out
     with np.load(folder / "super/restored.npz") as saved:
@@ -127,7 +129,7 @@ def test_images_may_be_measurements_and_come_from_anywhere(folder, capsys):
 
 @pytest.mark.slow
 def test_particles_of_one_measurement(folder):
-    config = arguments(folder, samples=3, num_steps=4, particles=8, methods=("fps_smc",))
+    config = arguments(folder, samples=3, num_steps=4, particles=8, methods="fps_smc")
     setting, chosen, _ = command.prepared(config, False)
     found, more = command.restored_by(*chosen, setting, config)
     assert found.shape == (3, 3, SIDE, SIDE, 1) and more["particles"] == 8
@@ -147,9 +149,11 @@ def test_particles_of_one_measurement(folder):
         ({"method": "ddnm"}, "ddnm does not take .*--noise 0"),
         ({"noise": 0.0, "method": "mmps"}, "divides by the noise"),
         ({"task": "super", "noise": 0.0, "method": "repaint"}, "of pixels"),
-        ({"method": "dps", "methods": ("all",)}, "one of the two"),
+        ({"method": "dps", "methods": "all"}, "one of the two"),
+        ({"methods": "all,dps"}, "with commas between; not 'all'"),
+        ({"methods": "dps,ddpm"}, "not 'ddpm'"),
         ({"particles": 8}, "--particles would have no effect"),
-        ({"methods": ("tds",), "samples": 65}, "as many --particles"),
+        ({"methods": "tds", "samples": 65}, "as many --particles"),
         ({"label": "3"}, "--label would have no effect"),
         ({"count": 3}, "--count would have no effect"),
         ({"task": "super", "measured": True}, r"measurements are \(2, 2, 1\).*--size 2 crops"),
@@ -194,7 +198,7 @@ def test_psnr_and_ssim_of_known_images():
 @pytest.mark.slow
 def test_all_methods_in_one_command(folder, capsys):
     """Every method runs somewhere, and a mean of guided samples is nearer than the prior's mean."""
-    run = {"samples": 4, "num_steps": 12, "low": 0.02, "high": 10.0, "methods": ("all",)}
+    run = {"samples": 4, "num_steps": 12, "low": 0.02, "high": 10.0, "methods": "all"}
     done = set()
     for noise in (0.05, 0.0):
         command.restore(arguments(folder, noise=noise, **run), progress=False)
