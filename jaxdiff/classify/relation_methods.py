@@ -13,7 +13,7 @@ from jaxdiff.classify.frame import BOTH, DEFAULT, Modules, Recipe, Seen, Shares,
 from jaxdiff.classify.losses import contrast, relations
 from jaxdiff.classify.losses.maps import hint
 from jaxdiff.classify.trained import Trained
-from jaxdiff.method import Method, WithState
+from jaxdiff.method import Batch, Method, WithState
 from jaxdiff.networks.image_classifier import ImageClassifier
 from jaxdiff.networks.transfer import Connector, Embedding
 from jaxdiff.typing import Array
@@ -82,7 +82,8 @@ def contrastive_distillation(
         labels: of the whole training set, (images,): images of other classes are contrasts.
         size: of the embeddings. negatives: K of them for each sample. temperature: tau.
 
-    Batches have "index" besides, each sample's place in ``labels``. The memory is state, 2 images
+    Batches have "index" besides, each sample's place in ``labels``, where its label stands too:
+    ``method.check`` raises ValueError for another. The memory is state, 2 images
     size numbers. Under pmap every device writes the rows of all; with gradient accumulation, whose
     parts start from the same memory and are averaged, rows move by less.
     """
@@ -110,7 +111,37 @@ def contrastive_distillation(
         loss, embeddings(teacher, student, size),
         lambda key: contrast.memory(key, number, size), ("index",),
     )  # fmt: skip
-    return distilled("contrastive_distillation", teacher, student, term, weight, shares, recipe)
+    method = distilled("contrastive_distillation", teacher, student, term, weight, shares, recipe)
+
+    def check(batch: Batch) -> None:
+        if method.check is not None:
+            method.check(batch)
+        check_index(batch, labels)
+
+    return method._replace(check=check)
+
+
+def check_index(batch: Batch, labels: np.ndarray) -> None:
+    """Raise ValueError unless the "index" of a batch are places of its labels among all (images,),
+    as a place that there is not would be taken for the last one.
+    """
+    index, label, every = np.asarray(batch["index"]), np.asarray(batch["label"]), np.asarray(labels)
+    if index.shape != label.shape or index.dtype.kind not in "iu":
+        raise ValueError(
+            f"contrastive_distillation: 'index' must be {label.shape} integers, one per sample; "
+            f"got {index.dtype}{index.shape}"
+        )
+    if index.size and not 0 <= index.min() <= index.max() < len(every):
+        raise ValueError(
+            f"contrastive_distillation: 'index' goes from {index.min()} to {index.max()}; there "
+            f"are {len(every)} labels"
+        )
+    if (other := every[index] != label).any():
+        i = int(np.argmax(other))
+        raise ValueError(
+            f"contrastive_distillation: sample {i} has label {label[i]}, and image {index[i]}, by "
+            f"its 'index', {every[index[i]]}: is the index that of another order?"
+        )
 
 
 def regression_of_representation(

@@ -56,6 +56,12 @@ def test_affinities_are_taken_where_asked_for():
     assert interactions.problem(KNOWN * 2.5, D, T, binary=False).known[0, 0] == 2.5
 
 
+def test_matrices_keep_their_precision_from_single_on():
+    for given, kept in (("float16", "float32"), ("float32", "float32"), ("int8", "float64")):
+        made = interactions.problem(*(np.round(m).astype(given) for m in (KNOWN, D, T)))
+        assert {a.dtype for a in made} == {np.dtype(kept)}
+
+
 def test_hiding_takes_a_mask_of_the_interactions():
     whole = interactions.problem(KNOWN, D, T)
     with pytest.raises(TypeError, match="held_out must be booleans"):

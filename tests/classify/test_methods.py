@@ -211,6 +211,15 @@ def test_what_does_not_fit_is_refused_by_name():
             method.check(good | changed)
     with pytest.raises(ValueError, match="needs 'index'"):
         made("crd").check({k: good[k] for k in ("image", "label")})
+    made("crd").check(good)
+    for index, message in (
+        (good["index"] + 40, "there are 40 labels"),
+        (good["index"] - 41, "'index' goes from"),
+        (good["index"] * 1.0, r"'index' must be \(8,\) integers"),
+        (good["index"][::-1], "is the index that of another order"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made("crd").check(good | {"index": index})
 
 
 # --- SimKD

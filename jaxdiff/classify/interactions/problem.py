@@ -52,7 +52,8 @@ def problem(known: Values, drugs: Values, targets: Values, *, binary: bool = Tru
         binary: whether interactions must be 0 or 1; affinities are any numbers.
 
     Returns:
-        the problem, of NumPy arrays in the widest floating dtype given (float64 for integers).
+        the problem, of NumPy arrays in the widest floating dtype given (float64 for integers), at
+        least float32.
 
     Raises:
         ValueError: for shapes that do not fit, numbers that are not finite, interactions other than
@@ -60,7 +61,7 @@ def problem(known: Values, drugs: Values, targets: Values, *, binary: bool = Tru
     """
     given = {"known": known, "drugs": drugs, "targets": targets}
     arrays = {name: _numbers(name, values) for name, values in given.items()}
-    dtype = np.result_type(*arrays.values())
+    dtype = np.result_type(np.float32, *arrays.values())
     Y = arrays["known"]
     if Y.ndim != 2 or 0 in Y.shape:
         raise ValueError(f"known must be a matrix, drugs by targets; it has shape {Y.shape}")
@@ -74,7 +75,7 @@ def problem(known: Values, drugs: Values, targets: Values, *, binary: bool = Tru
         )
     if not Y.any():
         raise ValueError("known has no interaction: there is nothing to learn from")
-    kernels = [nearest_kernel(arrays[name], name).astype(dtype) for name in ("drugs", "targets")]
+    kernels = [nearest_kernel(arrays[name].astype(dtype), name) for name in ("drugs", "targets")]
     return Problem(Y.astype(dtype), np.ones(Y.shape, dtype), *kernels)  # type: ignore[arg-type]
 
 
