@@ -48,11 +48,11 @@ def simkd(
     Raises ValueError for a factor that does not divide the channels, and for blocks that the
     teacher does not have.
     """
-    tail, held, side, channels = tail_of(teacher, blocks)
+    tail, held, sides, channels = tail_of(teacher, blocks)
     if factor < 1 or channels % factor:
         raise ValueError(f"the factor {factor} does not divide the teacher's {channels} channels")
     bare = student.module.clone(parent=None, num_classes=0)
-    module = Reused(bare, channels, channels // factor, side, tail)
+    module = Reused(bare, channels, channels // factor, sides, tail)
     network = ImageClassifier(module, student.shape)
 
     def loss(run: Modules, seen: Seen) -> Array:
@@ -69,8 +69,8 @@ def simkd(
     return distilled("simkd", teacher, network, Term(loss), weight, shares, recipe, start)
 
 
-def tail_of(teacher: Trained, blocks: int) -> tuple[Any, dict[str, Any], int, int]:
-    """Return what of a teacher is reused: module and variables, and side and channels of its
+def tail_of(teacher: Trained, blocks: int) -> tuple[Any, dict[str, Any], tuple[int, int], int]:
+    """Return what of a teacher is reused: module and variables, and sides and channels of its
     map.
     """
     outputs = teacher.network.outputs()
@@ -78,7 +78,7 @@ def tail_of(teacher: Trained, blocks: int) -> tuple[Any, dict[str, Any], int, in
         fc = last_layer(teacher.variables)
         last = outputs.features[-2]
         head = MeanHead(outputs.value.shape[1])
-        return head, {"params": {"fc": fc}}, last.shape[1], last.shape[3]
+        return head, {"params": {"fc": fc}}, (last.shape[1], last.shape[2]), last.shape[3]
     module, stage = teacher.network.module, len(outputs.features) - 2
     if not isinstance(module, ResNetCIFAR) or not 0 < blocks <= module.blocks:
         raise ValueError(
@@ -93,7 +93,7 @@ def tail_of(teacher: Trained, blocks: int) -> tuple[Any, dict[str, Any], int, in
     image = jax.ShapeDtypeStruct((1, *teacher.network.shape), jnp.float32)
     reads = functools.partial(input_of_tail, module, blocks=blocks)
     shape = jax.eval_shape(lambda v, x: reads(v, x), teacher.variables, image).shape
-    return tail, {**held, "batch_stats": statistics}, shape[1], shape[3]
+    return tail, {**held, "batch_stats": statistics}, (shape[1], shape[2]), shape[3]
 
 
 def input_of_tail(module: Any, variables: WithState, images: Array, blocks: int) -> Array:

@@ -36,14 +36,14 @@ class Reused(nn.Module):
     """A student, a projector and a teacher's tail.
 
     student: a classifier of this package, of 0 classes: it gives no logits of its own. features:
-    channels of the teacher's map. within: of the projector's. side: of the teacher's map. tail:
-    module of what follows that map.
+    channels of the teacher's map. within: of the projector's. side: height and width of the
+    teacher's map, or one number for both. tail: module of what follows that map.
     """
 
     student: nn.Module
     features: int
     within: int
-    side: int
+    side: int | tuple[int, int]
     tail: nn.Module
 
     @nn.compact
@@ -56,7 +56,8 @@ class Reused(nn.Module):
         """
         flags = {"train": train, "axis_name": axis_name}
         maps = self.student(images, full=True, **flags).features[:-1]
-        sides = (min(n, self.side) for n in maps[-1].shape[1:3])
+        most = (self.side, self.side) if isinstance(self.side, int) else self.side
+        sides = (min(pair) for pair in zip(maps[-1].shape[1:3], most, strict=True))
         projector = Bottleneck(self.features, self.within, name="projector")
         projected = projector(adaptive_mean(maps[-1], *sides), **flags)
         tail = self.tail.clone(parent=None, name=None)

@@ -289,14 +289,26 @@ def test_parameters_are_those_of_student_projector_and_head():
     assert network.multiply_adds() == products + 4 * (6 * 2 + 9 * 2 * 2 + 2 * 8)
 
 
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_the_projected_map_of_images_that_are_not_square_is_as_large_as_the_teachers(blocks):
+    wide = ImageClassifier(ResNetCIFAR(1, (4, 4, 6), CLASSES), (8, 16, 3))
+    variables = jax.eval_shape(wide.init, jax.random.key(0))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables)
+    method = classify.simkd(classify.Trained(wide, zeros), wide, blocks=blocks, recipe=RECIPE)
+    drawn = jax.eval_shape(method.init, jax.random.key(0))["student"]
+    whole = Found({"student": drawn.value}, {"student": drawn.state})
+    projected = method.sampler(whole).network.outputs().features[-2]
+    assert projected.shape == ((1, 4, 8, 6) if blocks == 0 else (1, 4, 8, 4))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_simkd_with_more_of_the_teacher_reuses_its_last_blocks(blocks):
     """What the tail makes of the teacher's own map are the teacher's logits."""
-    tail, held, side, channels = reused_classifier.tail_of(teacher(), blocks)
+    tail, held, sides, channels = reused_classifier.tail_of(teacher(), blocks)
     images = jnp.asarray(data(0)["image"])
     h = reused_classifier.input_of_tail(TEACHER.module, teacher().variables, images, blocks)
-    assert h.shape[1:] == (side, side, channels) == ((2, 2, 8) if blocks == 1 else (4, 4, 6))
+    assert h.shape[1:] == (*sides, channels) == ((2, 2, 8) if blocks == 1 else (4, 4, 6))
     np.testing.assert_allclose(tail.apply(held, h), teacher()(images), rtol=1e-4, atol=1e-5)
     method = classify.simkd(teacher(), STUDENT, blocks=blocks, recipe=RECIPE)
     state = fit(method, data, num_updates=1, progress=False)
