@@ -1,4 +1,4 @@
-"""What losses with derivatives of the network cost, against plain regression.
+"""The cost of losses with derivatives of the network, against plain regression.
 
     python -m experiments.benchmarks.derivatives [--json FILE] [--markdown FILE]
 

@@ -1,4 +1,4 @@
-"""What sampling costs beyond the network, and how many programs a sweep over samplers compiles.
+"""The cost of sampling beyond the network, and the programs that a sweep over samplers compiles.
 
     python -m experiments.benchmarks.sampling [--json FILE] [--markdown FILE]
 

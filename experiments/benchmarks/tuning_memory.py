@@ -1,4 +1,4 @@
-"""What the gradient of a sample with respect to its table costs, with and without remat.
+"""The cost of the gradient of a sample with respect to its table, with and without remat.
 
     python -m experiments.benchmarks.tuning_memory [--json FILE] [--markdown FILE]
 

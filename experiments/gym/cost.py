@@ -1,4 +1,4 @@
-"""What an update costs, in a unit that no machine changes: multiplications in matrix products and
+"""The cost of an update, in a unit that no machine changes: multiplications in matrix products and
 convolutions, counted in the traced program with all loops multiplied out.
 
 Elementwise work is left out, which for networks of some width is little.

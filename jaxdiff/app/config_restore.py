@@ -41,7 +41,7 @@ class Restore:
     (restored.png).
     """
     task: TaskName = "inpaint"
-    """What is measured. inpaint: all but a box in the middle. pixels: some pixels. super, bicubic,
+    """The measurement. inpaint: all but a box in the middle. pixels: some pixels. super, bicubic,
     decimate: fewer pixels, by averages, by the bicubic filter, or every so many. blur: a Gaussian.
     motion: a straight motion, periodic. colour: the grey image. sensing: some numbers of a
     Walsh-Hadamard transform. projections: random projections. phase: magnitudes of the Fourier

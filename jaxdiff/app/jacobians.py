@@ -1,4 +1,6 @@
-"""Whether a model's denoised outputs are those of a density, and how many dimensions they keep."""
+"""The Jacobian of denoised outputs: its asymmetry, 0 for those of a density, and its trace, the
+dimensions that they keep.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What ``jaxdiff restore`` shows of restorations: scores, a table, and the picture's rows."""
+"""Scores of the restorations of ``jaxdiff restore``, their table, and the picture's rows."""
 
 import math
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ SHOWN = 12  # images in a row of the picture
 
 
 class Setting(NamedTuple):
-    """What all methods have in common: the model, its images, the measurements (images,
+    """Common to all methods: the model, its images, the measurements (images,
     *measured), and the grid.
     """
 

@@ -4,7 +4,7 @@ r"""WNN-GIP: profiles by weighted nearest neighbours, then Kronecker regularised
     vec F = K (K + s I)^-1 vec Y,    K of similarities and of the completed profiles.
 
 The completed matrix is A Y B^T, A and B having the weights of new rows and columns: the order of
-the two does not matter, and a new drug with a new target is told by the neighbours of both.
+the two does not matter, and a new pair is scored by the neighbours of both.
 
 Source: van Laarhoven and Marchiori, Predicting drug-target interactions for new drug compounds
 using a weighted nearest neighbor profile (PLoS ONE 8, 2013, e66952). A toolbox that many tables

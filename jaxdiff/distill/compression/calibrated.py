@@ -39,7 +39,7 @@ from jaxdiff.networks.reused_decoder import Projector
 from jaxdiff.networks.transfer import RowMLP
 from jaxdiff.typing import Array, Denoiser, Key, Params
 
-WAVES = 16  # numbers that tell queries and keys the level
+WAVES = 16  # numbers by which queries and keys depend on the level
 
 
 def semckd(

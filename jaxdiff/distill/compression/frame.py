@@ -1,4 +1,4 @@
-"""What methods of smaller students share: one player that sees both networks' maps at noisy data.
+"""The frame of methods of smaller students: one player that sees both networks' maps at noisy data.
 
     y = x0 + s eps,    log s ~ N(mean, std^2),    D_S(y, s) and D_T(y, s) with all their maps.
 
@@ -43,8 +43,8 @@ EQUAL = Shares()
 
 
 class Seen(NamedTuple):
-    """What a loss sees: data x0, noisy data y at levels (batch,), outputs with all maps of student
-    and teacher, the parameters beside, and the context.
+    """Arguments of a loss: data x0, noisy data y at levels (batch,), outputs with all maps of
+    student and teacher, the parameters beside, and the context.
     """
 
     x0: Array
