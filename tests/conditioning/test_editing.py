@@ -228,6 +228,9 @@ WRONG = {
     "at least one update": lambda: editing.null_text(
         embedded, LEVELS, DATA, DATA, jnp.zeros(2), num_updates=0
     ),
+    "learning_rate must": lambda: editing.null_text(
+        embedded, LEVELS, DATA, DATA, jnp.zeros(2), learning_rate=-1.0
+    ),
     "first axis of 8": lambda: editing.null_text_guidance(embedded, LEVELS, jnp.zeros((3, 3, 2))),
     "null has shape": lambda: editing.null_text(embedded, LEVELS, DATA, DATA, jnp.zeros(3)),
     "iterations and memory": lambda: editing.anderson_invert(D, LEVELS[:-1], DATA, iterations=0),
@@ -248,3 +251,8 @@ def test_what_does_not_fit_is_said(said):
 def test_classes_are_not_fitted():
     with pytest.raises(TypeError, match="floating"):
         editing.null_text(D, LEVELS, DATA, OLD, 2)
+
+
+def test_integers_get_no_noise():
+    with pytest.raises(TypeError, match="data get noise as floating numbers, not int"):
+        editing.noised(jnp.ones((2, 2), int), 1.0, KEY)

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import null_condition
+from jaxdiff.arrays import check, null_condition
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.sampling.inversion import inverse_table
@@ -61,14 +61,15 @@ def null_text(
         for :func:`null_text_guidance`.
 
     Raises:
-        TypeError: for a condition that is not floating. ValueError: for no updates, or levels or a
-            null that do not fit.
+        TypeError: for a condition that is not floating. ValueError: for no updates, a rate that is
+            not positive, or levels or a null that do not fit.
     """
     import optax  # here: slow to import
 
     knots = check_levels(levels)
     if num_updates < 1:
         raise ValueError(f"null_text needs at least one update, not {num_updates}")
+    check("learning_rate must be positive", lambda a: a > 0, learning_rate)
     if any(not jnp.issubdtype(jnp.result_type(c), jnp.floating) for c in jax.tree.leaves(cond)):
         raise TypeError("null_text fits conditions that are floating numbers, such as embeddings")
     first: Any = null_condition(cond, null)

@@ -23,8 +23,10 @@ def noised(data: Array, level: ArrayLike, key: Key, index: Array | None = None) 
         level: of the first state of the table or solver, positive; a number, or (batch,).
         key: typed key. index: (batch,) integers naming the samples; 0, 1, ... by default.
 
-    Raises ValueError for a level that is not positive.
+    Raises ValueError for a level that is not positive, TypeError for data that are not floating.
     """
+    if not jnp.issubdtype(data.dtype, jnp.floating):
+        raise TypeError(f"data get noise as floating numbers, not {data.dtype}: data.astype(float)")
     check("data get noise of a positive level", lambda s: (s > 0).all(), level)
     own = start_noise(key, index_of(data, index), data.shape[1:], data.dtype)
     return data + expand(level, data) * own
