@@ -10,6 +10,7 @@ from jaxdiff import grids, solvers
 from jaxdiff.denoisers import denoiser
 from jaxdiff.distill import Shares, Student, block_knowledge, okddip, semckd, simkd
 from jaxdiff.distill.compression import calibrated, peers
+from jaxdiff.exact import Gaussian
 from jaxdiff.method import Context
 from jaxdiff.networks import MLP, UNet, from_linen, init
 from jaxdiff.networks.branches import Branches, member, split_member
@@ -192,8 +193,43 @@ def test_regression_by_hand(teacher, student):
     expected = by_hand(params, teacher)
     found = (total, *(metrics[n] for n in ("task", "output", "map1")))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    plain = block_knowledge(teacher, student, SHAPE, shares=Shares(0.0, 1.0, 0.0))
-    assert plain.init(jax.random.key(0))["student"]["beside"] == {}
+
+
+def linear(params, x, label, cond=None, **_):
+    """A network that shows no maps."""
+    return params["w"] * x
+
+
+def test_output_regression_to_the_exact_denoiser():
+    """Of a Gaussian of the data's standard deviation D is c_skip y, and F = 0."""
+    T = Gaussian(np.zeros(4, np.float32), np.full(4, 0.25, np.float32)).denoiser
+    exact = lambda y, s, cond=None: T(y[..., 0], s)[..., None]  # noqa: E731
+    student = Student(linear, {"w": jnp.float32(0.0)})
+    method = block_knowledge(exact, student, SHAPE, shares=Shares(0.0, 1.0, 0.0))
+    assert method.init(jax.random.key(0))["student"]["beside"] == {}
+    params = {"network": {"w": jnp.float32(0.3)}, "beside": {}}
+    (found, _), gradient = loss_at(method, params)
+    y, level, _ = noisy()
+    scaled = np.asarray(y) / np.sqrt(np.asarray(level) ** 2 + 0.25)[:, None, None]
+    np.testing.assert_allclose(found, 0.09 * (scaled**2).mean(), rtol=1e-4)
+    np.testing.assert_allclose(gradient["network"]["w"], 0.6 * (scaled**2).mean(), rtol=1e-4)
+
+
+def test_calibrated_maps_by_hand():
+    random = np.random.default_rng(0)
+    f_s = [random.normal(size=(3, 4, 2))]
+    f_t = [random.normal(size=(3, n, 2)) for n in (4, 2)]
+    label = jnp.asarray([0.1, 0.2, 0.3])
+
+    def run(name, f, *label):  # the similarity to the first sample; the map doubled
+        return 2.0 * f if label else f[:, :1]
+
+    found = calibrated.calibrated(run, *(tuple(map(jnp.asarray, f)) for f in (f_s, f_t)), label, 1)
+    products = [np.einsum("bnc,nc->b", f, f[0]) / f[0].size for f in (*f_s, *f_t)]
+    alpha = np.exp([products[0] * p for p in products[1:]])
+    halved = f_s[0].reshape(3, 2, 2, 2).mean(axis=2)
+    apart = [((2 * a - b) ** 2).mean((1, 2)) for a, b in zip((f_s[0], halved), f_t, strict=True)]
+    np.testing.assert_allclose(found, (alpha / alpha.sum(axis=0) * apart).sum(axis=0), rtol=1e-12)
 
 
 def test_attention_of_stages():
@@ -219,6 +255,7 @@ def test_attention_of_stages():
         calibrated.pooled(wide, (1, 3, 5))
 
 
+@pytest.mark.slow
 def test_semckd_trains_all_that_is_beside():
     """Of perceptrons, whose maps are vectors."""
     large, small = MLP(8, depth=2, flatten=True), MLP(6, depth=1, flatten=True)

@@ -45,7 +45,8 @@ def block_knowledge(
     """Train a smaller denoiser by output and feature regression (Kim et al., arXiv 2305.15798).
 
     Args:
-        teacher: ``D(y, level, cond, full=True)``, frozen.
+        teacher: ``D(y, level, cond, full=True)``, or any denoiser where shares.features is 0;
+            frozen.
         student: of any smaller network that shows its maps.
         shape: of one sample.
         pairs: numbers (student's map, teacher's map) of what is compared, in the order of
@@ -93,7 +94,9 @@ def block_knowledge(
             total = total + shares.features * apart
         return total, metrics
 
-    method = compressed(teacher, student, loss, levels=levels, beside=beside)
+    method = compressed(
+        teacher, student, loss, levels=levels, beside=beside, maps=bool(shares.features)
+    )
     return method._replace(check=checked_shape(shape, method.check))
 
 

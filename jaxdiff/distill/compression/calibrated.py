@@ -12,6 +12,8 @@ the smaller.
 Source: Chen et al., arXiv 2012.03236 (SemCKD, AAAI 2021), section 3, of classifiers.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -103,23 +105,12 @@ def semckd(
 
         return jax.jit(draw)(keys)
 
-    def run(params: Params, name: str, *given: Array) -> Array:
-        return modules[name].apply({"params": params[name]}, *given)
-
     def loss(seen: Seen) -> tuple[Array, Metrics]:
         if seen.level.shape[0] != batch:
             raise ValueError(f"made for batches of {batch} samples; one has {seen.level.shape[0]}")
         label = jnp.log(seen.level) / 4.0
-        own, known, params = seen.student.features, seen.teacher.features, seen.beside
-        queries = [run(params, f"query{i}", rows(f, label)) for i, f in enumerate(own)]
-        keys = [run(params, f"key{j}", rows(f, label)) for j, f in enumerate(known)]
-        alpha = attention(jnp.stack(queries, axis=1), jnp.stack(keys, axis=1), soft)
-        term = jnp.zeros_like(seen.level)
-        for i, f in enumerate(own):
-            for j, g in enumerate(known):
-                a, b = pooled(f, g.shape), pooled(g, f.shape)
-                apart = squared(run(params, f"projector{i}_{j}", a, label), b)
-                term = term + alpha[:, i, j] * apart / len(own)
+        run = functools.partial(_run, modules, seen.beside)
+        term = calibrated(run, seen.student.features, seen.teacher.features, label, soft)
         total, metrics = regressions(seen, shares, student.sigma_data)
         return total + shares.features * term, {**metrics, "features": jnp.mean(term)}
 
@@ -148,6 +139,30 @@ def _modules(
             modules[f"projector{i}_{j}"] = Projector(channels, max(1, channels // factor))
             inputs[f"projector{i}_{j}"] = (small, label)
     return modules, inputs
+
+
+def _run(modules: dict[str, Any], params: Params, name: str, *inputs: Array) -> Array:
+    return modules[name].apply({"params": params[name]}, *inputs)
+
+
+def calibrated(
+    run: Callable[..., Array], f_s: tuple[Array, ...], f_t: tuple[Array, ...], label: Array,
+    soft: float,
+) -> Array:  # fmt: skip
+    """Return the term of features per sample, (batch,), of two networks' maps.
+
+    run: ``run(name, *inputs)`` applies "query0", "key0", "projector0_0" and so on.
+    """
+    queries = [run(f"query{i}", rows(f, label)) for i, f in enumerate(f_s)]
+    keys = [run(f"key{j}", rows(f, label)) for j, f in enumerate(f_t)]
+    alpha = attention(jnp.stack(queries, axis=1), jnp.stack(keys, axis=1), soft)
+    term = jnp.zeros_like(alpha[:, 0, 0])
+    for i, f in enumerate(f_s):
+        for j, g in enumerate(f_t):
+            a, b = pooled(f, g.shape), pooled(g, f.shape)
+            apart = squared(run(f"projector{i}_{j}", a, label), b)
+            term = term + alpha[:, i, j] * apart / len(f_s)
+    return term
 
 
 def rows(f: Array, label: Array) -> Array:

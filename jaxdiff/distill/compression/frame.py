@@ -18,7 +18,7 @@ from jaxdiff.distance import squared
 from jaxdiff.distill.parts.frame import bind, bind_teacher, drawn, mean_loss, with_teacher
 from jaxdiff.distill.parts.level_distributions import LevelDistribution, log_normal
 from jaxdiff.distill.parts.primitives import perturb
-from jaxdiff.distill.parts.student import Student
+from jaxdiff.distill.parts.student import Student, check_teacher
 from jaxdiff.distill.score_matching import default_table
 from jaxdiff.method import Batch, Context, Method, Metrics, Player
 from jaxdiff.prediction import edm_weight
@@ -67,17 +67,20 @@ def compressed(
     levels: LevelDistribution = LEVELS,
     beside: Callable[[Key], Params] = lambda key: {},
     optimiser: optax.GradientTransformation | None = None,
+    maps: bool = True,
 ) -> Method:
     """Return the method of a loss per sample.
 
     Args:
-        teacher: ``D(y, level, cond, full=True)``, frozen.
+        teacher: ``D(y, level, cond)``, with ``full=True`` where maps are seen; frozen.
         student: what is trained, by ``optimiser``, its own, or Adam of rate 1e-3.
         loss: ``loss(seen) -> (batch,)`` numbers and metrics.
         levels: how levels are drawn.
         beside: ``beside(key)``, parameters beside the student's.
         optimiser: in place of the student's.
+        maps: whether the loss sees maps, which a denoiser may not have.
     """
+    check_teacher(teacher, student)
 
     def init(key: Key) -> dict[str, Params]:
         first, second = jax.random.split(key)
@@ -90,18 +93,23 @@ def compressed(
         x0 = batch["image"]
         level = levels.draw(key_level, x0)
         y = perturb(x0, level, jax.random.normal(key_noise, x0.shape, x0.dtype))
-        cond, own = bind(student, batch, key_label, key_dropout)
-        D = own(student.denoiser(params["network"]))
+        cond, bound = bind(student, batch, key_label, key_dropout)
+        student_now = bound(student.denoiser(params["network"]))
         T = bind_teacher(context, cond)
-        known = jax.tree.map(jax.lax.stop_gradient, T(y, level, full=True))
-        seen = Seen(x0, y, level, D(y, level, full=True), known, params["beside"], context)
-        return mean_loss(loss(seen))
+        own, known = (outputs(D, y, level, maps) for D in (student_now, T))
+        known = jax.tree.map(jax.lax.stop_gradient, known)
+        return mean_loss(loss(Seen(x0, y, level, own, known, params["beside"], context)))
 
     chosen = optimiser or student.optimiser or optax.adam(1e-3)
     return Method(
         init, {"student": Player(student_loss, chosen, ema=student.ema)},
         network_sampler(student), with_teacher(None, teacher), student.check,
     )  # fmt: skip
+
+
+def outputs(D: Any, y: Array, level: Array, maps: bool) -> Outputs:
+    """Return a denoiser's outputs, with its maps or without."""
+    return D(y, level, full=True) if maps else Outputs(D(y, level), None, ())
 
 
 def network_sampler(student: Student) -> Callable[..., Sampler]:

@@ -1,0 +1,1 @@
+"""Denoisers smaller than their teacher, by every method, on handwritten digits."""
