@@ -191,7 +191,8 @@ def effective_neighbours(data: Empirical, path: Trajectory) -> Profile:
         path: of :func:`jaxdiff.trajectory`, of any denoiser.
 
     Returns:
-        (A + 1, batch), from n at high levels to 1 at low ones.
+        (A + 1, batch), from n at high levels to 1 at low ones; 1 at level 0, the limit where one
+        is the nearest.
 
     Raises:
         ValueError, TypeError: for a trajectory of other shapes.
@@ -206,7 +207,12 @@ def effective_neighbours(data: Empirical, path: Trajectory) -> Profile:
 
 @jax.jit
 def _neighbours(data: Empirical, flat: Array, levels: Array) -> Array:
-    return lax.map(lambda pair: data.neighbours(*pair), (flat, levels))
+    def at(pair: tuple[Array, Array]) -> Array:
+        y, level = pair
+        found = data.neighbours(y, jnp.where(level > 0, level, 1))
+        return jnp.where(level > 0, found, found / found)  # of a state that is NaN it is NaN
+
+    return lax.map(at, (flat, levels))
 
 
 def check_data(data: Empirical, points: Array) -> None:

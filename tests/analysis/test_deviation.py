@@ -9,6 +9,7 @@ import jaxdiff as jd
 from jaxdiff.analysis.deviation import coupled, effective_neighbours, nearest, score_deviation
 from jaxdiff.analysis.mean_shift import log_likelihood_profile, mean_shift
 from jaxdiff.analysis.null_models import as_denoiser, finite_data_set, gaussian_of
+from jaxdiff.sampling.sample import Trajectory
 
 COUNT = 30
 
@@ -89,6 +90,16 @@ def test_how_many_data_count(images, table, key):
         np.testing.assert_allclose(found[n], 1 / np.sum(w**2, 1), rtol=1e-6)
     np.testing.assert_allclose(found[-1], 1.0, rtol=1e-6)
     assert np.all(found[0] > 25)
+
+
+def test_at_level_0_one_of_the_data_counts():
+    data = finite_data_set(np.random.default_rng(0).normal(size=(12, 3)))
+    states = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 3))).at[1, 2, 0].set(jnp.nan)
+    path = Trajectory(states, jnp.array([1.0, 0.0]), states[:1], jnp.ones(1))
+    found = effective_neighbours(data, path)
+    np.testing.assert_array_equal(found[1], [1, 1, np.nan, 1])
+    np.testing.assert_allclose(found[0], data.neighbours(states[0], 1.0))
+    assert np.all(found[0] > 1)
 
 
 def test_density_and_mean_shift_on_a_thousand_points(images, rng):
