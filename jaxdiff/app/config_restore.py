@@ -1,4 +1,4 @@
-"""Configuration of restoration: images of a run given measurements of them."""
+"""Configurations of restoration, images given measurements of them, and of editing."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Literal
@@ -98,6 +98,62 @@ class Restore:
     """
     batch: Count = 64
     """Samples at a time. They do not depend on it."""
+    seed: Seed = 0
+    checkpoint: str | None = None
+    """Instead of the finished model a checkpoint of the run: its step, or "latest". A run that is
+    not finished gives its latest by default.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """Edit images with a run: by noise and denoising (SDEdit), by a latent of one class or model
+    decoded by another (DDIB), or along the difference of two flows (FlowEdit).
+    """
+
+    run: str
+    """The model that the images are edited to, no student: a run, a file or folder of published
+    weights or the name of their card, or module:FILE.py:FUNCTION, a function of yours that makes a
+    model (the file is run).
+    """
+    images: tuple[str, ...] = ()
+    """Your images: files of pictures, folders, zips, .npz or .npy; the option's name may be left
+    out, before all options or after one of a single value. By default some of the run's own test
+    data.
+    """
+    out: str = "edited"
+    """Folder for the numbers (edited.json), the images (edited.npz) and the picture (edited.png).
+    """
+    method: Literal["sdedit", "ddib", "flow_edit"] = "sdedit"
+    """How: sdedit (arXiv 2108.01073), ddib (2203.08382), flow_edit (2412.08629)."""
+    label: str | None = None
+    """Class to edit to, by its name or number; by default none."""
+    source: str | None = None
+    """ddib, flow_edit: another model, of what the images are; by default the run itself."""
+    source_label: str | None = None
+    """ddib, flow_edit: class of the images, by its name or number; by default none."""
+    guidance: Number | None = None
+    """Classifier-free guidance weight of the class to edit to."""
+    strength: PositiveFraction | None = None
+    """sdedit, flow_edit: share of the steps that are taken, 0.5. More edits more."""
+    samples: Count = 1
+    """Edits of each image; ddib has one."""
+    count: Count = 4
+    """Images of the run's own test data."""
+    size: Count | None = None
+    """Crop your images to squares and resize them to size x size."""
+    grayscale: bool = False
+    """Turn your images to grey."""
+    range: tuple[Number, Number] | None = None
+    """The values of your images that are black and white; by default 0 and 255, or for floats of
+    an .npz 0 and 1, or -1 and 1.
+    """
+    num_steps: Count = 50
+    """Steps of the whole grid."""
+    low: Positive | None = None
+    """Lowest noise level above 0; by default the model's."""
+    high: Positive | None = None
+    """Highest noise level; by default the model's."""
     seed: Seed = 0
     checkpoint: str | None = None
     """Instead of the finished model a checkpoint of the run: its step, or "latest". A run that is

@@ -1,5 +1,5 @@
 """The command line: ``jaxdiff demo | train | ema | distill | tune | discriminate | sample |
-optimise | restore | evaluate | analyse | export | inspect | list``.
+optimise | restore | edit | evaluate | analyse | export | inspect | list``.
 
 Each command is a function of one typed configuration (:mod:`jaxdiff.app.config`), every field of
 which is an option.
@@ -33,6 +33,8 @@ jaxdiff: fast sampling and distillation of diffusion models
   jaxdiff optimise --run DIR       pictures by score distillation (SDS, VSD) from a run
   jaxdiff restore --run DIR --task blur IMAGES
                                    images from measurements: inpainting, super-resolution, ...
+  jaxdiff edit --run DIR --label NAME IMAGES
+                                   images made another class's, or a model's: SDEdit, DDIB, FlowEdit
   jaxdiff evaluate --run DIR       score a run against real images
   jaxdiff analyse --run DIR        the geometry of a run's sampling, beside null models
   jaxdiff export --run DIR         a sampler with its network as one file that needs only jax
@@ -48,7 +50,7 @@ JAXDIFF_CACHE=off nowhere. Started as several processes (by srun, mpirun, a Kube
 slice, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID), a command is one run
 on all their devices.
 """
-ONE_PROCESS = ("demo", "ema", "optimise", "restore", "analyse", "export", "inspect")
+ONE_PROCESS = ("demo", "ema", "optimise", "restore", "edit", "analyse", "export", "inspect")
 CACHED = 2 << 30  # bytes of compiled programs
 
 
@@ -224,6 +226,13 @@ def restore(config: configs.Restore) -> None:
     restore(config)
 
 
+def edit(config: configs.Edit) -> None:
+    """Edit images."""
+    from jaxdiff.app.edit import edit
+
+    edit(config)
+
+
 def evaluate(config: configs.Evaluate) -> None:
     """Score a run."""
     from jaxdiff.app.evaluate import evaluate
@@ -276,6 +285,7 @@ COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], N
     "sample": (parsing.plain(configs.Sample), sample),
     "optimise": (parsing.choosing(configs.Optimise, parsing.of_images), optimise),
     "restore": (parsing.around(configs.Restore, "images"), restore),
+    "edit": (parsing.around(configs.Edit, "images"), edit),
     "evaluate": (parsing.plain(configs.Evaluate), evaluate),
     "analyse": (parsing.plain(configs.Analyse), analyse),
     "export": (parsing.plain(configs.Export), export),

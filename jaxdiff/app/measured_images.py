@@ -42,24 +42,33 @@ def given_images(
     operator's; OSError for those that are not there.
     """
     check_class_condition(model, "restore")
-    labels = None
-    if config.images:
-        refuse(config, "all IMAGES are restored", "count")
-        images, shown = _read(config), ", ".join(config.images)
-    else:
-        refuse(config, "it is of your own IMAGES", "size", "grayscale", "range", "measured")
-        data = _test_data(model, config, progress)
-        images, labels, shown = to_float(data.images), data.labels, data.name
     wanted = operator.measured if config.measured else model.shape
-    if images.shape[1:] != wanted:
-        raise ValueError(_other_size(images.shape[1:], wanted, config.measured))
-    values = from_pictures(model.source, images).astype(np.float32)
-    cond = _labels(model, config, labels, len(values))
+    values, labels, shown = images_of(model, config, wanted, progress)
+    cond = labels_of(model, config.label, labels, len(values))
     if not config.measured:
         return Given(values, None, cond, shown)
     if operator.support is not None:  # what is hidden counts as 0
         values = np.where(np.asarray(operator.support), values, np.float32(0))
     return Given(None, values, cond, shown)
+
+
+def images_of(
+    model: Model, config: configs.Restore | configs.Edit, wanted: tuple[int, ...], progress: bool
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Return images (n, *wanted) as the model's samples are, their labels if known, and what they
+    are, in words. Errors as :func:`given_images`.
+    """
+    labels, measured = None, getattr(config, "measured", False)
+    if config.images:
+        refuse(config, "all IMAGES are taken", "count")
+        images, shown = _read(config), ", ".join(config.images)
+    else:
+        refuse(config, "it is of your own IMAGES", "size", "grayscale", "range", "measured")
+        data = _test_data(model, config, progress)
+        images, labels, shown = to_float(data.images), data.labels, data.name
+    if images.shape[1:] != wanted:
+        raise ValueError(_other_size(images.shape[1:], wanted, measured))
+    return from_pictures(model.source, images).astype(np.float32), labels, shown
 
 
 def _other_size(found: tuple[int, ...], wanted: tuple[int, ...], measured: bool) -> str:
@@ -73,7 +82,7 @@ def _other_size(found: tuple[int, ...], wanted: tuple[int, ...], measured: bool)
     return ": ".join([text, *([" and ".join(remedy)] if remedy else [])])
 
 
-def _read(config: configs.Restore) -> np.ndarray:
+def _read(config: configs.Restore | configs.Edit) -> np.ndarray:
     """Return the images of all paths in [-1, 1]. ValueError for those of several sizes."""
     parts = [to_float(_images_at(Path(path), config)) for path in config.images]
     sizes = {path: part.shape[1:] for path, part in zip(config.images, parts, strict=True)}
@@ -82,7 +91,7 @@ def _read(config: configs.Restore) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _images_at(path: Path, config: configs.Restore) -> np.ndarray:
+def _images_at(path: Path, config: configs.Restore | configs.Edit) -> np.ndarray:
     if not path.is_file() or path.suffix.lower() not in suffixes():
         return np.asarray(_data_at(path, config).images)
     try:
@@ -96,7 +105,7 @@ def _images_at(path: Path, config: configs.Restore) -> np.ndarray:
     return image[None]
 
 
-def _data_at(path: Path, config: configs.Restore) -> Dataset:
+def _data_at(path: Path, config: configs.Restore | configs.Edit) -> Dataset:
     """Return the images at a path, without labels; errors name this command's options."""
     try:
         return load(
@@ -106,7 +115,7 @@ def _data_at(path: Path, config: configs.Restore) -> Dataset:
         raise ValueError(str(error).replace("--data.", "--")) from error
 
 
-def _test_data(model: Model, config: configs.Restore, progress: bool) -> Dataset:
+def _test_data(model: Model, config: configs.Restore | configs.Edit, progress: bool) -> Dataset:
     """Return some of the run's test data. ValueError where there are none."""
     own = own_data(model)
     if own is None:
@@ -118,20 +127,20 @@ def _test_data(model: Model, config: configs.Restore, progress: bool) -> Dataset
         raise ValueError(f"{own.path} has no test data ({error}): give IMAGES") from error
 
 
-def _labels(
-    model: Model, config: configs.Restore, own: np.ndarray | None, count: int
+def labels_of(
+    model: Model, label: str | None, own: np.ndarray | None, count: int, option: str = "--label"
 ) -> np.ndarray | None:
     """Return the classes of images: the one that is given, none of a model that does without, or
     else their own.
     """
     if not model.classes:
-        refuse(config, "this model has no classes", "label")
+        if label is not None:
+            raise ValueError(f"{option} would have no effect: this model has no classes")
         return None
-    if config.label is not None:
-        chosen = class_index(config.label, model.metadata["class_names"])
-        return np.full(count, chosen, np.int32)
+    if label is not None:
+        return np.full(count, class_index(label, model.metadata["class_names"]), np.int32)
     if guidable(model):
         return None
     if own is None:
-        raise ValueError("this model samples a class, always: give the images' --label")
+        raise ValueError(f"this model samples a class, always: give the images' {option}")
     return np.asarray(own, np.int32)
