@@ -217,7 +217,7 @@ def test_output_regression_to_the_exact_denoiser():
 
 def test_calibrated_maps_by_hand():
     random = np.random.default_rng(0)
-    f_s = [random.normal(size=(3, 4, 2))]
+    f_s = [random.normal(size=(3, 4, 2)) for _ in range(2)]
     f_t = [random.normal(size=(3, n, 2)) for n in (4, 2)]
     label = jnp.asarray([0.1, 0.2, 0.3])
 
@@ -226,10 +226,13 @@ def test_calibrated_maps_by_hand():
 
     found = calibrated.calibrated(run, *(tuple(map(jnp.asarray, f)) for f in (f_s, f_t)), label, 1)
     products = [np.einsum("bnc,nc->b", f, f[0]) / f[0].size for f in (*f_s, *f_t)]
-    alpha = np.exp([products[0] * p for p in products[1:]])
-    halved = f_s[0].reshape(3, 2, 2, 2).mean(axis=2)
-    apart = [((2 * a - b) ** 2).mean((1, 2)) for a, b in zip((f_s[0], halved), f_t, strict=True)]
-    np.testing.assert_allclose(found, (alpha / alpha.sum(axis=0) * apart).sum(axis=0), rtol=1e-12)
+    expected = 0.0
+    for own, f in zip(products, f_s, strict=False):
+        alpha = np.exp([own * p for p in products[2:]])
+        sizes = f, f.reshape(3, 2, 2, 2).mean(axis=2)
+        apart = [((2 * a - b) ** 2).mean((1, 2)) for a, b in zip(sizes, f_t, strict=True)]
+        expected = expected + (alpha / alpha.sum(axis=0) * apart).sum(axis=0) / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_attention_of_stages():
