@@ -35,7 +35,7 @@ class Projector(nn.Module):
     within: int
     label_scale: float = 100.0
     groups: int = 8
-    embedding: int = 64
+    embedding: int = 32
 
     @nn.compact
     def __call__(self, f: Array, label: Array) -> Array:
