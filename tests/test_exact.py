@@ -379,3 +379,13 @@ def test_wrong_numbers_are_refused(make, words):
 def test_labels_must_be_integers():
     with pytest.raises(TypeError, match="class numbers"):
         MODELS["mixture_diagonal"].denoiser(jnp.ones((1, 2)), 1.0, jnp.ones(1))
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4])
+def test_a_finite_data_set_at_the_lowest_levels_compiled_is_its_nearest_point(rng, level):
+    """Weights are 1 and 0, however the compiler rounds exponents of 1e30."""
+    data = rng.uniform(-1, 1, (300, 64)).astype(np.float32)
+    model, y = Empirical(data), jnp.asarray(data[:9] + np.float32(1e-3))
+    found = jax.jit(lambda y: (model.denoise(y, level), model.neighbours(y, level)))(y)
+    np.testing.assert_allclose(found[0], data[:9], atol=1e-6)
+    np.testing.assert_array_equal(found[1], np.ones(9))

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,37 +59,37 @@ class Empirical:
 
         return jax.lax.scan(body, start, jnp.arange(-(-count // self.chunk)))[0]
 
-    def _logits(self, z: Array, points: Array, new: Array, s: Array) -> Array:
-        """Return (|z|^2 - |z - x|^2)/(2 s^2), -inf for repeated points x; (B, chunk)."""
-        inner = einsum("bd,nd->bn", z, points)
-        inner = inner - 0.5 * jnp.sum(points**2, axis=1)[None]
-        return jnp.where(new[None], inner / jnp.maximum(s**2, NEAREST)[:, None], -jnp.inf)
+    def _inner(self, z: Array, points: Array, new: Array) -> Array:
+        """Return (|z|^2 - |z - x|^2)/2, -inf for repeated points x; (B, chunk)."""
+        inner = einsum("bd,nd->bn", z, points) - 0.5 * jnp.sum(points**2, axis=1)[None]
+        return jnp.where(new[None], inner, -jnp.inf)
 
-    def _weigh(self, y: Array, level: ArrayLike) -> tuple[Array, ...]:
-        """Return z, s, log sum_i exp(logit_i) (B,), centred mean (B, d), 1/sum of squared weights.
+    def _weigh(self, y: Array, level: ArrayLike) -> "_Weighed":
+        """Sum the weights exp(inner/s^2), up to their largest.
 
-        One pass with a running maximum (online softmax).
+        One pass with a running maximum (online softmax). It is subtracted before the division by
+        s^2, so that the largest exponent is 0 at any level, however a compiler rounds.
         """
         s = levels(y, level, self.data.shape[1])
         z = y - self.centre.astype(y.dtype)[None]
 
         def add(sums: tuple[Array, ...], points: Array, new: Array) -> tuple[Array, ...]:
             top, total, squares, mean = sums
-            logits = self._logits(z, points, new, s)
-            higher = jax.lax.stop_gradient(jnp.maximum(top, logits.max(axis=1)))
-            e, shrink = jnp.exp(logits - higher[:, None]), jnp.exp(top - higher)
+            inner = self._inner(z, points, new)
+            higher = jax.lax.stop_gradient(jnp.maximum(top, inner.max(axis=1)))
+            e, shrink = _exp(inner - higher[:, None], s[:, None]), _exp(top - higher, s)
             mean = mean * shrink[:, None] + einsum("bn,nd->bd", e, points)
             return higher, total * shrink + e.sum(1), squares * shrink**2 + (e**2).sum(1), mean
 
         zero = jnp.zeros_like(s)
         start = (jnp.full_like(s, -jnp.inf), zero, zero, jnp.zeros_like(z))
         top, total, squares, mean = self._sum(add, start, y.dtype)
-        return z, s, top + jnp.log(total), mean / total[:, None], total**2 / squares
+        return _Weighed(z, s, top, total, mean / total[:, None], total**2 / squares)
 
     def denoise(self, y: Array, level: ArrayLike, cond: Cond = None) -> Points:
         """Return E[x0 | y], (B, d), a weighted mean of the data."""
         no_classes(cond)
-        return self._weigh(y, level)[3] + self.centre.astype(y.dtype)[None]
+        return self._weigh(y, level).mean + self.centre.astype(y.dtype)[None]
 
     @property
     def denoiser(self) -> Partial:
@@ -103,13 +104,14 @@ class Empirical:
     def log_density(self, y: Array, level: ArrayLike) -> PerSample:
         """Return log p_s(y) in nats, (B,); levels must be positive."""
         count, d = self.data.shape
-        z, s, log_sum, _, _ = self._weigh(y, level)
-        log_sum = log_sum - 0.5 * jnp.sum(z**2, axis=1) / s**2
-        return log_sum - math.log(count) - d * (jnp.log(s) + 0.5 * LOG_2PI)
+        found = self._weigh(y, level)
+        s = found.s
+        nearest = (found.top - 0.5 * jnp.sum(found.z**2, axis=1)) / s**2
+        return nearest + jnp.log(found.total) - math.log(count) - d * (jnp.log(s) + 0.5 * LOG_2PI)
 
     def neighbours(self, y: Array, level: ArrayLike) -> PerSample:
         """Return the effective number of data points in the mean D, 1/sum_i w_i^2, (B,)."""
-        return self._weigh(y, level)[4]
+        return self._weigh(y, level).neighbours
 
     def jacobian(self, y: Array, level: ArrayLike) -> Float[Array, "batch d d"]:
         """Return dD/dy = sum_i w_i (x_i - D)(x_i - D)^T / level^2, (B, d, d); small d only."""
@@ -126,11 +128,11 @@ class Empirical:
         self, y: Array, level: ArrayLike, term: Callable[[Array, Array], Array], start: Array
     ) -> Array:
         """Return the sum over the points of term(w_i, x_i - D), over level^2: a second pass."""
-        z, s, log_sum, mean, _ = self._weigh(y, level)
+        z, s, top, sum_of, mean, _ = self._weigh(y, level)
 
         def add(total: Array, points: Array, new: Array) -> Array:
-            weights = jnp.exp(self._logits(z, points, new, s) - log_sum[:, None])
-            return total + term(weights, points[None] - mean[:, None])
+            weights = _exp(self._inner(z, points, new) - top[:, None], s[:, None])
+            return total + term(weights / sum_of[:, None], points[None] - mean[:, None])
 
         total = self._sum(add, start, y.dtype)
         return over(total, (s**2).reshape((-1,) + (1,) * (total.ndim - 1)))
@@ -150,3 +152,21 @@ class Empirical:
     def sample(self, key: Key, count: int) -> Float[Array, "count d"]:
         """Return points x0 of the data, drawn with replacement, (count, d)."""
         return self.data[jax.random.randint(key, (count,), 0, self.data.shape[0])]
+
+
+class _Weighed(NamedTuple):
+    """Centred states z (B, d), levels s (B,), the largest inner product, the sum of exp((inner -
+    top)/s^2), the centred mean (B, d), and 1/sum of squared weights.
+    """
+
+    z: Array
+    s: Array
+    top: Array
+    total: Array
+    mean: Array
+    neighbours: Array
+
+
+def _exp(difference: Array, s: Array) -> Array:
+    """Return exp(difference/s^2) of differences that are at most 0; at level 0 its limit."""
+    return jnp.exp(difference / jnp.maximum(s**2, NEAREST))
