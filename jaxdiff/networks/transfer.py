@@ -203,7 +203,7 @@ class Fusion(Transfer):
 
     within: int = 1
     features: int = 1
-    size: tuple[int, int] = (1, 1)
+    size: tuple[int, ...] = (1, 1)
 
     @nn.compact
     def __call__(
