@@ -177,7 +177,8 @@ def test_choices_are_read_by_their_kind():
 
 def test_the_families_are_the_folders_of_distill():
     folders = {p.parent.name for p in pathlib.Path(distill.__path__[0]).glob("*/__init__.py")}
-    assert {*FAMILIES} == folders - {"parts"}
+    smaller = "compression"  # of networks smaller than the teacher's, which no recipe makes
+    assert {*FAMILIES} == folders - {"parts", smaller}
     for family, recipes in FAMILIES.items():
         for name, recipe in recipes.items():
             assert recipe.of[0].__module__.split(".")[2] == family, name
