@@ -29,9 +29,12 @@ Weight: TypeAlias = float | Array | Callable[[Array], Any]
 
 def as_weight(weight: Weight) -> Any:
     """Return a weight as a leaf or node of a pytree. A plain function is compiled anew for each new
-    function object.
+    function object. ValueError for numbers that are not finite.
     """
-    return Partial(weight) if callable(weight) and not isinstance(weight, Partial) else weight
+    if callable(weight):
+        return weight if isinstance(weight, Partial) else Partial(weight)
+    check("a weight must be finite", lambda w: np.isfinite(w).all(), weight)
+    return weight
 
 
 def weight_at(weight: Any, level: Array | float, y: Array) -> Array:

@@ -74,8 +74,8 @@ class PixArt(nn.Module):
     ) -> Any:
         """Map ``x`` to the noise in it, of its shape and dtype.
 
-        label: (batch,). cond: {"tokens": (batch, any, token_width), "mask": (batch, any)}, the
-        mask 0 for padding, or left out; and with ``sizes`` "resolution" (batch, 2), height and width in
+        label: (batch,). cond: {"tokens": (batch, any, token_width), "mask": (batch, any)}, the mask
+        0 for padding, or left out; and with ``sizes`` "resolution" (batch, 2), height and width in
         pixels, and "aspect_ratio" (batch, 1), height / width. With ``full``, Outputs whose features
         are the maps of tokens after each block; with ``variance``, a pair: that, and v of the shape
         of x. Raises ValueError for other shapes, and for a variance that is not learned.

@@ -13,14 +13,12 @@ from jax.tree_util import Partial
 
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.parts import (
-    Weight,
-    as_weight,
-    at,
     denoised,
     linear_operator,
     over,
     square,
 )
+from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
 
@@ -51,10 +49,10 @@ def _annealed(
 ) -> Array:  # fmt: skip
     A = linear_operator(measurement)
     residual = measurement.residual(y)
-    spread = measurement.deviation(y) ** 2 + at(gamma, level, residual) ** 2
+    spread = measurement.deviation(y) ** 2 + weight_at(gamma, level, residual) ** 2
     g = A.transpose(over(residual, spread))  # at level 0 without noise: 0
     output = denoised(denoiser, y, level, cond, options)
-    return output + at(weight, level, y) * square(level, y) * g
+    return output + weight_at(weight, level, y) * square(level, y) * g
 
 
 def _same(level: Array) -> Array:

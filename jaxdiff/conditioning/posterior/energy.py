@@ -24,14 +24,12 @@ from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.posterior.parts import (
-    Weight,
-    as_weight,
-    at,
     check_iterations,
     denoised,
     pulled,
     square,
 )
+from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser, PerSample
 
@@ -132,7 +130,7 @@ def _classifier(
 ) -> Array:  # fmt: skip
     g = slope(Partial(lambda y: likelihood(y, level, cond)), y)
     output = denoised(denoiser, y, level, cond, options)
-    return output + at(weight, level, y) * square(level, y) * g
+    return output + weight_at(weight, level, y) * square(level, y) * g
 
 
 def _energy(
@@ -140,7 +138,7 @@ def _energy(
     **options: Any,
 ) -> Array:  # fmt: skip
     output, back = pulled(denoiser, y, level, cond, options)
-    return output - at(weight, level, y) * square(level, y) * back(slope(loss, output))
+    return output - weight_at(weight, level, y) * square(level, y) * back(slope(loss, output))
 
 
 def _mpgd(
@@ -148,7 +146,7 @@ def _mpgd(
     **options: Any,
 ) -> Array:  # fmt: skip
     output = denoised(denoiser, y, level, cond, options)
-    return output - at(weight, level, y) * slope(loss, output)
+    return output - weight_at(weight, level, y) * slope(loss, output)
 
 
 def _backward(

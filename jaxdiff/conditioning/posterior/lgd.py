@@ -16,13 +16,11 @@ from jax.tree_util import Partial
 from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.posterior.energy import Loss, as_function, each
 from jaxdiff.conditioning.posterior.parts import (
-    Weight,
-    as_weight,
-    at,
     check_iterations,
     pulled,
     square,
 )
+from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.sampling.checks import check_typed
 from jaxdiff.typing import Array, Cond, Denoiser, Key
@@ -75,7 +73,7 @@ def _lgd_mc(
         return jnp.sum(jax.nn.logsumexp(-losses, axis=0))
 
     g = back(jax.grad(evidence)(output))
-    return output + at(weight, level, y) * square(level, y) * g
+    return output + weight_at(weight, level, y) * square(level, y) * g
 
 
 def _draws(key: Key, level: Array, count: int, like: Array) -> Array:

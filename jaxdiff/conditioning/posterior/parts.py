@@ -18,31 +18,14 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check, expand
+from jaxdiff.arrays import expand
 from jaxdiff.conditioning.operators.linear import CUTOFF, Linear
 from jaxdiff.conditioning.operators.measurement import Measurement
 from jaxdiff.sampling.checks import as_states
 from jaxdiff.solvers.ancestral import check_eta
 from jaxdiff.typing import Array, Cond, PerSample
 
-Weight = float | Array | Callable[[Array], Array]
 CHEAP_ITERATIONS = 64  # of conjugate gradients that call no denoiser
-
-
-def as_weight(weight: Weight) -> Any:
-    """Return a weight as an argument of compiled functions. ValueError for a number that is not
-    finite.
-    """
-    if callable(weight):
-        return weight if isinstance(weight, Partial) else Partial(weight)
-    check("a weight must be finite", lambda w: np.isfinite(w).all(), weight)
-    return weight
-
-
-def at(weight: Any, level: Array, like: Array) -> Array:
-    """Return a weight at a level, shaped to multiply ``like``."""
-    found: Any = weight(jnp.asarray(level, like.dtype)) if callable(weight) else weight
-    return expand(found, like)
 
 
 def square(level: Array, like: Array) -> Array:

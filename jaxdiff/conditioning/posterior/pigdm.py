@@ -15,14 +15,12 @@ from jax.tree_util import Partial
 from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.parts import (
-    Weight,
-    as_weight,
-    at,
     denoised,
     gain,
     linear_operator,
     pulled,
 )
+from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
 
@@ -66,7 +64,7 @@ def _pigdm(
     if not jacobian:
         output = denoised(denoiser, y, level, cond, options)
         shift = gain(measurement, v, measurement.residual(output))
-        return output + at(weight, level, y) * shift
+        return output + weight_at(weight, level, y) * shift
     output, back = pulled(denoiser, y, level, cond, options)
     shift = back(gain(measurement, v, measurement.residual(output)))
-    return output + at(weight, level, y) * expand((d2 + s2) / d2, y) * shift  # s^2/v
+    return output + weight_at(weight, level, y) * expand((d2 + s2) / d2, y) * shift  # s^2/v
