@@ -11,11 +11,11 @@ from helpers.two_player_losses import (
     HEAD,
     HIGHER,
     HIGHER_LAW,
+    LOG_NORMAL,
     LOWER,
     LOWER_LAW,
     MIDDLE,
     OTHER,
-    USUAL,
     WHOLE,
     F,
     G,
@@ -224,7 +224,7 @@ def identifies(phi, recorded, factor=0.5):
     x, z = generated(OWN, recorded, 2.5)
     first, real, made = recorded.fake
     evaluated_alike(first, made)
-    y, s = again(first, x, USUAL, z)
+    y, s = again(first, x, LOG_NORMAL, z)
     value, metrics = discriminator_value(phi, real, made, x, of_fake)
     return edm(s) * (2 * mean_square(F(phi, y, s) - x) + factor * value), metrics
 

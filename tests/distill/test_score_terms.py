@@ -15,11 +15,11 @@ from helpers.recording_network import COUNT, HIGH, LABEL, LOW, OWN, START, X0, N
 from helpers.two_player_losses import (
     HIGHER,
     HIGHER_LAW,
+    LOG_NORMAL,
     LOWER,
     LOWER_LAW,
     MIDDLE,
     OTHER,
-    USUAL,
     WHOLE,
     F,
     G,
@@ -57,7 +57,7 @@ def reward(x, cond):
 
 def instructed(theta, recorded):
     x, z = generated(theta, recorded, 1.0)
-    _, _, D_fake, D_teacher = compared(recorded, x, USUAL, z)
+    _, _, D_fake, D_teacher = compared(recorded, x, LOG_NORMAL, z)
     return 2 * pushed(x, D_fake - D_teacher)  # sums over two numbers
 
 
@@ -156,7 +156,7 @@ def identified(start=2.5, law=karras_law(0.2, 1.0), alpha=1.2, scale=100):
 def implicit(theta, recorded):
     """Pseudo-Huber with c = 0.03."""
     x, z = generated(theta, recorded, 2.5)
-    _, _, D_fake, D_teacher = compared(recorded, x, USUAL, z)
+    _, _, D_fake, D_teacher = compared(recorded, x, LOG_NORMAL, z)
     u = D_fake - D_teacher
     size = np.sqrt(np.sum(u**2, axis=1) + 0.03**2)
     return -np.sum(u * (D_fake - x), axis=1) / size
@@ -241,7 +241,7 @@ inverse_square = lambda s: s**-2  # noqa: E731
 
 # how a method is made, the student's loss and the fake score's
 CASES = {
-    "diff_instruct": (distill.diff_instruct, {}, instructed, fake_of_sums(1.0, USUAL)),
+    "diff_instruct": (distill.diff_instruct, {}, instructed, fake_of_sums(1.0, LOG_NORMAL)),
     "diff_instruct, rewarded": (
         distill.diff_instruct, OPTIONS | REWARD | {"weight": inverse_square},
         instructed_with_reward, fake_of_sums(3.0, LOWER_LAW),
@@ -263,12 +263,12 @@ CASES = {
         {"engine_levels": HIGHER, "levels": LOWER, "student_levels": (3.0,), "guidance": 2.0},
         decoupled(3.0, LOWER_LAW, HIGHER_LAW, 2.0), fake_of(3.0, WHOLE),
     ),
-    "sid": (distill.sid, {}, identified(), fake_of_sums(2.5, USUAL)),
+    "sid": (distill.sid, {}, identified(), fake_of_sums(2.5, LOG_NORMAL)),
     "sid, options": (
         distill.sid, OPTIONS | {"alpha": 0.8, "scale": 7.0},
         identified(3.0, HIGHER_LAW, 0.8, 7), fake_of_sums(3.0, LOWER_LAW),
     ),
-    "sim": (distill.sim, {}, implicit, fake_of(2.5, USUAL)),
+    "sim": (distill.sim, {}, implicit, fake_of(2.5, LOG_NORMAL)),
     "sim, rewarded": (
         distill.sim, OPTIONS | REWARD | {"slope": squared_slope, "weight": inverse_square},
         implicit_square, fake_of(3.0, LOWER_LAW),

@@ -123,7 +123,7 @@ DEFAULTS = {
 }  # fmt: skip
 
 # as frames, but with the methods' own periods
-USUAL = FRAMES | {
+BY_DEFAULT = FRAMES | {
     "dmd2": lambda: distill.dmd2(T, tiny(), fake_score=FakeScore(head=HEAD)),
     "f_distill": lambda: distill.f_distill(T, tiny(), FakeScore(head=HEAD)),
     "f_distill, running": lambda: distill.f_distill(T, tiny(), FakeScore(head=HEAD), rate=0.3),
@@ -149,7 +149,7 @@ def descended(optimiser):
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_players_come_in_order_with_periods_and_optimisers_of_the_paper(name):
     periods, optimisers = DEFAULTS[name]
-    players = USUAL[name]().players
+    players = BY_DEFAULT[name]().players
     assert {k: player.every for k, player in players.items()} == periods
     assert list(players) == list(periods)  # in this order
     for k, optimiser in optimisers.items():

@@ -198,7 +198,7 @@ def even(u, first, last):
     assert -1e-9 < u.min() < 0.008 and 0.992 < u.max() < 1 + 1e-9
 
 
-USUAL, MIDDLE, WHOLE = log_normal_law(-1.2, 1.2), karras_law(0.02, 0.98), karras_law(0, 1)
+LOG_NORMAL, MIDDLE, WHOLE = log_normal_law(-1.2, 1.2), karras_law(0.02, 0.98), karras_law(0, 1)
 HIGHER, HIGHER_LAW = log_normal(0.5, 0.3), log_normal_law(0.5, 0.3)
 LOWER, LOWER_LAW = log_normal(-0.5, 0.4), log_normal_law(-0.5, 0.4)
 
