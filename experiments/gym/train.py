@@ -61,15 +61,15 @@ def score_method(problem: Problem, num_updates: int) -> Method:
 
 @functools.lru_cache(maxsize=4)
 def _teacher_params(problem: ByName, seed: int, num_updates: int) -> tuple[Params, float]:
-    began = time.perf_counter()
+    began = time.process_time()
     method, batches = score_method(problem.problem, num_updates), data(problem.problem, BATCH, seed)
     state = fit(method, batches, num_updates=num_updates, key=seed, progress=sys.stderr.isatty())
-    return jax.block_until_ready(state.ema["student"]["average"]), time.perf_counter() - began
+    return jax.block_until_ready(state.ema["student"]["average"]), time.process_time() - began
 
 
 def pretrained(problem: Problem, seed: int, num_updates: int) -> tuple[Params, float]:
     """Parameters of a denoiser trained by score matching, where every student starts, and the
-    seconds it took.
+    seconds of processor time it took.
     """
     return _teacher_params(ByName(problem), seed, num_updates)
 
@@ -115,9 +115,9 @@ class Watch:
             return self.methods[-1]
 
         def source(given: Data, before: Before | None, spread: Spread) -> Data:
-            began = time.perf_counter()
+            began = time.process_time()
             made = given if stage.data is None else stage.data(given, before, spread)
-            self.making += time.perf_counter() - began
+            self.making += time.process_time() - began
             self.sources.append(made)
             return made
 
@@ -158,8 +158,9 @@ def run(
     Euler's.
 
     "updates" are those made, of ``budget`` the share that its recipe gets. "seconds" are those
-    of the method, compilation ("compile_seconds") and making pairs ("pair_seconds") within;
-    "start_seconds" those of the pretrained network that all start from.
+    of processor time, on all cores, of the method, compilation and making pairs ("pair_seconds")
+    within; "start_seconds" those of the pretrained network that all start from. "compile_seconds"
+    pass on the clock.
     "cost" is that of an update relative to plain score matching (:mod:`experiments.gym.cost`).
     "earlier" are the NFEs that only students of earlier stages have (progressive distillation).
     """
@@ -170,14 +171,14 @@ def run(
         data(problem, BATCH, seed + 1),
         Watch(),
     )
-    began, compiled = time.perf_counter(), _compiled["seconds"]
+    began, compiled = time.process_time(), _compiled["seconds"]
     stages = recipe.stages(goal(problem, params, updates, seed))
     last, state = fit_stages(
         watch.stages(stages, batches), batches, num_updates=updates, key=seed, ema="average",
         progress=progress,
     )  # fmt: skip
     jax.block_until_ready(state.params)
-    seconds, compiled = time.perf_counter() - began, _compiled["seconds"] - compiled
+    seconds, compiled = time.process_time() - began, _compiled["seconds"] - compiled
     samplers, older = few_steps(
         lambda num_steps: last.sampler(state, num_steps=num_steps, ema="average"), watch.samplers
     )
