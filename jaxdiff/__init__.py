@@ -7,7 +7,7 @@
     start = jd.start(jax.random.key(0), table, 16, shape)      # level * noise
     x = jd.sample(D, table, start)                             # jit, vmap, grad, pmap at will
 
-What needs optax, orbax or flax (``classify``, ``distill``, ``tuning``, ``networks``,
+What needs optax, orbax or flax (``adapt``, ``classify``, ``distill``, ``tuning``, ``networks``,
 ``pretrained``, ``training``, ``metrics``, ``fit``, ``tune``, ``load_pretrained``) is imported when
 first used, and so is ``analysis``.
 """
@@ -56,6 +56,7 @@ from jaxdiff.sampling.trace import table as table
 __version__ = "0.1.0"
 
 _LATER = {
+    "adapt": "jaxdiff.adapt",
     "analysis": "jaxdiff.analysis",
     "attention": "jaxdiff.conditioning.attention",
     "blending": "jaxdiff.conditioning.blending",

@@ -8,7 +8,7 @@ from jaxdiff.recipes.choices import documented
 PACKAGES = (  # of which everything that is exported is public
     "jaxdiff", "jaxdiff.solvers", "jaxdiff.grids", "jaxdiff.process", "jaxdiff.exact",
     "jaxdiff.distill", "jaxdiff.tuning", "jaxdiff.networks", "jaxdiff.pretrained",
-    "jaxdiff.training", "jaxdiff.metrics", "jaxdiff.data", "jaxdiff.analysis",
+    "jaxdiff.training", "jaxdiff.metrics", "jaxdiff.data", "jaxdiff.analysis", "jaxdiff.adapt",
 )  # fmt: skip
 MODULES = (  # of which what they define is
     "jaxdiff.prediction", "jaxdiff.denoisers", "jaxdiff.conditioning.guidance",

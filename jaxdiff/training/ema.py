@@ -102,8 +102,8 @@ def update(average: Params, params: Params, decay: Array) -> Params:
     def one(e: Array, p: Array) -> Array:
         if not jnp.issubdtype(p.dtype, jnp.floating):
             return p
-        b = decay.astype(e.dtype)
-        return b * e + (1 - b) * p.astype(e.dtype)
+        b, p = decay.astype(e.dtype), p.astype(e.dtype)
+        return jnp.where(p == e, e, b * e + (1 - b) * p)  # what is frozen keeps its bits
 
     return jax.tree.map(one, average, params)
 

@@ -1,0 +1,31 @@
+"""Small changes of frozen networks: trained alone, saved alone, put into any model of the base.
+
+``jd.adapt``: an adapter is ``init`` and ``apply``, and an adapted network is a network
+(:mod:`jaxdiff.adapt.frame`).
+"""
+
+from jaxdiff.adapt.frame import (
+    Adapted,
+    Adapter,
+    Partly,
+    adapter_only,
+    check_adapter,
+    matching,
+    merged,
+    paths,
+    trainable,
+)
+from jaxdiff.adapt.frame import adapted as adapted
+
+__all__ = [
+    "Adapted",
+    "Adapter",
+    "Partly",
+    "adapted",
+    "adapter_only",
+    "check_adapter",
+    "matching",
+    "merged",
+    "paths",
+    "trainable",
+]
