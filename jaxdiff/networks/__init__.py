@@ -29,6 +29,7 @@ from jaxdiff.networks.sd3 import SD3Transformer
 from jaxdiff.networks.shufflenet import ShuffleNetV1, ShuffleNetV2
 from jaxdiff.networks.song import SongUNet
 from jaxdiff.networks.t2i_adapter import T2IAdapter
+from jaxdiff.networks.text_to_image import TextToImage, small_text_to_image
 from jaxdiff.networks.unet import UNet
 from jaxdiff.networks.unet2d import UNet2D
 from jaxdiff.networks.unet2d_condition import UNet2DCondition
@@ -56,6 +57,7 @@ __all__ = [
     "SD3Transformer",
     "SongUNet",
     "T2IAdapter",
+    "TextToImage",
     "UNet",
     "UNet2D",
     "UNet2DCondition",
@@ -72,6 +74,7 @@ __all__ = [
     "init_with_state",
     "pair_critic",
     "sinusoidal",
+    "small_text_to_image",
     "softmax_attention",
     "ImageClassifier",
     "MobileNetV2",

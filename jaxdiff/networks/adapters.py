@@ -87,8 +87,10 @@ class Linen:
 
     def check_cond(self, cond: Cond) -> None:
         """Raise ValueError for class indices, known ones, that a module with ``num_classes`` does
-        not have.
+        not have, and for what a module with a ``check_cond`` of its own refuses.
         """
+        if own := getattr(self.module, "check_cond", None):
+            return own(cond)
         classes = getattr(self.module, "num_classes", 0)
         if classes and np.ndim(cond) == 1 and jnp.issubdtype(jnp.result_type(cond), jnp.integer):
             null = getattr(self.module, "null_class", True)

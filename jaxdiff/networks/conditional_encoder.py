@@ -201,8 +201,8 @@ class ConditionalEncoder(nn.Module):
             chosen_attention(attention, self.attention_fn, len(some)),
         )  # fmt: skip
 
-    def _conv(self, channels: int, size: int, name: str, parts: Parts) -> nn.Module:
-        return Conv(channels, (size, size), name=name, **parts.kinds)
+    def _conv(self, channels: int, size: int, name: str, parts: Parts, **start: Any) -> nn.Module:
+        return Conv(channels, (size, size), name=name, **parts.kinds, **start)
 
     def _own(self, parts: Parts, kind: str) -> Parts:
         """Return the parts of a stage: only blocks beside inner resampling leave e as it is."""

@@ -25,7 +25,8 @@ class UNet2DCondition(ConditionalEncoder):
 
     out_channels: of the result. up: kind of each level's stage on the way up, the finest first.
     depth_up: blocks of each transformer of each level. heads_up: as ``heads``, for the way up, ()
-    for the same. kernel_out: size of the last convolution. All else is of the way down:
+    for the same. kernel_out: size of the last convolution. zero_out: whether that starts at zero,
+    which suits training from nothing. All else is of the way down:
     :class:`jaxdiff.networks.conditional_encoder.ConditionalEncoder`.
     """
 
@@ -34,6 +35,7 @@ class UNet2DCondition(ConditionalEncoder):
     depth_up: tuple[tuple[int, ...], ...] = ((1, 1, 1),) * 4
     heads_up: tuple[int, ...] = ()
     kernel_out: int = 3
+    zero_out: bool = False
 
     @nn.compact
     def __call__(
@@ -72,7 +74,9 @@ class UNet2DCondition(ConditionalEncoder):
             h = self._up(level, parts)(h, maps, e, context, deterministic, size)
             features.append(h)
         h = parts.act(group_norm(h, self.groups, self.eps, self.param_dtype, "norm_out"))
-        out = self._conv(self.out_channels, self.kernel_out, "conv_out", parts)(h).astype(x.dtype)
+        start = {"kernel_init": nn.initializers.zeros} if self.zero_out else {}
+        out = self._conv(self.out_channels, self.kernel_out, "conv_out", parts, **start)(h)
+        out = out.astype(x.dtype)
         return Outputs(out, None, tuple(features)) if full else out
 
     def kinds(self) -> set[str]:
