@@ -71,7 +71,8 @@ def _by_scheduler(config: Any) -> dict[str, Any]:
     scheduler = read_scheduler(config)
     return {
         "process": scheduler.process, "prediction": scheduler.prediction,
-        "label": scheduler.label, "sigma_data": scheduler.sigma_data, "grid": scheduler.grid,
+        "label": scheduler.label, "sigma_data": scheduler.sigma_data,
+        "sigma_min": scheduler.sigma_min, "grid": scheduler.grid,
         "metadata": {"scheduler": scheduler},
     }  # fmt: skip
 

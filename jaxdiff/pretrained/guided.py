@@ -27,7 +27,7 @@ from jaxdiff import grids
 from jaxdiff.denoisers import denoiser
 from jaxdiff.networks.adapters import from_linen
 from jaxdiff.networks.guided_unet import GuidedUNet
-from jaxdiff.prediction import SMALLEST
+from jaxdiff.pretrained.few_step_schedulers import log_label
 from jaxdiff.pretrained.guided_layout import Found, found_in, is_guided, layout_of
 from jaxdiff.pretrained.guided_options import options_of, sample_channels
 from jaxdiff.pretrained.guided_published import published
@@ -145,7 +145,7 @@ def _consistency(network: Any, params: Any, options: Mapping[str, Any], source: 
         )
     low, high = float(options["sigma_min"]), float(options["sigma_max"])
     D = denoiser(
-        network, params, prediction="edm", sigma_data=0.5, label=rescaled_log,
+        network, params, prediction="edm", sigma_data=0.5, label=log_label,
         sigma_min=low if MODES[mode] else 0.0,
     )  # fmt: skip
     return D, "edm", EDM(high), lambda n: np.asarray(grids.karras(n, low, high))
@@ -156,8 +156,3 @@ def step_label(count: int, rescale: bool) -> Callable[[Any], Array]:
     """The nearest step of a table, in units of a thousandth of the table if ``rescale``."""
     nearest = discrete_label(count)
     return (lambda t: nearest(t) * (1000 / count)) if rescale else nearest
-
-
-def rescaled_log(level: Array) -> Array:
-    """Return 250 log(level), the label of consistency models' networks."""
-    return 250 * jnp.log(jnp.maximum(level, SMALLEST))

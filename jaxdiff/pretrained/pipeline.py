@@ -96,7 +96,7 @@ def with_scheduler(model: Pretrained, scheduler: Scheduler) -> Pretrained:
     D = denoiser(
         made["network"], made["params"], prediction=scheduler.prediction,
         process=scheduler.process, label=scheduler.label, sigma_data=scheduler.sigma_data,
-        compute_dtype=made["compute_dtype"],
+        sigma_min=scheduler.sigma_min, compute_dtype=made["compute_dtype"],
     )  # fmt: skip
     return dataclasses.replace(
         model, denoiser=D, prediction=scheduler.prediction, process=scheduler.process,

@@ -32,7 +32,8 @@ class Scheduler:
 
     Attributes:
         name: of the class. process, prediction, label: of the network, as
-            :func:`jaxdiff.denoisers.denoiser` takes them; ``sigma_data`` for EDM's.
+            :func:`jaxdiff.denoisers.denoiser` takes them; ``sigma_data`` for EDM's, ``sigma_min``
+            for consistency models.
         plan: ``plan(num_steps)``, the class's sampler.
         unit_start: whether it starts from a state of unit variance in the process's own frame,
             y = sqrt(1 + s^2) z; otherwise from y = s z.
@@ -51,6 +52,7 @@ class Scheduler:
     quantile: float | None
     config: Config
     sigma_data: float = 0.5
+    sigma_min: float = 0.0
 
     def grid(self, num_steps: int) -> np.ndarray:
         """Return the noise levels of a number of steps, the last one 0 or the lowest."""

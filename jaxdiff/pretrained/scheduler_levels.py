@@ -7,8 +7,9 @@ import numpy as np
 from scipy.stats import beta as beta_distribution
 
 from jaxdiff import grids
-from jaxdiff.pretrained.scheduler import Config, TimestepLabel
+from jaxdiff.pretrained.scheduler import Config, Scheduler, TimestepLabel
 from jaxdiff.process import (
+    Discrete,
     cosine_betas,
     discrete_label,
     linear_betas,
@@ -16,6 +17,9 @@ from jaxdiff.process import (
     zero_terminal_snr,
 )
 
+PREDICTIONS = {
+    "epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow",
+}  # fmt: skip
 NEXT = 1 - 1e-9  # a last step that a class spends an evaluation on, and takes with length zero
 
 
@@ -116,3 +120,17 @@ def label_of_level(
     )
     kept = (config.get("use_karras_sigmas") or config.get("use_lu_lambdas")) and not cosine
     return TimestepLabel(own, log=True, whole="round" if kept else "floor")
+
+
+def discrete_scheduler(name: str, config: Config, products: np.ndarray, **more: Any) -> Scheduler:
+    """Return the scheduler of a process of N timesteps."""
+    kind = config["prediction_type"]
+    if kind not in PREDICTIONS:
+        raise ValueError(f"{name}: prediction_type {kind!r} is not read")
+    quantile = config["dynamic_thresholding_ratio"] if config["thresholding"] else None
+    process: Any = Discrete(products)
+    return Scheduler(
+        name, process, PREDICTIONS[kind],
+        **{"clip": None, "quantile": quantile, "unit_start": True, "config": dict(config),
+           "label": discrete_label(len(products)), **more},
+    )  # fmt: skip

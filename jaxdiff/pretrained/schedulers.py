@@ -11,7 +11,8 @@ Classes that step through whole timesteps (DDIM, DDPM, PNDM) have the levels of 
 step in levels (DPM-Solver, UniPC, DEIS) have them rounded from equally spaced ones; classes of
 k-diffusion (Euler, Heun, LMS, KDPM2) interpolate levels linearly between timesteps. Any of the last
 two may have levels of Karras, exponential or Beta spacing instead, whose timestep is interpolated
-in the log of the level.
+in the log of the level. Those of students of few steps are in
+:mod:`jaxdiff.pretrained.few_step_schedulers`.
 
 Differences from the classes: a last step of length zero of DDIM and PNDM is not taken; numbers are
 in float64 where these have float32; UniPC to level 0 is finite for each of its variants; the
@@ -27,10 +28,12 @@ from typing import Any
 import numpy as np
 
 from jaxdiff import grids, solvers
+from jaxdiff.pretrained.few_step_schedulers import FEW_STEP
 from jaxdiff.pretrained.scheduler import Config, Plan, Scheduler, TimesLabel
 from jaxdiff.pretrained.scheduler_levels import (
     NEXT,
     discrete,
+    discrete_scheduler,
     grid_between_timesteps,
     grid_of_timesteps,
     label_of_level,
@@ -41,18 +44,13 @@ from jaxdiff.process import (
     EDM,
     Discrete,
     RectifiedFlow,
-    discrete_label,
 )
 from jaxdiff.solvers.planning import plan, plan_orders
 
-PREDICTIONS = {
-    "epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow",
-}  # fmt: skip
 INFINITE = 1e9  # level of the start of a process whose alpha ends in 0
 LARGE = 2.0**-24  # what classes that work in levels put in the place of that alpha's square
 SMALL_BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 KARRAS_BETAS = SMALL_BETAS | {"beta_start": 0.00085, "beta_end": 0.012}
-LCM_BETAS = KARRAS_BETAS | {"beta_schedule": "scaled_linear"}
 LEADING, LINSPACE = {"timestep_spacing": "leading"}, {"timestep_spacing": "linspace"}
 
 
@@ -61,20 +59,6 @@ COMMON: Config = {
     "rescale_betas_zero_snr": False, "thresholding": False, "sample_max_value": 1.0,
     "dynamic_thresholding_ratio": 0.995, "clip_sample_range": 1.0, "final_sigmas_type": "zero",
 }  # fmt: skip
-
-
-def _common(name: str, config: Config, products: np.ndarray, **more: Any) -> Scheduler:
-    """Return the scheduler of a process of N timesteps."""
-    kind = config["prediction_type"]
-    if kind not in PREDICTIONS:
-        raise ValueError(f"{name}: prediction_type {kind!r} is not read")
-    quantile = config["dynamic_thresholding_ratio"] if config["thresholding"] else None
-    process: Any = Discrete(products)
-    return Scheduler(
-        name, process, PREDICTIONS[kind],
-        **{"clip": None, "quantile": quantile, "unit_start": True, "config": dict(config),
-           "label": discrete_label(len(products)), **more},
-    )  # fmt: skip
 
 
 # Classes that step through whole timesteps
@@ -100,7 +84,7 @@ def _ddim(name: str, config: Config) -> Scheduler:
             return Plan(solvers.euler, levels, {})
         return Plan(strided_ddim, levels, {"arrivals": tuple(ends), "clip": clip})
 
-    return _common(name, config, products, plan=make)
+    return discrete_scheduler(name, config, products, plan=make)
 
 
 no_noise: Any = lambda: 0.0  # noqa: E731 - of a solver that does not call it
@@ -134,7 +118,7 @@ def _ddpm(name: str, config: Config) -> Scheduler:
         return Plan(solvers.ddpm, levels, {"variance": kind.split("_")[1]})
 
     clip = config["clip_sample_range"] if config["clip_sample"] else None
-    return _common(name, config, products, plan=make, clip=clip)
+    return discrete_scheduler(name, config, products, plan=make, clip=clip)
 
 
 def _pndm(name: str, config: Config) -> Scheduler:
@@ -151,7 +135,7 @@ def _pndm(name: str, config: Config) -> Scheduler:
         intermediate = grids.of_timesteps(Discrete(products), between)[:-1]
         return Plan(solvers.pndm, levels, {"intermediate_levels": intermediate.tolist()})
 
-    return _common(name, config, products, plan=make)
+    return discrete_scheduler(name, config, products, plan=make)
 
 
 # Classes that step in levels
@@ -175,7 +159,7 @@ def _multistep(
         return Plan(solver, grid_of_timesteps(name, config, products, num_steps), chosen)
 
     label = label_of_level(name, config, products, rounded=True)
-    return _common(name, config, products, plan=make, label=label)
+    return discrete_scheduler(name, config, products, plan=make, label=label)
 
 
 def _orders(config: Config, num_steps: int, always: bool = False) -> dict[str, Any]:
@@ -242,7 +226,7 @@ def _interpolating(solver: Any, **options: Any) -> Callable[[str, Config], Sched
             raise ValueError(f"{name}: interpolation_type is read as linear only")
         products = discrete(config, LARGE)
         clip = config["clip_sample_range"] if config.get("clip_sample") else None
-        return _common(
+        return discrete_scheduler(
             name, config, products,
             plan=lambda n: Plan(solver, grid_between_timesteps(config, products, n), options),
             label=label_of_level(name, config, products, rounded=False),
@@ -361,6 +345,7 @@ CLASSES: dict[str, tuple[Config, Callable[[str, Config], Scheduler]]] = {
         {"shift": 1.0, "use_dynamic_shifting": False, "base_shift": 0.5, "max_shift": 1.15,
          "base_image_seq_len": 256, "max_image_seq_len": 4096}, _flow,
     ),
+    **FEW_STEP,
 }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def test_a_shift_that_depends_on_the_size_asks_for_it():
 @pytest.mark.parametrize(
     "config, message",
     [
-        ({"_class_name": "LCMScheduler"}, "LCMScheduler"),
+        ({"_class_name": "RePaintScheduler"}, "RePaintScheduler"),
         ({"_class_name": "DDIMScheduler", "thresholding": True}, "thresholding"),
         ({"_class_name": "DDIMScheduler", "beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
         ({"_class_name": "EulerDiscreteScheduler", "prediction_type": "x"}, "prediction_type 'x'"),
@@ -60,3 +60,42 @@ def test_a_shift_that_depends_on_the_size_asks_for_it():
 def test_what_is_not_read_is_refused_by_name(config, message):
     with pytest.raises(ValueError, match=message):
         read_scheduler(config)
+
+
+def test_steps_of_few_step_classes_by_hand():
+    lcm, tcd = scheduler("LCMScheduler"), scheduler("TCDScheduler")
+    products = np.exp(2 * np.asarray(lcm.process.log_alphas))
+    at = lambda k: np.sqrt(1 / products[k] - 1)  # noqa: E731
+    np.testing.assert_allclose(lcm.grid(3), [*at([999, 679, 339]), 0], rtol=1e-5)  # 50 // 3 apart
+    np.testing.assert_allclose(tcd.grid(3), at([999, 679, 339, 0]), rtol=1e-5)
+    np.testing.assert_allclose(tcd.plan(3).options["lower"], at([475, 237, 0]), rtol=1e-5)
+    skip, out = (lcm.plan(1).options[k][0] for k in ("skip", "out"))
+    assert skip == pytest.approx(np.sqrt(products[999]) * 0.25 / (9990**2 + 0.25), rel=1e-5)
+    assert out == pytest.approx(9990 / np.sqrt(9990**2 + 0.25), rel=1e-12)
+    assert lcm.table(4).nfe == 4 and lcm.table(4).stochastic and tcd.table(4).nfe == 4
+    assert "clips D" in repr(scheduler("LCMScheduler", clip_sample=True))
+
+
+def test_levels_of_consistency_models_are_every_so_many_of_karras():
+    own = scheduler("CMStochasticIterativeScheduler")
+    known = grids.karras(39, zero=False)
+    np.testing.assert_allclose(own.grid(3), [*known[[0, 13, 26]], 0.002])
+    np.testing.assert_allclose(own.grid(40), known)  # the end itself is no step
+    assert own.table(1).nfe == 1 and own.start_scale(1) == 80.0
+    assert float(own.label(jnp.float32(np.e))) == pytest.approx(250.0)
+    assert own.sigma_min == 0.002 and own.clip == 1.0
+
+
+@pytest.mark.parametrize(
+    "name, config, steps, message",
+    [
+        ("LCMScheduler", {}, 51, "1 to 50 steps, not 51"),
+        ("TCDScheduler", {"original_inference_steps": 2000}, 4, "must be 1 to 1000, not 2000"),
+        ("TCDScheduler", {"clip_sample": True}, 4, "clip_sample is not read"),
+        ("CMStochasticIterativeScheduler", {}, 41, "1 to 40 steps, not 41"),
+        ("CMStochasticIterativeScheduler", {"s_noise": 0.5}, 4, "s_noise is read as 1 only"),
+    ],
+)
+def test_few_step_classes_refuse_what_they_do_not_have(name, config, steps, message):
+    with pytest.raises(ValueError, match=message):
+        scheduler(name, **config).plan(steps)

@@ -4,7 +4,6 @@ A sampler is linear in its start and its noises, so that on a Gaussian the varia
 returns is a sum of squares: ``outcome`` runs it on unit vectors and needs no random numbers.
 """
 
-import functools
 import math
 
 import jax
@@ -20,7 +19,8 @@ from jaxdiff.denoisers import latent_consistency
 from jaxdiff.exact import Gaussian, GaussianMixture
 from jaxdiff.grids.times import earlier_levels
 from jaxdiff.prediction import boundary_scalings
-from jaxdiff.process import VP, Discrete
+from jaxdiff.pretrained.schedulers import read_scheduler
+from jaxdiff.process import VP, time
 from jaxdiff.sampling.direct import direct
 from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.trace import table
@@ -567,33 +567,26 @@ GOLDEN = ("LCMScheduler", "TCDScheduler", "CMStochasticIterativeScheduler")
 
 
 def golden_case(numbers, case):
-    """Solver, options, denoiser, levels, and alpha of every state."""
-    denoise = teacher(case["mixture"])
-    if case["scheduler"] == GOLDEN[2]:
-        sigmas = numbers.get(case, "sched_sigmas")
+    """Solver, options, denoiser, levels, and alpha of every state, as the configuration says."""
+    denoise, name = teacher(case["mixture"]), case["scheduler"]
+    sd = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    own = read_scheduler({"_class_name": name, **sd, **case["config"]})
+    solver, levels, options = own.plan(case["num_inference_steps"])
+    if name == GOLDEN[2]:
+        assert (own.sigma_min, own.sigma_data) == (0.002, 0.5)
 
         def boundary(y, s):
-            scalings = boundary_scalings(jnp.asarray(s), 0.5, 0.002)
+            scalings = boundary_scalings(jnp.asarray(s), own.sigma_data, own.sigma_min)
             return float(scalings.c_skip) * y + float(scalings.c_out) * denoise(y, s)
 
-        return consistency, {"smallest": 0.002}, boundary, sigmas, np.ones(len(sigmas))
-    products = numbers["alphas_cumprod/sd"]
-    process, index = Discrete(products), [int(t) for t in numbers.get(case, "timesteps")]
-    at = lambda k: math.sqrt((1 - products[k]) / products[k])  # noqa: E731
-    alphas = np.sqrt(products[index])
-    if case["scheduler"] == "TCDScheduler":
-        eta, index = case["step_kwargs"]["eta"], [*index, 0]
-        lower = [at(math.floor((1 - eta) * k)) for k in index[1:]]
-        alphas = [*alphas, np.sqrt(products[0])]
-        return tcd, {"gamma": eta, "lower": lower}, denoise, [at(k) for k in index], alphas
-    f = jax.jit(latent_consistency(exact_teacher(), process))
-    return consistency, {}, f, [*[at(k) for k in index], 0.0], [*alphas, 1.0]
-
-
-@functools.cache
-def exact_teacher():
-    weights, mu, var = (load("teacher")[f"mix/{k}"] for k in ("weights", "mu", "var"))
-    return GaussianMixture(weights, mu, var).denoiser
+        same(levels, numbers.get(case, "sched_sigmas"), rtol=1e-9)
+        return solver, options, boundary, levels, np.ones(len(levels))
+    timesteps = numbers.get(case, "timesteps")
+    t = np.asarray(time(own.process, np.asarray(levels[: len(timesteps)])))
+    np.testing.assert_array_equal(own.label(t), timesteps)
+    if name == "TCDScheduler" and case["step_kwargs"]["eta"] == 0:  # not of a configuration
+        options = {"gamma": 0.0}
+    return solver, options, denoise, levels, 1 / np.sqrt(1 + levels**2)
 
 
 @pytest.mark.parametrize("scheduler", GOLDEN)
@@ -612,6 +605,15 @@ def test_published_consistency_samplers(scheduler):
         same(got[-1], numbers.get(case, "final"), rtol=1e-6, atol=1e-6)
         traj = np.stack([y[:4] for y in got])
         same(traj, numbers.get(case, "traj"), rtol=1e-6, atol=1e-6)
+
+
+def test_boundary_of_a_latent_consistency_model_is_that_of_its_scheduler():
+    own = read_scheduler({"_class_name": "LCMScheduler"})
+    _, levels, options = own.plan(4)
+    y, s = jnp.linspace(-2.0, 2.0, 4)[:, None], jnp.asarray(levels[:4])
+    f = latent_consistency(lambda y, s, cond=None: jnp.sin(y), own.process)
+    skip, out = (np.asarray(options[k])[:, None] for k in ("skip", "out"))
+    same(f(y, s), skip * y + out * np.sin(y), rtol=1e-7)
 
 
 def test_every_published_consistency_sampler_is_covered():
