@@ -107,6 +107,54 @@ def test_dropping_takes_whole_conditions_and_keeps_dtypes():
         np.testing.assert_array_equal(value, expected)
 
 
+def test_entries_are_dropped_each_by_itself_or_together():
+    cond = conditions(4000)
+    odds = {"class": 0.1, "text": 0.2, ("text", "mask"): 0.3}
+    dropped = drop_condition(jax.random.key(0), cond, odds, NULL)
+    assert {k: v.dtype for k, v in dropped.items()} == DTYPES
+    gone = {
+        "class": np.asarray(dropped["class"]) == 5,
+        "text": ~np.asarray(dropped["text"]).any(axis=(1, 2)),
+    }
+    some = cond["mask"].any(axis=1)  # of the others the null is their own
+    gone["mask"] = ~np.asarray(dropped["mask"]).any(axis=1)
+    rates = {name: hit[some].mean() for name, hit in gone.items()}
+    expected = {"class": 0.1, "text": 1 - 0.8 * 0.7, "mask": 0.3}
+    np.testing.assert_allclose([*rates.values()], [*expected.values()], atol=0.03)
+    assert gone["text"][gone["mask"] & some].all()
+    assert abs((gone["class"] & gone["text"]).mean() - 0.1 * 0.44) < 0.02
+    for name, hit in gone.items():
+        np.testing.assert_array_equal(np.asarray(dropped[name])[~hit], cond[name][~hit])
+
+
+def test_entries_that_are_never_dropped_need_no_null():
+    null = {"class": NULL["class"]}
+    cond = conditions(64)
+    dropped = drop_condition(jax.random.key(0), cond, {"class": 0.5}, null)
+    assert 16 < (np.asarray(dropped["class"]) == 5).sum() < 48
+    assert dropped["text"] is cond["text"] and dropped["mask"] is cond["mask"]
+    STUDENT._replace(null=null, label_drop={"class": 0.5}).check(BATCH)
+    with pytest.raises(ValueError, match="null has the structure"):
+        STUDENT._replace(null=null).check(BATCH)
+
+
+@pytest.mark.parametrize(
+    "drop, null, error, message",
+    [
+        ({"word": 0.1}, NULL, ValueError, "'word', which the condition has not"),
+        ({"text": 0.1}, {"class": 5}, ValueError, "'text', which its null has not"),
+        ({"text": 1.5}, NULL, ValueError, "of 'text' is in \\[0, 1\\], not 1.5"),
+        ({"text": 0.1}, None, TypeError, "must be dictionaries"),
+        (-0.5, NULL, ValueError, "in \\[0, 1\\], not -0.5"),
+    ],
+)
+def test_dropping_that_does_not_fit_is_refused_by_name(drop, null, error, message):
+    with pytest.raises(error, match=message):
+        drop_condition(jax.random.key(0), COND, drop, null)
+    with pytest.raises(error, match=message):
+        STUDENT._replace(null=null, label_drop=drop).check(BATCH)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -174,7 +222,9 @@ def conditional_critic():
 
 
 METHODS = {
-    "score matching": lambda: distill.score_matching(STUDENT),
+    "score matching": lambda: distill.score_matching(
+        STUDENT._replace(label_drop={"class": 0.3, ("text", "mask"): 0.2})
+    ),
     "guidance": lambda: distill.guidance_distillation(D, STUDENT),
     "pairs": lambda: distill.knowledge_distillation(STUDENT),
     "trajectory": lambda: distill.progressive_distillation(D, STUDENT, num_steps=2),

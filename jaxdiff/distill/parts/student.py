@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxdiff.arrays import check_null, check_rows
 from jaxdiff.brief import short
 from jaxdiff.denoisers import denoiser, description
-from jaxdiff.distill.parts.primitives import drop_condition
+from jaxdiff.distill.parts.primitives import Drop, check_drop, drop_condition
 from jaxdiff.method import Batch, Decay
 from jaxdiff.process import EDM, Number, Process
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Network, Params
@@ -31,8 +31,10 @@ class Student(NamedTuple):
     classes: number of classes, if the data have labels; the class of this number means no label.
     null: of other conditions, the value that stands for none: one sample's, a tree without the
         batch axis (:func:`jaxdiff.distill.parts.primitives.drop_condition`).
-    label_drop: fraction of the samples whose condition is replaced by it, whole; None for the
-        method's own, which is 0 but for score matching's.
+    label_drop: fraction of the samples whose condition is replaced by it, whole; of entries of a
+        dictionary, {"text": 0.1, ...}, each by itself
+        (:func:`jaxdiff.distill.parts.primitives.drop_condition`); None for the method's own, which
+        is 0 but for score matching's.
     optimiser: None for the method's own.
     ema: moving averages to keep, by name (:mod:`jaxdiff.training.ema`).
     """
@@ -49,7 +51,7 @@ class Student(NamedTuple):
     high: float = 80.0
     classes: int | None = None
     null: Cond = None
-    label_drop: float | None = None
+    label_drop: Drop | None = None
     optimiser: optax.GradientTransformation | None = None
     ema: Mapping[str, Decay] = {}
     compute_dtype: DTypeLike | None = None
@@ -97,8 +99,16 @@ class Student(NamedTuple):
             raise ValueError('the student has a null condition, and the batch no "label"')
         if labels is not None and "image" in batch:
             check_rows(labels, len(batch["image"]), 'batch "label"')
+        if self.label_drop and labels is not None:
+            check_drop(self.label_drop, labels, self.null)
         if self.null is not None:
-            check_null(labels, self.null)
+            check_null(self._with_null(labels), self.null)
+
+    def _with_null(self, labels: Any) -> Any:
+        """Return the entries that have a null; all of them where they are dropped together."""
+        if not isinstance(self.label_drop, Mapping):
+            return labels
+        return {name: value for name, value in labels.items() if name in self.null}  # type: ignore[operator]
 
 
 def check_labels(batch: Batch, classes: int | None) -> None:
