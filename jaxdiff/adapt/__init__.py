@@ -8,6 +8,7 @@ from jaxdiff.adapt.frame import (
     Adapted,
     Adapter,
     Partly,
+    adapted,
     adapter_only,
     check_adapter,
     matching,
@@ -15,17 +16,20 @@ from jaxdiff.adapt.frame import (
     paths,
     trainable,
 )
-from jaxdiff.adapt.frame import adapted as adapted
+from jaxdiff.adapt.low_rank import LowRank, combined, unmerge
 
 __all__ = [
     "Adapted",
     "Adapter",
+    "LowRank",
     "Partly",
     "adapted",
     "adapter_only",
     "check_adapter",
+    "combined",
     "matching",
     "merged",
     "paths",
     "trainable",
+    "unmerge",
 ]

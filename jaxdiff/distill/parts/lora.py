@@ -5,6 +5,7 @@ arXiv 2106.09685).
 
 for every parameter W of two or more axes, the last of which has m entries and the others n. A fake
 score made so costs a hundredth of a second network's memory (Wang et al., arXiv 2305.16213).
+:mod:`jaxdiff.adapt.low_rank` makes of the same two matrices what is trained and saved alone.
 """
 
 from typing import Any
@@ -12,9 +13,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.typing import Key, Params
+from jaxdiff.typing import Array, Key, Params
 
 Adapters = dict[str, dict[str, Any]]
+
+
+def factors(w: Any, rank: int, key: Key, dtype: Any) -> dict[str, Array]:
+    """Return A (n, rank) and B (rank, m) of a parameter, whose product is zero."""
+    m = w.shape[-1]
+    n = w.size // m
+    a = jax.random.normal(key, (n, rank), dtype) / n**0.5
+    return {"A": a, "B": jnp.zeros((rank, m), dtype)}
+
+
+def product(low: dict[str, Array], scale: float, shape: tuple[int, ...]) -> Array:
+    """Return scale A B in a parameter's shape."""
+    return (scale * jnp.matmul(low["A"], low["B"], precision="highest")).reshape(shape)
 
 
 def adapters(params: Params, rank: int, key: Key) -> Adapters:
@@ -29,13 +43,8 @@ def adapters(params: Params, rank: int, key: Key) -> Adapters:
     if not matrices:
         raise ValueError("none of the parameters has two axes: there is nothing to adapt")
     keys = jax.random.split(key, len(matrices))
-    made = {}
-    for (name, w), own in zip(matrices, keys, strict=True):
-        m = w.shape[-1]
-        n = w.size // m
-        a = jax.random.normal(own, (n, rank), w.dtype) / n**0.5
-        made[name] = {"A": a, "B": jnp.zeros((rank, m), w.dtype)}
-    return made
+    pairs = zip(matrices, keys, strict=True)
+    return {name: factors(w, rank, own, w.dtype) for (name, w), own in pairs}
 
 
 def adapted(params: Params, own: Adapters, scale: float = 1.0) -> Params:
@@ -43,6 +52,6 @@ def adapted(params: Params, own: Adapters, scale: float = 1.0) -> Params:
 
     def add(path: Any, w: Any) -> Any:
         low = own.get(jax.tree_util.keystr(path))
-        return w if low is None else w + (scale * (low["A"] @ low["B"])).reshape(w.shape)
+        return w if low is None else w + product(low, scale, w.shape)
 
     return jax.tree_util.tree_map_with_path(add, params)
