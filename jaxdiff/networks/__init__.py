@@ -6,6 +6,7 @@ Importing this package imports flax.
 from jaxdiff.networks.adapters import from_equinox, from_linen, from_nnx
 from jaxdiff.networks.adm import DhariwalUNet
 from jaxdiff.networks.attention import Place, attention_weights, softmax_attention
+from jaxdiff.networks.beside import Beside
 from jaxdiff.networks.clip import ClipText, ClipVision
 from jaxdiff.networks.cnn import CNN
 from jaxdiff.networks.controlled import Controlled
@@ -39,6 +40,7 @@ from jaxdiff.networks.wrn import WideResNet
 __all__ = [
     "CNN",
     "MLP",
+    "Beside",
     "ClipText",
     "ClipVision",
     "ControlNet",

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxdiff import networks
 from jaxdiff.networks import (
     MLP,
+    Beside,
     DhariwalUNet,
     DiT,
     EDM2UNet,
@@ -100,6 +101,7 @@ CASES = {
     "song": lambda: (IMAGE, *linen(SongUNet(**EDM, waves=2, fourier=True, **SKIPS), IMAGE)),
     "adm": lambda: (IMAGE, *linen(DhariwalUNet(**EDM, head_channels=8, remat=True), IMAGE)),
     "edm2": lambda: (IMAGE, *linen(EDM2UNet(**EDM, head_channels=8), IMAGE)),
+    "beside": lambda: (VECTOR, *linen(Beside(MLP(16, 2, num_classes=3, dropout=0.5), 2), VECTOR)),
     "nnx": lambda: (VECTOR, *adapted(from_nnx(Nnx(nnx.Rngs(0))))),
     "equinox": lambda: (VECTOR, *adapted(from_equinox(Equinox(jax.random.key(0))))),
 }

@@ -18,6 +18,12 @@
     A = operators.average((32, 32, 3), 4)
     seen = operators.measure(A, x0, 0.05, key)         # or Measurement(A, observation, 0.05)
     A.apply(x0), A.transpose(u), A.pseudo_inverse(u), A.svd
+
+What a conditional network is shown of a measurement, and batches to train it on
+(:class:`jaxdiff.networks.Beside`):
+
+    beside(seen), measured_batches(data, observing(A, (0.0, 0.2)))
+    observing(random_box((32, 32, 3)))                         # a hole of its own for each sample
 """  # noqa: E501
 
 from jaxdiff.conditioning.operators.algebra import Operator as Operator
@@ -42,6 +48,10 @@ from jaxdiff.conditioning.operators.nonlinear import Nonlinear as Nonlinear
 from jaxdiff.conditioning.operators.nonlinear import jpeg as jpeg
 from jaxdiff.conditioning.operators.nonlinear import nonlinear as nonlinear
 from jaxdiff.conditioning.operators.nonlinear import phase_retrieval as phase_retrieval
+from jaxdiff.conditioning.operators.observing import beside as beside
+from jaxdiff.conditioning.operators.observing import measured_batches as measured_batches
+from jaxdiff.conditioning.operators.observing import observing as observing
+from jaxdiff.conditioning.operators.observing import random_box as random_box
 from jaxdiff.conditioning.operators.separable import average as average
 from jaxdiff.conditioning.operators.separable import bicubic as bicubic
 from jaxdiff.conditioning.operators.separable import decimate as decimate
