@@ -78,6 +78,7 @@ _LATER = {
     "Method": "jaxdiff.method:Method",
     "Player": "jaxdiff.method:Player",
     "fit": "jaxdiff.training.loop:fit",
+    "sinks": "jaxdiff.training.sinks",
 }
 
 

@@ -12,6 +12,7 @@ from jaxdiff.distill.parts.stage import Before, Data, Stage
 from jaxdiff.method import Method
 from jaxdiff.training.devices import over_batch
 from jaxdiff.training.loop import fit
+from jaxdiff.training.sinks.protocol import Later, Sink
 from jaxdiff.training.step import State
 from jaxdiff.typing import Key
 
@@ -51,6 +52,7 @@ def fit_stages(
     ema: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     log: Callable[[str, int, dict[str, Any]], None] | None = None,
+    sinks: Sequence[Sink] = (),
     **options: Any,
 ) -> tuple[Method, State]:
     """Train all stages in turn; return the last one's method and state.
@@ -65,6 +67,7 @@ def fit_stages(
         checkpoint: a folder; each stage has one of its own in it, and a run that was stopped goes
             on in the stage where it was.
         log: called as ``log(stage, step, metrics)``.
+        sinks: as for :func:`jaxdiff.training.loop.fit`; their steps are counted through all stages.
         options: of :func:`jaxdiff.training.loop.fit`; what a stage makes of the data is made on the
             same devices.
 
@@ -77,7 +80,7 @@ def fit_stages(
     base = jax.random.key(key) if isinstance(key, int) else key
     placing = {k: options[k] for k in ("parallel", "devices") if k in options}
     spread = functools.partial(over_batch, **placing)
-    before, result = None, None
+    before, result, done = None, None, 0
     for number, (stage, count) in enumerate(
         zip(stages, split_updates(stages, num_updates), strict=True)
     ):
@@ -87,8 +90,10 @@ def fit_stages(
         note = None if log is None else lambda n, row, name=stage.name: log(name, n, row)
         own = jax.random.fold_in(base, number) if number else base  # one stage is what fit does
         state = fit(
-            method, source, num_updates=count, key=own, checkpoint=folder, log=note, **options
+            method, source, num_updates=count, key=own, checkpoint=folder, log=note,
+            sinks=[Later(sink, done) for sink in sinks], **options
         )  # fmt: skip
+        done += count
         result, before = (method, state), left(method, state, ema)
     assert result is not None
     return result

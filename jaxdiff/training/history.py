@@ -2,12 +2,17 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from jaxdiff.files import replacing
 from jaxdiff.training import hosts
 
 HISTORY = "history.jsonl"
+PICTURES = "pictures"
 
 
 def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -38,6 +43,34 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
         else:
             rows.append(row)
     return rows
+
+
+class History:
+    """The history file as a sink (:mod:`jaxdiff.training.sinks`); pictures lie beside it, in
+    ``pictures/NAME-STEP.png``.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        append(self.folder, {"step": step, **values})
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Write a PNG, whole or not at all."""
+        from PIL import Image
+
+        with replacing(self.folder / PICTURES / f"{name}-{step}.png") as file:
+            Image.fromarray(pixels).save(file, "png")
+
+    def resume(self, step: int) -> None:
+        """Note that what follows continues from a step."""
+        mark(self.folder, step)
+
+    def close(self) -> None:
+        """Do nothing: every row is written at once."""
 
 
 def append(folder: Path, row: dict[str, Any]) -> None:

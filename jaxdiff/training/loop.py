@@ -13,8 +13,7 @@ import contextlib
 import functools
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +24,7 @@ import numpy as np
 from jaxdiff.method import Batch, Method
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import devices as placement
-from jaxdiff.training import history, hosts
+from jaxdiff.training import hosts
 from jaxdiff.training.feed import batches_ahead, own_rows
 from jaxdiff.training.inputs import check_data, explained
 from jaxdiff.training.interrupts import leave_run, signals, stop_requested
@@ -33,11 +32,12 @@ from jaxdiff.training.nonfinite import nonfinite_error, store
 from jaxdiff.training.reporting import (
     Log,
     NotFinite,
-    Reporter,
     newest_checkpoint,
     progress_bar,
     report_metrics,
+    start_reporting,
 )
+from jaxdiff.training.sinks.protocol import Sink
 from jaxdiff.training.step import State, due, guarded_update, init_state
 from jaxdiff.typing import Array, Key
 
@@ -60,6 +60,7 @@ def fit(
     progress: bool = True,
     log: Log | None = None,
     log_every: int = 50,
+    sinks: Sequence[Sink] = (),
     watch: Watch | None = None,
     watch_every: int = 100,
     resume: bool = True,
@@ -90,7 +91,10 @@ def fit(
         progress: show a bar on standard error.
         log: called as ``log(step, metrics)`` with the latest metrics of each player, in one
             process.
-        log_every: steps between two calls of ``log``.
+        log_every: steps between two calls of ``log``, and two rows of the history and the sinks.
+        sinks: where rows go beside the history: TensorBoard, Weights & Biases, trackio, one's own
+            (:mod:`jaxdiff.training.sinks`). With any, rows have the norms of the gradients,
+            learning rates, samples per second and memory, too. They are closed at the end.
         watch: called as ``watch(step, state)`` and after the last step, for held-out scores;
             training ends where it returns True. A resumed run calls it for the step that it starts
             from, too, so that no call is lost whenever a run is stopped.
@@ -122,14 +126,14 @@ def fit(
     key = jax.random.key(key) if isinstance(key, int) else key
     folder = None if checkpoint is None else Path(checkpoint).absolute()
     skip = nonfinite == "skip"
-    runner = step_runner(method, parallel, devices, gradient_accumulation, skip)
+    runner = step_runner(method, parallel, devices, gradient_accumulation, skip, bool(sinks))
     make, feed = own_rows(data, runner, method.check)
     state, known = _first_state(method, key, folder, num_updates, resume, make)
     state = state if skip else state._replace(skipped=jnp.zeros((), jnp.int32))
     n = saved = int(state.step)
     latest, pending, compiled = {}, {}, set()
-    began = (n, int(state.skipped), skip, time.monotonic())
-    reporter = Reporter(log if hosts.is_main_process() else None, folder, *began)
+    size = getattr(data, "batch_size", None)
+    reporter = start_reporting(method, state, size, num_updates, folder, skip, log, sinks)
     state, look = runner.enter(state), _Look(watch, watch_every, num_updates)
     with (
         signals() as received,
@@ -137,14 +141,17 @@ def fit(
         batches_ahead(
             lambda n: known.pop(n) if n in known else make(n), n, num_updates, ahead
         ) as batches,
+        reporter.closing(),
     ):
         report = functools.partial(report_metrics, reporter, bar, runner.leave)
         try:
             enough = look.due(n) and look.watch(n, runner.leave(state))
             while n < num_updates and not enough and not stop_requested(received, n, log_every):
                 active = due(method, n)
+                batch = next(batches)
+                reporter.measures.saw(batch)
                 with _announced(bar, compiled, active):
-                    state, metrics = _run(runner, state, next(batches), feed, active)
+                    state, metrics = _run(runner, state, batch, feed, active)
                 n, latest = n + 1, latest | metrics
                 report(pending)
                 if n % log_every == 0 or n == num_updates:
@@ -190,6 +197,7 @@ def step_runner(
     devices: placement.Devices | None,
     gradient_accumulation: int = 1,
     skip: bool = False,
+    norms: bool = False,
 ) -> placement.Runner:
     """Return the step as a function of the frozen trees too, on the devices requested."""
     devices = jax.devices() if devices is None else devices
@@ -200,7 +208,7 @@ def step_runner(
     ) -> tuple[State, dict[str, Array]]:
         given = method._replace(frozen=frozen)
         return guarded_update(
-            given, state, batch, active, skip, axis_name, gradient_accumulation, unroll
+            given, state, batch, active, skip, axis_name, gradient_accumulation, unroll, norms
         )
 
     if parallel == "pmap":
@@ -247,7 +255,6 @@ def _first_state(
     checkpoints.probe(folder, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)))
     if checkpoints.latest_step(folder) is None:
         known = _first_batch(make, folder)
-        history.mark(folder, 0)
         return init_state(method, key), known
     if not resume:
         raise ValueError(f"{folder} holds checkpoints and resume is False; choose another folder")
@@ -257,7 +264,6 @@ def _first_state(
         raise ValueError(f"{folder} holds a run with another key; use its key or another folder")
     if state.step > num_updates:
         raise ValueError(f"{folder} holds a run of {state.step} updates, more than {num_updates}")
-    history.mark(folder, int(state.step))
     return state, {}
 
 

@@ -1,15 +1,21 @@
-"""Metrics of a run, written as they arrive: the progress bar, the history, the log."""
+"""Metrics of a run, written as they arrive: the progress bar, the sinks, the log."""
 
+import contextlib
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from jaxdiff.method import Method
 from jaxdiff.training import checkpoint as checkpoints
-from jaxdiff.training import history, hosts
-from jaxdiff.training.step import SKIPPED
+from jaxdiff.training import hosts
+from jaxdiff.training.history import History
+from jaxdiff.training.measures import Measures
+from jaxdiff.training.sinks.protocol import Sink
+from jaxdiff.training.step import SKIPPED, State
 from jaxdiff.typing import Array
 
 Log = Callable[[int, dict[str, Any]], None]
@@ -20,14 +26,53 @@ class NotFinite(Exception):
 
 
 class Reporter(NamedTuple):
-    """Destination of metrics, and the start of the run: its step, skipped updates and time."""
+    """Destination of metrics, and the start of the run: its step, skipped updates and time.
+
+    sinks: of the main process, the history first. measured: whether they get more than metrics.
+    last: step of the run.
+    """
 
     log: Log | None
+    sinks: tuple[Sink, ...]
+    measures: Measures
+    measured: bool
+    last: int
     folder: Path | None
     first: int
     skipped: int
     skip: bool
     began: float
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """Close the sinks at the end."""
+        with contextlib.ExitStack() as stack:
+            for sink in self.sinks:
+                stack.callback(sink.close)
+            yield
+
+
+def start_reporting(
+    method: Method,
+    state: State,
+    batch_size: int | None,
+    num_updates: int,
+    folder: Path | None,
+    skip: bool,
+    log: Log | None,
+    sinks: Sequence[Sink],
+) -> Reporter:
+    """Return the reporter of a run that begins or goes on; its sinks know from where."""
+    step, main = int(state.step), hosts.is_main_process()
+    own: tuple[Sink, ...] = () if folder is None else (History(folder),)
+    writing = (*own, *sinks) if main else ()
+    if step < num_updates:
+        for sink in writing:
+            sink.resume(step)
+    return Reporter(
+        log if main else None, writing, Measures(method, step, batch_size), bool(sinks),
+        num_updates, folder, step, int(state.skipped), skip, time.monotonic(),
+    )  # fmt: skip
 
 
 def newest_checkpoint(folder: Path | None) -> str:
@@ -46,6 +91,14 @@ def progress_bar(first: int, num_updates: int, progress: bool) -> Any:
     return tqdm(
         total=num_updates, initial=first, unit="step", disable=not progress, dynamic_ncols=True
     )
+
+
+def say_time_left(bar: Any, seconds: float) -> None:
+    """Say above the bar how long a run will take, where that is a minute or more."""
+    if seconds < 60 or bar.disable:
+        return
+    hours, minutes = divmod(round(seconds / 60), 60)
+    bar.write(f"about {f'{hours} h ' if hours else ''}{minutes} min left", file=sys.stderr)
 
 
 def report_metrics(
@@ -69,11 +122,13 @@ def report_metrics(
         losses = {name: value for name, value in row.items() if name.endswith("/loss")}
         bar.set_postfix({**losses, SKIPPED: skipped} if skipped else losses, refresh=False)
         seconds = round(time.monotonic() - reporter.began, 3)
-        row = {"step": step, "seconds": seconds, **row, **({SKIPPED: skipped} if skipped else {})}
-        if reporter.folder is not None and hosts.is_main_process():
-            history.append(reporter.folder, row)
+        row = {"seconds": seconds, **row, **({SKIPPED: skipped} if skipped else {})}
+        row |= reporter.measures.at(step) if reporter.measured else {}
+        say_time_left(bar, reporter.measures.seconds_left(reporter.last - step))
+        for sink in reporter.sinks:
+            sink.scalars(step, row)
         if reporter.log is not None:
-            reporter.log(step, row)
+            reporter.log(step, {"step": step, **row})
     if now:
         check_skipped(reporter, None, int(jax.device_get(leave(now[SKIPPED]))))
 

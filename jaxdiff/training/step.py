@@ -7,6 +7,9 @@ With ``gradient_accumulation`` the gradient is the mean of those of so many part
 after the other. A player's state besides its parameters (:class:`jaxdiff.method.WithState`) is what
 its loss returned, averaged as the gradient is. Where a loss or a gradient is not finite, no update
 is made: the state stays as it was.
+
+With ``norms`` the metrics have "player/gradient_norm", the Euclidean norm of a player's gradient
+before its optimiser changes it.
 """
 
 import functools
@@ -23,6 +26,7 @@ from jaxdiff.training import ema
 from jaxdiff.typing import Array, Key, Params
 
 SKIPPED = "skipped"  # the metric that counts steps that updated nothing
+NORM = "gradient_norm"
 
 
 class State(NamedTuple):
@@ -167,6 +171,7 @@ def _update(
     axis_name: str | None,
     gradient_accumulation: int,
     unroll: bool,
+    norms: bool = False,
 ) -> tuple[State, dict[str, Array], Array]:
     """Return the next state, the metrics, and whether all losses and gradients were finite."""
     key = jax.random.fold_in(state.key, state.step)
@@ -195,6 +200,7 @@ def _update(
         params[name], opt_state[name] = _descend(player, params[name], opt_state[name], grads)
         averages[name] = _averaged(player, averages[name], params[name], state.step)
         metrics |= {**{f"{name}/{k}": v for k, v in extra.items()}, f"{name}/loss": loss}
+        metrics |= {f"{name}/{NORM}": _norm(grads)} if norms else {}
     new = State(
         state.step + 1, params, opt_state, averages, state.key, state.skipped, network_state
     )
@@ -242,6 +248,11 @@ def _finite(tree: Any) -> Array:
     """
     lost = [jnp.any(~jnp.isfinite(x)).astype(jnp.float32) for x in jax.tree.leaves(tree)]
     return jnp.array(True) if not lost else jnp.dot(jnp.stack(lost), jnp.stack(lost)) == 0
+
+
+def _norm(grads: Any) -> Array:
+    squares = [jnp.sum(jnp.square(jnp.abs(g).astype(float))) for g in jax.tree.leaves(grads)]
+    return jnp.sqrt(sum(squares, jnp.zeros((), float)))
 
 
 def _accumulated(value: Callable[[Batch, Key], Any], parts: int, unroll: bool) -> Any:
