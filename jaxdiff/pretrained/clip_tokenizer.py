@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.data.words import rows
 from jaxdiff.files import LARGEST_TEXT, read_json
 
 BLANKS = frozenset(
@@ -69,13 +70,10 @@ class ClipTokenizer:
 
     def __call__(self, texts: str | Sequence[str]) -> np.ndarray:
         """Return the numbers of texts, (batch, length) in int32: start, as much of the text as
-        there is room for, end, and padding.
+        there is room for, end, and padding. A warning names texts that are cut.
         """
-        rows = []
-        for text in [texts] if isinstance(texts, str) else texts:
-            ids = [self.start, *self.encode(text)[: self.length - 2], self.end]
-            rows.append([*ids, *[self.pad] * (self.length - len(ids))])
-        return np.asarray(rows, np.int32).reshape(-1, self.length)
+        given = [texts] if isinstance(texts, str) else list(texts)
+        return rows(given, self.encode, self.start, self.end, self.pad, self.length)
 
     def encode(self, text: str) -> list[int]:
         """Return the numbers of a text, without start, end and limit."""
