@@ -21,6 +21,7 @@ from jaxdiff.networks.guided_classifier import GuidedClassifier
 from jaxdiff.networks.guided_unet import GuidedUNet
 from jaxdiff.networks.heads import FeatureHead, feature_head
 from jaxdiff.networks.image_classifier import ImageClassifier
+from jaxdiff.networks.ip_adapter import IPAdapter
 from jaxdiff.networks.mlp import MLP
 from jaxdiff.networks.mobilenet_v2 import MobileNetV2
 from jaxdiff.networks.parameters import count_parameters, graft, init, init_with_state
@@ -54,6 +55,7 @@ __all__ = [
     "FluxTransformer",
     "GuidedClassifier",
     "GuidedUNet",
+    "IPAdapter",
     "PixArt",
     "Place",
     "SD3Transformer",

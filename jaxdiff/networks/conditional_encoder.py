@@ -21,6 +21,7 @@ from jaxdiff.networks.conditions import (
 )
 from jaxdiff.networks.conv import Conv
 from jaxdiff.networks.embedding import wide
+from jaxdiff.networks.grounding import grounded
 from jaxdiff.networks.residual import ACTIVATIONS, Parts
 from jaxdiff.networks.spatial import Context
 from jaxdiff.networks.stages import Attending, Down, Middle
@@ -73,7 +74,8 @@ class ConditionalEncoder(nn.Module):
     e is made of, "", "text" (the tokens, pooled by ``pool_heads``), "text_time" (XL: waves of
     ``size_waves`` per number, in all ``added_width`` numbers), "text_image" or "image". tokens_in:
     what is done to tokens, "", "text", "image" or "both"; token_width: of the tokens that stages
-    attend to. centred: the input is 2 x - 1.
+    attend to. boxes: whether "cross" stages attend to boxes, too (GLIGEN). centred: the input is
+    2 x - 1.
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -115,6 +117,7 @@ class ConditionalEncoder(nn.Module):
     token_width: int = 768
     text_width: int = 0
     image_width: int = 0
+    boxes: bool = False
     centred: bool = False
     dropout: float = 0.0
     remat: bool = False
@@ -153,7 +156,9 @@ class ConditionalEncoder(nn.Module):
         h = self._seen(x, given).astype(parts.dtype)
         e = self._vector(label, given).astype(parts.dtype)
         tokens = tokens_of(self, given)
-        context = Context(None if tokens is None else tokens.astype(parts.dtype), given.get("mask"))
+        tokens = None if tokens is None else tokens.astype(parts.dtype)
+        boxes = grounded(self.token_width, given, parts) if self.boxes else None
+        context = Context(tokens, given.get("mask"), boxes)
         h = self._conv(self.channels[0], self.kernel_in, "conv_in", parts)(h)
         h = h if shown is None else h + shown.astype(h.dtype)
         maps, features, extras = [h], [], list(adapter or ())
@@ -272,6 +277,8 @@ class ConditionalEncoder(nn.Module):
             raise ValueError(f"{levels} levels need as many entries of {short[0]}")
         if unknown := sorted(self.kinds() - {*KINDS}):
             raise ValueError(f"unknown kind of stage {unknown[0]!r}; it must be one of {KINDS}")
+        if self.boxes and "cross" not in {*self.kinds(), self.middle}:
+            raise ValueError('boxes are attended to by "cross" stages, and the network has none')
         factor, inside = 2 ** (levels - 1), {"joint", "resampling"} & self.kinds()
         if inside and (x.shape[1] % factor or x.shape[2] % factor):
             raise ValueError(

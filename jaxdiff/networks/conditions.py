@@ -7,7 +7,9 @@
      "guidance": (batch,),                  the guidance scale of a distilled model (LCM)
      "image": (batch, width),               an image's embedding (Kandinsky)
      "beside": (batch, height, width, channels),   what is put beside x: a mask, a masked image
-     "control": (batch, height, width, channels)}  the picture that a ControlNet is shown
+     "control": (batch, height, width, channels),  the picture that a ControlNet is shown
+     "boxes": (batch, boxes, 4), "box_tokens": (batch, boxes, width), "box_mask": (batch, boxes)}
+                                            where things are to be and what they are (GLIGEN)
 
 A network takes the keys that it was built for and refuses others.
 """
@@ -24,11 +26,11 @@ from jaxdiff.typing import Array, Cond
 
 KEYS = (
     "tokens", "mask", "pooled", "time_ids", "classes", "guidance", "image", "beside",
-    "control",
+    "control", "boxes", "box_tokens", "box_mask",
 )  # fmt: skip
 SHAPES = {
     "tokens": 3, "mask": 2, "pooled": 2, "time_ids": 2, "guidance": 1, "image": 2,
-    "beside": 4, "control": 4,
+    "beside": 4, "control": 4, "boxes": 3, "box_tokens": 3, "box_mask": 2,
 }  # fmt: skip
 
 
@@ -84,6 +86,7 @@ def keys_of(network: Any, channels: int) -> tuple[tuple[str, ...], tuple[str, ..
     needed += ("beside",) if network.in_channels > channels else ()
     possible = ("mask",) if looks and network.token_width else ()
     possible += ("guidance",) if network.guidance else ()
+    possible += ("boxes", "box_tokens", "box_mask") if network.boxes else ()
     return tuple(dict.fromkeys(needed)), possible
 
 

@@ -1,4 +1,4 @@
-"""A U-Net with what steers it, a ControlNet or a T2I-Adapter, as one network.
+"""A U-Net with what steers it, a ControlNet, T2I-Adapter or IP-Adapter, as one network.
 
 cond has the picture beside the U-Net's conditions, and is all that samplers, guidance and methods
 see of it. Without the picture the U-Net is as it was.
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from jaxdiff.networks.attention import AttentionFn
+from jaxdiff.networks.attention import AttentionFn, chosen_attention
 from jaxdiff.networks.controlnet import ControlNet, scaled
+from jaxdiff.networks.ip_adapter import IPAdapter, cross_layers, decoupled
 from jaxdiff.networks.t2i_adapter import T2IAdapter
 from jaxdiff.networks.unet2d_condition import UNet2DCondition
 from jaxdiff.typing import Array, Cond, Outputs
@@ -21,13 +22,14 @@ class Controlled(nn.Module):
 
     Its parameters are the U-Net's own and, beside them, those of what steers: "controls_0", ...
 
-    controls: what steers. pictures: for each, the key of cond that its picture is at. scales: of
-    what each adds to the U-Net's maps. guess: for each, weights from scale / 10 to scale
+    controls: what steers. pictures: for each, the key of cond that its picture is at, of an
+    IP-Adapter the features of one. scales: of what each adds to the U-Net's maps, or to what its
+    layers attend to. guess: for each, weights from scale / 10 to scale
     (:func:`jaxdiff.networks.controlnet.weights`), of a ControlNet whose residuals are not pooled.
     """
 
     unet: UNet2DCondition
-    controls: tuple[ControlNet | T2IAdapter, ...]
+    controls: tuple[ControlNet | T2IAdapter | IPAdapter, ...]
     pictures: tuple[str, ...]
     scales: tuple[float, ...]
     guess: tuple[bool, ...]
@@ -61,6 +63,12 @@ class Controlled(nn.Module):
         pictures = [given.pop(key, None) for key in self.pictures]
         for i, (control, picture) in enumerate(zip(self.controls, pictures, strict=True)):
             if picture is None:
+                continue
+            if isinstance(control, IPAdapter):
+                paths = [path for path, _ in cross_layers(self.unet)]
+                layers = dict(zip(paths, control(picture), strict=True))
+                plain = chosen_attention(attention, self.unet.attention_fn, len(paths))
+                attention = decoupled(plain, layers, self.scales[i])
                 continue
             if isinstance(control, T2IAdapter):
                 adapter = summed(adapter, scaled(control(picture), self.scales[i]))

@@ -3,7 +3,8 @@ r"""Attention on the maps of published U-Nets: of a map with itself, and with th
 Three kinds, each with a residual sum:
 - ``SelfAttention``: x <- (x + W attention(norm(x))) / s.
 - ``SpatialTransformer`` (2112.10752): norm and a linear map, blocks of self-attention, attention on
-  tokens and a perceptron h <- h + W2 (a * gelu(b)), [a, b] = W1 layer_norm(h), and a linear map.
+  tokens and a perceptron h <- h + W2 (a * gelu(b)), [a, b] = W1 layer_norm(h), and a linear map;
+  with boxes, a gated attention on these (:mod:`jaxdiff.networks.grounding`) after the first.
 - ``JointAttention`` (2205.11487, as DeepFloyd IF and unCLIP have it): one attention of the map's
   pixels on the text's tokens and on themselves.
 
@@ -24,11 +25,12 @@ from jaxdiff.typing import Array
 
 class Context(NamedTuple):
     """The context that a map attends to: tokens (batch, tokens, width) or None, and which of them
-    count, keep (batch, tokens) or None for all.
+    count, keep (batch, tokens) or None for all; boxes: tokens of these, or None.
     """
 
     tokens: Array | None = None
     keep: Array | None = None
+    boxes: Array | None = None
 
 
 class Spot(NamedTuple):
@@ -99,10 +101,14 @@ class SelfAttention(nn.Module):
 
 
 class TokenAttention(nn.Module):
-    """Attention of tokens on themselves or on others, without biases in q, k and v."""
+    """Attention of tokens on themselves or on others, without biases in q, k and v.
+
+    text: see :class:`jaxdiff.networks.attention.Place`.
+    """
 
     heads: Heads
     parts: Parts
+    text: int = 0
 
     @nn.compact
     def __call__(self, h: Array, context: Context, spot: Spot) -> Array:
@@ -115,7 +121,7 @@ class TokenAttention(nn.Module):
 
         q, k, v = dense("q", h), dense("k", others), dense("v", others)
         kind = "self" if context.tokens is None else "cross"
-        place = Place("/".join(self.path), kind, spot.grid, spot.stage)
+        place = Place("/".join(self.path), kind, spot.grid, spot.stage, text=self.text)
         made = _attended(self, q, k, v, context.keep, place)
         return nn.Dense(h.shape[-1], name="out", **self.parts.kinds)(made)
 
@@ -136,7 +142,7 @@ class JointAttention(nn.Module):
     def __call__(self, x: Array, context: Context, spot: Spot) -> Array:
         """Update ``x`` (batch, height, width, channels)."""
         b, height, width, c = x.shape
-        tokens, keep = context
+        tokens, keep, _ = context
         if tokens is None:
             raise ValueError(f"the attention at {'/'.join(self.path)} needs tokens in cond")
         if self.cross_norm == "layer_norm":
@@ -178,15 +184,46 @@ class TransformerBlock(nn.Module):
         first = Context(context.tokens) if self.only_cross else Context()
         g = LayerNorm(self.parts.param_dtype, name="norm_self")(h)
         h = h + TokenAttention(self.heads, self.parts, name="self")(g, first, spot)
+        if context.boxes is not None:
+            h = GatedAttention(self.heads, self.parts, name="boxes")(h, context.boxes, spot)
         g = LayerNorm(self.parts.param_dtype, name="norm_cross")(h)
-        h = h + TokenAttention(self.heads, self.parts, name="cross")(g, context, spot)
-        width = h.shape[-1]
+        text = Context(context.tokens, context.keep)
+        h = h + TokenAttention(self.heads, self.parts, name="cross")(g, text, spot)
         g = LayerNorm(self.parts.param_dtype, name="norm_mlp")(h)
-        value, gate = jnp.split(
-            nn.Dense(8 * width, name="mlp_in", **self.parts.kinds)(g), 2, axis=-1
-        )
-        value = value * nn.gelu(gate, approximate=False)
-        return h + nn.Dense(width, name="mlp_out", **self.parts.kinds)(value)
+        return h + gated_perceptron(g, self.parts)
+
+
+class GatedAttention(nn.Module):
+    """Attention of a map on itself and on the tokens of boxes, and a perceptron, each added by a
+    gate that is 0 at the start (:mod:`jaxdiff.networks.grounding`).
+    """
+
+    heads: Heads
+    parts: Parts
+
+    @nn.compact
+    def __call__(self, h: Array, boxes: Array, spot: Spot) -> Array:
+        """Update ``h`` (batch, tokens, width); boxes (batch, boxes, any)."""
+        count, width = h.shape[1:]
+        own = nn.Dense(width, name="linear", **self.parts.kinds)(boxes.astype(h.dtype))
+        g = jnp.concatenate([h, own], axis=1)
+        g = LayerNorm(self.parts.param_dtype, name="norm_self")(g)
+        layer = TokenAttention(self.heads, self.parts, -boxes.shape[1], name="self")
+        h = h + self._gate("gate_self", h) * layer(g, Context(), spot)[:, :count]
+        g = LayerNorm(self.parts.param_dtype, name="norm_mlp")(h)
+        return h + self._gate("gate_mlp", h) * gated_perceptron(g, self.parts)
+
+    def _gate(self, name: str, h: Array) -> Array:
+        gate = self.param(name, nn.initializers.zeros, (), self.parts.param_dtype)
+        return jnp.tanh(gate.astype(wide(h.dtype))).astype(h.dtype)
+
+
+def gated_perceptron(g: Array, parts: Parts) -> Array:
+    """Return W2 (a * gelu(b)), [a, b] = W1 g, for a module's own ``nn.compact`` call."""
+    width = g.shape[-1]
+    value, gate = jnp.split(nn.Dense(8 * width, name="mlp_in", **parts.kinds)(g), 2, axis=-1)
+    value = value * nn.gelu(gate, approximate=False)
+    return nn.Dense(width, name="mlp_out", **parts.kinds)(value)
 
 
 class SpatialTransformer(nn.Module):

@@ -2,9 +2,10 @@
 
 from jaxdiff.pretrained.cifar_resnet import load_cifar_resnet
 from jaxdiff.pretrained.clip import ImageEncoder, TextEncoder
-from jaxdiff.pretrained.controls import Control, with_controlnet, with_t2i_adapter
+from jaxdiff.pretrained.controls import Control
 from jaxdiff.pretrained.guided_classifier import Classifier, load_guided_classifier
 from jaxdiff.pretrained.inception import InceptionFeatures, load_inception
+from jaxdiff.pretrained.ip_adapter import load_ip_adapter, save_ip_adapter
 from jaxdiff.pretrained.lora import merge_lora
 from jaxdiff.pretrained.model import Autoencoder, Pretrained
 from jaxdiff.pretrained.opening import load_pretrained
@@ -18,6 +19,7 @@ from jaxdiff.pretrained.opening_parts import (
 from jaxdiff.pretrained.pipeline import text_condition, with_scheduler
 from jaxdiff.pretrained.saving import save_diffusers, save_safetensors
 from jaxdiff.pretrained.scheduler_lists import scheduler_lists
+from jaxdiff.pretrained.steering import with_controlnet, with_ip_adapter, with_t2i_adapter
 
 __all__ = [
     "Autoencoder",
@@ -33,15 +35,18 @@ __all__ = [
     "load_guided_classifier",
     "load_image_encoder",
     "load_inception",
+    "load_ip_adapter",
     "load_pretrained",
     "load_t2i_adapter",
     "load_text_encoder",
     "merge_lora",
     "save_diffusers",
+    "save_ip_adapter",
     "save_safetensors",
     "scheduler_lists",
     "text_condition",
     "with_controlnet",
+    "with_ip_adapter",
     "with_scheduler",
     "with_t2i_adapter",
 ]

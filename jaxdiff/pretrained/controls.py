@@ -1,35 +1,31 @@
-"""Readers of diffusers' ``ControlNetModel`` and ``T2IAdapter`` folders, and U-Nets steered by them.
+"""Readers of diffusers' ``ControlNetModel`` and ``T2IAdapter`` folders.
 
 controlnet = load_controlnet("sd-controlnet-canny")
 model = with_controlnet(load_pretrained("stable-diffusion-v1-5"), controlnet)
 model.denoiser(y, level, {"tokens": ..., "control": picture})
+
+What is read is a :class:`Control`; :mod:`jaxdiff.pretrained.steering` puts it beside a U-Net.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.denoisers import denoiser as made_of
-from jaxdiff.denoisers import description
-from jaxdiff.networks import from_linen
-from jaxdiff.networks.adapters import Linen
 from jaxdiff.networks.conditional_encoder import ConditionalEncoder
-from jaxdiff.networks.conditions import KEYS
-from jaxdiff.networks.controlled import Controlled
 from jaxdiff.networks.controlnet import ControlNet
+from jaxdiff.networks.ip_adapter import IPAdapter
 from jaxdiff.networks.t2i_adapter import T2IAdapter
-from jaxdiff.networks.unet2d_condition import UNet2DCondition
 from jaxdiff.pretrained import unet2d_condition
 from jaxdiff.pretrained.diffusers import filled, unet_shapes
 from jaxdiff.pretrained.fields import Fields
 from jaxdiff.pretrained.layout import Layout
-from jaxdiff.pretrained.model import Pretrained, Source
+from jaxdiff.pretrained.model import Source
 from jaxdiff.pretrained.names import Pair, rules
 from jaxdiff.pretrained.unet_names import unet_pairs
-from jaxdiff.typing import Denoiser, Params
+from jaxdiff.typing import Params
 
 OWN: dict[str, Any] = {
     "conditioning_channels": 3, "controlnet_conditioning_channel_order": "rgb",
@@ -67,21 +63,18 @@ class Control:
 
     Attributes:
         params: of the network, in the dtype of the file unless another was requested.
-        network: the linen module, a ``ControlNet`` or a ``T2IAdapter``.
+        network: the linen module, a ``ControlNet``, ``T2IAdapter`` or ``IPAdapter``.
         metadata: what else is known: name, configuration.
     """
 
     params: Params
-    network: ControlNet | T2IAdapter
+    network: ControlNet | T2IAdapter | IPAdapter
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Say in one line what it is."""
         count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         return f"Control({type(self.network).__name__}; {count} parameters)"
-
-
-Model = TypeVar("Model", Pretrained, Denoiser)
 
 
 def is_control(source: Source) -> str:
@@ -156,90 +149,3 @@ def adapter_shapes(network: T2IAdapter) -> Params:
     side = network.factor * 2 ** len(network.channels)
     picture = jax.ShapeDtypeStruct((1, side, side, network.in_channels), jnp.float32)
     return jax.eval_shape(network.init, jax.random.key(0), picture)["params"]
-
-
-def with_controlnet(
-    model: Model, control: Control, scale: float = 1.0, *, guess: bool = False, key: str = "control"
-) -> Model:
-    """Return a model, or a denoiser, of a U-Net that a ControlNet steers.
-
-    Args:
-        model: what :func:`load_pretrained` returns, or a denoiser made by :func:`denoiser`, of a
-            ``UNet2DCondition`` or of one that is steered already.
-        control: what :func:`load_controlnet` returns.
-        scale: of the residuals.
-        guess: residuals weigh from scale / 10 at the finest map to scale at the bottom (not where
-            they are pooled). With guidance the unconditional half then sees no picture:
-            ``classifier_free(D, w, {"tokens": empty, "control": None})``; otherwise it sees its
-            sample's own: ``classifier_free(D, w, {"tokens": empty}, keep=("control",))``.
-        key: of cond that the picture is at, (batch, height, width, channels) in [0, 1]; without it
-            the U-Net is as it was.
-
-    Returns:
-        The steered model or denoiser, of the kind that was given.
-
-    Raises TypeError for another model or control, ValueError for a key that is taken.
-
-    Source: Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, arXiv
-    2302.05543.
-    """
-    if not isinstance(control.network, ControlNet):
-        raise TypeError(f"with_controlnet takes a ControlNet, not {control!r}")
-    return _controlled(model, control, scale, guess, key)
-
-
-def with_t2i_adapter(
-    model: Model, control: Control, scale: float = 1.0, *, key: str = "control"
-) -> Model:
-    """Return a model, or a denoiser, of a U-Net that a T2I-Adapter steers.
-
-    Arguments and errors as :func:`with_controlnet`'s. The adapter's maps do not depend on x or the
-    level; where they are to be made once, and not at every evaluation, make them of its network and
-    bind them: ``conditioned(D, adapter=maps)``.
-
-    Args:
-        model: what :func:`load_pretrained` returns, or a denoiser, as for :func:`with_controlnet`.
-        control: what :func:`load_t2i_adapter` returns.
-        scale: of the adapter's maps.
-        key: of cond that the picture is at, (batch, height, width, channels) in [0, 1].
-
-    Returns:
-        The steered model or denoiser, of the kind that was given.
-
-    Raises:
-        TypeError: for another model or control.
-        ValueError: for a key that is taken.
-
-    Source: Mou et al., T2I-Adapter, arXiv 2302.08453.
-    """
-    if not isinstance(control.network, T2IAdapter):
-        raise TypeError(f"with_t2i_adapter takes a T2I-Adapter, not {control!r}")
-    return _controlled(model, control, scale, False, key)
-
-
-def _controlled(model: Any, control: Control, scale: float, guess: bool, key: str) -> Any:
-    if isinstance(model, Pretrained):
-        D = _controlled(model.denoiser, control, scale, guess, key)
-        made = cast(dict[str, Any], description(D))
-        cond = f"{model.cond or 'a dictionary'}, and may have {key}, a picture"
-        return dataclasses.replace(
-            model, denoiser=D, params=made["params"], network=made["network"].module, cond=cond
-        )
-    made = description(model)
-    module = made["network"].module if made and isinstance(made["network"], Linen) else None
-    if made is None or not isinstance(module, (UNet2DCondition, Controlled)):
-        raise TypeError(
-            "only a denoiser of a UNet2DCondition (load_pretrained, or jaxdiff.denoiser with "
-            "from_linen) can be steered"
-        )
-    params, _ = made.pop("params"), made.pop("network")
-    new = [(control.network, key, float(scale), guess)]
-    if isinstance(module, Controlled):
-        old = zip(module.controls, module.pictures, module.scales, module.guess, strict=True)
-        new, module = [*old, *new], module.unet
-    pictures = [one[1] for one in new]
-    if {*pictures} & ({*KEYS} - {"control"}) or len({*pictures}) < len(pictures):
-        raise ValueError(f"the key {key!r} of cond is taken: choose another")
-    network = from_linen(Controlled(module, *zip(*new, strict=True)))
-    both = {**params, f"controls_{len(new) - 1}": control.params}
-    return made_of(network, both, sigma_min=model.args[3], **made)

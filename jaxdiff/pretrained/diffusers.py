@@ -155,7 +155,11 @@ def example(network: UNet2D | UNet2DCondition | ControlNet) -> Any:
         side = 2 ** (len(network.channels) - 1)
         shown = (1, *network.control_shape(side, side))
         all_of["control"] = jax.ShapeDtypeStruct(shown, jnp.float32)
-    return {key: all_of[key] for key in network.keys(network.in_channels)[0]}
+    if network.boxes:
+        all_of["boxes"] = jax.ShapeDtypeStruct((1, 1, 4), jnp.float32)
+        all_of["box_tokens"] = jax.ShapeDtypeStruct((1, 1, network.token_width), jnp.float32)
+    grounded = ("boxes", "box_tokens") if network.boxes else ()
+    return {key: all_of[key] for key in (*network.keys(network.in_channels)[0], *grounded)}
 
 
 def sample_shape(config: Any, network: UNet2D | UNet2DCondition) -> tuple[int, int, int]:

@@ -56,7 +56,6 @@ def unet2d_condition(config: Any, name: str = "UNet2DConditionModel") -> UNet2DC
     f = Fields(config, DEFAULTS, name)
     for field, value in (("num_attention_heads", None), ("dual_cross_attention", False)):
         f.plain(field, value)
-    f.plain("attention_type", "default")
     f.of("addition_embed_type", None, "text", "text_time", "text_image", "image")
     widths = channels(f)
     count = len(widths)
@@ -82,6 +81,7 @@ def unet2d_condition(config: Any, name: str = "UNet2DConditionModel") -> UNet2DC
         freq_shift=f.number("freq_shift"), time_last=f.of("timestep_post_act", None, *ACTIVATIONS)
         or "", time_activation=f.of("time_embedding_act_fn", None, *ACTIVATIONS) or "",
         guidance=f.some("time_cond_proj_dim"), **_conditions(f),
+        boxes=f.of("attention_type", "default", "gated") == "gated",
         centred=bool(f["center_input_sample"]),
         dropout=f.number("dropout"),
     )  # fmt: skip

@@ -23,6 +23,11 @@ TRANSFORMER: tuple[Pair, ...] = (
         ("ff.net.0.proj", "mlp_in"), ("ff.net.2", "mlp_out"),
         *((f"attn1.{t}", f"self/{o}") for t, o in TOKENS),
         *((f"attn2.{t}", f"cross/{o}") for t, o in TOKENS),
+        *((f"fuser.{t}", f"boxes/{o}") for t, o in (
+            ("linear", "linear"), ("norm1", "norm_self"), ("norm2", "norm_mlp"),
+            ("ff.net.0.proj", "mlp_in"), ("ff.net.2", "mlp_out"), ("alpha_attn", "gate_self"),
+            ("alpha_dense", "gate_mlp"), *((f"attn.{t}", f"self/{o}") for t, o in TOKENS),
+        )),
     )),
 )  # fmt: skip
 PERCEPTRON: tuple[Pair, ...] = (
@@ -46,6 +51,11 @@ EMBEDDINGS: tuple[Pair, ...] = (
     ("encoder_hid_proj.image_embeds", "tokens_in/image"),
     ("encoder_hid_proj.text_proj", "tokens_in/text"),
     ("encoder_hid_proj.norm", "tokens_in/image_norm"),
+    ("position_net.linears.0", "grounding/linear_0"),
+    ("position_net.linears.2", "grounding/linear_1"),
+    ("position_net.linears.4", "grounding/linear_2"),
+    ("position_net.null_positive_feature", "grounding/no_token"),
+    ("position_net.null_position_feature", "grounding/no_place"),
     ("encoder_hid_proj", "tokens_in/text"),
 )  # fmt: skip
 ENDS: tuple[Pair, ...] = (

@@ -79,7 +79,7 @@ REFUSED = [
     (dit_embedders, {"activation_fn": "geglu"}, "activation_fn must be"),
     (dit_embedders, {"in_channels": 4, "out_channels": 12}, "out_channels must be.*12"),
     (pixart, {"caption_channels": 12, "cross_attention_dim": 7}, "cross_attention_dim must be.*7"),
-    (pixart, {"attention_type": "gated"}, "attention_type"),
+    (pixart, {"attention_type": "gated-text-image"}, "attention_type"),
     (sd3, {"qk_norm": "layer_norm"}, "qk_norm"),
     (sd3, {"caption_projection_dim": 7}, "caption_projection_dim must be.*7"),
     (sd3, {"dual_attention_layers": 3}, "dual_attention_layers must be.*3"),

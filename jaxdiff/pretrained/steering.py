@@ -1,0 +1,147 @@
+"""U-Nets steered by what is put beside them: a ControlNet, a T2I-Adapter, an IP-Adapter.
+
+    model = with_controlnet(load_pretrained("stable-diffusion-v1-5"), controlnet)
+    model = with_ip_adapter(model, ip_adapter, 0.6)
+    model.denoiser(y, level, {"tokens": ..., "control": picture, "image": features})
+
+What steers is a part of the network (:class:`jaxdiff.networks.controlled.Controlled`), with its
+parameters beside the U-Net's own, so that samplers, guidance and methods need not know of it.
+"""
+
+import dataclasses
+from typing import Any, TypeVar, cast
+
+from jaxdiff.denoisers import denoiser as made_of
+from jaxdiff.denoisers import description
+from jaxdiff.networks import from_linen
+from jaxdiff.networks.adapters import Linen
+from jaxdiff.networks.conditions import KEYS
+from jaxdiff.networks.controlled import Controlled
+from jaxdiff.networks.controlnet import ControlNet
+from jaxdiff.networks.ip_adapter import IPAdapter, check_adapter
+from jaxdiff.networks.t2i_adapter import T2IAdapter
+from jaxdiff.networks.unet2d_condition import UNet2DCondition
+from jaxdiff.pretrained.controls import Control
+from jaxdiff.pretrained.model import Pretrained
+from jaxdiff.typing import Denoiser
+
+Model = TypeVar("Model", Pretrained, Denoiser)
+
+
+def with_controlnet(
+    model: Model, control: Control, scale: float = 1.0, *, guess: bool = False, key: str = "control"
+) -> Model:
+    """Return a model, or a denoiser, of a U-Net that a ControlNet steers.
+
+    Args:
+        model: what :func:`load_pretrained` returns, or a denoiser made by :func:`denoiser`, of a
+            ``UNet2DCondition`` or of one that is steered already.
+        control: what :func:`load_controlnet` returns.
+        scale: of the residuals.
+        guess: residuals weigh from scale / 10 at the finest map to scale at the bottom (not where
+            they are pooled). With guidance the unconditional half then sees no picture:
+            ``classifier_free(D, w, {"tokens": empty, "control": None})``; otherwise it sees its
+            sample's own: ``classifier_free(D, w, {"tokens": empty}, keep=("control",))``.
+        key: of cond that the picture is at, (batch, height, width, channels) in [0, 1]; without it
+            the U-Net is as it was.
+
+    Returns:
+        The steered model or denoiser, of the kind that was given.
+
+    Raises TypeError for another model or control, ValueError for a key that is taken.
+
+    Source: Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, arXiv
+    2302.05543.
+    """
+    if not isinstance(control.network, ControlNet):
+        raise TypeError(f"with_controlnet takes a ControlNet, not {control!r}")
+    return _controlled(model, control, scale, guess, key)
+
+
+def with_t2i_adapter(
+    model: Model, control: Control, scale: float = 1.0, *, key: str = "control"
+) -> Model:
+    """Return a model, or a denoiser, of a U-Net that a T2I-Adapter steers.
+
+    Arguments and errors as :func:`with_controlnet`'s. The adapter's maps do not depend on x or the
+    level; where they are to be made once, and not at every evaluation, make them of its network and
+    bind them: ``conditioned(D, adapter=maps)``.
+
+    Args:
+        model: what :func:`load_pretrained` returns, or a denoiser, as for :func:`with_controlnet`.
+        control: what :func:`load_t2i_adapter` returns.
+        scale: of the adapter's maps.
+        key: of cond that the picture is at, (batch, height, width, channels) in [0, 1].
+
+    Returns:
+        The steered model or denoiser, of the kind that was given.
+
+    Raises:
+        TypeError: for another model or control.
+        ValueError: for a key that is taken.
+
+    Source: Mou et al., T2I-Adapter, arXiv 2302.08453.
+    """
+    if not isinstance(control.network, T2IAdapter):
+        raise TypeError(f"with_t2i_adapter takes a T2I-Adapter, not {control!r}")
+    return _controlled(model, control, scale, False, key)
+
+
+def with_ip_adapter(
+    model: Model, control: Control, scale: float = 1.0, *, key: str = "image"
+) -> Model:
+    """Return a model, or a denoiser, of a U-Net that is prompted with pictures by an IP-Adapter.
+
+    Args:
+        model: what :func:`load_pretrained` returns, or a denoiser, as for :func:`with_controlnet`.
+        control: what :func:`load_ip_adapter` returns.
+        scale: of the attention to pictures; with 0 the U-Net is as it was, bit for bit.
+        key: of cond that the features of an image encoder are at
+            (:class:`jaxdiff.networks.ip_adapter.IPAdapter`); without it the U-Net is as it was. For
+            guidance, features of no picture are zeros: ``classifier_free(D, w, {"tokens": empty,
+            "image": zeros})``; those of a resampler are the encoder's of a black picture.
+
+    Returns:
+        The prompted model or denoiser, of the kind that was given.
+
+    Raises:
+        TypeError: for another model or control.
+        ValueError: for a key that is taken, and for an adapter of another U-Net.
+
+    Source: Ye et al., IP-Adapter, arXiv 2308.06721.
+    """
+    if not isinstance(control.network, IPAdapter):
+        raise TypeError(f"with_ip_adapter takes an IP-Adapter, not {control!r}")
+    return _controlled(model, control, scale, False, key)
+
+
+def _controlled(model: Any, control: Control, scale: float, guess: bool, key: str) -> Any:
+    if isinstance(model, Pretrained):
+        D = _controlled(model.denoiser, control, scale, guess, key)
+        made = cast(dict[str, Any], description(D))
+        cond = f"{model.cond or 'a dictionary'}, and may have {key}, a picture"
+        return dataclasses.replace(
+            model, denoiser=D, params=made["params"], network=made["network"].module, cond=cond
+        )
+    made = description(model)
+    module = made["network"].module if made and isinstance(made["network"], Linen) else None
+    if made is None or not isinstance(module, (UNet2DCondition, Controlled)):
+        raise TypeError(
+            "only a denoiser of a UNet2DCondition (load_pretrained, or jaxdiff.denoiser with "
+            "from_linen) can be steered"
+        )
+    params, _ = made.pop("params"), made.pop("network")
+    new = [(control.network, key, float(scale), guess)]
+    if isinstance(module, Controlled):
+        old = zip(module.controls, module.pictures, module.scales, module.guess, strict=True)
+        new, module = [*old, *new], module.unet
+    if isinstance(control.network, IPAdapter):
+        check_adapter(module, control.network)
+    pictures = [one[1] for one in new]
+    if {*pictures} & ({*KEYS} - {"control", "image"} | {*module.keys()[0]}) or len(
+        {*pictures}
+    ) < len(pictures):
+        raise ValueError(f"the key {key!r} of cond is taken: choose another")
+    network = from_linen(Controlled(module, *zip(*new, strict=True)))
+    both = {**params, f"controls_{len(new) - 1}": control.params}
+    return made_of(network, both, sigma_min=model.args[3], **made)
