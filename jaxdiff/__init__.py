@@ -69,6 +69,8 @@ _LATER = {
     "pretrained": "jaxdiff.pretrained",
     "processes": "jaxdiff.conditioning.processes",
     "load_pretrained": "jaxdiff.pretrained.opening:load_pretrained",
+    "load_run": "jaxdiff.app.load_run:load_run",
+    "report": "jaxdiff.report",
     "training": "jaxdiff.training",
     "tuning": "jaxdiff.tuning",
     "tune": "jaxdiff.training.tune:tune",

@@ -129,6 +129,4 @@ def load_model(
             )
         if finished.metadata["updates"] == config.updates:
             return finished
-    from jaxdiff.app.load import restored_model
-
     return restored_model(run, checkpoint, progress)

@@ -1,17 +1,24 @@
 """Cards of published models: what they are and where their files lie; to add a model, add a card.
 
-Facts are from the publishers' own pages, named as the source. A hash is only given where it is
-publicly known; of other files it is computed as they arrive, printed, and kept beside them.
+Two small models come with the package, so that nothing is fetched: their files are in ``shipped/``
+and their cards are read from the JSON beside them, which ``python -m experiments.shipped`` writes.
+Of the others facts are from the publishers' own pages, named as the source. A hash is only given
+where it is publicly known; of other files it is computed as they arrive, printed, and kept beside
+them.
 Weights have licences of their own, several of which allow research only.
 """
 
+from pathlib import Path
 from typing import NamedTuple
+
+from jaxdiff.files import read_json
 
 
 class File(NamedTuple):
     """One file of a model.
 
-    path: within the model's folder, with "/". url: where it is. sha256: in hexadecimal, None where
+    path: within the model's folder, with "/". url: where it is, "" for a file that comes with the
+    package. sha256: in hexadecimal, None where
     it is not known. size: in bytes, None likewise.
     """
 
@@ -245,8 +252,38 @@ INCEPTION = {
 }  # fmt: skip
 """Networks that images are compared by, which ``load_inception`` takes."""
 
+
+def _shipped(path: Path) -> Card:
+    """Return the card that a file beside a model of the package says."""
+    said = read_json(path)
+    row = said["scores"][0]
+    score = (
+        f"{row['class_agreement']:.1%} of samples read as their class, Frechet distance "
+        f"{row['frechet_distance']:.2f} (real images {row['real_images']:.2f}), in {row['nfe']} "
+        "evaluations"
+    )
+    files = (File(f"{said['name']}.safetensors", "", said["sha256"], said["bytes"]),)
+    return Card(
+        said["name"], "jaxdiff", files, said["licence"], f"comes with jaxdiff; {said['data']}",
+        tuple(said["shape"]), said["prediction"], said["process"], said["classes"],
+        f"classifier-free, {row['guidance']:g}", score,
+    )  # fmt: skip
+
+
+SHIPPED = Path(__file__).with_name("shipped")
+"""The folder of models that come with the package."""
+
 CARDS: dict[str, Card] = {
-    card.name: card for card in (*_EDM, *_EDM2, *_ADM, *_CONSISTENCY, *_DDPM, *_LATENT)
+    card.name: card
+    for card in (
+        *map(_shipped, sorted(SHIPPED.glob("*.json"))),
+        *_EDM,
+        *_EDM2,
+        *_ADM,
+        *_CONSISTENCY,
+        *_DDPM,
+        *_LATENT,
+    )
 }
 """Models to sample from, by name."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from jaxdiff.files import naming, read_json
 from jaxdiff.pretrained import dit_embedders, flux, pixart, sd3
 from jaxdiff.pretrained.autoencoders import is_autoencoder
-from jaxdiff.pretrained.cards import CARDS, Card, facts
+from jaxdiff.pretrained.cards import CARDS, SHIPPED, Card, facts
 from jaxdiff.pretrained.clip import (
     is_clip,
 )
@@ -26,11 +26,13 @@ from jaxdiff.pretrained.model import Pretrained, Source
 from jaxdiff.pretrained.original import read_original
 from jaxdiff.pretrained.pickles import read_pickle
 from jaxdiff.pretrained.pipeline import read_pipeline
+from jaxdiff.pretrained.saved import read_saved
 from jaxdiff.pretrained.score_sde import read_score_sde
 from jaxdiff.pretrained.tensors import PICKLES, Tensors, open_tensors, tensors_in
 
 Reader = Callable[[Source], Pretrained | None]
 READERS: dict[str, Reader] = {
+    "files of save_safetensors": read_saved,
     "EDM": read_edm,
     "EDM2": read_edm2,
     "guided diffusion, improved diffusion, consistency models": read_guided,
@@ -107,13 +109,15 @@ def weights_in(folder: Path, variant: str = "") -> Tensors:
 
 def found(path: str | os.PathLike[str], cards: Mapping[str, Card] = CARDS) -> Path:
     """Return the path of a file or folder, or of the files of the card of this name, which are
-    fetched if need be.
+    fetched if they do not come with the package.
 
     Raises FileNotFoundError, with the names that are most like it, if it is neither.
     """
     if Path(path).exists():
         return Path(path)
     if (card := cards.get(str(path))) is not None:
+        if not card.files[0].url:
+            return SHIPPED / card.files[0].path
         from jaxdiff.pretrained.download import fetch_card
 
         return fetch_card(card)
@@ -132,11 +136,13 @@ def load_pretrained(
 ) -> Pretrained:
     """Return the model in a file or folder of published weights. Nothing of the file is executed.
 
+    Two small class-conditional models come with the package: "mnist" and "digits".
+
     Args:
         path: a file or folder, or, where there is none of this name, the name of a card
-            (:data:`jaxdiff.pretrained.cards.CARDS`), whose files are fetched if need be. Read are
-            EDM's and EDM2's pickles, checkpoints of guided-diffusion, DiT, SiT and the like,
-            folders of diffusers.
+            (:data:`jaxdiff.pretrained.cards.CARDS`), whose files are fetched if they do not come
+            with the package. Read are EDM's and EDM2's pickles, checkpoints of guided-diffusion,
+            DiT, SiT and the like, folders of diffusers, and what ``save_safetensors`` wrote.
         config: what neither names nor shapes of a file's tensors say, by the publisher's names, for
             a model that is not one of the published; what is missing is said. It is added to what a
             folder's config.json says.

@@ -16,6 +16,7 @@ from jaxdiff.networks.unet2d import UNet2D
 from jaxdiff.pretrained import unet2d
 from jaxdiff.pretrained.model import Autoencoder, Pretrained
 from jaxdiff.pretrained.names import flat, published, unturned
+from jaxdiff.pretrained.saved import FORMAT, PLAIN, grid_text, label_text
 from jaxdiff.pretrained.unet_names import unet_pairs
 from jaxdiff.process import Discrete, discrete_label
 
@@ -30,7 +31,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 def save_safetensors(model: Pretrained | Autoencoder, path: str | os.PathLike[str]) -> None:
     """Save a model's parameters in one file, by their paths here, with a card of what it is.
 
-    The card is the header's metadata: what the model's fields say, as texts.
+    The card is the header's metadata: what the model's fields say, as texts. ``load_pretrained``
+    reads it back, if network, label and grid are the library's; parts of a pipeline are not saved.
 
     Args:
         model: a published model or autoencoder.
@@ -52,16 +54,33 @@ def card(model: Pretrained | Autoencoder) -> dict[str, str]:
     fields = {f.name: getattr(network, f.name) for f in dataclasses.fields(network) if f.init}
     fields = {k: v for k, v in fields.items() if k not in ("parent", "name") and v is not None}
     made = {
-        "format": "jaxdiff", "network": type(network).__name__,
+        "format": FORMAT, "network": type(network).__name__,
         "fields": json.dumps(fields, default=_said), "model": repr(model),
     }  # fmt: skip
     if isinstance(model, Pretrained):
-        made |= {
-            "shape": json.dumps(list(model.shape)), "prediction": model.prediction,
-            "process": type(model.process).__name__, "classes": str(model.classes),
-            "cond": model.cond,
-        }  # fmt: skip
-    return made | {f"metadata.{k}": _text(v) for k, v in model.metadata.items()}
+        made |= _of_denoiser(model)
+    return made | {f"{PLAIN}{k}": _text(v) for k, v in model.metadata.items()}
+
+
+def _of_denoiser(model: Pretrained) -> dict[str, str]:
+    """Return what makes a denoiser of a network, as texts."""
+    D: Any = model.denoiser
+    process: Any = model.process
+    known = description(D) or {}
+    dtype = known.get("compute_dtype")
+    numbers = {
+        f.name: np.asarray(getattr(process, f.name), np.float64).tolist()
+        for f in dataclasses.fields(process)
+    }
+    return {
+        "shape": json.dumps(list(model.shape)), "prediction": model.prediction,
+        "process": type(process).__name__, "process_numbers": json.dumps(numbers),
+        "label": label_text(known["label"], process) if known else "other",
+        "sigma_data": repr(float(known.get("sigma_data", 0.5))),
+        "sigma_min": repr(float(D.args[-1]) if known else 0.0), "grid": grid_text(model.grid),
+        "compute_dtype": "" if dtype is None else jnp.dtype(dtype).name,
+        "classes": str(model.classes), "cond": model.cond,
+    }  # fmt: skip
 
 
 def save_diffusers(model: Pretrained, folder: str | os.PathLike[str]) -> None:

@@ -16,6 +16,7 @@ from jaxdiff.app import main as cli
 from jaxdiff.app.data import read_data
 from jaxdiff.app.distill import distill
 from jaxdiff.app.load import load_model
+from jaxdiff.app.load_run import load_run
 from jaxdiff.app.methods import teacher_method
 from jaxdiff.app.network import build_network
 from jaxdiff.app.train import train
@@ -100,6 +101,20 @@ def same_tree(a, b):
 def unfinish(run):
     (run / "model.npz").unlink()
     shutil.rmtree(run / "checkpoints" / "4")
+
+
+def test_a_run_is_a_model_in_python(run):
+    run, _ = run
+    found, own = load_run(run), load_model(run)
+    assert same_tree(found.params, own.params) and same_tree(found.denoiser, own.denoiser)
+    assert found.shape == (4, 4, 1) and found.classes == 2 and found.prediction == "edm"
+    assert found.metadata["name"] == "run" and found.metadata["updates"] == 4
+    assert found.levels == pytest.approx((0.002, 80.0)) and found.bounds == (-1.0, 1.0)
+    early = load_run(run, checkpoint=2)
+    assert same_tree(early.params, load_model(run, "2").params)
+    assert not same_tree(early.params, found.params)
+    with pytest.raises(FileNotFoundError, match="no folder of a run"):
+        load_run(run / "checkpoints")
 
 
 def test_data_are_known_by_their_contents(run, tmp_path, monkeypatch):

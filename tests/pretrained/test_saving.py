@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from helpers.diffusers_cases import jit
 
-from jaxdiff.denoisers import denoiser
+from jaxdiff.denoisers import denoiser, description
+from jaxdiff.grids import karras
 from jaxdiff.networks import UNet, from_linen
+from jaxdiff.networks.parameters import init
 from jaxdiff.networks.unet2d import UNet2D
 from jaxdiff.pretrained import Pretrained, load_pretrained
-from jaxdiff.pretrained.diffusers import unet_shapes
-from jaxdiff.pretrained.saving import save_diffusers, save_safetensors, unet2d_config
+from jaxdiff.pretrained.diffusers import natural_grid, unet_shapes
+from jaxdiff.pretrained.saving import save_diffusers, save_safetensors, unet2d_config, write_tensors
 from jaxdiff.pretrained.tensors import open_tensors
 from jaxdiff.pretrained.unet2d import unet2d
-from jaxdiff.process import Discrete, RectifiedFlow, cosine_betas, discrete_label
+from jaxdiff.process import EDM, VP, Discrete, RectifiedFlow, cosine_betas, discrete_label
 
 NETWORK = UNet2D(
     channels=(4, 8), out_channels=2, down=("attention", "plain"), up=("plain", "attention"),
@@ -95,6 +97,64 @@ def test_a_file_has_the_parameters_and_a_card(tmp_path):
     assert len(tensors) == len(jax.tree.leaves(made.params))
     assert tensors.metadata["prediction"] == "v" and tensors.metadata["network"] == "UNet2D"
     assert json.loads(tensors.metadata["fields"])["channels"] == [4, 8]
+
+
+def test_a_file_is_read_back_with_its_process_and_label(tmp_path):
+    made, path = model("eps"), tmp_path / "model.safetensors"
+    save_safetensors(made, path)
+    again = load_pretrained(path, dtype=jnp.float64)
+    assert again.network == made.network and again.shape == made.shape and again.classes == 3
+    np.testing.assert_allclose(again.process.log_alphas, made.process.log_alphas, rtol=1e-12)
+    np.testing.assert_array_equal(again.grid(10), natural_grid(made.process)(10))
+    assert description(again.denoiser)["label"] is discrete_label(100)
+    assert {leaf.dtype for leaf in jax.tree.leaves(again.params)} == {jnp.dtype(jnp.float64)}
+    jax.tree.map(np.testing.assert_array_equal, again.params, made.params)
+
+
+def test_numbers_of_process_denoiser_and_grid_are_read_back(tmp_path):
+    path, grid = tmp_path / "model.safetensors", functools.partial(karras, low=0.01, high=20.0)
+    network, process = UNet(channels=8, multipliers=(1,), dtype=jnp.float32), VP(0.2, 15.0)
+    params = init(network, jax.random.key(0), (4, 4, 1))
+    D = denoiser(from_linen(network), params, prediction="v", process=process, sigma_min=0.25)
+    known = {"name": "small", "updates": 3, "names": ["a", "b"]}
+    save_safetensors(
+        Pretrained(D, params, network, (4, 4, 1), "v", process, grid, metadata=known), path
+    )
+    again = load_pretrained(path)
+    assert again.network == network and again.metadata == known
+    assert (again.process.beta_min, again.process.beta_max) == (0.2, 15.0)
+    assert D.args[-1] == again.denoiser.args[-1] and D.func == again.denoiser.func
+    np.testing.assert_array_equal(again.grid(3), grid(3))
+    edm = denoiser(from_linen(network), params, sigma_data=0.7)
+    made = Pretrained(edm, params, network, (4, 4, 1), "edm", EDM(), karras)
+    save_safetensors(made, path)
+    assert load_pretrained(path).denoiser.args[2] == 0.7
+
+
+def test_what_is_not_in_a_file_is_said_when_it_is_read(tmp_path):
+    path, made = tmp_path / "model.safetensors", model("eps")
+    own = model("eps", label=lambda t: t)
+    D = denoiser(from_linen(NETWORK), made.params, prediction="flow", process=RectifiedFlow())
+    flow = dataclasses.replace(made, process=RectifiedFlow(), denoiser=D)
+    fourth = dataclasses.replace(made, network=made.network.clone(name="x"))
+    save_safetensors(fourth, path)  # a module's name is none of its fields
+    assert load_pretrained(path).network == made.network
+    for wrong, message in ((own, "conditioned on a function"), (flow, "its grid was a function")):
+        save_safetensors(wrong, path)
+        with pytest.raises(ValueError, match=message):
+            load_pretrained(path)
+    tensors = open_tensors(path)
+    for change, message in (
+        ({"network": "os"}, "which is none of jaxdiff.networks"),
+        ({"process": "level"}, "which is none of jaxdiff.process"),
+        ({"fields": '{"size": 3}'}, "has no field 'size'"),
+        ({"process_numbers": "{}"}, "does not say 'log_alphas'"),
+    ):
+        save_safetensors(made, path)
+        tensors = open_tensors(path)
+        write_tensors(path, dict(tensors), {**tensors.metadata, **change})
+        with pytest.raises(ValueError, match=message):
+            load_pretrained(path)
 
 
 @pytest.mark.slow
