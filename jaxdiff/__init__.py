@@ -22,6 +22,7 @@ from jaxdiff import prediction as prediction
 from jaxdiff import process as process
 from jaxdiff import solvers as solvers
 from jaxdiff.arrays import expand as expand
+from jaxdiff.brief import public_names as _public_names
 from jaxdiff.conditioning import guidance as guidance
 from jaxdiff.conditioning import operators as operators
 from jaxdiff.conditioning import posterior as posterior
@@ -92,5 +93,12 @@ def __getattr__(name: str) -> Any:
     return getattr(found, attribute) if attribute else found
 
 
+_MODULES = {
+    "denoisers", "exact", "gaussian_start", "grids", "guidance", "operators", "posterior",
+    "prediction", "process", "solvers", "threshold",
+}  # fmt: skip
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LATER])
+    private = {"Any", "importlib"}
+    return sorted({*_public_names(globals()), *_MODULES, *_LATER, "__version__"} - private)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,17 @@ import numpy as np
 from jax.core import Tracer
 
 LONGEST = 300
+
+
+def public_names(namespace: Mapping[str, Any]) -> list[str]:
+    """Return the names that a package offers: its functions, classes and constants, and none of the
+    modules that they come from.
+    """
+    return sorted(
+        name
+        for name, item in namespace.items()
+        if not name.startswith("_") and not isinstance(item, types.ModuleType)
+    )
 
 
 def short(self: Any) -> str:

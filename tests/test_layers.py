@@ -9,7 +9,7 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1] / "jaxdiff"
 LAYERS = [  # from below; a module imports only from rows above its own
-    {"brief", "ranges"},
+    {"brief", "ranges", "inline"},
     {"typing", "files"},
     {"arrays"},
     {"noise", "method", "process"},

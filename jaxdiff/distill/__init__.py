@@ -14,6 +14,8 @@ A folder per family, whose text says what the family does and where it stands in
     parts            what all of them are made of
 """
 
+from jaxdiff.brief import public_names as _public_names
+
 # the training of teachers
 from jaxdiff.distill.score_matching import score_matching as score_matching
 
@@ -119,3 +121,7 @@ from jaxdiff.distill.parts.student import Student as Student
 from jaxdiff.distill.parts.two_players import FakeScore as FakeScore
 from jaxdiff.sampling.pairs import make_pairs as make_pairs
 from jaxdiff.sampling.pairs import pair_batches as pair_batches
+
+
+def __dir__() -> list[str]:
+    return _public_names(globals())

@@ -7,8 +7,12 @@ number of devices.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
+from jaxdiff import inline
 from jaxdiff.brief import short
 from jaxdiff.sampling.run import checked_run
 from jaxdiff.sampling.table import Table
@@ -30,6 +34,22 @@ class Trajectory(NamedTuple):
     levels: Float[Array, " accepted"]
     denoised: Float[Array, "nfe batch *shape"]
     nodes: Float[Array, " nfe"]
+
+    def _repr_html_(self) -> str:
+        """Show some samples on their way in a notebook: images, or paths of the first two numbers,
+        each state divided by sqrt(1 + level^2).
+        """
+        line = inline.paragraph(repr(self))
+        if isinstance(self.states, Tracer) or self.states.ndim < 3:
+            return line
+        samples, most = inline.SHOWN
+        kept = inline.chosen(len(self.states), most)
+        levels = np.asarray(self.levels, np.float64)[kept]
+        states = np.asarray(self.states[jnp.asarray(kept), :samples], np.float64)
+        states = states / np.sqrt(1 + levels**2).reshape(-1, *[1] * (states.ndim - 1))
+        if states.ndim == 5 and states.shape[-1] in (1, 3):
+            return line + inline.image_strip(states.swapaxes(0, 1))
+        return line + inline.path_plot(states.reshape(*states.shape[:2], -1)[..., :2])
 
 
 def sample(

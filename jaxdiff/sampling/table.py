@@ -31,7 +31,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
+from jaxdiff import inline
 from jaxdiff.files import read_json, real_array, write_text
 from jaxdiff.typing import Array
 
@@ -128,6 +130,16 @@ class Table:
     def __repr__(self) -> str:
         shape = f"nfe={self.nodes.shape[0]}, window={self.states.shape[2]}+{self.denoised.shape[2]}"
         return f"Table({self.label!r}, {shape}{', stochastic' if self.stochastic else ''})"
+
+    def _repr_html_(self) -> str:
+        """Show solver, evaluations and levels in a notebook, with a plot of the levels."""
+        line = inline.paragraph(repr(self))
+        if isinstance(self.levels, Tracer) or np.ndim(self.levels) != 1:
+            return line
+        levels = np.asarray(self.levels, np.float64)
+        if not (np.isfinite(levels).all() and (levels > 0).any()):
+            return line
+        return line + inline.level_plot(levels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table as plain values, everything needed to run it. ValueError if padded."""

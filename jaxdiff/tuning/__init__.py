@@ -5,6 +5,8 @@ table, an *objective* is its loss, :func:`tuning` makes a method of both, and
 :func:`jaxdiff.tune` runs it.
 """
 
+from jaxdiff.brief import public_names as _public_names
+
 # schedules by search
 from jaxdiff.tuning.search.align import align as align
 from jaxdiff.tuning.search.align import align_costs as align_costs
@@ -50,3 +52,7 @@ from jaxdiff.tuning.learned.pas import load_corrections as load_corrections
 from jaxdiff.tuning.learned.pas import pas as pas
 from jaxdiff.tuning.learned.pas_search import pas_search as pas_search
 from jaxdiff.tuning.learned.pas import uncorrected as uncorrected
+
+
+def __dir__() -> list[str]:
+    return _public_names(globals())
