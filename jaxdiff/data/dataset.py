@@ -12,11 +12,13 @@ any step sees what an uninterrupted one would have.
 
 import dataclasses
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxdiff.data import conditions as conds
 from jaxdiff.data.lazy import LazyImages
 
 LARGEST_HASHED = 1 << 30  # bytes of images
@@ -35,7 +37,8 @@ class Dataset:
     class_names: of the classes in their order; "0", "1", ... by default, none without labels.
     values: how the values were read. notes: what else a reader has to say. skipped: what it left
     out, by reason. pictures: whether samples are images; if not they are finite float32 of any
-    shape (n, ...), and any size.
+    shape (n, ...), and any size. conditions: what else a sample is conditioned on
+    (:mod:`jaxdiff.data.conditions`): {"text": n texts, ...}.
 
     Raises TypeError for images of another type, ValueError for wrong shapes, values, labels or
     names.
@@ -51,12 +54,15 @@ class Dataset:
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     pictures: bool = True
+    conditions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         (_check_images if self.pictures else _check_samples)(self.images, self.name)
         if self.labels is not None:
             labels = _checked_labels(self.labels, len(self.images), self.num_classes, self.name)
             object.__setattr__(self, "labels", labels)
+        given = conds.checked(self.conditions, len(self.images), self.name)
+        object.__setattr__(self, "conditions", given)
         names = tuple(self.class_names) or tuple(map(str, range(self.num_classes)))
         if len(set(names)) != self.num_classes or len(names) != self.num_classes:
             raise ValueError(
@@ -79,7 +85,15 @@ class Dataset:
         labels = None if self.labels is None else self.labels[at]
         lazy = isinstance(self.images, LazyImages)
         images = self.images.take(at) if lazy else self.images[at]
-        return dataclasses.replace(self, images=images, labels=labels)
+        given = {key: values[at] for key, values in self.conditions.items()}
+        return dataclasses.replace(self, images=images, labels=labels, conditions=given)
+
+    def tokenized(self, tokenizer: Callable[[Sequence[str]], np.ndarray]) -> "Dataset":
+        """Return the same samples, their texts as numbers of tokens (n, length).
+
+        tokenizer: texts to numbers, as :class:`jaxdiff.data.WordTokenizer`.
+        """
+        return dataclasses.replace(self, conditions=conds.tokens(self.conditions, tokenizer))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what these images are known again by, wherever they lie: how many, their shape,
@@ -94,7 +108,13 @@ class Dataset:
         for row in rows:
             contents.update(self.images[row].tobytes())
         digest = lambda data: hashlib.blake2b(data, digest_size=8).hexdigest()  # noqa: E731
-        return {
+        more = {
+            f"condition {key}": digest(
+                repr(v.tolist()).encode() if conds.is_text(v) else v.tobytes()
+            )
+            for key, v in self.conditions.items()
+        }
+        return more | {
             "number of images": len(self),
             "shape": list(self.shape),
             "classes": self.num_classes,
@@ -115,7 +135,7 @@ class Dataset:
         parts = [f"{_number(self)}", f"values {values}"]
         if not self.pictures:
             parts.append(f"standard deviation {self.images.std():.3g}")
-        parts += [_classes(self), *self.notes]
+        parts += [_classes(self), *conds.described(self.conditions), *self.notes]
         parts.append("skipped: " + (", ".join(self.skipped) or "nothing"))
         line = f"{self.name}: " + "; ".join(parts)
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

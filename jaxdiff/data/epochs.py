@@ -1,9 +1,11 @@
 """Batches of a data set as a function of the step: the order is drawn anew every epoch."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
+from jaxdiff.data import conditions as conds
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.data.order import epoch_order
 
@@ -17,7 +19,7 @@ class Batches:
     seed: int
     flip: bool
 
-    def __call__(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+    def __call__(self, step: int, rows: slice = slice(None)) -> dict[str, Any]:
         """Return the batch of a step, or the given rows of it alone."""
         if step < 0:
             raise ValueError(f"step must not be negative, got {step}")
@@ -32,7 +34,11 @@ class Batches:
         images = to_float(self.dataset.images[chosen])
         if self.flip:
             images[mirrored] = images[mirrored, :, ::-1]
-        return {"image": images} | _labels(self.dataset, chosen)
+        given = _labels(self.dataset, chosen)
+        if self.flip and isinstance(given.get("label"), dict):
+            for values in filter(conds.is_picture, given["label"].values()):
+                values[mirrored] = values[mirrored, :, ::-1]
+        return {"image": images} | given
 
 
 def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False) -> Batches:
@@ -41,7 +47,8 @@ def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False
     A batch is {"image": float32 (B, h, w, c) in [-1, 1], "label": int32 (B,)}, without "label" if
     there are none. With ``flip``, each image is mirrored left to right with probability 1/2, drawn
     anew every epoch. ``batch(step, rows)`` makes a slice of it alone, as each of several processes
-    needs.
+    needs. Of a data set with conditions "label" is a dictionary of them, the class indices among
+    them as "classes"; pictures are mirrored with their images.
 
     Args:
         dataset: images and labels.
@@ -53,8 +60,9 @@ def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False
         ``batch(step)``, with the attribute ``batch_size``.
 
     Raises:
-        ValueError: for a batch size below 1.
+        ValueError: for a batch size below 1; for texts that are no tokens yet.
     """
+    conds.check_tokens(dataset.conditions)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     epoch_order(
@@ -63,5 +71,12 @@ def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False
     return Batches(dataset, batch_size, seed, flip)
 
 
-def _labels(dataset: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {} if dataset.labels is None else {"label": dataset.labels[rows]}
+def _labels(dataset: Dataset, rows: np.ndarray) -> dict[str, Any]:
+    own = {} if dataset.labels is None else {"label": dataset.labels[rows]}
+    if not dataset.conditions:
+        return own
+    given = {
+        key: to_float(values[rows]) if conds.is_picture(values) else values[rows]
+        for key, values in dataset.conditions.items()
+    }
+    return {"label": given | ({conds.CLASSES: own["label"]} if own else {})}
