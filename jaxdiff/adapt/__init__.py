@@ -16,6 +16,7 @@ from jaxdiff.adapt.frame import (
     paths,
     trainable,
 )
+from jaxdiff.adapt.lora_file import load_lora, save_lora
 from jaxdiff.adapt.low_rank import LowRank, combined, unmerge
 
 __all__ = [
@@ -27,9 +28,11 @@ __all__ = [
     "adapter_only",
     "check_adapter",
     "combined",
+    "load_lora",
     "matching",
     "merged",
     "paths",
+    "save_lora",
     "trainable",
     "unmerge",
 ]

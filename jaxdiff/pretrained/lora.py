@@ -8,12 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.pretrained.lora_files import read_changes
-from jaxdiff.pretrained.names import flat, published
-from jaxdiff.pretrained.original_names import original_unet_pairs
-from jaxdiff.pretrained.unet_names import unet_pairs
+from jaxdiff.pretrained.lora_names import At, Names, layers_of
+from jaxdiff.pretrained.names import flat
 from jaxdiff.typing import Params
-
-Names = Mapping[str, tuple[str, ...]]
 
 
 def merge_lora(
@@ -31,9 +28,11 @@ def merge_lora(
         path: of the file.
         scale: of all changes, besides the alphas that the file says.
         part: of the pipeline that the network is: "unet", "text_encoder", "text_encoder_2" or
-            "transformer"; changes of the others are left out.
+            "transformer"; changes of the others are left out. A text-to-image network is both of
+            the first two.
         names: the path here of the weight of each published layer, "encoder.layers.0.q_proj"; None
-            for those of a U-Net of diffusers.
+            for those of a U-Net of diffusers and of a text encoder of CLIP's kind, and for the
+            names here of any other network (:mod:`jaxdiff.pretrained.lora_names`).
 
     Returns:
         Parameters of the same structure, shapes and dtypes.
@@ -48,36 +47,24 @@ def merge_lora(
     changes = read_changes(path)
     if not changes.get(part):
         raise ValueError(f"{path} changes {', '.join(changes) or 'nothing'}; not the {part}")
-    places = unet_names(params) if names is None else names
-    places = {**{name.replace(".", "_"): at for name, at in places.items()}, **places}
+    places = layers_of(params, part).get(part, {}) if names is None else names
     leaves = flat(params)
-    for name, change in changes[part].items():
-        if name not in places:
-            raise ValueError(f"{path} changes {name}, a layer that the {part} does not have")
-        at = places[name]
+    for name, at in located(changes[part], places, f"{path}", part).items():
         leaf = leaves[at]
-        shape = (leaf.shape[-1], leaf.shape[-2], *leaf.shape[:-2])
-        delta = change.delta(shape)
-        delta = delta.transpose(*range(2, delta.ndim), 1, 0)
-        wide = np.promote_types(np.float32, leaf.dtype)
-        leaves[at] = jnp.asarray(leaf.astype(wide) + scale * delta.astype(wide), leaf.dtype)
+        published = np.moveaxis(np.asarray(leaf), (-1, -2), (0, 1))
+        made = changes[part][name].changed(published, scale)
+        leaves[at] = jnp.asarray(np.moveaxis(made, (0, 1), (-1, -2)), leaf.dtype)
     return tree(leaves)
 
 
-def unet_names(params: Params) -> Names:
-    """Return the path here of the kernel of each published layer of a U-Net of diffusers."""
-    levels = sum(key.startswith("up_") for key in params)
-    learned = "embedding" in params.get("time_features", {})
-    named = [published(params, unet_pairs(levels, learned=learned))]
-    if "added_embedding" in params:  # of Stable Diffusion XL files go about in the original names
-        blocks = sum(key.startswith("block_") for key in params["down_0"])
-        named.append(published(params, original_unet_pairs(levels, blocks)))
-    return {
-        name.removesuffix(".weight"): at
-        for names in named
-        for name, (at, _) in names.items()
-        if at[-1] == "kernel" and name.endswith(".weight")
-    }
+def located(given: Mapping[str, Any], places: Names, file: str, part: str) -> dict[str, At]:
+    """Return the path here of each layer of a file. ValueError, naming it, for one that the
+    network does not have.
+    """
+    known = {**{name.replace(".", "_"): at for name, at in places.items()}, **places}
+    if absent := [name for name in given if name not in known]:
+        raise ValueError(f"{file} changes {absent[0]}, a layer that the {part} does not have")
+    return {name: known[name] for name in given}
 
 
 def tree(leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ in.
     LoRA        dW = c up down                               c = alpha / rank
     LoHa        dW = c (w1a w1b) * (w2a w2b)                 (2108.06098)
     LoKr        dW = c kron(w1, w2), each a product or whole
+    DoRA        dW = m V / |V| - W,  V = W + c up down       (2402.09353), |V| by outputs
 
 of linear layers and of convolutions, whose factors have further axes. c is 1 where a file says no
 alpha; alphas and ranks may differ from layer to layer, and each layer has its own here. Names:
@@ -12,6 +13,9 @@ alpha; alphas and ranks may differ from layer to layer, and each layer has its o
     lora_te2_ unet.down_blocks.0...to_q.lora_A.weight                        PEFT; alphas in the
     file's header unet.down_blocks.0...to_q.lora.down.weight, ....processor.to_q_lora.down.weight
     older
+
+m is ".dora_scale" or ".lora_magnitude_vector"; the first may count inputs in place of outputs,
+(1, in), as LyCORIS has it.
 """
 
 import json
@@ -38,13 +42,18 @@ _FACTOR = re.compile(
     rf"(.+?)\.({'|'.join(map(re.escape, FACTORS))})(?:\.default(?:_\d+)?)?\.weight"
 )
 _OLD = re.compile(r"(.+?)\.(?:processor\.)?to_(q|k|v|out)_lora\.(down|up)\.weight")
+MAGNITUDE = "lora_magnitude_vector"
+_NORMS = re.compile(
+    r"(.+?)\.(dora_scale|lora_magnitude_vector)(?:\.default(?:_\d+)?)?(?:\.weight)?"
+)
 _WHOLE = re.compile(r"(.+?)\.(alpha|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))")
 CLIP = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 
 
 class Change(NamedTuple):
     """Factors of one layer in a file. name: of the layer, in the file. factors: by "up", "down",
-    "mid", or by LoHa's and LoKr's own names. scale: what alpha and rank make, c.
+    "mid", or by LoHa's and LoKr's own names; m of DoRA by its own. scale: what alpha and rank make,
+    c.
     """
 
     name: str
@@ -60,6 +69,27 @@ class Change(NamedTuple):
                 f"{list(shape)}"
             )
         return made.reshape(shape)
+
+    def changed(self, weight: np.ndarray, scale: float) -> np.ndarray:
+        """Return W + scale dW, in float32 at least, of a published weight."""
+        wide = np.asarray(weight, np.promote_types(np.float32, weight.dtype))
+        delta = np.asarray(self.delta(weight.shape), wide.dtype)
+        for name in ("dora_scale", MAGNITUDE):
+            if name in self.factors:
+                delta = self._rescaled(wide + delta, np.asarray(self.factors[name], wide.dtype),
+                                       name) - wide  # fmt: skip
+        return wide + scale * delta
+
+    def _rescaled(self, v: np.ndarray, m: np.ndarray, name: str) -> np.ndarray:
+        """Return m V / |V|. ValueError for another number of norms than outputs, or inputs."""
+        out, into = v.shape[:2]
+        by_inputs = name == "dora_scale" and m.ndim > 1 and m.shape[:2] == (1, into)
+        axis, count = (1, into) if by_inputs else (0, out)
+        if m.size != count:
+            raise ValueError(f"{self.name} has {m.size} norms in {name}; the layer has {count}")
+        others = tuple(i for i in range(v.ndim) if i != axis)
+        norm = np.sqrt(np.sum(v * v, axis=others, keepdims=True))
+        return v * (m.reshape(norm.shape) / norm)
 
 
 def read_changes(path: str | os.PathLike[str]) -> dict[str, dict[str, Change]]:
@@ -83,6 +113,8 @@ def read_changes(path: str | os.PathLike[str]) -> dict[str, dict[str, Change]]:
         scale = _scale(factors, None if alpha is None else float(alpha.reshape(())))
         if alpha is None and "down" in factors:
             scale = _peft_scale(said, part, module, factors["down"].shape[0])
+            if said.get(f"{part}.use_dora") and not {"dora_scale", MAGNITUDE} & {*factors}:
+                raise ValueError(f"{path} is of DoRA, and says no {MAGNITUDE} of {module}")
         made.setdefault(part, {})[module] = Change(module, factors, scale)
     return made
 
@@ -98,11 +130,11 @@ def _place(name: str, tensors: Tensors) -> tuple[str, str, str]:
         return part, f"{module}.{last}", way
     if match := _FACTOR.fullmatch(rest):
         return part, match[1], FACTORS[match[2]]
-    if match := _WHOLE.fullmatch(rest):
+    if match := _NORMS.fullmatch(rest) or _WHOLE.fullmatch(rest):
         return part, match[1], match[2]
     raise ValueError(
-        f"{tensors.source}: {name} is no change of a weight that is supported: LoRA, LoHa and LoKr "
-        "are, without rescaled norms (DoRA) and changed biases"
+        f"{tensors.source}: {name} is no change of a weight that is supported: LoRA, LoHa, LoKr "
+        "and DoRA are, without changed biases and whole weights"
     )
 
 
@@ -122,8 +154,6 @@ def _header(tensors: Tensors) -> dict[str, Any]:
 
 def _peft_scale(said: dict[str, Any], part: str, module: str, rank: int) -> float:
     """Return c of a layer, of the header's alpha for it; 1 where it says none."""
-    if said.get(f"{part}.use_dora"):
-        raise ValueError(f"the file's {part} has rescaled norms (DoRA), which are not supported")
     alpha = said.get(f"{part}.lora_alpha")
     for pattern, own in (said.get(f"{part}.alpha_pattern") or {}).items():
         if module == pattern or module.endswith(f".{pattern}"):

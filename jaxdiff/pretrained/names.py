@@ -40,6 +40,11 @@ def published(params: Params, pairs: Iterable[Pair]) -> dict[str, tuple[tuple[st
     return made
 
 
+def name_of(path: str, pairs: Iterable[Pair]) -> str | None:
+    """Return the published name of a module's path here, "block_0/attention/out"; None without."""
+    return _named(path, "", [(re.compile(_pattern(o)), _template(t)) for t, o in pairs])
+
+
 def flat(params: Mapping[str, Any], at: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     """Return the leaves of a tree of dictionaries by their paths."""
     made: dict[tuple[str, ...], Any] = {}

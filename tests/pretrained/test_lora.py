@@ -130,7 +130,9 @@ def test_changes_of_a_convolution_in_the_dtype_of_the_parameters(tmp_path):
          "do not fit"),
         ({f"unet.{LINEAR}.lora_B.weight": UP[:3], f"unet.{LINEAR}.lora_A.weight": DOWN},
          r"has shape \[3, 6\]; the layer's weight has \[4, 6\]"),
-        ({f"unet.{LINEAR}.dora_scale": UP}, "without rescaled norms"),
+        ({f"unet.{LINEAR}.diff": UP}, "without changed biases"),
+        ({f"unet.{LINEAR}.lora_B.weight": UP, f"unet.{LINEAR}.lora_A.weight": DOWN,
+          f"unet.{LINEAR}.dora_scale": UP[:3, :1]}, "has 3 norms in dora_scale; the layer has 4"),
         ({f"text_encoder.{LINEAR}.lora_B.weight": UP}, "changes text_encoder; not the unet"),
     ],
 )  # fmt: skip
