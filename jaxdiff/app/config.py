@@ -5,6 +5,7 @@ import dataclasses
 from jaxdiff.app.config_choices import EndName as EndName
 from jaxdiff.app.config_choices import GridName as GridName
 from jaxdiff.app.config_choices import LevelsName as LevelsName
+from jaxdiff.app.config_choices import LogName as LogName
 from jaxdiff.app.config_choices import MethodName as MethodName
 from jaxdiff.app.config_choices import Parallel as Parallel
 from jaxdiff.app.config_choices import PredictionName as PredictionName

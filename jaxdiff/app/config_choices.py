@@ -24,5 +24,6 @@ LevelsName = Literal["log_normal", "uniform", "logit_normal"]
 WeightingName = Literal[
     "prediction", "edm", "uniform", "snr", "snr_plus_one", "truncated_snr", "min_snr", "sigmoid"
 ]
+LogName = Literal["tensorboard", "wandb", "trackio"]
 GridName = Literal["karras", "log_snr", "vp_time", "arctan", "cosine"]
 EndName = Literal["zero", "lowest", "denoise"]

@@ -5,6 +5,7 @@ from typing import Literal
 
 from jaxdiff.app.config_choices import (
     LevelsName,
+    LogName,
     MethodName,
     Parallel,
     PredictionName,
@@ -109,6 +110,17 @@ class Train:
     seed: Seed = 0
     save_every: Count = 500
     """Steps between checkpoints."""
+    log: tuple[LogName, ...] = ()
+    """Log to tensorboard, wandb (Weights & Biases) or trackio, beside the history: losses, norms of
+    gradients, learning rate, samples per second, memory, samples and their distance to the data.
+    """
+    log_every: Count = 50
+    """Updates between two rows of the history and the logs."""
+    sample_every: Count | None = None
+    """Updates between two looks at samples of the averaged parameters: a picture, and distances at
+    several numbers of evaluations, in quality/ and the logs. By default a tenth of all with --log,
+    else never.
+    """
     parallel: Parallel = "jit"
     """Placement on several devices: parameters on every device (jit, pmap), or split over them
     (fsdp), which takes less memory and more communication.
@@ -156,6 +168,17 @@ class Distill:
     seed: Seed = 0
     save_every: Count = 500
     """Steps between checkpoints."""
+    log: tuple[LogName, ...] = ()
+    """Log to tensorboard, wandb (Weights & Biases) or trackio, beside the history: losses, norms of
+    gradients, learning rate, samples per second, memory, samples and their distance to the data.
+    """
+    log_every: Count = 50
+    """Updates between two rows of the history and the logs."""
+    sample_every: Count | None = None
+    """Updates between two looks at samples of the averaged parameters: a picture, and distances at
+    several numbers of evaluations, in quality/ and the logs. By default a tenth of all with --log,
+    else never.
+    """
     parallel: Parallel = "jit"
     """Placement on several devices: parameters on every device (jit, pmap), or split over them
     (fsdp), which takes less memory and more communication.

@@ -8,9 +8,11 @@ from jaxdiff.app import folder as folders
 from jaxdiff.app.conditions import check_class_condition
 from jaxdiff.app.data import batches_of, check_batch, check_classes, data_of
 from jaxdiff.app.load import load_model
+from jaxdiff.app.logs import check_log, look_at, of_student, sample_every, sinks_of
 from jaxdiff.app.methods import check_method, class_reward, stages_of, student_metadata
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check, placed
+from jaxdiff.app.published import to_pictures, without_pictures
 from jaxdiff.app.train import say_distance
 from jaxdiff.training.checkpoint import fingerprint, save_params
 from jaxdiff.training.fit_stages import fit_stages
@@ -24,6 +26,7 @@ def distill(config: configs.Distill, progress: bool = True) -> Model:
     """
     check(config)
     check_batch(config)
+    check_log(config)
     teacher = load_model(config.teacher, config.checkpoint, progress)
     check_method(config, teacher)
     check_class_condition(teacher, "distill")
@@ -33,10 +36,14 @@ def distill(config: configs.Distill, progress: bool = True) -> Model:
     known = {"data": data.fingerprint(), "teacher": fingerprint(teacher.params), "metadata": {}}
     batches = batches_of(data, config, teacher.metadata, teacher.source)
     with folders.opened(config, known, len(stages), progress) as folder:
+        logs = sinks_of(config, folder)
+        drawn = None if without_pictures(teacher) else lambda x: to_pictures(teacher.source, x)
+        look = look_at(config, folder, batches, len(data), of_student, teacher.bounds, drawn, logs)
         method, state = fit_stages(
             stages, batches, num_updates=config.updates,
             key=config.seed, ema="average", checkpoint=folder / "checkpoints",
-            save_every=config.save_every, progress=progress, **placed(config),
+            save_every=config.save_every, progress=progress, log_every=config.log_every,
+            sinks=logs, watch=look, watch_every=sample_every(config) or 1, **placed(config),
         )  # fmt: skip
         say_distance(state.ema["student"]["average"], state.params["student"], progress)
         metadata = student_metadata(config, teacher, method, state)

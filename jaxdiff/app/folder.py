@@ -28,6 +28,9 @@ from jaxdiff.training import hosts
 FREE = (
     "save_every",
     "snapshot_every",
+    "log",
+    "log_every",
+    "sample_every",
     "parallel",
     "devices",
     "nonfinite",
@@ -66,7 +69,8 @@ def opened(
         hosts.wait_for_all("configuration read")
         if hosts.is_main_process():
             if (folder / "config.json").exists() and not begun(folder):
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of no step
+                for made in ("checkpoints", "quality"):  # of no step
+                    shutil.rmtree(folder / made, ignore_errors=True)
             config_file.save(config, folder, known)
         yield folder
 

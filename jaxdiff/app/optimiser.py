@@ -6,6 +6,7 @@ import jax
 
 from jaxdiff.app import config as configs
 from jaxdiff.app.options import refuse
+from jaxdiff.training.measures import rated
 
 
 def check_optimiser(config: configs.Train) -> None:
@@ -26,7 +27,8 @@ def optimiser(config: configs.Train) -> Any:
     rate, decay = learning_rate(config), config.weight_decay
     own = optax.adamw(rate, b2=0.99, weight_decay=decay, mask=_matrices) if decay else None
     own = own or optax.adam(rate, b2=0.99)
-    return own if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), own)
+    clipped = () if config.clip is None else (optax.clip_by_global_norm(config.clip),)
+    return rated(optax.chain(*clipped, own) if clipped else own, rate)
 
 
 def learning_rate(config: configs.Train) -> Any:

@@ -111,6 +111,11 @@ def lasting(path: str) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 
+def without_pictures(model: Any) -> bool:
+    """Return whether samples are arrays that are no images, or latents that nothing decodes."""
+    return model.arrays or model.bounds is None and "vae" not in model.source.parts
+
+
 def to_pictures(source: Pretrained | None, samples: np.ndarray, batch: int = 8) -> np.ndarray:
     """Return samples as images in [-1, 1]: those of a run as they are, latents decoded.
 

@@ -13,7 +13,7 @@ from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import placed
-from jaxdiff.app.published import to_pictures
+from jaxdiff.app.published import to_pictures, without_pictures
 from jaxdiff.app.samplers import make_sampler
 from jaxdiff.files import check_writable, replacing
 from jaxdiff.training import hosts
@@ -34,7 +34,7 @@ def sample(config: configs.Sample) -> None:
     if not hosts.is_main_process():
         return
     labels = cond if model.classes else None
-    images = None if _without_pictures(model) else to_pictures(model.source, samples)
+    images = None if without_pictures(model) else to_pictures(model.source, samples)
     save_numbers(folder / "samples.npz", images, labels, model, samples)
     sampler.table.save(folder / "sampler.json")
     print(
@@ -47,11 +47,6 @@ def sample(config: configs.Sample) -> None:
         print("they are latents, and there is no autoencoder that would make images of them")
     else:
         draw(images[:100], folder / "samples.png")
-
-
-def _without_pictures(model: Model) -> bool:
-    """Return whether samples are arrays that are no images, or latents that nothing decodes."""
-    return model.arrays or model.bounds is None and "vae" not in model.source.parts  # type: ignore[union-attr]
 
 
 def save_numbers(path: Path, images: Any, labels: Any, model: Model, latents: Any = None) -> None:

@@ -40,12 +40,14 @@ def check_snapshots(config: configs.Train) -> None:
         raise ValueError(f"--ema-std names a width twice: {config.ema_std}")
 
 
-def watching(config: configs.Train, folder: Path) -> dict[str, Any]:
-    """Return options of :func:`jaxdiff.training.loop.fit` with which a run leaves snapshots."""
+def leaving(config: configs.Train, folder: Path) -> tuple[Any, int | None]:
+    """Return the function that leaves snapshots as it watches a run, and its period; None for
+    none.
+    """
     if not config.ema_std:
-        return {}
+        return None, None
     every = config.snapshot_every or config.save_every
-    return {"watch": functools.partial(_write, config, folder / FOLDER), "watch_every": every}
+    return functools.partial(_write, config, folder / FOLDER), every
 
 
 def _write(config: configs.Train, folder: Path, step: int, state: State) -> bool:

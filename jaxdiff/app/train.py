@@ -1,6 +1,7 @@
 """``jaxdiff train``: a score network on images."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ from jaxdiff.app import config_file
 from jaxdiff.app import folder as folders
 from jaxdiff.app.data import batches_of, check_batch, check_filled, read_data
 from jaxdiff.app.load import load_model
+from jaxdiff.app.logs import check_log, look_at, of_teacher, sample_every, sinks_of, watching
 from jaxdiff.app.methods import average, teacher_method
 from jaxdiff.app.models import Model
 from jaxdiff.app.objective import check_objective, objective_text, predicted
 from jaxdiff.app.optimiser import check_optimiser, warmup_of
 from jaxdiff.app.options import check, placed, refuse
-from jaxdiff.app.snapshots import check_snapshots, watching
+from jaxdiff.app.snapshots import check_snapshots, leaving
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.method import Method
 from jaxdiff.training import hosts
@@ -28,7 +30,7 @@ def train(config: configs.Train, progress: bool = True) -> Model:
     folder that holds another run.
     """
     check(config)
-    for look in (check_batch, check_objective, check_optimiser, check_snapshots):
+    for look in (check_batch, check_objective, check_optimiser, check_snapshots, check_log):
         look(config)
     data = read_data(config.data, progress)
     check_filled(data)
@@ -68,10 +70,18 @@ def _fit(
 ) -> Model:
     from jaxdiff.training.loop import fit
 
+    batches, logs = batches_of(data, config, metadata), sinks_of(config, folder)
+    bounds, drawn = (None, None) if config.data.arrays else ((-1.0, 1.0), lambda images: images)
+    look = look_at(config, folder, batches, len(data), of_teacher, bounds, drawn, logs)
+    watches = watching(
+        leaving(config, folder),
+        (look and functools.partial(look, method), sample_every(config)),
+        last=config.updates,
+    )
     state = fit(
-        method, batches_of(data, config, metadata), num_updates=config.updates, key=config.seed,
+        method, batches, num_updates=config.updates, key=config.seed,
         checkpoint=folder / "checkpoints", save_every=config.save_every, progress=progress,
-        **watching(config, folder), **placed(config),
+        log_every=config.log_every, sinks=logs, **watches, **placed(config),
     )  # fmt: skip
     (last,) = state.params.values()
     say_distance(average(state), last, progress)

@@ -13,6 +13,7 @@ from jaxdiff.denoisers import description
 from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.method import Decay, Method
+from jaxdiff.training.measures import rated
 from jaxdiff.typing import Array, Cond, Denoiser, Network, Params
 
 READ = ("prediction", "process", "label", "compute_dtype")  # how a network is made a denoiser
@@ -66,7 +67,8 @@ class Goal(NamedTuple):
         schedule = optax.cosine_decay_schedule(
             self.rate * rate, max(1, round(self.num_updates * share))
         )
-        optimiser = optax.chain(optax.clip_by_global_norm(clip), optax.radam(schedule, b2=0.99))
+        clipped = optax.chain(optax.clip_by_global_norm(clip), optax.radam(schedule, b2=0.99))
+        optimiser = rated(clipped, schedule)
         return Student(
             network, params if before is None else before.params, sigma_data=self.sigma_data,
             low=self.low, high=self.high, classes=self.classes, optimiser=optimiser, ema=self.ema,

@@ -53,6 +53,7 @@ def fit_stages(
     checkpoint: str | os.PathLike[str] | None = None,
     log: Callable[[str, int, dict[str, Any]], None] | None = None,
     sinks: Sequence[Sink] = (),
+    watch: Callable[[Method, int, State], bool] | None = None,
     **options: Any,
 ) -> tuple[Method, State]:
     """Train all stages in turn; return the last one's method and state.
@@ -68,6 +69,8 @@ def fit_stages(
             on in the stage where it was.
         log: called as ``log(stage, step, metrics)``.
         sinks: as for :func:`jaxdiff.training.loop.fit`; their steps are counted through all stages.
+        watch: called as ``watch(method, step, state)`` with a stage's method and the run's step,
+            every ``watch_every`` steps of a stage and after its last; True ends the stage.
         options: of :func:`jaxdiff.training.loop.fit`; what a stage makes of the data is made on the
             same devices.
 
@@ -88,15 +91,20 @@ def fit_stages(
         source = data if stage.data is None else stage.data(data, before, spread)
         folder = None if checkpoint is None else Path(checkpoint) / f"{number}-{stage.name}"
         note = None if log is None else lambda n, row, name=stage.name: log(name, n, row)
+        look = None if watch is None else functools.partial(_look, watch, method, done)
         own = jax.random.fold_in(base, number) if number else base  # one stage is what fit does
         state = fit(
             method, source, num_updates=count, key=own, checkpoint=folder, log=note,
-            sinks=[Later(sink, done) for sink in sinks], **options
+            sinks=[Later(sink, done) for sink in sinks], watch=look, **options
         )  # fmt: skip
         done += count
         result, before = (method, state), left(method, state, ema)
     assert result is not None
     return result
+
+
+def _look(watch: Any, method: Method, done: int, step: int, state: State) -> bool:
+    return watch(method, done + step, state)
 
 
 def left(method: Method, state: State, ema: str | None) -> Before:
