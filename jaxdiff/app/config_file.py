@@ -16,7 +16,7 @@ import types
 import typing
 from typing import Any, TypeVar
 
-from jaxdiff.app.config import Data, Distill, PredictionName, ProcessName, Train
+from jaxdiff.app.config import Data, Distill, Measure, PredictionName, ProcessName, Train
 from jaxdiff.app.config_network import Network
 from jaxdiff.files import read_json, write_text
 
@@ -42,6 +42,8 @@ class ModelMetadata:
     """"0", "1", ... by default."""
     process: ProcessName = "edm"
     prediction: PredictionName = "edm"
+    measure: Measure | None = None
+    """What the network is shown beside x, None for nothing."""
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or math.prod(self.shape) >= 1 << 31:

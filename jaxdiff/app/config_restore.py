@@ -48,8 +48,9 @@ class Restore:
     transform. jpeg: the quantisation of JPEG.
     """
     method: RestorationName | None = None
-    """How to restore: by default ddnm without noise, dps where the measurement is not linear, else
-    mmps.
+    """How to restore: by default network, the run's own, where that is shown the measurement
+    (jaxdiff train super); ddnm without noise, dps where the measurement is not linear, else mmps.
+    bicubic enlarges, and restores nothing.
     """
     methods: str | None = None
     """Several methods to compare, with commas between, or "all" that the task and the noise allow.

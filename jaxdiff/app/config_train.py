@@ -13,6 +13,7 @@ from jaxdiff.app.config_choices import (
     WeightingName,
 )
 from jaxdiff.app.config_data import Data, OtherData
+from jaxdiff.app.config_measure import Measure
 from jaxdiff.app.config_network import Network, UNet
 from jaxdiff.ranges import (
     Below1,
@@ -100,7 +101,11 @@ class Train:
     clip: Positive | None = 1.0
     """Largest norm of the gradient; None for any."""
     label_drop: Fraction = 0.1
-    """Fraction of labels dropped, for guidance."""
+    """Fraction of labels, and of measurements, dropped, for guidance."""
+    measure: Measure | None = None
+    """Train a restoration network, shown a measurement of each image (arXiv 2111.05826): of the
+    presets super, deblur, inpaint and colour. jaxdiff restore --method network uses it.
+    """
     sigma_data: Positive = 0.5
     """Standard deviation of the data, as EDM's preconditioning, its weight and trig assume it."""
     level_mean: Number | None = None

@@ -11,6 +11,7 @@ from jaxdiff.app import config as configs
 from jaxdiff.app import folder as folders
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import from_pictures, picture_shape
+from jaxdiff.app.shown import with_measurements
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
 from jaxdiff.data.epochs import batches
@@ -99,6 +100,9 @@ def batches_of(
     """``data(step)`` of a run; of published weights, in the form that these take."""
     flip = (metadata["data"] or {"flip": False})["flip"]
     made = batches(data, config.batch, config.seed, flip)
+    measure = getattr(config, "measure", None)
+    if measure is not None:
+        return with_measurements(made, measure, data.shape, config.seed)
     if source is None:
         return made
 

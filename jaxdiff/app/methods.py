@@ -14,6 +14,7 @@ from jaxdiff.app.models import Model
 from jaxdiff.app.network import build_network, compute_dtype, with_log_variance
 from jaxdiff.app.objective import objective
 from jaxdiff.app.optimiser import optimiser
+from jaxdiff.app.shown import null_of
 from jaxdiff.app.snapshots import snapshot_name
 from jaxdiff.app.student_file import sampler_metadata
 from jaxdiff.data.dataset import Dataset, to_float
@@ -38,7 +39,9 @@ def teacher_method(config: configs.Train, metadata: dict[str, Any], start: Any =
     """
     from jaxdiff.networks.parameters import init
 
-    module, network = build_network(config.network, metadata["classes"])
+    module, network = build_network(
+        config.network, metadata["classes"], config.measure, tuple(metadata["shape"])
+    )
     fresh = lambda key: init(module, key, tuple(metadata["shape"]))  # noqa: E731
     shapes = jax.eval_shape(fresh, jax.random.key(0))
     if start is None:
@@ -54,10 +57,14 @@ def _teacher(
     from jaxdiff.distill.score_matching import score_matching
 
     aim = objective(config)
+    classes = metadata["classes"]
+    shown: dict[str, Any] = {"classes": classes or None}
+    shown["label_drop"] = config.label_drop if classes else 0.0
+    if config.measure is not None:
+        null = null_of(classes)
+        shown = {"null": null, "label_drop": dict.fromkeys(null, config.label_drop)}
     student = Student(
-        network, init, aim.prediction, aim.process, metadata["sigma_data"],
-        classes=metadata["classes"] or None,
-        label_drop=config.label_drop if metadata["classes"] else 0.0,
+        network, init, aim.prediction, aim.process, metadata["sigma_data"], **shown,
         optimiser=optimiser(config), ema=_averages(config),
         compute_dtype=compute_dtype(config.network),
     )  # fmt: skip
@@ -82,6 +89,12 @@ def check_method(config: configs.Distill, teacher: Model) -> None:
     """
     if teacher.student:
         raise ValueError(f"{config.teacher} is itself a student; distil its teacher")
+    if teacher.metadata.get("measure") is not None:
+        raise ValueError(
+            f"{config.teacher} is shown a measurement beside x, which jaxdiff distill does not "
+            "draw: from Python, the recipes take such a network with batches of "
+            "jaxdiff.operators.measured_batches"
+        )
     recipe = RECIPES[config.method]
     given = chosen(config.method, recipe, config.choices)
     if recipe.divides:

@@ -81,7 +81,7 @@ def model_of(params: Any, metadata: dict[str, Any]) -> Model:
     if own.network is None:
         module = source.network if source else None
     else:
-        module, network = build_network(own.network, own.classes)
+        module, network = build_network(own.network, own.classes, own.measure, own.shape)
     if metadata.get("kind") == "student":
         from jaxdiff.app.student_file import load_denoiser
 

@@ -7,12 +7,18 @@ import jax.numpy as jnp
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_network
+from jaxdiff.app.shown import channels_of
 from jaxdiff.typing import Network
 
 
-def build_network(config: config_network.Network, classes: int) -> tuple[Any, Network]:
-    """Return the linen module and the network function of a configuration. A module of the user's
-    own is taken from its file, which is run.
+def build_network(
+    config: config_network.Network,
+    classes: int,
+    measure: configs.Measure | None = None,
+    shape: tuple[int, ...] = (),
+) -> tuple[Any, Network]:
+    """Return the linen module and the network function of a configuration, and of what it is shown
+    beside images of a shape. A module of the user's own is taken from its file, which is run.
 
     Raises FileNotFoundError without that file, ValueError for one that has no such class, or fields
     that the class has not.
@@ -20,6 +26,10 @@ def build_network(config: config_network.Network, classes: int) -> tuple[Any, Ne
     from jaxdiff.networks.adapters import from_linen
 
     module = _module(config, classes)
+    if measure is not None:
+        from jaxdiff.networks import Beside
+
+        module = Beside(module, channels_of(measure, shape))
     return module, from_linen(module)
 
 

@@ -5,7 +5,7 @@ A preset is a configuration; every field can be overridden on the command line.
 
 import tyro
 
-from jaxdiff.app.config import Data, Train, UNet
+from jaxdiff.app.config import Data, Measure, Train, UNet
 
 digits = Train(run="runs/digits")
 
@@ -47,6 +47,17 @@ cifar10 = Train(
     ema=0.9999,
 )
 
+# Digits have classes, which a restoration network does without: --data.labels auto is for both.
+_shown = Data(labels="none")
+enlarge = Train(run="runs/super", data=_shown, measure=Measure("super"))
+deblur = Train(run="runs/deblur", data=_shown, measure=Measure("blur"))
+inpaint = Train(run="runs/inpaint", data=_shown, measure=Measure("inpaint"))
+colour = Train(
+    run=tyro.MISSING,
+    data=Data(path=tyro.MISSING, labels="none"),
+    measure=Measure("colour", noise=(0.0, 0.1)),
+)
+
 PRESETS: dict[str, tuple[str, Train]] = {
     "digits": ("scikit-learn's 8x8 digits: 3000 updates, about a minute on two CPU cores.", digits),
     "images": (
@@ -61,6 +72,18 @@ PRESETS: dict[str, tuple[str, Train]] = {
     "mnist": (
         "MNIST or Fashion-MNIST from an .npz, at 32x32: hours on CPU, minutes on a GPU.",
         mnist,
+    ),
+    "super": (
+        "a network shown a smaller image, to enlarge it: the digits, or your --data.path. "
+        "Use it by jaxdiff restore --task super --methods network,bicubic,mmps.",
+        enlarge,
+    ),
+    "deblur": ("a network shown a blurred image: restore --task blur.", deblur),
+    "inpaint": ("a network shown an image with a hole: restore --task inpaint.", inpaint),
+    "colour": (
+        "a network shown a grey image, to colour it: give --data.path and --run; restore --task "
+        "colour.",
+        colour,
     ),
     "cifar10": ("CIFAR-10 from an EDM-format zip, a 50 M parameter network: for GPUs.", cifar10),
 }

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff import solvers
+from jaxdiff.app.shown import condition
 from jaxdiff.arrays import pytree_dataclass
 from jaxdiff.conditioning import corrections, posterior, processes
 from jaxdiff.conditioning.operators import Linear, Measurement
@@ -42,14 +43,17 @@ class Method(NamedTuple):
 
     run: ``run(problem, levels) -> (batch, *shape)``; of particles ``run(problem, levels) ->
     Particles`` of one measurement. linear: whether the operator must be linear. mask: whether it
-    must be a mask. noise: whether the measurement has some, none, or either. evaluations: of the
-    network by number of steps. compiled: as one program, or by steps. particles: whether it takes
-    one measurement at a time.
+    must be a mask. smaller: whether the measurement must be a smaller image. shown: whether the
+    network is shown the measurement. noise: whether the measurement has some, none, or either.
+    evaluations: of the network by number of steps. compiled: as one program, or by steps.
+    particles: whether it takes one measurement at a time.
     """
 
     run: Callable[[Problem, Any], Any]
     linear: bool = True
     mask: bool = False
+    smaller: bool = False
+    shown: bool = False
     noise: Literal["some", "none", "either"] = "either"
     evaluations: Callable[[int], int] = lambda n: n
     compiled: bool = True
@@ -114,7 +118,20 @@ def _fps_smc(p: Problem, levels: Any) -> Any:
     return posterior.fps_smc(p.denoiser, p.seen, levels, p.start, p.key, p.cond)
 
 
+def _network(p: Problem, levels: Any) -> Array:
+    """The samples of a network that is shown the measurement."""
+    made = table(solvers.dpmpp, levels)
+    return sample(p.denoiser, made, p.start, condition(p.seen, p.cond))
+
+
+def _bicubic(p: Problem, levels: Any) -> Array:
+    """The measurement, enlarged by Keys' cubic; no sample, and no prior."""
+    return jax.image.resize(p.seen.rows(p.start), p.start.shape, "cubic")
+
+
 METHODS: dict[str, Method] = {
+    "network": Method(_network, shown=True),
+    "bicubic": Method(_bicubic, smaller=True, evaluations=lambda n: 0),
     "mmps": Method(_guided(lambda p, s: posterior.mmps(p.denoiser, p.seen)), noise="some"),
     "tmpd": Method(_guided(lambda p, s: posterior.tmpd(p.denoiser, p.seen)), noise="some"),
     "pigdm": Method(_guided(lambda p, s: posterior.pigdm(p.denoiser, p.seen, p.data_std))),
@@ -157,8 +174,15 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 
-def refusal(method: Method, measurement: Measurement) -> str | None:
-    """Return why a method does not take a measurement; None if it does."""
+def refusal(method: Method, measurement: Measurement, unseen: str | None = None) -> str | None:
+    """Return why a method does not take a measurement; None if it does. unseen: why the model's own
+    network is not shown it, if it is not.
+    """
+    if method.shown:
+        return unseen
+    operator = measurement.operator
+    if method.smaller and not _is_smaller(operator.measured, operator.shape):
+        return "it enlarges small images: tasks super, bicubic and decimate"
     if method.linear and not isinstance(measurement.operator, Linear):
         return "it is for linear measurements, and this one is not"
     if method.mask and measurement.operator.support is None:
@@ -168,6 +192,11 @@ def refusal(method: Method, measurement: Measurement) -> str | None:
     if method.noise == "none" and float(measurement.noise):
         return "it is for measurements without noise: --noise 0"
     return None
+
+
+def _is_smaller(measured: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    same = len(measured) == len(shape) and measured[-1] == shape[-1]
+    return same and all(m < n for m, n in zip(measured[:-1], shape[:-1], strict=True))
 
 
 def runner(method: Method, levels: Any) -> Callable[[Problem], Any]:

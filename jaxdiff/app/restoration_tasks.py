@@ -98,7 +98,7 @@ def operator_of(config: Any, shape: Shape, bounds: tuple[float, float]) -> tuple
     task = TASKS[config.task]
     others = [name for name in OPTIONS if name not in task.defaults]
     refuse(config, f"--task {config.task} has no such option", *others)
-    given = {name: getattr(config, name) for name in task.defaults}
+    given = {name: getattr(config, name, None) for name in task.defaults}
     chosen = {name: task.defaults[name] if v is None else v for name, v in given.items()}
     more: dict[str, Any] = {"seed": config.seed} if config.task in SEEDED else {}
     if config.task == "jpeg":

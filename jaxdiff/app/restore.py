@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.app import config as configs
+from jaxdiff.app import config_file, shown
 from jaxdiff.app.load import load_model
 from jaxdiff.app.measured_images import given_images
 from jaxdiff.app.models import Model
@@ -57,11 +58,11 @@ def restore(config: configs.Restore, progress: bool = True) -> str:
         if not np.isfinite(found).all():
             warnings.warn(f"{name} gave images that are not finite", stacklevel=2)
     save(folder, setting, config, options, restored, numbers)
-    shown = in_words(numbers, setting)
-    print(f"{shown}\nnumbers: {folder}/restored.json, restored.npz", flush=True)
+    said = in_words(numbers, setting)
+    print(f"{said}\nnumbers: {folder}/restored.json, restored.npz", flush=True)
     rows = picture_rows(setting, restored)
     save_figure(lambda: restorations(rows), folder / "restored.png")
-    return shown
+    return said
 
 
 def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str], dict[str, Any]]:
@@ -81,7 +82,7 @@ def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str
     operator, options = operator_of(config, model.shape, bounds)
     noise = config.noise * (bounds[1] - bounds[0]) / 2
     blank = Measurement(operator, jnp.zeros(operator.measured), noise)
-    chosen = methods_of(config, blank)
+    chosen = methods_of(config, blank, unseen_by(model, config, options))
     low, high = config.low or model.levels[0], config.high or model.levels[1]
     if not low < high:
         raise ValueError(f"--low {low:g} must be below --high {high:g}")
@@ -105,16 +106,25 @@ def _least(operator: Operator) -> Array:
     return jnp.min(jnp.where(values > 0, values, jnp.max(values)))
 
 
-def methods_of(config: configs.Restore, measurement: Measurement) -> list[str]:
-    """Return the methods of a configuration. ValueError for one that does not take the
-    measurement, and for ``method`` beside ``methods``.
+def unseen_by(model: Model, config: configs.Restore, options: dict[str, Any]) -> str | None:
+    """Return why a model's network is not shown the measurement; None if it is."""
+    known = model.metadata.get("measure")
+    measure = None if known is None else config_file.from_dict(configs.Measure, known, "measure")
+    return shown.refusal(measure, config.task, options, config.noise)
+
+
+def methods_of(config: configs.Restore, measurement: Measurement, unseen: str | None) -> list[str]:
+    """Return the methods of a configuration. unseen: why the model's own network is not shown the
+    measurement. ValueError for one that does not take the measurement, and for ``method`` beside
+    ``methods``.
     """
     if config.method is not None and config.methods is not None:
         raise ValueError("give --method, one, or --methods, several or all: one of the two")
-    why = {name: refusal(method, measurement) for name, method in METHODS.items()}
+    why = {name: refusal(method, measurement, unseen) for name, method in METHODS.items()}
     able = [name for name, reason in why.items() if reason is None]
     quiet = not float(measurement.noise) and "ddnm" in able
-    usual = "ddnm" if quiet else "mmps" if "mmps" in able else "pigdm" if "pigdm" in able else "dps"
+    order = ("network", *["ddnm"] * quiet, "mmps", "pigdm", "dps")
+    usual = next(name for name in order if name in able)
     named = [config.method or usual] if config.methods is None else _split(config.methods)
     chosen = able if named == ["all"] else named
     for name in chosen:

@@ -34,7 +34,9 @@ def train(config: configs.Train, progress: bool = True) -> Model:
         look(config)
     data = read_data(config.data, progress)
     check_filled(data)
-    if not data.num_classes:
+    if config.measure is not None and config.data.arrays:
+        raise ValueError("--measure is of images: --data.arrays are none")
+    if not data.num_classes and config.measure is None:
         refuse(config, "the data have no classes", "label_drop")
     known: dict[str, Any] = {"data": data.fingerprint()}
     metadata = {
@@ -46,6 +48,7 @@ def train(config: configs.Train, progress: bool = True) -> Model:
         "classes": data.num_classes,
         "class_names": list(data.class_names),
         "sigma_data": config.sigma_data,
+        "measure": None if config.measure is None else dataclasses.asdict(config.measure),
         "data": dataclasses.asdict(config.data),
         "updates": config.updates,
         "trained on": known["data"],

@@ -48,6 +48,7 @@ from jaxdiff.conditioning.operators.nonlinear import Nonlinear as Nonlinear
 from jaxdiff.conditioning.operators.nonlinear import jpeg as jpeg
 from jaxdiff.conditioning.operators.nonlinear import nonlinear as nonlinear
 from jaxdiff.conditioning.operators.nonlinear import phase_retrieval as phase_retrieval
+from jaxdiff.conditioning.operators.observing import Observe as Observe
 from jaxdiff.conditioning.operators.observing import beside as beside
 from jaxdiff.conditioning.operators.observing import measured_batches as measured_batches
 from jaxdiff.conditioning.operators.observing import observing as observing

@@ -1,0 +1,95 @@
+"""Restoration networks of the command line: trained on measurements, loaded again, and used."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import solvers
+from jaxdiff.app import config as configs
+from jaxdiff.app import restore as command
+from jaxdiff.app.load import load_model
+from jaxdiff.app.methods import check_method
+from jaxdiff.app.presets import PRESETS
+from jaxdiff.app.shown import channels_of, observe_of
+from jaxdiff.app.train import train
+from jaxdiff.conditioning import operators
+from jaxdiff.sampling.sample import sample
+from jaxdiff.sampling.start import start
+from jaxdiff.sampling.trace import table
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_precision():
+    """Commands run as they do for users."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        with jax.numpy_rank_promotion("allow"):
+            yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A network for small digits, of two updates."""
+    folder = tmp_path_factory.mktemp("shown")
+    config = dataclasses.replace(
+        PRESETS["super"][1], run=str(folder / "run"), updates=2, batch=4,
+        network=configs.MLP(width=8, depth=1, embedding=8),
+        data=configs.Data(limit=40), measure=configs.Measure("super", (0.1, 0.2)),
+    )  # fmt: skip
+    train(config, progress=False)
+    return config
+
+
+def test_a_run_is_loaded_with_what_it_is_shown_and_restores_by_it(run, tmp_path):
+    model = load_model(run.run)
+    assert model.metadata["measure"]["task"] == "super" and model.module.channels == 2
+    options = configs.Restore(run.run, task="super", noise=0.15, num_steps=3, samples=2, count=2)
+    config = dataclasses.replace(options, out=str(tmp_path))
+    setting, chosen, _ = command.prepared(config, False)
+    assert chosen == ["network"]  # by default
+    found, more = command.restored_by("network", setting, config)
+    seen = operators.Measurement(
+        setting.seen.operator, jnp.repeat(setting.seen.observation, 2, axis=0), setting.seen.noise
+    )
+    made = table(solvers.dpmpp, setting.levels)
+    y = start(jax.random.key(0), made, 4, model.shape)
+    by_hand = sample(model.denoiser, made, y, {"beside": operators.beside(seen)})
+    np.testing.assert_allclose(found.reshape(4, 8, 8, 1), np.clip(by_hand, -1, 1), atol=1e-5)
+    assert more["nfe"] == 3 and found.std(axis=1).max() > 0
+    plain, _ = command.restored_by("bicubic", setting, config)
+    large = jax.image.resize(setting.seen.observation, (2, 8, 8, 1), "cubic")
+    np.testing.assert_allclose(plain[:, 0], np.clip(large, -1, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "blur"}, "network does not take .* trained for --task super"),
+        ({"task": "super", "factor": 4}, "trained for --factor 2"),
+        ({"task": "super", "noise": 0.3}, "trained for --noise from 0.1 to 0.2"),
+        ({"task": "blur", "method": "bicubic"}, "bicubic does not take .* enlarges small images"),
+    ],
+)
+def test_other_measurements_are_refused_by_name(run, options, message):
+    config = configs.Restore(run.run, **({"method": "network"} | options))
+    with pytest.raises(ValueError, match=message):
+        command.prepared(config, False)
+
+
+def test_what_cannot_be_trained_or_distilled_is_refused_by_name(run):
+    with pytest.raises(ValueError, match="jaxdiff.operators.measured_batches"):
+        check_method(configs.Distill(run.run, "student"), load_model(run.run))
+    with pytest.raises(ValueError, match="--measure.factor would have no effect"):
+        observe_of(configs.Measure("blur", factor=2), (8, 8, 1))
+    with pytest.raises(ValueError, match="--measure.noise"):
+        observe_of(configs.Measure(noise=(0.2, 0.1)), (8, 8, 1))
+    with pytest.raises(ValueError, match="not on arrays"):
+        observe_of(configs.Measure(), (8,))
+
+
+def test_every_task_has_channels_beside_x():
+    shown = {"inpaint": 7, "colour": 4, "super": 4, "blur": 4, "motion": 4}
+    for task, channels in shown.items():
+        assert channels_of(configs.Measure(task), (8, 8, 3)) == channels
