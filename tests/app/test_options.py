@@ -68,6 +68,8 @@ def changed(config, names, value):
     first, *rest = names
     old = getattr(config, first)
     if rest:
+        hints = typing.get_args(typing.get_type_hints(type(config))[first])
+        old = old or next(kind for kind in hints if dataclasses.is_dataclass(kind))()
         return dataclasses.replace(config, **{first: changed(old, rest, value)})
     hint = typing.get_type_hints(type(config))[first]
     plural = typing.get_origin(hint) is tuple or "tuple" in str(hint)
