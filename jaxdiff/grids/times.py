@@ -168,7 +168,7 @@ def timesteps(
 
     Raises:
         ValueError: for more steps than timesteps, an offset beyond the last of them, and one step
-        with "linspace" or "leading": published code makes it timestep 0, where a sampler that
+            with "linspace" or "leading": published code makes it timestep 0, where a sampler that
             starts from noise would begin at the lowest level.
     """
     knots(num_steps, zero=True)

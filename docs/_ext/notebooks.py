@@ -1,0 +1,17 @@
+"""Reads percent-format scripts as notebooks of this Python."""
+
+from typing import Any
+
+import jupytext
+
+
+def read(text: str) -> Any:
+    """Return the notebook of a script, with the kernel and the language that it is run by."""
+    notebook = jupytext.reads(text, fmt="py:percent")
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "language": "python",
+        "display_name": "Python 3",
+    }
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    return notebook
