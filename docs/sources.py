@@ -1,6 +1,6 @@
 """What the site is made of: files of the repository and the pages that they become.
 
-Every Markdown file under ``docs`` is a page of the same name; notebooks are tutorials; the results of
+Every Markdown file under ``docs`` is a page of the same name; notebooks are tutorials; results of
 experiments, and the pages that explain them, keep their place in the repository and are pages too.
 A link between two of them is a link between pages, one to any other file a link to the source.
 """

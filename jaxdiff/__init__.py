@@ -61,6 +61,7 @@ _LATER = {
     "analysis": "jaxdiff.analysis",
     "attention": "jaxdiff.conditioning.attention",
     "blending": "jaxdiff.conditioning.blending",
+    "cite": "jaxdiff.citing:cite",
     "classify": "jaxdiff.classify",
     "corrections": "jaxdiff.conditioning.corrections",
     "data": "jaxdiff.data",

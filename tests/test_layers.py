@@ -25,6 +25,7 @@ LAYERS = [  # from below; a module imports only from rows above its own
     {"adapt"},
     {"training"},
     {"recipes"},
+    {"citing"},
     {"report"},
     {"app"},
     {"__main__"},

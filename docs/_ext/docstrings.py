@@ -98,9 +98,10 @@ def resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     if known is None:
         return contnode
     domain = env.get_domain("py")
-    return domain.resolve_xref(
-        env, node["refdoc"], app.builder, "obj", known, node, contnode
-    ) or contnode
+    return (
+        domain.resolve_xref(env, node["refdoc"], app.builder, "obj", known, node, contnode)
+        or contnode
+    )
 
 
 def setup(app: Any) -> dict[str, bool]:

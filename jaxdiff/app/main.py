@@ -44,6 +44,7 @@ jaxdiff: fast sampling and distillation of diffusion models
 DIR is the folder of a run or, for every command but train, a file or folder of published weights,
 the name of their card, or module:FILE.py:FUNCTION, a function of yours that makes a model.
 jaxdiff COMMAND --help explains a command's options; jaxdiff --version prints versions and devices.
+--cite, with train, distill, tune, sample or demo, prints BibTeX of the papers of what is chosen.
 --traceback, with any command, shows where an error comes from. Compiled programs are kept for the
 next command in ~/.cache/jaxdiff, 2 GB at most; JAXDIFF_CACHE=DIR keeps them elsewhere,
 JAXDIFF_CACHE=off nowhere. Started as several processes (by srun, mpirun, a Kubernetes job, on a TPU
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in arguments
-    arguments = [a for a in arguments if a != "--traceback"]
+    citing = "--cite" in arguments
+    arguments = [a for a in arguments if a not in ("--traceback", "--cite")]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW.format(presets=", ".join(parsing.presets())))
         return 0
@@ -76,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     parse, run = COMMANDS[command]
     config = parse(command, rest)
+    if citing:
+        return print_papers(command, config)
     use_cache()
     from jaxdiff.training import hosts
 
@@ -120,6 +124,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    return 0
+
+
+def print_papers(command: str, config: Any) -> int:
+    """Print the papers of what a command would do; return the exit status."""
+    from jaxdiff.app.citations import cited
+
+    try:
+        print(cited(config))
+    except (ValueError, OSError) as error:
+        print(f"jaxdiff {command}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
