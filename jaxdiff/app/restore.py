@@ -113,7 +113,9 @@ def unseen_by(model: Model, config: configs.Restore, options: dict[str, Any]) ->
     return shown.refusal(measure, config.task, options, config.noise)
 
 
-def methods_of(config: configs.Restore, measurement: Measurement, unseen: str | None) -> list[str]:
+def methods_of(
+    config: configs.Restore, measurement: Measurement, unseen: str | None = shown.NOTHING
+) -> list[str]:
     """Return the methods of a configuration. unseen: why the model's own network is not shown the
     measurement. ValueError for one that does not take the measurement, and for ``method`` beside
     ``methods``.

@@ -23,6 +23,7 @@ from jaxdiff.conditioning.operators import (
 )
 
 BOUNDS = (-1.0, 1.0)
+NOTHING = "this run's network is shown no measurement (jaxdiff train super trains one that is)"
 Shape = tuple[int, ...]
 
 
@@ -68,7 +69,7 @@ def refusal(
     task, resolved. noise: of the measurement.
     """
     if measure is None:
-        return "this run's network is shown no measurement (jaxdiff train super trains one that is)"
+        return NOTHING
     if task != measure.task:
         return f"this run's network was trained for --task {measure.task}"
     own = {k: getattr(measure, k) for k in TASKS[task].defaults if k != "share"}
