@@ -16,10 +16,26 @@ from jaxdiff.adapt.frame import (
     paths,
     trainable,
 )
+from jaxdiff.adapt.grown import BOXES, widened, with_boxes
+from jaxdiff.adapt.injection import (
+    STEERING,
+    controlnet_of,
+    ip_adapter_of,
+    steering_of,
+    t2i_adapter_of,
+)
 from jaxdiff.adapt.lora_file import load_lora, save_lora
 from jaxdiff.adapt.low_rank import LowRank, combined, unmerge
 
 __all__ = [
+    "BOXES",
+    "STEERING",
+    "controlnet_of",
+    "ip_adapter_of",
+    "steering_of",
+    "t2i_adapter_of",
+    "widened",
+    "with_boxes",
     "Adapted",
     "Adapter",
     "LowRank",

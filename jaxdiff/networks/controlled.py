@@ -83,6 +83,16 @@ class Controlled(nn.Module):
             residuals=residuals, adapter=adapter,
         )  # fmt: skip
 
+    @property
+    def classes(self) -> str:
+        """Return the U-Net's kind of classes."""
+        return self.unet.classes
+
+    @property
+    def num_classes(self) -> int:
+        """Return the U-Net's number of classes."""
+        return self.unet.num_classes
+
     def keys(self, channels: int | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the keys that cond must have, and those that it may have; see the U-Net's."""
         needed, possible = self.unet.keys(channels)

@@ -21,6 +21,7 @@ import numpy as np
 from jaxdiff.arrays import check
 from jaxdiff.networks.attention import AttentionFn
 from jaxdiff.networks.clip import ClipText
+from jaxdiff.networks.controlled import Controlled
 from jaxdiff.networks.unet2d_condition import UNet2DCondition
 from jaxdiff.typing import Array, Cond, Outputs
 
@@ -28,15 +29,15 @@ from jaxdiff.typing import Array, Cond, Outputs
 class TextToImage(nn.Module):
     """A text encoder in front of a U-Net.
 
-    unet: it attends to tokens of the encoder's width. encoder: of texts. empty: token ids of the
-    text "", which stands for no text. label_scale: what the label is multiplied by, so that the
-    U-Net's waves, made for whole steps, resolve it: 100 for the labels of EDM and of times in
-    [0, 1], 1 for steps.
+    unet: it attends to tokens of the encoder's width; also one that is steered. encoder: of texts.
+    empty: token ids of the text "", which stands for no text. label_scale: what the label is
+    multiplied by, so that the U-Net's waves, made for whole steps, resolve it: 100 for the labels
+    of EDM and of times in [0, 1], 1 for steps.
 
     Where the U-Net has classes ("index"), the last of its ``num_classes`` rows stands for no class.
     """
 
-    unet: UNet2DCondition
+    unet: UNet2DCondition | Controlled
     encoder: ClipText
     empty: tuple[int, ...]
     label_scale: float = 100.0

@@ -20,10 +20,11 @@ from jaxdiff.networks.controlled import Controlled
 from jaxdiff.networks.controlnet import ControlNet
 from jaxdiff.networks.ip_adapter import IPAdapter, check_adapter
 from jaxdiff.networks.t2i_adapter import T2IAdapter
+from jaxdiff.networks.text_to_image import TextToImage
 from jaxdiff.networks.unet2d_condition import UNet2DCondition
 from jaxdiff.pretrained.controls import Control
 from jaxdiff.pretrained.model import Pretrained
-from jaxdiff.typing import Denoiser
+from jaxdiff.typing import Denoiser, Params
 
 Model = TypeVar("Model", Pretrained, Denoiser)
 
@@ -123,25 +124,71 @@ def _controlled(model: Any, control: Control, scale: float, guess: bool, key: st
         return dataclasses.replace(
             model, denoiser=D, params=made["params"], network=made["network"].module, cond=cond
         )
-    made = description(model)
+    made, module = described(model)
+    params, _ = made.pop("params"), made.pop("network")
+    new = control.network, key, float(scale), guess
+    steered, both = _steered(module, params, new, control.params)
+    return made_of(from_linen(steered), both, sigma_min=model.args[3], **made)
+
+
+def described(D: Denoiser) -> tuple[dict[str, Any], Any]:
+    """Return what a denoiser was made of (:func:`jaxdiff.denoisers.description`), and its module.
+
+    Args:
+        D: of a ``UNet2DCondition``, steered or not, or of a ``TextToImage`` with one.
+
+    Returns:
+        The parts by name, and the linen module.
+
+    Raises:
+        TypeError: for another denoiser.
+    """
+    made = description(D)
     module = made["network"].module if made and isinstance(made["network"], Linen) else None
-    if made is None or not isinstance(module, (UNet2DCondition, Controlled)):
+    if made is None or not isinstance(module, (UNet2DCondition, Controlled, TextToImage)):
         raise TypeError(
             "only a denoiser of a UNet2DCondition (load_pretrained, or jaxdiff.denoiser with "
             "from_linen) can be steered"
         )
-    params, _ = made.pop("params"), made.pop("network")
-    new = [(control.network, key, float(scale), guess)]
+    return made, module
+
+
+def unet_of(D: Denoiser | Pretrained) -> tuple[UNet2DCondition, Params]:
+    """Return the U-Net of a denoiser and its own parameters, without those of what is around it.
+
+    Args:
+        D: a denoiser as for :func:`described`, or a model of one.
+
+    Returns:
+        The linen module and its parameters.
+
+    Raises:
+        TypeError: for another denoiser.
+    """
+    made, module = described(D.denoiser if isinstance(D, Pretrained) else D)
+    params = made["params"]
+    if isinstance(module, TextToImage):
+        module, params = module.unet, params["unet"]
+    if isinstance(module, Controlled):
+        module = module.unet
+    return module, {k: v for k, v in params.items() if not k.startswith("controls_")}
+
+
+def _steered(module: Any, params: Any, new: Any, own: Params) -> tuple[Any, Params]:
+    """Return a module, steered by one network more, and its parameters."""
+    if isinstance(module, TextToImage):
+        unet, inner = _steered(module.unet, params["unet"], new, own)
+        return module.clone(unet=unet), {**params, "unet": inner}
+    every = [new]
     if isinstance(module, Controlled):
         old = zip(module.controls, module.pictures, module.scales, module.guess, strict=True)
-        new, module = [*old, *new], module.unet
-    if isinstance(control.network, IPAdapter):
-        check_adapter(module, control.network)
-    pictures = [one[1] for one in new]
-    if {*pictures} & ({*KEYS} - {"control", "image"} | {*module.keys()[0]}) or len(
-        {*pictures}
-    ) < len(pictures):
-        raise ValueError(f"the key {key!r} of cond is taken: choose another")
-    network = from_linen(Controlled(module, *zip(*new, strict=True)))
-    both = {**params, f"controls_{len(new) - 1}": control.params}
-    return made_of(network, both, sigma_min=model.args[3], **made)
+        every, module = [*old, new], module.unet
+    if isinstance(new[0], IPAdapter):
+        check_adapter(module, new[0])
+    pictures = [one[1] for one in every]
+    taken = {*KEYS} - {"control", "image"} | {*module.keys()[0]}
+    if taken & {*pictures} or len({*pictures}) < len(pictures):
+        raise ValueError(f"the key {new[1]!r} of cond is taken: choose another")
+    return Controlled(module, *zip(*every, strict=True)), {
+        **params, f"controls_{len(every) - 1}": own,
+    }  # fmt: skip
