@@ -37,6 +37,7 @@ class WordTokenizer:
         vocabulary: the number of every word, from 0 on, the special ones <pad>, <start>, <end> and
             <unk> among them.
         length: the longest text, start and end included.
+        runs: words that stand for several numbers, and how many, from their own number on.
 
     Raises ValueError for a vocabulary without these, or whose numbers are not 0, 1, 2, ...; and for
     a length below 3.
@@ -44,6 +45,7 @@ class WordTokenizer:
 
     vocabulary: Mapping[str, int]
     length: int
+    runs: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the vocabulary."""
@@ -81,7 +83,25 @@ class WordTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the numbers of a text, without start, end and limit."""
         unknown = self.vocabulary[UNKNOWN]
-        return [self.vocabulary.get(word, unknown) for word in split(text)]
+        firsts = [(self.vocabulary.get(word, unknown), word) for word in split(text)]
+        return [n + i for n, word in firsts for i in range(self.runs.get(word, 1))]
+
+    def with_token(self, name: str, count: int = 1) -> "WordTokenizer":
+        """Return a tokenizer with a new word, which stands for ``count`` numbers after the last.
+
+        Raises:
+            ValueError: for a word that there is, or that is none; and for a count below 1.
+        """
+        names = [name, *(f"{name}_{i}" for i in range(1, count))]
+        if count < 1 or split(name) != [name]:
+            raise ValueError(
+                f"a new word is letters and digits in lower case, for 1 or more: {name!r}"
+            )
+        if there := [word for word in names if word in self.vocabulary]:
+            raise ValueError(f"the word {there[0]!r} is there already")
+        more = {word: len(self) + i for i, word in enumerate(names)}
+        runs = {**self.runs, name: count}
+        return dataclasses.replace(self, vocabulary={**self.vocabulary, **more}, runs=runs)
 
     @property
     def empty(self) -> tuple[int, ...]:
@@ -89,8 +109,15 @@ class WordTokenizer:
         return tuple(self("")[0].tolist())
 
     def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all. ValueError for words that stand for several
+        numbers, which it has no place for.
+        """
         import json
+
+        if long := [word for word, count in self.runs.items() if count > 1]:
+            raise ValueError(
+                f"{long[0]!r} stands for {self.runs[long[0]]} numbers: no file says so"
+            )
 
         write_text(path, json.dumps(_file(self), indent=1, ensure_ascii=False))
 

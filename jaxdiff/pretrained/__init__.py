@@ -20,6 +20,7 @@ from jaxdiff.pretrained.pipeline import text_condition, with_scheduler
 from jaxdiff.pretrained.saving import save_diffusers, save_safetensors
 from jaxdiff.pretrained.scheduler_lists import scheduler_lists
 from jaxdiff.pretrained.steering import with_controlnet, with_ip_adapter, with_t2i_adapter
+from jaxdiff.pretrained.textual_inversion import read_tokens, with_textual_inversion
 
 __all__ = [
     "Autoencoder",
@@ -40,6 +41,7 @@ __all__ = [
     "load_t2i_adapter",
     "load_text_encoder",
     "merge_lora",
+    "read_tokens",
     "save_diffusers",
     "save_ip_adapter",
     "save_safetensors",
@@ -49,4 +51,5 @@ __all__ = [
     "with_ip_adapter",
     "with_scheduler",
     "with_t2i_adapter",
+    "with_textual_inversion",
 ]

@@ -9,7 +9,6 @@ were added to the vocabulary, the special ones among them, are cut out before.
 
 import dataclasses
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,8 @@ import numpy as np
 
 from jaxdiff.data.words import rows
 from jaxdiff.files import LARGEST_TEXT, read_json
+from jaxdiff.pretrained.clip_words import normal, words
 
-BLANKS = frozenset(
-    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
-ENDINGS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 END_OF_WORD = "</w>"
 
 
@@ -48,6 +43,8 @@ class ClipTokenizer:
         added: numbers of tokens that are cut out of a text, and whether they are looked for after
             it has become lower case.
         length: the longest text, start and end included.
+        runs: numbers of added tokens that stand for several, and how many, from their own number
+            on.
     """
 
     vocabulary: Mapping[str, int]
@@ -58,6 +55,7 @@ class ClipTokenizer:
     unknown: int
     added: Mapping[str, tuple[int, bool]] = dataclasses.field(default_factory=dict)
     length: int = 77
+    runs: Mapping[int, int] = dataclasses.field(default_factory=dict)
     _known: dict[str, list[int]] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -80,11 +78,11 @@ class ClipTokenizer:
         found: list[int] = []
         for part in self._cut(text, False):
             if isinstance(part, int):
-                found.append(part)
+                found += self._run(part)
                 continue
             for piece in self._cut(normal(part), True):
                 if isinstance(piece, int):
-                    found.append(piece)
+                    found += self._run(piece)
                 else:
                     found += [number for word in words(piece) for number in self._word(word)]
         return found
@@ -101,6 +99,21 @@ class ClipTokenizer:
                 raise ValueError(f"the token {name!r} is empty, or there already")
             added[name] = count + i, True
         return dataclasses.replace(self, added=added, _known={})
+
+    def with_token(self, name: str, count: int = 1) -> "ClipTokenizer":
+        """Return a tokenizer with a new token that stands for ``count`` of them, "name name_1 ...".
+
+        Raises:
+            ValueError: for one that there is, or a count below 1.
+        """
+        if count < 1:
+            raise ValueError(f"a token stands for at least one vector, not {count}")
+        first = len(self)
+        more = self.with_tokens([name, *(f"{name}_{i}" for i in range(1, count))])
+        return dataclasses.replace(more, runs={**self.runs, first: count})
+
+    def _run(self, number: int) -> range:
+        return range(number, number + self.runs.get(number, 1))
 
     def _cut(self, text: str, normed: bool) -> Iterator[str | int]:
         """Yield the pieces of a text between tokens that were added, and the numbers of these."""
@@ -124,35 +137,6 @@ class ClipTokenizer:
             parts = joined([*signs[:-1], signs[-1] + END_OF_WORD], self.ranks)
             self._known[word] = [self.vocabulary.get(part, self.unknown) for part in parts]
         return self._known[word]
-
-
-def normal(text: str) -> str:
-    """Return a text composed, with single blanks, in lower case letter by letter."""
-    text = unicodedata.normalize("NFC", text)
-    spaced = "".join(" " if c in BLANKS else c for c in text)
-    return "".join(c.lower() for c in re.sub(" +", " ", spaced))
-
-
-def words(text: str) -> Iterator[str]:
-    """Yield the words of a normal text."""
-    kinds, i = [_kind(c) for c in text], 0
-    while i < len(text):
-        ending = next((e for e in ENDINGS if text.startswith(e, i)), None)
-        j = i + (len(ending) if ending else 1)
-        if not ending and kinds[i] in "LO":
-            while j < len(text) and kinds[j] == kinds[i]:
-                j += 1
-        if kinds[i] != " ":
-            yield text[i:j]
-        i = j
-
-
-def _kind(c: str) -> str:
-    """Return L for a letter, N for a number, a blank for white space, O for any other."""
-    if c in BLANKS:
-        return " "
-    kind = unicodedata.category(c)[0]
-    return kind if kind in "LN" else "O"
 
 
 def joined(parts: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:

@@ -69,3 +69,16 @@ def test_what_makes_no_tokenizer():
         words_of(CAPTIONS, least=4)
     with pytest.raises(ValueError, match="must be 0, 1, 2"):
         WordTokenizer({"<pad>": 0, "<start>": 1, "<end>": 2, "<unk>": 4}, 5)
+
+
+def test_new_words_follow_the_last_and_may_stand_for_several(tmp_path):
+    own = words_of(["a red seven", "a one"])
+    more = own.with_token("zorp", 2).with_token("blik")
+    n = len(own)
+    assert more.encode("a zorp, blik") == [*own.encode("a"), n, n + 1, *own.encode(","), n + 2]
+    assert len(more) == n + 3
+    with pytest.raises(ValueError, match="'zorp' stands for 2 numbers"):
+        more.save(tmp_path / "tokenizer.json")
+    for wrong, message in (("red", "there already"), ("<a>", "letters"), ("Red", "lower case")):
+        with pytest.raises(ValueError, match=message):
+            own.with_token(wrong)
