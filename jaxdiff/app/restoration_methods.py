@@ -5,13 +5,15 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff import solvers
 from jaxdiff.app.shown import condition
 from jaxdiff.arrays import pytree_dataclass
 from jaxdiff.conditioning import corrections, posterior, processes
-from jaxdiff.conditioning.operators import Linear, Measurement
+from jaxdiff.conditioning.operators import Linear, Measurement, Operator, average
 from jaxdiff.conditioning.posterior.particles import effective_number
+from jaxdiff.noise import draw, sample_keys
 from jaxdiff.sampling.direct import direct
 from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.start import start
@@ -19,6 +21,7 @@ from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array
 
 REPEATS, ODE_STEPS, INNER = 5, 5, 3  # RePaint's repeats; evaluations of a step of DAPS, of SNIPS
+DRAWS, RED_RATE = 10, 0.1  # of LGD-MC; of RED-diff's Adam
 
 
 @pytree_dataclass
@@ -43,15 +46,16 @@ class Method(NamedTuple):
 
     run: ``run(problem, levels) -> (batch, *shape)``; of particles ``run(problem, levels) ->
     Particles`` of one measurement. linear: whether the operator must be linear. mask: whether it
-    must be a mask. smaller: whether the measurement must be a smaller image. shown: whether the
-    network is shown the measurement. noise: whether the measurement has some, none, or either.
-    evaluations: of the network by number of steps. compiled: as one program, or by steps.
-    particles: whether it takes one measurement at a time.
+    must be a mask. blocks: whether it must be the means of blocks. smaller: whether the measurement
+    must be a smaller image. shown: whether the network is shown the measurement. noise: whether the
+    measurement has some, none, or either. evaluations: of the network by number of steps. compiled:
+    as one program, or by steps. particles: whether it takes one measurement at a time.
     """
 
     run: Callable[[Problem, Any], Any]
     linear: bool = True
     mask: bool = False
+    blocks: bool = False
     smaller: bool = False
     shown: bool = False
     noise: Literal["some", "none", "either"] = "either"
@@ -109,6 +113,60 @@ def _minus_likelihood(p: Problem) -> Callable[[Array], Array]:
     return lambda x: -p.seen.log_likelihood(x)
 
 
+def _lgd(p: Problem, levels: Any) -> Any:
+    return posterior.lgd_mc(p.denoiser, _minus_likelihood(p), p.key, DRAWS, p.data_std)
+
+
+def _ilvr(p: Problem) -> Any:
+    """The correction by the means of blocks, of the picture of least norm that has them."""
+    operator: Any = p.seen.operator
+    reference = operator.pseudo_inverse(p.seen.observation)
+    factor = operator.shape[0] // operator.measured[0]
+    return corrections.ilvr(reference, factor, filter="average")
+
+
+def block_size(operator: Operator) -> int:
+    """Return of how many pixels, along each axis, the operator takes the means; 1 for others."""
+    shape, measured = operator.shape, operator.measured
+    if not isinstance(operator, Linear) or len(shape) != 3 or len(measured) != 3:
+        return 1
+    factor = shape[0] // measured[0]
+    if factor < 2 or any(n % factor for n in shape[:2]):
+        return 1
+    known = average(shape, factor)
+    probe = jnp.asarray(np.random.default_rng(0).normal(size=(1, *shape)), jnp.float32)
+    same = known.measured == measured and np.allclose(
+        known.apply(probe), operator.apply(probe), atol=1e-5
+    )
+    return factor if same else 1
+
+
+def _red_diff(p: Problem, levels: Any) -> Array:
+    """Adam on the misfit and RED-diff's regulariser, a level a step, begun with A^+ u."""
+    import optax  # here: slow to import
+
+    operator: Any = p.seen.operator
+    solved = isinstance(operator, Linear) and operator.basis is not None
+    first = operator.pseudo_inverse(p.seen.rows(p.start)) if solved else jnp.zeros_like(p.start)
+    keys, misfit = sample_keys(p.key, p.start, p.index), _half_misfit(p)
+    adam = optax.adam(RED_RATE, b2=0.99)
+
+    def body(carry: tuple[Array, Any], given: tuple[Array, Array]) -> tuple[Any, None]:
+        x, memory = carry
+        i, level = given
+        noise = draw(keys, i, 0, x.shape[1:], x.dtype)
+
+        def loss(x: Array) -> Array:
+            return jnp.sum(misfit(x) + posterior.red_diff(p.denoiser, x, level, noise, p.cond))
+
+        move, memory = adam.update(jax.grad(loss)(x), memory)
+        return (optax.apply_updates(x, move), memory), None
+
+    each = jnp.asarray(levels[:-1], p.start.dtype)  # all but 0
+    (x, _), _ = jax.lax.scan(body, (first, adam.init(first)), (jnp.arange(len(each)), each))
+    return x
+
+
 def _tds(p: Problem, levels: Any) -> Any:
     twist = posterior.gaussian_twist(p.seen, p.data_std)
     return posterior.tds(p.denoiser, twist, levels, p.start, p.key, p.cond)
@@ -145,10 +203,15 @@ METHODS: dict[str, Method] = {
     "universal": Method(
         _guided(lambda p, s: posterior.backward(p.denoiser, _half_misfit(p), 5, 0.2)), linear=False
     ),
+    "lgd_mc": Method(_guided(_lgd), linear=False, noise="some"),
+    "red_diff": Method(_red_diff, linear=False),
     "diffpir": Method(_guided(lambda p, s: posterior.diffpir(p.denoiser, p.seen))),
     "dds": Method(_guided(lambda p, s: posterior.dds(p.denoiser, p.seen))),
     "annealed_langevin": Method(
         _guided(lambda p, s: posterior.annealed_langevin(p.denoiser, p.seen)), noise="some"
+    ),
+    "score_sde": Method(
+        _guided(lambda p, s: posterior.score_sde(p.denoiser, p.seen, p.key)), noise="some"
     ),
     "daps": Method(
         _by_steps(posterior.daps), noise="some", evaluations=lambda n: ODE_STEPS * n, compiled=False
@@ -165,6 +228,7 @@ METHODS: dict[str, Method] = {
         _guided(lambda p, s: p.denoiser, lambda p: corrections.projection(p.seen)), noise="none"
     ),
     "replacement": Method(_guided(lambda p, s: p.denoiser, _replaced), mask=True, noise="none"),
+    "ilvr": Method(_guided(lambda p, s: p.denoiser, _ilvr), blocks=True, noise="none"),
     "repaint": Method(
         _repaint, mask=True, noise="none",
         evaluations=lambda n: sum(b == a + 1 for a, b in zip(_path(n), _path(n)[1:], strict=False)),
@@ -187,6 +251,8 @@ def refusal(method: Method, measurement: Measurement, unseen: str | None = None)
         return "it is for linear measurements, and this one is not"
     if method.mask and measurement.operator.support is None:
         return "it is for measurements of pixels, tasks inpaint and pixels"
+    if method.blocks and block_size(measurement.operator) == 1:
+        return "it is for the means of blocks of pixels, task super"
     if method.noise == "some" and not float(measurement.noise):
         return "it divides by the noise: give a --noise above 0"
     if method.noise == "none" and float(measurement.noise):

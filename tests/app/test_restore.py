@@ -149,6 +149,7 @@ def test_particles_of_one_measurement(folder):
         ({"method": "ddnm"}, "ddnm does not take .*--noise 0"),
         ({"noise": 0.0, "method": "mmps"}, "divides by the noise"),
         ({"task": "super", "noise": 0.0, "method": "repaint"}, "of pixels"),
+        ({"task": "bicubic", "noise": 0.0, "method": "ilvr"}, "means of blocks"),
         ({"method": "dps", "methods": "all"}, "one of the two"),
         ({"methods": "all,dps"}, "with commas between; not 'all'"),
         ({"methods": "dps,ddpm"}, "not 'ddpm'"),
@@ -209,4 +210,8 @@ def test_all_methods_in_one_command(folder, capsys):
         if noise:
             truth = np.load(folder / "own.npz")["images"]
             assert numbers["methods"]["mmps"]["psnr of mean"] > psnr(truth * 0 + 0.1, truth).mean()
-    assert done == set(METHODS)
+    command.restore(arguments(folder, noise=0.0, task="super", **run | {"methods": "ilvr"}), False)
+    with np.load(folder / "out/restored.npz") as saved:  # but for the last step's change
+        made = saved["restored by ilvr"].reshape(3, 4, 2, 2, 2, 2, 1).mean(axis=(3, 5))
+        np.testing.assert_allclose(made, np.stack([saved["observation"]] * 4, axis=1), atol=0.04)
+    assert done | {"ilvr"} == set(METHODS)

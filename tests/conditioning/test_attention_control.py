@@ -249,6 +249,64 @@ def test_an_edit_is_sampled_beside_its_source():
     assert np.abs(made[:, 1] - plain).max() > 1e-3
 
 
+MAPS = np.zeros((1, 3, 2, 2))
+MAPS[0, :, :, 1] = [[1.0, 0.0], [3.0, 0.0], [0.0, 4.0]]
+
+
+def test_properties_of_maps_by_hand():
+    maps = jnp.asarray(MAPS)
+    np.testing.assert_allclose(attention.centroid(maps, 1), [[(3 * 0.5 + 4) / 8, 4 / 8]])
+    soft = 1 / (1 + np.exp(-10 * (MAPS[0, :, :, 1] / 4 - 0.5)))
+    soft = (soft - soft.min()) / (soft.max() - soft.min())
+    np.testing.assert_allclose(attention.shape(maps, 1)[0], soft, rtol=1e-12)
+    np.testing.assert_allclose(attention.size(maps, 1), [soft.mean()], rtol=1e-12)
+    seen = RNG.standard_normal((1, 3, 2, 5))
+    mean = np.einsum("hw,hwc->c", soft, seen[0]) / soft.sum()
+    np.testing.assert_allclose(attention.appearance(maps, 1, jnp.asarray(seen))[0], mean)
+    np.testing.assert_array_equal(attention.size(maps, 0), [0.0])  # the same everywhere
+
+
+def test_self_guidance_descends_the_energy_of_its_maps():
+    def energy(maps):
+        return ((attention.centroid(maps, 1) - jnp.array([[1.0, 0.0]])) ** 2).sum(1)
+
+    def of(y):
+        _, maps, places = attention.attention_maps(D, y, 0.7, COND)
+        return energy(attention.word_maps(maps, places))
+
+    guided = attention.self_guidance(D, energy, 2.0)
+    made, slope = jax.jit(lambda y: (guided(y, 0.7, COND), jax.grad(lambda y: of(y).sum())(y)))(Y)
+    np.testing.assert_allclose(made, D(Y, 0.7, COND) - 2.0 * 0.49 * slope, rtol=1e-8, atol=1e-10)
+    assert (of(Y - 0.1 * slope) < of(Y)).all() and np.abs(slope).max() > 1e-4
+    one = guided(Y[1:2], 0.7, {"tokens": COND["tokens"][1:2]})
+    np.testing.assert_allclose(one, made[1:2], rtol=1e-8, atol=1e-10)
+
+
+def test_a_local_blend_leaves_the_source_where_its_words_are_not():
+    """A picture of 6 x 6, whose layer is made to attend to word 1 in one corner alone."""
+    corner = np.zeros((6, 6))
+    corner[:2, :2] = 1.0
+
+    def pointed(params, x, label, cond=None, /, attention: Any = softmax_attention, **_):
+        heads = lambda a: a.reshape(len(a), -1, 1, 1)  # noqa: E731
+        q = jnp.broadcast_to(jnp.asarray(20 * corner), (len(x), 6, 6))
+        k = jnp.broadcast_to(jnp.array([0.0, 1.0]), (len(x), 2))
+        place = Place("cross_0", "cross", (6, 6), "middle")
+        attend(attention, heads(q), heads(k), heads(jnp.ones_like(k)), place)
+        return x
+
+    y = jnp.asarray(RNG.standard_normal((2, 2, 6, 6, 3)))
+    correct = attention.local_blend(denoiser(pointed, {}), None, (1,), (1,), threshold=0.7)
+    made = correct(y, jnp.asarray(0.7), None)
+    wide = np.zeros((6, 6, 1), bool)
+    wide[:3, :3] = True  # the corner and its neighbours; elsewhere both words have a half
+    np.testing.assert_array_equal(made[:, 0], y[:, 0])
+    np.testing.assert_array_equal(made[:, 1], np.where(wide, y[:, 1], y[:, 0]))
+    np.testing.assert_array_equal(correct(y, jnp.asarray(0.0), None), made)
+    either = attention.local_blend(denoiser(pointed, {}), None, (1,), (0,), threshold=0.7)
+    np.testing.assert_array_equal(either(y, jnp.asarray(0.7), None), y)  # word 0 is all around
+
+
 NOWHERE = attention.At("self", ("up_0",))
 AT_LEVEL = jnp.asarray(0.7)
 TWO_TOKENS = attention.paint_with_words(np.ones((4, 4, 2)), 1.0)
@@ -277,6 +335,13 @@ WRONG = {
     "masks have values": lambda: attention.paint_with_words(2 * np.ones((4, 4, 3)), 1.0),
     "masks of 2 tokens": lambda: conditioned(D, attention=TWO_TOKENS)(Y, 0.7, COND),
     "of one shape": lambda: attention.adain(Y, Y[:1]),
+    "source has numbers": lambda: attention.local_blend(D, PAIR_COND, (), (1,)),
+    "edit has numbers": lambda: attention.local_blend(D, PAIR_COND, (1,), (-1,)),
+    "between 0 and 1": lambda: attention.local_blend(D, PAIR_COND, (1,), (1,), threshold=1.0),
+    "groups of two": lambda: attention.local_blend(D, COND, (1,), (1,))(Y[:, :1], AT_LEVEL, None),
+    "word 2 is not among 2": lambda: attention.size(jnp.asarray(MAPS), 2),
+    "features are": lambda: attention.appearance(jnp.asarray(MAPS), 1, jnp.ones((1, 2, 2, 1))),
+    "number for each sample": lambda: attention.self_guidance(D, jnp.sum)(Y, 0.7, COND),
     "sigma and threshold": lambda: attention.self_attention_guidance(D, sigma=0.0),
 }
 

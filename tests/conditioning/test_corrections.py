@@ -358,7 +358,7 @@ def test_what_does_not_fit_is_said(said):
 def test_only_linear_measurements():
     curved = measured(operators.nonlinear(lambda x: x**2, (4,)), np.ones(4), 0.0)
     for make in (corrections.projection, functools.partial(corrections.ddnm, MIX.denoiser)):
-        with pytest.raises(TypeError, match="for linear operators"):
+        with pytest.raises(TypeError, match="takes a linear operator"):
             make(curved)
         with pytest.raises(TypeError, match="takes a Measurement"):
             make(np.ones(4))

@@ -130,6 +130,34 @@ def test_null_text_inversion_returns_to_the_data():
 
 
 @pytest.mark.slow
+def test_prompt_tuning_needs_no_prompt_to_return_to_the_data():
+    levels, data, null = grids.karras(5, 0.05, 5.0), 0.5 * DATA, jnp.full(2, 0.3)
+    table = jd.table(solvers.euler, levels)
+    start, tuned = editing.prompt_tuning(
+        embedded, levels, data, null, 3.0, num_updates=40, learning_rate=0.05
+    )
+
+    @jax.jit
+    def run(share, cond):
+        D = editing.prompt_tuning_guidance(embedded, levels, tuned, null, 3.0, share)
+        return jd.sample(D, table, start, cond)
+
+    target = jnp.asarray(RNG.standard_normal((3, 2)))
+    plain = jd.sample(guidance.classifier_free(embedded, 3.0, null), table, start, target)
+    assert tuned.shape == (5, 3, 2)
+    back = np.abs(run(0.0, target) - data).max()
+    assert back < 0.1 * np.abs(plain - data).max(), back
+    np.testing.assert_allclose(run(1.0, target), plain, rtol=1e-9)  # the target's own sample
+    # halfway: the guided step of a condition that is the mean of both, at each level
+    own = lambda y, s, cond=None: embedded(y, s, 0.5 * cond + 0.5 * tuned[0])  # noqa: E731
+    y, s = start, levels[0]
+    expected = embedded(y, s, jnp.broadcast_to(null, (3, 2)))
+    expected = expected + 3.0 * (own(y, s, target) - expected)
+    made = editing.prompt_tuning_guidance(embedded, levels, tuned, null, 3.0)(y, s, target)
+    np.testing.assert_allclose(made, expected, rtol=1e-9)
+
+
+@pytest.mark.slow
 def test_acceleration_beats_plain_fixed_points():
     grid, data = grids.karras(6, 0.05, 5.0)[:-1], MEANS[OLD] + 0.2 * DATA
     table = jd.table(solvers.euler, grid)
@@ -230,6 +258,15 @@ WRONG = {
     ),
     "learning_rate must": lambda: editing.null_text(
         embedded, LEVELS, DATA, DATA, jnp.zeros(2), learning_rate=-1.0
+    ),
+    "share is in": lambda: editing.prompt_tuning_guidance(
+        embedded, LEVELS, jnp.zeros((8, 3, 2)), jnp.zeros(2), share=1.5
+    ),
+    "tuned need a first axis of 8": lambda: editing.prompt_tuning_guidance(
+        embedded, LEVELS, jnp.zeros((3, 3, 2)), jnp.zeros(2)
+    ),
+    "prompt_tuning needs at least one": lambda: editing.prompt_tuning(
+        embedded, LEVELS, DATA, jnp.zeros(2), num_updates=0
     ),
     "first axis of 8": lambda: editing.null_text_guidance(embedded, LEVELS, jnp.zeros((3, 3, 2))),
     "null has shape": lambda: editing.null_text(embedded, LEVELS, DATA, DATA, jnp.zeros(3)),

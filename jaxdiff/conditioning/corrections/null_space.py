@@ -25,9 +25,9 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand
-from jaxdiff.conditioning.corrections.projection import linear_of
 from jaxdiff.conditioning.operators import Basis, Measurement
 from jaxdiff.conditioning.operators.linear import CUTOFF
+from jaxdiff.conditioning.operators.measurement import linear_of
 from jaxdiff.denoisers import as_partial
 from jaxdiff.sampling.checks import as_states
 from jaxdiff.solvers.ancestral import check_eta

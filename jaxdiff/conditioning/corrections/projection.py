@@ -24,8 +24,8 @@ from jax.typing import ArrayLike
 
 from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.corrections.replacement import own_noise, rows_like
-from jaxdiff.conditioning.operators import Linear, Measurement
-from jaxdiff.conditioning.operators.measurement import checked
+from jaxdiff.conditioning.operators import Measurement
+from jaxdiff.conditioning.operators.measurement import linear_of
 from jaxdiff.typing import Array, Key
 
 Filter = Literal["bicubic", "average"]
@@ -47,14 +47,6 @@ def projection(measurement: Measurement, weight: float | Array = 1.0) -> Partial
     operator = linear_of(measurement, "projection")
     operator.svd  # noqa: B018 - its error now
     return Partial(_projection, measurement, weight)
-
-
-def linear_of(measurement: Measurement, name: str) -> Linear:
-    """Return a measurement's operator. TypeError, naming the method, for one that is not linear."""
-    operator = checked(measurement, name).operator
-    if not isinstance(operator, Linear):
-        raise TypeError(f"{name} is for linear operators; this is {type(operator).__name__}")
-    return operator
 
 
 def _projection(

@@ -8,6 +8,7 @@
 | AIDI | :func:`anderson_invert` |
 | edit-friendly DDPM, CycleDiffusion | :func:`record` |
 | null-text inversion | :func:`null_text`, :func:`null_text_guidance` |
+| prompt-tuning inversion | :func:`prompt_tuning`, :func:`prompt_tuning_guidance` |
 | negative-prompt inversion | :func:`jaxdiff.guidance.negative_prompt` of (edit, source) |
 | direct inversion | :func:`jaxdiff.corrections.follow` with a mask of whole samples |
 | DiffEdit | :func:`difference_mask`, :func:`jaxdiff.corrections.follow` |
@@ -27,3 +28,5 @@ from jaxdiff.conditioning.editing.start import noised as noised
 from jaxdiff.conditioning.editing.translation import towards_noise as towards_noise
 from jaxdiff.conditioning.editing.translation import towards_picture as towards_picture
 from jaxdiff.conditioning.editing.translation import translate as translate
+from jaxdiff.conditioning.editing.tuned import prompt_tuning as prompt_tuning
+from jaxdiff.conditioning.editing.tuned import prompt_tuning_guidance as prompt_tuning_guidance

@@ -12,8 +12,8 @@ step by step from the top, each begun with the one before. Negative-prompt inver
 the same.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,45 +64,75 @@ def null_text(
         TypeError: for a condition that is not floating. ValueError: for no updates, a rate that is
             not positive, or levels or a null that do not fit.
     """
+    w = as_weight(weight)
+
+    def guided(D: Partial, nothing: Cond, y: Array, s: Array) -> Array:
+        return _with_null(D, w, nothing, y, s, cond)
+
+    rates = Rates(num_updates, learning_rate, 0.01)
+    return fitted_conditions("null_text", denoiser, levels, data, cond, null, guided, rates)
+
+
+class Rates(NamedTuple):
+    """Updates of Adam in each step, their rate in the first, and what it loses with every step."""
+
+    num_updates: int
+    rate: float
+    fall: float
+
+
+def fitted_conditions(
+    name: str,
+    denoiser: Denoiser,
+    levels: Sequence[float] | np.ndarray | Array,
+    data: Array,
+    cond: Cond,
+    null: Cond,
+    guided: Callable[[Partial, Cond, Array, Array], Array],
+    rates: Rates,
+) -> tuple[Array, Cond]:
+    """Return the state that data come from under ``cond``, and the conditions (steps, batch, ...)
+    that lead back: begun with ``null``, of ``guided(D, condition, y, level)``.
+    """
     import optax  # here: slow to import
 
     knots = check_levels(levels)
-    if num_updates < 1:
-        raise ValueError(f"null_text needs at least one update, not {num_updates}")
-    check("learning_rate must be positive", lambda a: a > 0, learning_rate)
+    if rates.num_updates < 1:
+        raise ValueError(f"{name} needs at least one update, not {rates.num_updates}")
+    check("learning_rate must be positive", lambda a: a > 0, rates.rate)
     if any(not jnp.issubdtype(jnp.result_type(c), jnp.floating) for c in jax.tree.leaves(cond)):
-        raise TypeError("null_text fits conditions that are floating numbers, such as embeddings")
+        raise TypeError(f"{name} fits conditions that are floating numbers, such as embeddings")
     first: Any = null_condition(cond, null)
     upper = knots[:-1] if is_zero(knots[-1]) else knots
-    D, w = as_partial(denoiser), as_weight(weight)
+    D = as_partial(denoiser)
     up = trajectory(D, inverse_table(euler, upper), data, cond).states[::-1]
     goals = jnp.concatenate([up[1:], data[None]]) if is_zero(knots[-1]) else up[1:]
     count = len(knots) - 1
-    rates = learning_rate * np.maximum(1 - 0.01 * np.arange(count), 0.0)
+    each = rates.rate * np.maximum(1 - rates.fall * np.arange(count), 0.0)
     adam = optax.scale_by_adam()
 
-    def step(y: Array, s: Array, r: Array, nothing: Cond) -> Array:
-        return euler_step(lambda y, s: _with_null(D, w, nothing, y, s, cond), y, s, r)
+    def step(y: Array, s: Array, r: Array, free: Cond) -> Array:
+        return euler_step(lambda y, s: guided(D, free, y, s), y, s, r)
 
     def fitted(carry: tuple[Array, Cond], given: tuple[Array, ...]) -> tuple[Any, Cond]:
-        y, nothing = carry
+        y, free = carry
         goal, s, r, rate = given
 
-        def loss(nothing: Cond) -> Array:
-            apart = step(y, s, r, nothing) - goal
+        def loss(free: Cond) -> Array:
+            apart = step(y, s, r, free) - goal
             return jnp.sum(jnp.mean(apart.reshape(len(y), -1) ** 2, axis=1))
 
         def update(_: int, both: tuple[Cond, Any]) -> tuple[Cond, Any]:
-            nothing, memory = both
-            slope = jax.grad(loss)(nothing)
+            free, memory = both
+            slope = jax.grad(loss)(free)
             with jax.numpy_dtype_promotion("standard"):  # optax has decay ** count
                 move, memory = adam.update(slope, memory)
-            return jax.tree.map(lambda n, m: n - rate.astype(n.dtype) * m, nothing, move), memory
+            return jax.tree.map(lambda n, m: n - rate.astype(n.dtype) * m, free, move), memory
 
-        nothing, _ = lax.fori_loop(0, num_updates, update, (nothing, adam.init(nothing)))
-        return (step(y, s, r, nothing), nothing), nothing
+        free, _ = lax.fori_loop(0, rates.num_updates, update, (free, adam.init(free)))
+        return (step(y, s, r, free), free), free
 
-    numbers = [jnp.asarray(v, data.dtype) for v in (knots[:-1], knots[1:], rates)]
+    numbers = [jnp.asarray(v, data.dtype) for v in (knots[:-1], knots[1:], each)]
     run = jax.jit(lambda y, n, given: lax.scan(fitted, (y, n), given)[1])
     return up[0], run(up[0], first, (goals, *numbers))
 
@@ -121,20 +151,31 @@ def null_text_guidance(
 
     Raises ValueError for other than one null a step.
     """
-    knots = jnp.stack([jnp.asarray(s) for s in check_levels(levels)[:-1]])
-    if any(n.shape[0] != len(knots) for n in jax.tree.leaves(nulls)):
-        raise ValueError(f"nulls need a first axis of {len(knots)}, one for each step of the grid")
+    knots = knots_of(levels, nulls, "nulls")
     return Partial(_nearest_null, as_partial(denoiser), knots, nulls, as_weight(weight))
+
+
+def knots_of(levels: Sequence[float] | np.ndarray | Array, conditions: Cond, name: str) -> Array:
+    """Return the levels that steps start from. ValueError for other than one condition a step."""
+    knots = jnp.stack([jnp.asarray(s) for s in check_levels(levels)[:-1]])
+    if any(n.shape[0] != len(knots) for n in jax.tree.leaves(conditions)):
+        raise ValueError(f"{name} need a first axis of {len(knots)}, one for each step of the grid")
+    return knots
+
+
+def nearest(knots: Array, conditions: Cond, y: Array, level: Array, name: str) -> Cond:
+    """Return the condition of the nearest level. ValueError for a level for each sample."""
+    if jnp.ndim(level):
+        raise ValueError(f"{name} needs one level for all samples: a fixed grid")
+    at = jnp.argmin(jnp.abs(knots.astype(y.dtype) - jnp.asarray(level, y.dtype)))
+    return jax.tree.map(lambda n: n[at], conditions)
 
 
 def _nearest_null(
     denoiser: Partial, knots: Array, nulls: Cond, weight: Any, y: Array, level: Array,
     cond: Cond = None, **options: Any,
 ) -> Array:  # fmt: skip
-    if jnp.ndim(level):
-        raise ValueError("null_text_guidance needs one level for all samples: a fixed grid")
-    at = jnp.argmin(jnp.abs(knots.astype(y.dtype) - jnp.asarray(level, y.dtype)))
-    nothing = jax.tree.map(lambda n: n[at], nulls)
+    nothing = nearest(knots, nulls, y, level, "null_text_guidance")
     return _with_null(denoiser, weight, nothing, y, level, cond, **options)
 
 

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxdiff.arrays import check, pytree_dataclass
 from jaxdiff.conditioning.operators.algebra import Operator
+from jaxdiff.conditioning.operators.linear import Linear
 from jaxdiff.noise import draw, index_of
 from jaxdiff.typing import Array, Key, PerSample
 
@@ -141,6 +142,17 @@ def checked(measurement: Measurement, name: str, *, noisy: bool = False) -> Meas
         check(f"{name} divides by the noise, which is positive", lambda s: (s > 0).all(),
               measurement.noise)  # fmt: skip
     return measurement
+
+
+def linear_of(measurement: Measurement, name: str = "this method") -> Linear:
+    """Return a measurement's operator. TypeError, naming the method, for one that is not linear."""
+    operator = checked(measurement, name).operator
+    if not isinstance(operator, Linear):
+        raise TypeError(
+            f"{name} takes a linear operator, not {type(operator).__name__}; dps, energy, lgd_mc "
+            "and mpgd take any measurement"
+        )
+    return operator
 
 
 def _standard(noise: np.ndarray) -> bool:

@@ -13,7 +13,8 @@
 | LGD-MC | :func:`lgd_mc` | yes | ICML 2023 |
 | DiffPIR, DDS | :func:`diffpir`, :func:`dds` | no | 2305.08995, 2303.05754 |
 | PSLD, of latents | :func:`psld` | yes | 2307.00619 |
-| annealed Langevin's likelihood | :func:`annealed_langevin` | no | 2108.01368 |
+| annealed Langevin's likelihood, Score-SDE's | :func:`annealed_langevin`, :func:`score_sde` | no | 2108.01368, 2011.13456 |
+| Langevin dynamics on a posterior: ULA, SK-ROCK | :func:`ula`, :func:`skrock` | no | 2103.04715, 1908.08283 |
 | DAPS, ReSample, solvers for :func:`jaxdiff.direct` | :func:`daps`, :func:`resample` | no | 2407.01521, 2307.08123 |
 | RED-diff, a regulariser | :func:`red_diff` | no | 2305.04391 |
 | TDS, particles, right in the limit of many | :func:`tds` | yes | 2306.17775 |
@@ -25,6 +26,7 @@
 """  # noqa: E501
 
 from jaxdiff.conditioning.posterior.annealed import annealed_langevin as annealed_langevin
+from jaxdiff.conditioning.posterior.annealed import score_sde as score_sde
 from jaxdiff.conditioning.posterior.annealing import daps as daps
 from jaxdiff.conditioning.posterior.annealing import resample as resample
 from jaxdiff.conditioning.posterior.covariance import gaussian_covariance as gaussian_covariance
@@ -35,6 +37,8 @@ from jaxdiff.conditioning.posterior.energy import classifier as classifier
 from jaxdiff.conditioning.posterior.energy import energy as energy
 from jaxdiff.conditioning.posterior.energy import mpgd as mpgd
 from jaxdiff.conditioning.posterior.fps_smc import fps_smc as fps_smc
+from jaxdiff.conditioning.posterior.langevin import skrock as skrock
+from jaxdiff.conditioning.posterior.langevin import ula as ula
 from jaxdiff.conditioning.posterior.lgd import lgd_mc as lgd_mc
 from jaxdiff.conditioning.posterior.mmps import mmps as mmps
 from jaxdiff.conditioning.posterior.mmps import tmpd as tmpd

@@ -17,12 +17,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from jaxdiff.arrays import check, einsum
-from jaxdiff.conditioning.operators.measurement import Measurement, checked
+from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     CHEAP_ITERATIONS,
     conjugate_gradients,
     denoised,
-    linear_operator,
     square,
 )
 from jaxdiff.denoisers import as_partial
@@ -44,7 +43,7 @@ def gaussian_covariance(
         ValueError: for a covariance of another shape, or one that is not symmetric and positive.
         TypeError: for an operator that is not linear.
     """
-    A = linear_operator(checked(measurement, "gaussian_covariance", noisy=True))
+    A = linear_of(checked(measurement, "gaussian_covariance", noisy=True), "gaussian_covariance")
     S, n = jnp.asarray(covariance), math.prod(A.shape)
     S = S.astype(jnp.result_type(float)) if not jnp.issubdtype(S.dtype, jnp.floating) else S
     axes, variances = None, S
@@ -64,7 +63,7 @@ def _gaussian_covariance(
     denoiser: Partial, measurement: Measurement, variances: Array, axes: Array | None, y: Array,
     level: Array, cond: Cond = None, **options: Any,
 ) -> Array:  # fmt: skip
-    A = linear_operator(measurement)
+    A = linear_of(measurement)
     output = denoised(denoiser, y, level, cond, options)
     noise = measurement.deviation(y) ** 2
     s2 = square(level, y)

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, fixed
-from jaxdiff.conditioning.operators.measurement import Measurement, checked
+from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.energy import energy
-from jaxdiff.conditioning.posterior.parts import dot, linear_operator, norm, over, per_step
+from jaxdiff.conditioning.posterior.parts import dot, norm, over, per_step
 from jaxdiff.typing import Array, Denoiser
 
 
@@ -67,7 +67,7 @@ def mcg(
     """
     checked(measurement, "mcg")
     check("step must be positive", lambda z: (z > 0).all(), step)
-    _ = linear_operator(measurement).svd
+    _ = linear_of(measurement).svd
     return energy(denoiser, Partial(_pseudo_misfit, measurement), per_step(step, levels, eta))
 
 
@@ -82,5 +82,5 @@ def _misfit(measurement: Measurement, x0: Array, *, whole: bool) -> Array:
 
 
 def _pseudo_misfit(measurement: Measurement, x0: Array) -> Array:
-    r: Any = linear_operator(measurement).pseudo_inverse(measurement.residual(x0))
+    r: Any = linear_of(measurement).pseudo_inverse(measurement.residual(x0))
     return dot(r, r).reshape(-1)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check_cond
-from jaxdiff.conditioning.operators.measurement import Measurement, checked
+from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.particles import (
     UNIFORM,
     Particles,
@@ -28,7 +28,6 @@ from jaxdiff.conditioning.posterior.particles import (
     choice,
     normalised,
 )
-from jaxdiff.conditioning.posterior.parts import linear_operator
 from jaxdiff.denoisers import as_partial
 from jaxdiff.noise import draw, sample_keys
 from jaxdiff.typing import Array, Cond, Denoiser, Key
@@ -54,7 +53,7 @@ def fps_smc(
     Raises:
         ValueError: for a measurement without noise, with several, or without a decomposition.
     """
-    _ = linear_operator(checked(measurement, "fps_smc", noisy=True)).svd
+    _ = linear_of(checked(measurement, "fps_smc", noisy=True), "fps_smc").svd
     if measurement.noise.ndim or measurement.observation.ndim != len(measurement.operator.measured):
         raise ValueError(
             "fps_smc takes one observation and one noise; jax.vmap over measurements is for several"
@@ -73,7 +72,7 @@ def _fps_smc(
     ends_at_0: bool,
 ) -> Particles:  # fmt: skip
     keys, own = sample_keys(key, start, None), jax.random.fold_in(key, UNIFORM)
-    basis = linear_operator(seen).svd
+    basis = linear_of(seen).svd
     noise = seen.noise.astype(start.dtype) ** 2
     singular = basis.values(start)
     led = _noisy_measurements(seen, grid, jax.random.fold_in(own, len(grid)), start)
@@ -104,7 +103,7 @@ def _fps_smc(
 
 def _noisy_measurements(seen: Measurement, grid: Array, key: Key, like: Array) -> Array:
     """Return U^T u_s at every level of a grid, (knots, 1, n)."""
-    basis = linear_operator(seen).svd
+    basis = linear_of(seen).svd
     u = basis.observed(seen.rows(like[:1]))
     steps = grid**2 - jnp.append(grid[1:], 0) ** 2  # from the level below, 0 at last
     z = jax.random.normal(key, (len(grid), *basis.singular.shape), like.dtype)

@@ -17,6 +17,7 @@ from jaxdiff.arrays import check, expand, fixed
 from jaxdiff.conditioning.posterior.energy import Loss, as_function, each
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
+    level_draws,
     pulled,
     square,
 )
@@ -66,7 +67,7 @@ def _lgd_mc(
     output, back = pulled(denoiser, y, level, cond, options)
     s, d = jnp.asarray(level, y.dtype), jnp.asarray(data_std, y.dtype)
     spread = expand(d * s / jnp.sqrt(d**2 + s**2), y)
-    noise = _draws(key, s, num_draws, y)
+    noise = level_draws(key, s, num_draws, y, y.shape[1:])
 
     def evidence(x0: Array) -> Array:
         losses = jax.lax.map(lambda e: each(loss(x0 + spread * e), x0), noise)
@@ -74,17 +75,3 @@ def _lgd_mc(
 
     g = back(jax.grad(evidence)(output))
     return output + weight_at(weight, level, y) * square(level, y) * g
-
-
-def _draws(key: Key, level: Array, count: int, like: Array) -> Array:
-    """Return noise (count, batch or 1, *shape): of the level, whatever the row."""
-
-    def of(s: Array) -> Array:
-        bits = jax.lax.bitcast_convert_type(s.astype(jnp.float32), jnp.uint32)
-        return jax.random.normal(
-            jax.random.fold_in(key, bits), (count, *like.shape[1:]), like.dtype
-        )
-
-    if level.ndim == 0:
-        return of(level)[:, None]
-    return jnp.moveaxis(jax.vmap(of)(level), 0, 1)

@@ -14,11 +14,10 @@ from jax import numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import fixed
-from jaxdiff.conditioning.operators.measurement import Measurement, checked
+from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
     conjugate_gradients,
-    linear_operator,
     minimal_residuals,
     pulled,
     square,
@@ -45,7 +44,7 @@ def mmps(
         ValueError: for a measurement without noise, an unknown solver or fewer than one iteration.
         TypeError: for an operator that is not linear.
     """
-    linear_operator(checked(measurement, "mmps", noisy=True))
+    linear_of(checked(measurement, "mmps", noisy=True), "mmps")
     check_iterations("mmps", num_iterations)
     if solver not in SOLVERS:
         raise ValueError(f"solver is one of {', '.join(SOLVERS)}, not {solver!r}")
@@ -59,7 +58,7 @@ def tmpd(denoiser: Denoiser, measurement: Measurement) -> Partial:
     Arguments as of :func:`mmps`. Two pullbacks of D. A sum of a row, unlike a diagonal, can be
     negative, and nothing keeps it from the noise's size: such a sample leaves its path.
     """
-    linear_operator(checked(measurement, "tmpd", noisy=True))
+    linear_of(checked(measurement, "tmpd", noisy=True), "tmpd")
     return Partial(_tmpd, as_partial(denoiser), measurement)
 
 
@@ -67,7 +66,7 @@ def _mmps(
     denoiser: Partial, measurement: Measurement, y: Array, level: Array, cond: Cond = None, *,
     num_iterations: int, solver: str, **options: Any,
 ) -> Array:  # fmt: skip
-    A = linear_operator(measurement)
+    A = linear_of(measurement)
     output, back = pulled(denoiser, y, level, cond, options)
     noise, s2 = measurement.deviation(y) ** 2, square(level, y)
     covariance = lambda u: s2 * back(A.transpose(u))  # noqa: E731
@@ -84,7 +83,7 @@ def _tmpd(
     denoiser: Partial, measurement: Measurement, y: Array, level: Array, cond: Cond = None,
     **options: Any,
 ) -> Array:  # fmt: skip
-    A = linear_operator(measurement)
+    A = linear_of(measurement)
     output, back = pulled(denoiser, y, level, cond, options)
     s2, residual = square(level, y), measurement.residual(output)
     covariance = lambda u: s2 * back(A.transpose(u))  # noqa: E731

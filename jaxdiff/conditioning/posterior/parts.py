@@ -19,11 +19,11 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import expand
-from jaxdiff.conditioning.operators.linear import CUTOFF, Linear
-from jaxdiff.conditioning.operators.measurement import Measurement
+from jaxdiff.conditioning.operators.linear import CUTOFF
+from jaxdiff.conditioning.operators.measurement import Measurement, linear_of
 from jaxdiff.sampling.checks import as_states
 from jaxdiff.solvers.ancestral import check_eta
-from jaxdiff.typing import Array, Cond, PerSample
+from jaxdiff.typing import Array, Cond, Key, PerSample
 
 CHEAP_ITERATIONS = 64  # of conjugate gradients that call no denoiser
 
@@ -165,7 +165,7 @@ def gain(measurement: Measurement, variance: Array, residual: Array) -> Array:
         variance: v, a number or (batch,).
         residual: (batch, *measured).
     """
-    A = linear_operator(measurement)
+    A = linear_of(measurement)
     noise = measurement.deviation(residual) ** 2
     v = jnp.asarray(variance, residual.dtype)
     if A.basis is not None and all(n == 1 for n in noise.shape[1:]):
@@ -186,13 +186,18 @@ def gain(measurement: Measurement, variance: Array, residual: Array) -> Array:
     return expand(v, shift) * shift
 
 
-def linear_operator(measurement: Measurement) -> Linear:
-    """Return the operator. TypeError for one that is not linear."""
-    if not isinstance(measurement.operator, Linear):
-        raise TypeError(
-            "this method takes a linear operator; dps, energy, lgd_mc and mpgd take any measurement"
-        )
-    return measurement.operator
+def level_draws(key: Key, level: Array, count: int, like: Array, shape: tuple[int, ...]) -> Array:
+    """Return noise (count, batch or 1, *shape) in the dtype of ``like``: of the level, whatever the
+    row, so that a denoiser that draws is a function, and no sample depends on its batch.
+    """
+
+    def of(s: Array) -> Array:
+        bits = jax.lax.bitcast_convert_type(s.astype(jnp.float32), jnp.uint32)
+        return jax.random.normal(jax.random.fold_in(key, bits), (count, *shape), like.dtype)
+
+    if level.ndim == 0:
+        return of(level)[:, None]
+    return jnp.moveaxis(jax.vmap(of)(level), 0, 1)
 
 
 def check_iterations(name: str, count: int) -> None:

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand, fixed
-from jaxdiff.conditioning.operators.measurement import Measurement, checked
+from jaxdiff.conditioning.operators.measurement import Measurement, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     denoised,
     gain,
-    linear_operator,
     pulled,
 )
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
@@ -48,7 +47,7 @@ def pigdm(
         ValueError: for a data_std that is not positive.
         TypeError: for an operator that is not linear.
     """
-    linear_operator(checked(measurement, "pigdm"))
+    linear_of(measurement, "pigdm")
     check("data_std must be positive", lambda d: (d > 0).all(), data_std)
     shift = fixed(_pigdm, jacobian=jacobian)
     return Partial(shift, as_partial(denoiser), measurement, data_std, as_weight(weight))

@@ -14,13 +14,12 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand, fixed
-from jaxdiff.conditioning.operators.measurement import Measurement, checked
+from jaxdiff.conditioning.operators.measurement import Measurement, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
     conjugate_gradients,
     denoised,
     gain,
-    linear_operator,
 )
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -40,7 +39,7 @@ def diffpir(
         ValueError: for a strength that is not positive.
         TypeError: for an operator that is not linear.
     """
-    linear_operator(checked(measurement, "diffpir"))
+    linear_of(measurement, "diffpir")
     check("strength must be positive", lambda a: (a > 0).all(), strength)
     return Partial(_diffpir, as_partial(denoiser), measurement, strength)
 
@@ -57,7 +56,7 @@ def dds(
         num_iterations: M of the paper, 5 there; each an A and an A^T.
         gamma: weight of the data; larger for less noise.
     """
-    linear_operator(checked(measurement, "dds"))
+    linear_of(measurement, "dds")
     check_iterations("dds", num_iterations)
     check("gamma must be positive", lambda a: (a > 0).all(), gamma)
     steps = fixed(_dds, num_iterations=num_iterations)
@@ -77,7 +76,7 @@ def _dds(
     denoiser: Partial, measurement: Measurement, gamma: Any, y: Array, level: Array,
     cond: Cond = None, *, num_iterations: int, **options: Any,
 ) -> Array:  # fmt: skip
-    A, weight = linear_operator(measurement), expand(gamma, y)
+    A, weight = linear_of(measurement), expand(gamma, y)
     output = denoised(denoiser, y, level, cond, options)
     matrix = lambda z: weight * A.transpose(A.apply(z)) + z  # noqa: E731
     b = weight * A.transpose(measurement.residual(output))  # of z - D

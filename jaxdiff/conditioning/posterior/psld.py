@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check
-from jaxdiff.conditioning.operators.measurement import Measurement, checked
+from jaxdiff.conditioning.operators.measurement import Measurement, linear_of
 from jaxdiff.conditioning.posterior.energy import as_function, energy
-from jaxdiff.conditioning.posterior.parts import linear_operator, norm, per_step
+from jaxdiff.conditioning.posterior.parts import norm, per_step
 from jaxdiff.typing import Array, Denoiser
 
 
@@ -41,7 +41,7 @@ def psld(
     Raises:
         ValueError: for a step that is not positive, or a negative gluing.
     """
-    linear_operator(checked(measurement, "psld"))
+    linear_of(measurement, "psld")
     check("step must be positive", lambda a: (a > 0).all(), step)
     check("gluing must not be negative", lambda a: (a >= 0).all(), gluing)
     parts = as_function(encode, "encode"), as_function(decode, "decode")
@@ -52,7 +52,7 @@ def psld(
 def _loss(
     measurement: Measurement, encode: Partial, decode: Partial, ratio: Array, z0: Array
 ) -> Array:
-    A, picture = linear_operator(measurement), decode(z0)
+    A, picture = linear_of(measurement), decode(z0)
     residual = measurement.residual(picture)
     glued = encode(picture + A.transpose(residual))  # A^T u + (I - A^T A) picture
     if glued.shape != z0.shape:

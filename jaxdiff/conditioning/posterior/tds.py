@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, check_cond
-from jaxdiff.conditioning.operators.measurement import Measurement, checked
+from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.energy import as_function, each
 from jaxdiff.conditioning.posterior.particles import (
     UNIFORM,
@@ -27,7 +27,7 @@ from jaxdiff.conditioning.posterior.particles import (
     choice,
     normalised,
 )
-from jaxdiff.conditioning.posterior.parts import dot, linear_operator, pulled
+from jaxdiff.conditioning.posterior.parts import dot, pulled
 from jaxdiff.denoisers import as_partial
 from jaxdiff.noise import draw, sample_keys
 from jaxdiff.typing import Array, Cond, Denoiser, Key, PerSample
@@ -89,7 +89,7 @@ def gaussian_twist(measurement: Measurement, data_std: float | Array = 1.0) -> P
         measurement: of a linear operator with a decomposition, with one noise.
         data_std: d, standard deviation of the data.
     """
-    _ = linear_operator(checked(measurement, "gaussian_twist", noisy=True)).svd
+    _ = linear_of(checked(measurement, "gaussian_twist", noisy=True), "gaussian_twist").svd
     check("data_std must be positive", lambda d: (d > 0).all(), data_std)
     if measurement.noise.ndim:
         raise ValueError("gaussian_twist takes one noise")
@@ -97,7 +97,7 @@ def gaussian_twist(measurement: Measurement, data_std: float | Array = 1.0) -> P
 
 
 def _gaussian_twist(measurement: Measurement, data_std: Any, x0: Array, level: Array) -> Array:
-    basis = linear_operator(measurement).svd
+    basis = linear_of(measurement).svd
     d2, s2 = jnp.asarray(data_std, x0.dtype) ** 2, jnp.asarray(level, x0.dtype) ** 2
     spread = measurement.noise.astype(x0.dtype) ** 2 + d2 * s2 / (d2 + s2) * basis.values(x0) ** 2
     apart = basis.observed(measurement.residual(x0))
