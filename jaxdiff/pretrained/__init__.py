@@ -18,6 +18,7 @@ from jaxdiff.pretrained.opening_parts import (
 )
 from jaxdiff.pretrained.pipeline import text_condition, with_scheduler
 from jaxdiff.pretrained.saving import save_diffusers, save_safetensors
+from jaxdiff.pretrained.saving_controls import save_controlnet, save_t2i_adapter
 from jaxdiff.pretrained.scheduler_lists import scheduler_lists
 from jaxdiff.pretrained.steering import with_controlnet, with_ip_adapter, with_t2i_adapter
 from jaxdiff.pretrained.textual_inversion import read_tokens, with_textual_inversion
@@ -42,9 +43,11 @@ __all__ = [
     "load_text_encoder",
     "merge_lora",
     "read_tokens",
+    "save_controlnet",
     "save_diffusers",
     "save_ip_adapter",
     "save_safetensors",
+    "save_t2i_adapter",
     "scheduler_lists",
     "text_condition",
     "with_controlnet",

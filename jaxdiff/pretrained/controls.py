@@ -121,12 +121,17 @@ def controlnet(config: Any) -> ControlNet:
 
 def controlnet_layout(network: ControlNet) -> Layout:
     """Return where the published tensors of a ControlNet belong."""
+    return Layout(rules(controlnet_pairs(network)))
+
+
+def controlnet_pairs(network: ControlNet) -> list[Pair]:
+    """Return the names of a ControlNet's parameters, published and here."""
     stack = [
         (f"controlnet_cond_embedding.blocks.{2 * i + odd}", f"control_{'halve_' * odd}{i}")
         for i in range(len(network.control_widths) - 1)
         for odd in (0, 1)
     ]
-    return Layout(rules([*STACK, *stack, *unet_pairs(len(network.channels))]))
+    return [*STACK, *stack, *unet_pairs(len(network.channels))]
 
 
 def t2i_adapter(config: Any) -> T2IAdapter:

@@ -13,7 +13,9 @@ import numpy as np
 from jaxdiff.denoisers import description
 from jaxdiff.files import replacing, write_text
 from jaxdiff.networks.unet2d import UNet2D
+from jaxdiff.networks.unet2d_condition import UNet2DCondition
 from jaxdiff.pretrained import unet2d
+from jaxdiff.pretrained.condition_config import condition_config
 from jaxdiff.pretrained.model import Autoencoder, Pretrained
 from jaxdiff.pretrained.names import flat, published, unturned
 from jaxdiff.pretrained.saved import FORMAT, PLAIN, grid_text, label_text
@@ -86,8 +88,9 @@ def _of_denoiser(model: Pretrained) -> dict[str, str]:
 def save_diffusers(model: Pretrained, folder: str | os.PathLike[str]) -> None:
     """Save a model as a pipeline's folder that diffusers and :func:`load_pretrained` read.
 
-    It holds the network (``unet``), its process and prediction (``scheduler``, a table of betas)
-    and the index of both. The folder may be there; files of these names in it are replaced.
+    It holds the network (``unet``, a ``UNet2D`` or ``UNet2DCondition``), its process and prediction
+    (``scheduler``, a table of betas) and the index of both, and no text encoder or autoencoder. The
+    folder may be there; files of these names in it are replaced.
 
     Args:
         model: a published model.
@@ -102,18 +105,22 @@ def save_diffusers(model: Pretrained, folder: str | os.PathLike[str]) -> None:
         OSError: where the folder cannot be written.
     """
     network = model.network
-    if not isinstance(network, UNet2D):
+    if not isinstance(network, (UNet2D, UNet2DCondition)):
         raise ValueError(
-            f"a {type(network).__name__} has no layout in diffusers that is written; a UNet2D has. "
-            "save_safetensors saves any model"
+            f"a {type(network).__name__} has no layout in diffusers that is written; a UNet2D and "
+            "a UNet2DCondition have. save_safetensors saves any model"
         )
-    config, scheduler = unet2d_config(network, model.shape), scheduler_config(model)
-    pairs = unet_pairs(len(network.channels), learned=network.time == "learned")
+    plain = isinstance(network, UNet2D)
+    config = (
+        unet2d_config(network, model.shape) if plain else condition_config(network, model.shape)
+    )
+    scheduler = scheduler_config(model)
+    pairs = unet_pairs(len(network.channels), learned=plain and network.time == "learned")
     named = published(model.params, pairs)
     tensors = {name: _published(name, unturned(at, leaf)) for name, (at, leaf) in named.items()}
     index = {
-        "_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"],
-        "unet": ["diffusers", "UNet2DModel"],
+        "_class_name": "DDPMPipeline" if plain else "StableDiffusionPipeline",
+        "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", config["_class_name"]],
     }  # fmt: skip
     folder = Path(folder)
     for part in ("unet", "scheduler"):
