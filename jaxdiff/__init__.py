@@ -61,6 +61,8 @@ _LATER = {
     "analysis": "jaxdiff.analysis",
     "attention": "jaxdiff.conditioning.attention",
     "blending": "jaxdiff.conditioning.blending",
+    "cascade": "jaxdiff.conditioning.cascade:cascade",
+    "CascadeStage": "jaxdiff.conditioning.cascade:CascadeStage",
     "cite": "jaxdiff.citing:cite",
     "classify": "jaxdiff.classify",
     "corrections": "jaxdiff.conditioning.corrections",
