@@ -80,12 +80,12 @@ def from_dict(kind: type[C], values: dict[str, Any], where: str = "config") -> C
                 f"{kind.__name__}{f'; {close[0]!r}?' if close else ''}"
             )
     try:
-        return kind(**{k: _plain(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+        return kind(**{k: plain_value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
     except (TypeError, RecursionError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _plain(hint: Any, value: Any, where: str) -> Any:
+def plain_value(hint: Any, value: Any, where: str) -> Any:
     """Return the value of a field of a type, made of what JSON knows. ValueError for another
     type.
     """
@@ -94,10 +94,10 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
         return _one_of(of, value, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(hint, value, where)  # type: ignore[arg-type]
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_plain(of[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is tuple and _fits(of, value):
+        return tuple(plain_value(of[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {k: _plain(of[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {k: plain_value(of[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin is typing.Literal and value in of:
         return value
     if hint is float and type(value) in (int, float) and abs(value) < sys.float_info.max:
@@ -108,6 +108,11 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
         return value
     named = hint.__name__ if isinstance(hint, type) else str(hint).removeprefix("typing.")
     raise ValueError(f"{where} should be of type {named}, not {value!r:.60}")
+
+
+def _fits(of: tuple[Any, ...], value: Any) -> bool:
+    """Return whether a value is a sequence of as many entries as a type of tuples has."""
+    return isinstance(value, list | tuple) and (of[-1] is Ellipsis or len(of) == len(value))
 
 
 def _one_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -125,8 +130,8 @@ def _one_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
     *others, last = (hint for hint in hints if hint is not types.NoneType)
     for hint in others:
         with contextlib.suppress(ValueError):
-            return _plain(hint, value, where)
-    return _plain(last, value, where)
+            return plain_value(hint, value, where)
+    return plain_value(last, value, where)
 
 
 def save(config: Any, folder: str | os.PathLike, known: dict[str, Any] | None = None) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import parsing
+from jaxdiff.app.config_given import own_options, read_values, to_toml
 from jaxdiff.app.options import check
 
 OVERVIEW = """\
@@ -45,6 +46,8 @@ DIR is the folder of a run or, for every command but train, a file or folder of 
 the name of their card, or module:FILE.py:FUNCTION, a function of yours that makes a model.
 jaxdiff COMMAND --help explains a command's options; jaxdiff --version prints versions and devices.
 --cite, with train, distill, tune, sample or demo, prints BibTeX of the papers of what is chosen.
+--config FILE, with any command, reads options from TOML or YAML, which the command line beats;
+--print-config prints such a file and does nothing else.
 --traceback, with any command, shows where an error comes from. Compiled programs are kept for the
 next command in ~/.cache/jaxdiff, 2 GB at most; JAXDIFF_CACHE=DIR keeps them elsewhere,
 JAXDIFF_CACHE=off nowhere. Started as several processes (by srun, mpirun, a Kubernetes job, on a TPU
@@ -77,7 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("The commands are: " + ", ".join(COMMANDS), file=sys.stderr)
         return 2
     parse, run = COMMANDS[command]
-    config = parse(command, rest)
+    try:
+        rest, file, printing = own_options(rest)
+        values = {} if file is None else read_values(file, command)
+        config = parse(command, rest, parsing.FromFile(values, f"--config {file}", printing))
+    except (ValueError, OSError) as error:
+        print(f"jaxdiff {command}: {error}", file=sys.stderr)
+        return 2
+    if printing:
+        print(to_toml(command, config), end="")
+        return 0
     if citing:
         return print_papers(command, config)
     use_cache()
@@ -88,15 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError) as error:
         print(f"jaxdiff: several processes, but {error}", file=sys.stderr)
         return 2
-    if hosts.several() and command in (
-        "demo",
-        "ema",
-        "optimise",
-        "restore",
-        "analyse",
-        "export",
-        "inspect",
-    ):
+    if hosts.several() and command in ONE_PROCESS:
         print(
             f"jaxdiff: {command} is for one process; JAXDIFF_HOSTS=off makes it one",
             file=sys.stderr,
@@ -291,7 +295,7 @@ def demo(config: configs.Demo) -> None:
     print(demo(config))
 
 
-COMMANDS: dict[str, tuple[Callable[[str, Sequence[str]], Any], Callable[[Any], None]]] = {
+COMMANDS: dict[str, tuple[parsing.Parse, Callable[[Any], None]]] = {
     "demo": (parsing.plain(configs.Demo), demo),
     "train": (parsing.preset, train),
     "ema": (parsing.plain(configs.Ema), ema),

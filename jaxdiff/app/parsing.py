@@ -1,12 +1,12 @@
 """Parse a command's arguments into its configuration."""
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_network
+from jaxdiff.app.config_given import filled, with_pairs, with_values, without_pairs
 
 
 def presets() -> dict[str, tuple[str, configs.Train]]:
@@ -16,53 +16,81 @@ def presets() -> dict[str, tuple[str, configs.Train]]:
     return PRESETS
 
 
-def plain(kind: type) -> Callable[[str, Sequence[str]], Any]:
+Parse = Callable[[str, Sequence[str], "FromFile"], Any]
+
+
+class FromFile(NamedTuple):
+    """What a file says of a command's configuration, and what names the file in errors. printing:
+    what must be given may be missing, as the configuration is printed.
+    """
+
+    values: Mapping[str, Any] = {}
+    where: str = ""
+    printing: bool = False
+
+    def over(self, base: Any) -> Any:
+        """Return a configuration, or a kind of them, with what the file says."""
+        made = with_values(base, self.values, self.where)
+        return filled(made) if self.printing else made
+
+    def parsed(self, base: Any, parse: Callable[[Any], Any]) -> Any:
+        """Return what ``parse(default)`` makes of arguments, over what the file says."""
+        made = self.over(base)
+        return with_pairs(parse(without_pairs(made)), made)
+
+
+NOTHING = FromFile()
+
+
+def plain(kind: type) -> Parse:
     """Return a parser of every field of a configuration."""
 
-    def parse(command: str, arguments: Sequence[str]) -> Any:
+    def parse(command: str, arguments: Sequence[str], given: FromFile = NOTHING) -> Any:
         import tyro
 
-        return tyro.cli(kind, prog=f"jaxdiff {command}", args=list(arguments))
+        options = {"prog": f"jaxdiff {command}", "args": list(arguments)}
+        return given.parsed(kind, lambda default: tyro.cli(kind, default=default, **options))
 
     return parse
 
 
-def first(kind: type, name: str) -> Callable[[str, Sequence[str]], Any]:
+def first(kind: type, name: str) -> Parse:
     """Return a parser of fields of which the one of this name may be the first argument."""
 
-    def parse(command: str, arguments: Sequence[str]) -> Any:
+    def parse(command: str, arguments: Sequence[str], given: FromFile = NOTHING) -> Any:
         bare = bool(arguments) and not arguments[0].startswith("-")
-        return plain(kind)(command, [f"--{name}", *arguments] if bare else arguments)
+        return plain(kind)(command, [f"--{name}", *arguments] if bare else arguments, given)
 
     return parse
 
 
-def around(kind: type, name: str) -> Callable[[str, Sequence[str]], Any]:
+def around(kind: type, name: str) -> Parse:
     """Return a parser of fields of which the one of this name, a tuple of texts, may be the
     arguments that are no options, before or after these.
     """
 
-    def parse(command: str, arguments: Sequence[str]) -> Any:
+    def parse(command: str, arguments: Sequence[str], given: FromFile = NOTHING) -> Any:
         import tyro
 
-        def made(
-            options: tyro.conf.OmitArgPrefixes[kind],  # type: ignore[valid-type]
-            bare: tyro.conf.Positional[tuple[str, ...]] = (),
-        ) -> Any:
-            return dataclasses.replace(options, **{name: getattr(options, name) + bare})
+        def read(default: Any) -> Any:
+            def made(
+                options: tyro.conf.OmitArgPrefixes[kind] = default,  # type: ignore[valid-type]
+                bare: tyro.conf.Positional[tuple[str, ...]] = (),
+            ) -> Any:
+                return dataclasses.replace(options, **{name: getattr(options, name) + bare})
 
-        prog, text = f"jaxdiff {command}", kind.__doc__
-        return tyro.cli(made, prog=prog, description=text, args=list(arguments))
+            prog, text = f"jaxdiff {command}", kind.__doc__
+            return tyro.cli(made, prog=prog, description=text, args=list(arguments))
+
+        return given.parsed(kind, read)
 
     return parse
 
 
-def choosing(
-    kind: type, methods: Callable[[], Mapping[str, Any]]
-) -> Callable[[str, Sequence[str]], Any]:
+def choosing(kind: type, methods: Callable[[], Mapping[str, Any]]) -> Parse:
     """Add the choices of the named method where help is requested."""
 
-    def parse(command: str, arguments: Sequence[str]) -> Any:
+    def parse(command: str, arguments: Sequence[str], given: FromFile = NOTHING) -> Any:
         import tyro
 
         text = kind.__doc__ or ""
@@ -76,7 +104,8 @@ def choosing(
             text += (
                 f"{listed(known[method])}\n\n--method NAME --help lists those of another method."
             )
-        return tyro.cli(kind, prog=f"jaxdiff {command}", description=text, args=list(arguments))
+        options = {"prog": f"jaxdiff {command}", "description": text, "args": list(arguments)}
+        return given.parsed(kind, lambda default: tyro.cli(kind, default=default, **options))
 
     return parse
 
@@ -102,26 +131,40 @@ def of_images() -> Mapping[str, Any]:
     return OF_IMAGES
 
 
-def preset(command: str, arguments: Sequence[str]) -> configs.Train:
-    """Parse a preset's options; those of the network are the chosen kind's, at its defaults."""
+def preset(command: str, arguments: Sequence[str], given: FromFile = NOTHING) -> configs.Train:
+    """Parse a preset's options; those of the network are the chosen kind's, at its defaults. What a
+    file says takes the place of the preset's; with a file, the preset may be left out.
+    """
     import tyro
 
     known = presets()
     arguments, network = _network_named(arguments)
     if network is not None:
-        try:
-            chosen = config_network.network_named(network)
-        except ValueError as error:
-            print(f"jaxdiff {command}: {error}", file=sys.stderr)
-            raise SystemExit(2) from error
+        chosen = config_network.network_named(network)
         known = {k: (t, dataclasses.replace(c, network=chosen)) for k, (t, c) in known.items()}
-    return tyro.extras.overridable_config_cli(
-        known,
-        prog=f"jaxdiff {command}",
-        description=configs.Train.__doc__,
-        args=arguments,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+        given = given._replace(values=_without_other(given.values, chosen))
+    if given != NOTHING and (not arguments or arguments[0] not in known):
+        arguments = ["images", *arguments]
+    options: dict[str, Any] = {
+        "prog": f"jaxdiff {command}", "description": configs.Train.__doc__, "args": arguments,
+        "config": (tyro.conf.AvoidSubcommands,),
+    }  # fmt: skip
+    if not arguments or arguments[0] not in known:
+        return tyro.extras.overridable_config_cli(known, **options)
+    text, base = known[arguments[0]]
+
+    def read(default: Any) -> Any:
+        one = {arguments[0]: (text, default)}
+        return tyro.extras.overridable_config_cli(one, **options)
+
+    return given.parsed(base, read)
+
+
+def _without_other(values: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
+    """Return what a file says without the network, if that is of another kind than the chosen."""
+    network = values.get("network")
+    other = isinstance(network, Mapping) and network.get("kind", "") != type(chosen).__name__
+    return {k: v for k, v in values.items() if k != "network" or not other}
 
 
 def _network_named(arguments: Sequence[str]) -> tuple[list[str], str | None]:
