@@ -34,9 +34,16 @@ def other(hint, known):
     if typing.get_origin(hint) in config_given._UNIONS:
         return None if known not in (None, dataclasses.MISSING) else other(options[0], known)
     if typing.get_origin(hint) is tuple:
-        return () if known else tuple(other(h, None) for h in options if h is not Ellipsis)
+        variable = Ellipsis in options
+        return (
+            ()
+            if known and variable
+            else tuple(other(h, None) for h in options if h is not Ellipsis)
+        )
     if typing.get_origin(hint) is typing.Literal:
         return next(option for option in options if option != known)
+    if dataclasses.is_dataclass(hint):
+        return changed(hint)
     return {bool: not known, int: 7, float: 1e-07, str: ODD}[hint]
 
 
