@@ -7,9 +7,11 @@ arrays are the peers' own numbers, unchanged; the README beside this file says w
 
 import json
 import pathlib
+import shutil
 import sys
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 HERE = pathlib.Path(__file__).parent
 # What is left out, to keep it small: intermediate states; 'final' is there.
@@ -66,6 +68,52 @@ FAMILIES = {
 }
 
 
+LARGE = ("f:", "act_mean:Mixed_7", "act_mean:AvgPool")  # of Inception, what others say, too
+# networks with their weights: the cases that are kept whole, and the files of their weights
+NETWORKS = {
+    "networks_edm/io": (
+        ["c0001", *(f"c{n:04d}" for n in range(13, 20))],
+        ["networks_edm/edm_ddpmpp_uncond_aug.safetensors", "networks_edm/blocks.safetensors"],
+        ("vp/", "round_sigma/"),
+    ),
+    "networks_diffusers_io": (
+        ["c0000"],
+        [f"networks_diffusers/unet2d_0/{name}"
+         for name in ("config.json", "diffusion_pytorch_model.safetensors")],
+        (),
+    ),
+    "inception_fid": (["c0000"], [], ()),
+}  # fmt: skip
+
+
+def choose_networks(full: pathlib.Path, name: str) -> None:
+    """Write NAME.npz and NAME.json with the chosen cases, and copy the weights. Of other cases what
+    they are is kept, without arrays.
+    """
+    chosen, files, prefixes = NETWORKS[name]
+    text = json.loads((full / f"{name}.json").read_text())
+    arrays = np.load(full / f"{name}.npz", allow_pickle=False)
+    for case in text["cases"]:
+        kept = case["arrays"] if case["id"] in chosen else {}
+        case["arrays"] = {k: v for k, v in kept.items() if not k.startswith(LARGE)}
+    text["cases"] = [c for c in text["cases"] if c["arrays"] or "name" in c]
+    names = {f"{c['id']}/{a}" for c in text["cases"] for a in c["arrays"]}
+    wanted = [k for k in arrays.files if k in names or k.startswith(prefixes or ("\0",))]
+    (HERE / name).parent.mkdir(exist_ok=True)
+    np.savez_compressed(HERE / f"{name}.npz", **{k: arrays[k] for k in wanted})
+    (HERE / f"{name}.json").write_text(json.dumps(text))
+    prefixes = tuple(c["prefix"] for c in text["cases"] if c["arrays"] and c.get("prefix"))
+    for file in files:
+        (HERE / file).parent.mkdir(parents=True, exist_ok=True)
+        if file.endswith("blocks.safetensors"):  # those of the chosen cases
+            tensors = load_file(full / file)
+            save_file({k: v for k, v in tensors.items() if k.startswith(prefixes)}, HERE / file)
+        else:
+            shutil.copyfile(full / file, HERE / file)
+    made = [HERE / f"{name}.npz", HERE / f"{name}.json", *(HERE / file for file in files)]
+    print(f"{name}: {sum(p.stat().st_size for p in made) / 1e3:.0f} kB")
+
+
 def choose(full: pathlib.Path, family: str) -> None:
     """Write NAME.npz and NAME.json with the chosen cases."""
     fields, prefixes, wanted = FAMILIES[family]
@@ -100,3 +148,5 @@ def choose(full: pathlib.Path, family: str) -> None:
 if __name__ == "__main__":
     for name in FAMILIES:
         choose(pathlib.Path(sys.argv[1]), name)
+    for name in NETWORKS:
+        choose_networks(pathlib.Path(sys.argv[1]), name)

@@ -6,33 +6,37 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers.golden_numbers import SHARED
+from helpers.golden_numbers import HERE, SHARED
 
 # Compilation is what costs here, so do without the optimisations.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def folder(name):
-    """The folder of a golden case; the test is skipped where it is not at hand."""
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"the golden folder {name} is not beside this checkout")
-    return path
+    """The folder or file of a golden case, the full one or a committed one; the test is skipped
+    where neither is at hand.
+    """
+    for place in (SHARED, HERE):
+        if (path := place / name).exists():
+            return path
+    pytest.skip(f"{name} is not beside this checkout, nor in the committed subset")
 
 
 @functools.cache
 def family(name):
     """The cases of a family, and its arrays."""
-    folder(f"{name}.json")
-    text = json.loads((SHARED / f"{name}.json").read_text())
-    return text["cases"], np.load(SHARED / f"{name}.npz", allow_pickle=False)
+    text = json.loads(folder(f"{name}.json").read_text())
+    return text["cases"], np.load(folder(f"{name}.npz"), allow_pickle=False)
 
 
 def case(name, **fields):
     """The only case with these fields, and its arrays by name, channels last."""
     cases, arrays = family(name)
-    (found,) = (c for c in cases if all(c.get(k) == v for k, v in fields.items()))
-    return found, {a: channels_last(arrays[f"{found['id']}/{a}"]) for a in found["arrays"]}
+    found = [c for c in cases if all(c.get(k) == v for k, v in fields.items())]
+    if not found:
+        pytest.skip(f"the case {fields} of {name} is not in the committed subset")
+    (one,) = found
+    return one, {a: channels_last(arrays[f"{one['id']}/{a}"]) for a in one["arrays"]}
 
 
 def channels_last(array):

@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import pytest
 from helpers.diffusers_cases import channels_last, family, folder
 from jax.tree_util import keystr
 
@@ -25,7 +26,9 @@ def edm_family():
 def edm_case(name):
     """A case and its arrays, channels last."""
     cases, arrays = edm_family()
-    found = cases[name]
+    found = cases.get(name, {})
+    if not found.get("arrays"):
+        pytest.skip(f"the case {name} of networks_edm is not in the committed subset")
     return found, {a: channels_last(arrays[f"{found['id']}/{a}"]) for a in found["arrays"]}
 
 

@@ -19,7 +19,6 @@ from helpers.edm_cases import (
     intermediates,
     place,
 )
-from helpers.golden_numbers import SHARED
 from helpers.published_keys import published
 from safetensors.numpy import load_file, save_file
 
@@ -61,7 +60,7 @@ def opened(name, **options):
     """The model of a golden case, of its bare tensors."""
     case, arrays = edm_case(name)
     config = {"class_name": case["precond_class"], **options}
-    return case, arrays, load_pretrained(SHARED / case["state_dict"], config=config)
+    return case, arrays, load_pretrained(folder(case["state_dict"]), config=config)
 
 
 def test_a_snapshot_is_read():
@@ -198,7 +197,7 @@ BLOCKS = {
 @pytest.mark.parametrize("name", BLOCKS)
 def test_golden_blocks(name):
     case, arrays = edm_case(name)
-    tensors = load_file(SHARED / case["state_dict"])
+    tensors = load_file(folder(case["state_dict"]))
     own = {k: v for k, v in tensors.items() if k.startswith(case["prefix"])}
     module, prefix = EDMBlock(**BLOCKS[name]), re.escape(case["prefix"])
     change = lambda n, v: by_kind(v, module.heads) if ".qkv." in n else v  # noqa: E731
@@ -215,7 +214,7 @@ def test_golden_blocks(name):
 def test_golden_filters():
     """Convolutions with resampling, whose kernel is applied in NumPy."""
     cases, _ = edm_family()
-    tensors = load_file(SHARED / cases["conv_k3_up"]["state_dict"])
+    tensors = load_file(folder(cases["conv_k3_up"]["state_dict"]))
     taps = (1.0, 3.0, 3.0, 1.0)
     for name, before in {
         "conv_k3_up": lambda x: doubled(x, taps), "conv_k3_down": lambda x: halved(x, taps),
@@ -253,7 +252,7 @@ def bare(tmp_path):
 
     def write(change, name="edm_ddpmpp_uncond_aug"):
         case, _ = edm_case(name)
-        tensors = load_file(SHARED / case["state_dict"])
+        tensors = load_file(folder(case["state_dict"]))
         change(tensors)
         save_file(tensors, tmp_path / "net.safetensors")
         return tmp_path / "net.safetensors"

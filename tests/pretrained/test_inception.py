@@ -123,7 +123,7 @@ def test_every_tensor_of_every_form_finds_its_place(kind, shapes):
 
 
 def test_names_are_those_of_the_published_file():
-    golden = load("inception_fid", full=True)
+    golden = load("inception_fid")
     published = {name: tuple(shape) for name, shape in golden.extra["state_dict"].items()}
     assert published == SHAPES and len(published) == 566
 
