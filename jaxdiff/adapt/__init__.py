@@ -4,6 +4,7 @@
 (:mod:`jaxdiff.adapt.frame`).
 """
 
+from jaxdiff.adapt.dreambooth import dreambooth, with_prior
 from jaxdiff.adapt.frame import (
     Adapted,
     Adapter,
@@ -13,10 +14,13 @@ from jaxdiff.adapt.frame import (
     check_adapter,
     matching,
     merged,
+    network_with,
     paths,
+    prepare,
     trainable,
 )
 from jaxdiff.adapt.grown import BOXES, widened, with_boxes
+from jaxdiff.adapt.imagic import imagic_denoiser, imagic_stages
 from jaxdiff.adapt.injection import (
     STEERING,
     controlnet_of,
@@ -26,29 +30,52 @@ from jaxdiff.adapt.injection import (
 )
 from jaxdiff.adapt.lora_file import load_lora, save_lora
 from jaxdiff.adapt.low_rank import LowRank, combined, unmerge
+from jaxdiff.adapt.svdiff import SpectralShift
+from jaxdiff.adapt.textual_inversion import (
+    TextualInversion,
+    custom_diffusion,
+    load_token,
+    more_tokens,
+    save_token,
+)
+from jaxdiff.adapt.whole import Together, Whole
 
 __all__ = [
-    "BOXES",
-    "STEERING",
-    "controlnet_of",
-    "ip_adapter_of",
-    "steering_of",
-    "t2i_adapter_of",
-    "widened",
-    "with_boxes",
     "Adapted",
     "Adapter",
+    "BOXES",
     "LowRank",
     "Partly",
+    "STEERING",
+    "SpectralShift",
+    "TextualInversion",
+    "Together",
+    "Whole",
     "adapted",
     "adapter_only",
     "check_adapter",
     "combined",
+    "controlnet_of",
+    "custom_diffusion",
+    "dreambooth",
+    "imagic_denoiser",
+    "imagic_stages",
+    "ip_adapter_of",
     "load_lora",
+    "load_token",
     "matching",
     "merged",
+    "more_tokens",
+    "network_with",
     "paths",
+    "prepare",
     "save_lora",
+    "save_token",
+    "steering_of",
+    "t2i_adapter_of",
     "trainable",
     "unmerge",
+    "widened",
+    "with_boxes",
+    "with_prior",
 ]

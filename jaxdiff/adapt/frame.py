@@ -23,12 +23,17 @@ from jaxdiff.typing import Array, Cond, Denoiser, Key, Network, Params
 Pattern: TypeAlias = str | re.Pattern[str] | Sequence[str | re.Pattern[str]]
 """Which parameters: a shell pattern of their paths ("*/attention/*/kernel"), a compiled regular
 expression that fits the whole path, or several of these."""
+KERNELS = ("*kernel", "*weight")
 
 
 @runtime_checkable
 class Adapter(Protocol):
     """A change of parameters by a small tree. An adapter is hashable, and equal to equal ones (a
     frozen dataclass), so that networks of equal adapters share compiled programs.
+
+    Two more functions are optional. ``prepared(base)`` gives what ``init`` and ``apply`` take in
+    place of the base's parameters, made once (:func:`prepare`); ``grown(network)`` the network that
+    takes the changed parameters, where these are more than the base's (:func:`network_with`).
     """
 
     def init(self, key: Key, base: Params) -> Params:
@@ -112,11 +117,42 @@ def adapted(D: Denoiser, adapter: Adapter, key: Key | int = 0) -> jax.tree_util.
         ValueError: as the adapter does for parameters that it does not fit.
     """
     made = _described(D)
-    base = made.pop("params")
+    base = prepare(adapter, made.pop("params"))
     key = jax.random.key(key) if isinstance(key, int) else key
     small = jax.jit(adapter.init)(key, base)
-    network = Adapted(made.pop("network"), adapter)
+    network = Adapted(network_with(adapter, made.pop("network")), adapter)
     return denoiser(network, {"base": base, "adapter": small}, **made)
+
+
+def prepare(adapter: Adapter, base: Params) -> Params:
+    """Return what an adapter's ``init`` and ``apply`` take: the base's parameters, for most.
+
+    Args:
+        adapter: with ``prepared`` or without.
+        base: parameters.
+
+    Returns:
+        The base as the adapter takes it.
+    """
+    made = getattr(adapter, "prepared", None)
+    return base if made is None else made(base)
+
+
+def network_with(adapter: Adapter, network: Network) -> Network:
+    """Return the network that takes the parameters which an adapter makes: the same, for most.
+
+    Args:
+        adapter: with ``grown`` or without.
+        network: of the base.
+
+    Returns:
+        The network.
+
+    Raises:
+        TypeError: as the adapter does for a network that it cannot enlarge.
+    """
+    made = getattr(adapter, "grown", None)
+    return network if made is None else made(network)
 
 
 def merged(D: Denoiser) -> jax.tree_util.Partial:
@@ -190,6 +226,29 @@ def matching(params: Params, pattern: Pattern) -> Any:
         shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
         raise ValueError(f"no parameter fits {pattern!r}; there are {shown}")
     return jax.tree.unflatten(jax.tree.structure(params), found)
+
+
+def chosen_kernels(params: Params, pattern: Pattern) -> dict[str, Any]:
+    """Return the parameters of two axes or more whose paths fit, by their paths.
+
+    Args:
+        params: a tree.
+        pattern: of paths.
+
+    Returns:
+        Arrays by path, in the order of the leaves.
+
+    Raises:
+        ValueError: if nothing fits, or nothing that does has two axes.
+    """
+    free = jax.tree.leaves(matching(params, pattern))
+    named = zip(paths(params), jax.tree.leaves(params), free, strict=True)
+    chosen = {name: w for name, w, fit in named if fit and jnp.ndim(w) >= 2}
+    if not chosen:
+        raise ValueError(
+            f"what fits {pattern!r} has fewer than two axes: there is no kernel to adapt"
+        )
+    return chosen
 
 
 def paths(params: Params) -> list[str]:

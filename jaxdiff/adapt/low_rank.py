@@ -15,11 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.adapt.frame import Adapter, Pattern, fits, matching, paths
+from jaxdiff.adapt.frame import KERNELS, Adapter, Pattern, chosen_kernels, fits, paths, prepare
 from jaxdiff.distill.parts.lora import factors, product
 from jaxdiff.typing import Array, Key, Params
-
-KERNELS = ("*kernel", "*weight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,7 @@ class LowRank:
 
     def init(self, key: Key, base: Params) -> dict[str, dict[str, Array]]:
         """Return factors whose products are zero, and the norms of the kernels."""
-        chosen = self._chosen(base)
+        chosen = chosen_kernels(base, self.layers)
         made = {}
         for (name, w), own in zip(chosen.items(), jax.random.split(key, len(chosen)), strict=True):
             dtype = _wide(w)
@@ -94,16 +92,6 @@ class LowRank:
         rank = low["A"].shape[1]
         alpha = next((a for pattern, a in self.alphas if fits(name, pattern)), self.alpha)
         return 1.0 if alpha is None else float(alpha) / rank
-
-    def _chosen(self, base: Params) -> dict[str, Any]:
-        fitting = jax.tree.leaves(matching(base, self.layers))
-        named = zip(paths(base), jax.tree.leaves(base), fitting, strict=True)
-        chosen = {name: w for name, w, fit in named if fit and np.ndim(w) >= 2}
-        if not chosen:
-            raise ValueError(
-                f"what fits {self.layers!r} has fewer than two axes: there is no kernel to adapt"
-            )
-        return chosen
 
 
 def norms(w: Array) -> Array:
@@ -160,7 +148,7 @@ def combined(
         raise ValueError(f"{len(adapters)} adapters have {len(weights)} weights: give each one")
     total = jax.tree.map(lambda w: jnp.asarray(w, _wide(w)), base)
     for (adapter, small), weight in zip(adapters, weights, strict=True):
-        own = adapter.apply(base, small)
+        own = adapter.apply(prepare(adapter, base), small)
         _check_same(base, own, type(adapter).__name__)
         total = jax.tree.map(
             lambda t, w, b, c=weight: (

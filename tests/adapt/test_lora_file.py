@@ -115,6 +115,7 @@ def test_golden_names_of_the_unet(layout, tmp_path):
         np.testing.assert_array_equal(written[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_golden_files_change_the_text_encoder():
     encoder = load_text_encoder(folder("pipelines_sd/sd15_0/text_encoder"))
     run = jit(lambda p, ids: encoder.network.apply({"params": p}, ids).last)
