@@ -5,6 +5,7 @@
 """
 
 from jaxdiff.adapt.dreambooth import dreambooth, with_prior
+from jaxdiff.adapt.files import Loaded, kind_of, load_adapter, save_adapter, with_adapter
 from jaxdiff.adapt.frame import (
     Adapted,
     Adapter,
@@ -41,6 +42,11 @@ from jaxdiff.adapt.textual_inversion import (
 from jaxdiff.adapt.whole import Together, Whole
 
 __all__ = [
+    "Loaded",
+    "kind_of",
+    "load_adapter",
+    "save_adapter",
+    "with_adapter",
     "Adapted",
     "Adapter",
     "BOXES",
