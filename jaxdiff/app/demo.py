@@ -5,6 +5,8 @@ solver at several numbers of network evaluations (NFE), distil it into a student
 two, score everything against digits that neither saw, and write one HTML report.
 """
 
+import dataclasses
+import datetime
 import platform
 import shutil
 import time
@@ -15,92 +17,37 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
+import jaxdiff
 from jaxdiff import grids, solvers
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_file
 from jaxdiff.app.distill import distill, history
 from jaxdiff.app.evaluator import Evaluator, make_evaluator, measure
 from jaxdiff.app.generate import generate
+from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
+from jaxdiff.app.options import check, given, refuse
 from jaxdiff.app.samplers import student_sampler
+from jaxdiff.app.sweep import sweep
 from jaxdiff.app.train import train
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
 from jaxdiff.metrics.neighbours import Nearest, nearest_distances
 from jaxdiff.metrics.protocol import Score
+from jaxdiff.networks import count_parameters
 from jaxdiff.noise import start_noise
 from jaxdiff.recipes import RECIPES
-from jaxdiff.sampling.sample import sample, trajectory
+from jaxdiff.sampling.sample import trajectory
 from jaxdiff.sampling.sampler import Sampler
-from jaxdiff.sampling.table import Table, pad
 from jaxdiff.sampling.trace import table
 
 QUALITY = "Frechet distance"
-SWEEP = sorted((k for k in solvers.SOLVERS if k.demo is not None), key=lambda k: k.evaluations)
-LOG_SNR = ("dpmpp", "unipc", "sde_dpmpp")
-
-
-def steps_for(evaluations: int, nfe: int) -> int | None:
-    """Steps, of so many evaluations each and one in the last, that make ``nfe`` evaluations on a
-    grid ending in zero; None if no number does.
-    """
-    before, rest = divmod(nfe - 1, evaluations)
-    return None if rest else before + 1
-
-
-def sweep_tables(nfes: tuple[int, ...]) -> list[tuple[str, int, Table]]:
-    """Return the listed solvers at every number of evaluations, each on the grid its paper
-    recommends.
-    """
-    made = []
-    for known in SWEEP:
-        grid = grids.log_snr if known.name in LOG_SNR else grids.karras
-        for nfe in nfes:
-            num_steps = steps_for(known.evaluations, nfe)
-            if num_steps is not None:
-                one = table(known.solver, grid(num_steps), **(known.demo or {}))
-                made.append((known.name, nfe, one))
-    return made
-
-
-def sweep(
-    model: Model, config: configs.Demo, evaluator: Evaluator, labels: np.ndarray
-) -> list[dict[str, Any]]:
-    """Score and time every solver at every number of evaluations; a few programs run them all."""
-    entries = sweep_tables(config.nfe)
-    padded = pad([t for _, _, t in entries])
-    shapes, rows = set(), []
-    bar = tqdm(list(zip(entries, padded, strict=True)), desc="every solver", unit="run")
-    for (name, nfe, made), runner in bar:
-        bar.set_postfix_str(f"{name} nfe {nfe}")
-        assert made.nfe == nfe
-        sampler = Sampler(model.denoiser, runner)
-        start = float(made.levels[0])
-        kind = (runner.states.shape, runner.slots)
-        if kind not in shapes:  # compile before the clock starts
-            shapes.add(kind)
-            draw(sampler, start, model, labels, config.seed)
-        began = time.perf_counter()
-        images = draw(sampler, start, model, labels, config.seed)
-        seconds = time.perf_counter() - began
-        scores = {
-            k: score.value for k, score in measure(evaluator, images, labels, (QUALITY,)).items()
-        }
-        rows.append(
-            {"solver": name, "nfe": nfe, "seconds_per_image": seconds / len(images), **scores}
-        )
-    return rows
-
-
-def draw(sampler: Sampler, start: float, model: Model, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return one batch of samples from a padded table, which does not know its own levels."""
-    assert isinstance(sampler.table, Table)
-    key = jax.random.key(seed)
-    x = start * start_noise(key, len(labels), model.shape)
-    out = sample(sampler.denoiser, sampler.table, x, jnp.asarray(labels, jnp.int32), key=key)
-    return np.clip(np.asarray(out), -1.0, 1.0)
+OF_QUICK = ("euler", "ipndm", "deis", "dpmpp", "heun")  # which one program runs
+BY_DEFAULT = {  # updates of the student, numbers of evaluations
+    False: (1500, (3, 5, 7, 11, 35)),
+    True: (200, (3, 5, 9)),
+}
 
 
 def demo(config: configs.Demo) -> str:
@@ -112,55 +59,53 @@ def demo(config: configs.Demo) -> str:
     from jaxdiff.report.demo import demo_page, in_words
     from jaxdiff.report.page import write_numbers
 
+    check(config)
     if (fewest := RECIPES[config.method].fewest) > 1:
         raise ValueError(
             f"the demo scores its student in 1 evaluation; one by {config.method} takes at least "
             f"{fewest}: choose another --method"
         )
-    out = Path(config.out)
-    if config.fresh:
+    options = resolved(config)
+    assert options.nfe is not None and options.distill_updates is not None
+    out = Path(options.out)
+    if options.fresh:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock()
     train_set, held_out = load_digits("train"), load_digits("test")
     print(f"data {train_set.describe()}\nset aside {held_out.describe()}", flush=True)
     print("training the classifier whose features are the evaluator", flush=True)
-    evaluator = make_evaluator(train_set, held_out, "classifier", config.seed)
-    labels = evaluator.labels(config.count)
+    evaluator = make_evaluator(train_set, held_out, "classifier", options.seed)
+    labels = evaluator.labels(options.count)
     assert labels is not None
     clock.lap("evaluator")
 
-    print("training the teacher", flush=True)
-    folders = {name: str(out / name) for name in ("teacher", "student")}
-    teacher = train(
-        configs.Train(
-            run=folders["teacher"],
-            network=configs.UNet(channels=24),
-            updates=config.train_updates,
-            seed=config.seed,
-        )
-    )
+    teacher, folder = the_teacher(options, out)
     clock.lap("teacher")
-    rows = sweep(teacher, config, evaluator, labels)
+    only = OF_QUICK if options.quick else ()
+    rows = sweep(teacher, evaluator, labels, options.nfe, options.seed, only)
     clock.lap("every solver")
 
     print("distilling", flush=True)
+    folders = {"teacher": folder, "student": str(out / "student")}
     student = distill(
         configs.Distill(
             folders["teacher"],
             folders["student"],
-            config.method,
-            config.distill_updates,
-            seed=config.seed,
+            options.method,
+            options.distill_updates,
+            seed=options.seed,
+            data=configs.OtherData(path="digits") if options.quick else configs.OtherData(),
         )
     )
     clock.lap("student")
 
-    samples, scores = compare(teacher, student, config, evaluator, labels)
+    samples, scores = compare(teacher, student, options, evaluator, labels)
     distances = copies(samples, train_set.images, held_out.images)
     clock.lap("scores")
     numbers = {
-        "config": config_file.to_dict(config),
+        "config": config_file.to_dict(options),
+        "experiment": experiment(teacher, config, options),
         "machine": {
             "jax": jax.__version__,
             "device": str(jax.devices()[0]),
@@ -176,6 +121,7 @@ def demo(config: configs.Demo) -> str:
             for name, d in distances.items()
         },
         "seconds": clock.laps,
+        "processor seconds": clock.processor,
         "sweep": rows,
     }
     print(in_words(numbers), flush=True)
@@ -188,17 +134,75 @@ def demo(config: configs.Demo) -> str:
         return f"numbers: {beside}"
 
 
+def resolved(config: configs.Demo) -> configs.Demo:
+    """Return a configuration with the numbers that depend on --quick.
+
+    Raises ValueError for an option that --quick leaves without effect.
+    """
+    if config.quick:
+        refuse(config, "--quick trains no teacher", "train_updates")
+    updates, nfe = BY_DEFAULT[config.quick]
+    return dataclasses.replace(
+        config,
+        distill_updates=config.distill_updates or updates,
+        nfe=config.nfe if config.nfe is not None else nfe,
+    )
+
+
+def the_teacher(config: configs.Demo, out: Path) -> tuple[Model, str]:
+    """Return the teacher and where it is: trained now, or the one that comes with the package."""
+    if config.quick:
+        print("the teacher comes with the package: digits", flush=True)
+        return load_model("digits"), "digits"
+    print("training the teacher", flush=True)
+    folder = str(out / "teacher")
+    network = configs.UNet(channels=24)
+    options = configs.Train(
+        run=folder, network=network, updates=config.train_updates, seed=config.seed
+    )
+    return train(options), folder
+
+
+def experiment(teacher: Model, asked: configs.Demo, config: configs.Demo) -> dict[str, Any]:
+    """Return what was done, for the page: command, version, date, network, updates, method."""
+    names = [f.name for f in dataclasses.fields(asked) if given(asked, f.name)]
+    options = [f"--{n.replace('_', '-')} {_typed(getattr(asked, n))}".rstrip() for n in names]
+    source: Any = teacher.source
+    updates = teacher.metadata.get("updates") or (source and source.metadata["updates"])
+    return {
+        "command": " ".join(["jaxdiff demo", *options]),
+        "version": jaxdiff.__version__,
+        "date": datetime.date.today().isoformat(),
+        "network": type(teacher.module).__name__,
+        "parameters": count_parameters(teacher.params),
+        "teacher": "comes with the package" if config.quick else "trained by this command",
+        "teacher updates": updates,
+        "teacher's sampler": "heun, 18 steps of karras's grid, 35 evaluations",
+        "method": config.method,
+        "student updates": config.distill_updates,
+    }
+
+
+def _typed(value: Any) -> str:
+    """Return a value as it is typed on the command line, nothing for a flag."""
+    if value is True:
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 class Clock:
-    """Seconds since the last lap, by name."""
+    """Seconds since the last lap, by name: of the clock, and of all processors together."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self.last = time.perf_counter()
+        self.processor: dict[str, float] = {}
+        self.last = time.perf_counter(), time.process_time()
 
     def lap(self, name: str) -> None:
         """End a part."""
-        now = time.perf_counter()
-        self.laps[name], self.last = now - self.last, now
+        now = time.perf_counter(), time.process_time()
+        self.laps[name], self.processor[name] = (b - a for a, b in zip(self.last, now, strict=True))
+        self.last = now
 
 
 def gap(quality: dict[str, float]) -> dict[str, float]:
@@ -273,8 +277,9 @@ def pictures(
     assert train_set.labels is not None
     by_class = in_turn(train_set.labels)
     losses = {
-        name: [(line["step"], line["student/loss"]) for line in history(folders[name])]
-        for name in ("teacher", "student")
+        name: [(line["step"], line["student/loss"]) for line in history(folder)]
+        for name, folder in folders.items()
+        if Path(folder).is_dir()
     }
     best = samples["teacher, NFE 35"]
     near = distances["teacher, NFE 35"]

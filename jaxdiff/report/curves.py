@@ -8,14 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from jaxdiff.report.axes import check_nfe, finite, nfe_axis, real_data_band, score_axis
 from jaxdiff.report.style import (
-    BAND,
     COLOURS,
     DASHES,
     INK,
@@ -57,21 +56,21 @@ def quality_against_nfe(
         ValueError: if there is nothing to draw, or an nfe is below 1.
     """
     points = points or {}
-    _check_nfe({**curves, **{name: [point] for name, point in points.items()}})
+    check_nfe({**curves, **{name: [point] for name, point in points.items()}})
     figure, axes = _wide_axes(4.8)
     if real_data is not None and math.isfinite(real_data):
         axes.axhline(real_data, color=SOFT, lw=1.1, zorder=1)
     students = [
-        axes.plot(*_finite([point]).T, ls="none", label=_label(name, [point]), **_student(n))[0]
+        axes.plot(*finite([point]).T, ls="none", label=_label(name, [point]), **_student(n))[0]
         for n, (name, point) in enumerate(points.items())
     ]
     solvers = _draw_curves(axes, curves)
     every = [p for c in curves.values() for p in c] + [*points.values()]
-    _nfe_axis(axes, [nfe for nfe, _ in every])
-    _score_axis(axes, [score for _, score in every] + ([] if real_data is None else [real_data]))
+    nfe_axis(axes, [nfe for nfe, _ in every])
+    score_axis(axes, [score for _, score in every] + ([] if real_data is None else [real_data]))
     axes.set_ylabel(ylabel)
     if real_data is not None and math.isfinite(real_data):
-        _real_data_band(axes, real_data)
+        real_data_band(axes, real_data)
     _legend(axes, students, solvers)
     return figure
 
@@ -134,7 +133,7 @@ def training_curves(curves: Mapping[str, Points]) -> Figure:
 
 
 def _training_panel(axes: Axes, name: str, points: Points, colour: str) -> None:
-    pairs = _finite(points)
+    pairs = finite(points)
     if not len(pairs):
         raise ValueError(f"the training curve {name!r} has no finite loss")
     step, loss = pairs.T
@@ -146,7 +145,7 @@ def _training_panel(axes: Axes, name: str, points: Points, colour: str) -> None:
     axes.set_xlabel("training step")
     axes.set_ylabel("loss" if window == 1 else f"loss, and mean of {window}")
     axes.margins(x=0.02)
-    _score_axis(axes, loss)
+    score_axis(axes, loss)
 
 
 def _running_mean(x: np.ndarray, window: int) -> np.ndarray:
@@ -156,11 +155,11 @@ def _running_mean(x: np.ndarray, window: int) -> np.ndarray:
 
 
 def _time_curves(curves: Mapping[str, Points], label: str) -> Figure:
-    _check_nfe(curves)
+    check_nfe(curves)
     figure, axes = _wide_axes(3.8)
     lines = _draw_curves(axes, curves)
-    _nfe_axis(axes, [nfe for curve in curves.values() for nfe, _ in curve])
-    _score_axis(axes, [s for curve in curves.values() for _, s in curve])
+    nfe_axis(axes, [nfe for curve in curves.values() for nfe, _ in curve])
+    score_axis(axes, [s for curve in curves.values() for _, s in curve])
     axes.set_ylabel(label)
     _legend(axes, [], lines)
     return figure
@@ -202,7 +201,7 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Points]) -> list[Any]:
     """Return one line per curve, ordered by the last scores, the highest first."""
     drawn = []
     for n, (name, points) in enumerate(curves.items()):
-        pairs = _finite(points)
+        pairs = finite(points)
         pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
         (line,) = axes.plot(*pairs.T, label=_label(name, points), **_curve(n), zorder=3)
         drawn.append((pairs[-1, 1] if len(pairs) else math.inf, line))
@@ -244,70 +243,3 @@ def _legend(axes: Axes, students: Sequence[Any], solvers: Sequence[Any]) -> None
     axes.legend(
         handles=[*students, *solvers], loc="upper left", bbox_to_anchor=(1.02, 1.0), **style
     )
-
-
-def _real_data_band(axes: Axes, real_data: float) -> None:
-    """Draw grey below the score of real data: differences there mean nothing."""
-    from matplotlib.patheffects import withStroke
-
-    low, high = axes.get_ylim()
-    axes.axhspan(low, real_data, color=BAND, zorder=0, lw=0)
-    axes.set_ylim(low, high)
-    axes.annotate(
-        f"real data against real data {cell_text(float(real_data))}",
-        (0.27, real_data),  # between students (left) and converged solvers (right)
-        xycoords=("axes fraction", "data"),
-        xytext=(0, -4),
-        textcoords="offset points",
-        ha="left",
-        va="top",
-        size=8.5,
-        color=SOFT,
-        path_effects=[withStroke(linewidth=2.5, foreground=BAND)],
-    )
-
-
-def _nfe_axis(axes: Axes, nfe: Iterable[float]) -> None:
-    """Logarithmic, a tick at every number that occurs, labelled where there is room."""
-    values, counts = np.unique(np.asarray([*nfe], np.float64), return_counts=True)
-    axes.set_xscale("log")
-    low, high = values[0] / 1.12, values[-1] * 1.12
-    axes.set_xlim(low, high)
-    apart = 0.032 * math.log(high / low)
-    labelled: list[float] = []
-    for value in values[np.argsort(-counts, kind="stable")]:  # the most frequent come first
-        if all(abs(math.log(value / other)) >= apart for other in labelled):
-            labelled.append(value)
-    axes.set_xticks(values, [f"{value:g}" if value in labelled else "" for value in values])
-    axes.minorticks_off()
-    axes.set_xlabel("network evaluations (NFE)")
-
-
-def _score_axis(axes: Axes, values: ArrayLike) -> None:
-    """Plain numbers as labels; logarithmic if that is possible and the values call for it."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    x = np.asarray(values, np.float64)
-    x = x[np.isfinite(x)]
-    plain = FuncFormatter(lambda value, _: f"{value:.10g}")
-    if x.size and x.min() > 0 and x.max() > 3 * x.min():
-        axes.set_yscale("log")
-        subs = (1.0, 2.0, 5.0) if x.max() < 1e3 * x.min() else (1.0,)
-        axes.yaxis.set_major_locator(LogLocator(subs=subs))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(plain)
-
-
-def _check_nfe(curves: Mapping[str, Points]) -> None:
-    if not any(len(points) for points in curves.values()):
-        raise ValueError("there is no point to draw")
-    for name, points in curves.items():
-        for nfe, _ in points:
-            if not (math.isfinite(nfe) and nfe >= 1):
-                raise ValueError(f"{name}: the number of evaluations must be 1 or more, not {nfe}")
-
-
-def _finite(points: Points) -> np.ndarray:
-    """Pairs (n, 2) with the non-finite second numbers left out."""
-    pairs = np.asarray([*points], np.float64).reshape(-1, 2)
-    return pairs[np.isfinite(pairs[:, 1])]

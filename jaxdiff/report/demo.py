@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.report.curves import quality_against_nfe, seconds_per_image, training_curves
+from jaxdiff.report.best_curves import best_against_nfe, ranked
+from jaxdiff.report.curves import training_curves
 from jaxdiff.report.images import nearest_neighbours, side_by_side, trajectory_strip
 from jaxdiff.report.page import Picture, Section, Table, write_page
 from jaxdiff.report.terminal import Best, format_table
@@ -46,6 +47,7 @@ def in_words(numbers: dict[str, Any]) -> str:
 def demo_page(folder: Path, numbers: dict[str, Any], shown: Shown) -> Path:
     """Write report.html and report.json; return the path of the page."""
     sections = [
+        _experiment(numbers),
         _samples(shown),
         _quality(numbers, _table(numbers), next(iter(numbers["scores"].values()))[QUALITY]),
         _trajectory(shown),
@@ -54,8 +56,8 @@ def demo_page(folder: Path, numbers: dict[str, Any], shown: Shown) -> Path:
     ]
     return write_page(
         folder / "report.html",
-        "jaxdiff: digits in one evaluation",
-        f"{numbers['machine']['device']}, jax {numbers['machine']['jax']}, seed "
+        _headline(numbers["student"]),
+        f"jaxdiff demo on {numbers['machine']['device']}, jax {numbers['machine']['jax']}, seed "
         f"{numbers['config']['seed']}",
         sections,
         numbers,
@@ -91,18 +93,40 @@ def _closed(student: dict[str, float]) -> str:
     )
 
 
+def _headline(student: dict[str, float]) -> str:
+    return (
+        f"Digits in one evaluation: Fréchet distance {student['student at 1']:.3g}, where the "
+        f"teacher's 35 have {student['teacher']:.3g} and one Euler step {student['Euler at 1']:.3g}"
+    )
+
+
+def _experiment(numbers: dict[str, Any]) -> Section:
+    """Return what was done, one row for each fact."""
+    rows = [[name, value] for name, value in numbers["experiment"].items()]
+    text = (
+        "A class-conditional score network of scikit-learn's handwritten digits (8 by 8 pixels) is "
+        "the teacher. It is sampled by many solvers, and distilled into a student that needs one "
+        "evaluation or two. All are scored on digits that neither has seen."
+    )
+    return Section("The experiment", [text], [], [Table(["", ""], rows)])
+
+
 def _samples(shown: Shown) -> Section:
     blocks = {"real": shown.real, **shown.samples}
     first = ("real", "teacher, NFE 35", "student, NFE 1")
-    groups = [first, tuple(name for name in blocks if name not in first)]
-    figures = [side_by_side({name: blocks[name] for name in group}, 6, 10) for group in groups]
-    text = (
-        "A class-conditional score network was trained on scikit-learn's handwritten digits (8 by "
-        "8 pixels). Columns are the "
-        "digits 0 to 9, the same noise in every block of samples."
-    )
+    others = ("real", *(name for name in blocks if name not in first))
+    digits = [str(k) for k in range(10)]
+    figures = [
+        side_by_side({name: blocks[name] for name in group}, 6, 10, digits)
+        for group in (first, others)
+    ]
+    text = "The numbers above the columns are the classes; the same noise is in every block."
     alt = "Blocks of digits: real ones and those of each sampler, classes 0 to 9 in columns."
-    captions = ["Real digits, the teacher, its student.", "For comparison."]
+    captions = [
+        "The student's single evaluation gives digits of the classes requested, somewhat less "
+        "varied than the teacher's.",
+        "One Euler step returns the mean of the class, which is no sample.",
+    ]
     pictures = [Picture(f, caption, alt) for f, caption in zip(figures, captions, strict=True)]
     return Section("Samples", [text], pictures)
 
@@ -131,24 +155,44 @@ def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Se
     words = (
         f"The best of the sweep is {best['solver']} at NFE {best['nfe']} with {best[QUALITY]:.3g}."
     )
-    curves = quality_against_nfe(of(QUALITY), real_data["value"], points)
-    times = seconds_per_image(of("seconds_per_image"))
+    curves = best_against_nfe(of(QUALITY), real_data["value"], points)
+    caption = (
+        f"{', '.join(ranked(of(QUALITY))[:5])} are the best over all numbers of evaluations, from "
+        f"the first; the others are grey. {words}"
+    )
     return Section(
         "Quality against network evaluations",
-        [_closed(student), words, protocol],
-        [
-            Picture(
-                curves,
-                "One curve per solver; the students of the distillation as big marks.",
-                words,
-            ),
-            Picture(
-                times,
-                "Wall-clock time per image, compilation excluded.",
-                "Seconds per image against NFE.",
-            ),
-        ],
+        [_closed(student), protocol, *_metrics(numbers), _speed(sweep)],
+        [Picture(curves, caption, "One curve per solver; students are big marks.")],
         [table],
+    )
+
+
+MEANINGS = {
+    "Frechet distance": "between Gaussians of the features; lower is better",
+    "MMD^2": "kernel distance of the features; lower is better, and about 0 for real images",
+    "sliced Wasserstein": "between features along random directions; lower is better",
+    "precision": "share of samples near a real image; higher is better",
+    "recall": "share of real images near a sample; higher is better: variety",
+    "agreement": "share of samples that the classifier reads as the class requested",
+}
+
+
+def _metrics(numbers: dict[str, Any]) -> list[str]:
+    """Return one line for each metric: what it says, and how real images vary in it."""
+    lines = []
+    for name, score in next(iter(numbers["scores"].values())).items():
+        real = score["real_data"]
+        spread = "" if real["std"] is None else f" +- {real['std']:.2g}"
+        lines.append(f"{name}: {MEANINGS[name]}. Real digits: {real['value']:.3g}{spread}.")
+    return lines
+
+
+def _speed(sweep: list[dict[str, Any]]) -> str:
+    each = float(np.median([row["seconds_per_image"] / row["nfe"] for row in sweep]))
+    return (
+        f"One evaluation takes {1e3 * each:.2g} ms per image here (median over all samplers, "
+        "compilation excluded)."
     )
 
 
@@ -189,10 +233,14 @@ def _training(numbers: dict[str, Any], shown: Shown) -> Section:
     figure = training_curves(shown.losses)
     seconds = numbers["seconds"]
     rows = [[part, time] for part, time in seconds.items()]
-    text = "The two losses are of different kinds and are not to be compared with each other."
+    text = (
+        "The losses are of different kinds and are not to be compared with each other."
+        if len(shown.losses) > 1
+        else "The teacher comes with the package; the student is trained here."
+    )
     return Section(
         "Training and time",
         [text],
-        [Picture(figure, "Losses.", "Training losses against the step, teacher and student.")],
+        [Picture(figure, "Losses.", "Training losses against the step.")],
         [Table(["part", "seconds"], rows)],
     )

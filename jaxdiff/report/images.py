@@ -54,13 +54,20 @@ def image_grid(images: ArrayLike, columns: int, titles: Sequence[str] | None = N
 
 
 @styled
-def side_by_side(images: Mapping[str, ArrayLike], rows: int, columns: int) -> Figure:
+def side_by_side(
+    images: Mapping[str, ArrayLike],
+    rows: int,
+    columns: int,
+    titles: Sequence[str] | None = None,
+) -> Figure:
     """Blocks of ``rows`` x ``columns`` images next to each other, each under its name.
 
     ``images``: by name, each (n, H, W, C) of which the first rows x columns are shown, row by row.
     Give all of them in one order of classes, so that equal places hold equal classes.
+    ``titles``: of the columns of every block, such as the classes.
 
-    Raises ValueError if a block is too small or of other image sizes than the first.
+    Raises ValueError if a block is too small or of other image sizes than the first, or the titles
+    are not as many as columns.
     """
     blocks = {name: as_pixels(block, name) for name, block in images.items()}
     if not blocks or min(rows, columns) < 1:
@@ -68,16 +75,21 @@ def side_by_side(images: Mapping[str, ArrayLike], rows: int, columns: int) -> Fi
     for name, block in blocks.items():
         if len(block) < rows * columns:
             raise ValueError(f"{name} has {len(block)} images for {rows} x {columns} places")
+    if titles is not None and len(titles) != columns:
+        raise ValueError(f"{columns} columns need as many titles, got {len(titles)}")
     _same_size(blocks)
     folded = [_fold(block[: rows * columns], rows, columns) for block in blocks.values()]
     gaps = (([GAP] * (columns - 1) + [0.28]) * len(blocks))[:-1]
     block = columns * _tile_width(gaps) + sum(gaps[: columns - 1])
     names = [textwrap.fill(name, max(1, int(block / 0.09))) for name in blocks]
-    top = 0.06 + 0.18 * max(name.count("\n") + 1 for name in names)
+    above = 0.17 if titles is not None else 0.0
+    top = 0.06 + above + 0.18 * max(name.count("\n") + 1 for name in names)
     sheet = lay_out(np.concatenate(folded, axis=1), [GAP] * (rows - 1), gaps, top=top)
     for n, name in enumerate(names):
         left = sheet.centres[n * columns] - sheet.width / 2
-        sheet.above(name, left, 0.0, ha="left", size=9.5, weight="bold", color=INK)
+        sheet.above(name, left, -above, ha="left", size=9.5, weight="bold", color=INK)
+    for n, title in enumerate([*(titles or ())] * len(blocks)):
+        sheet.above(title, sheet.centres[n], 0.0, color=SOFT)
     return sheet.figure
 
 

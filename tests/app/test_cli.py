@@ -433,3 +433,30 @@ def test_tuning_says_what_it_needs(folder, tmp_path, capsys):
     assert "at least 16 pairs of samples; there are 4" in fails(*few)
     assert "--nfe must be at least 1, not 0" in fails("--problem", "gaussian", "--nfe", "0")
     assert not (tmp_path / "t").exists()
+
+
+def test_the_quick_demo_trains_no_teacher(tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert cli.main(["demo", "--quick", "--train-updates", "10", "--out", str(out)]) == 2
+    assert "--train-updates would have no effect" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_the_quick_demo_starts_from_the_model_of_the_package(tmp_path):
+    out = tmp_path / "demo"
+    options = ["--distill-updates", "5", "--nfe", "3", "--count", "40"]
+    assert cli.main(["demo", "--quick", "--out", str(out), *options]) == 0
+    numbers = json.loads((out / "report.json").read_text())
+    assert numbers["experiment"]["teacher"] == "comes with the package"
+    assert "--distill-updates 5 --nfe 3" in numbers["experiment"]["command"]
+    assert {row["solver"] for row in numbers["sweep"]} == {
+        "euler",
+        "ipndm",
+        "deis",
+        "dpmpp",
+        "heun",
+    }
+    assert numbers["student"]["teacher"] < numbers["student"]["Euler at 1"] / 2
+    assert "comes with the package" in (out / "report.html").read_text()
+    assert not (out / "teacher").exists()

@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from jaxdiff.report import curves as plots
 from jaxdiff.report import images as pictures
 from jaxdiff.report import page, style, terminal
+from jaxdiff.report.best_curves import GREY, best_against_nfe, ranked
 from jaxdiff.report.page import Picture, Section, Table, write_page
 from jaxdiff.report.terminal import format_table
 
@@ -246,6 +247,19 @@ def test_the_score_of_real_data_is_drawn_at_its_score():
     assert "real data against real data 0.310" in [text.get_text() for text in axes.texts]
 
 
+def test_the_best_stand_out_with_their_names_and_the_rest_is_grey():
+    curves = {f"s{n}": [(3, 2.0 + n), (9, 1.0 + n)] for n in (4, 0, 2, 1, 3)}
+    curves |= {"far": [(3, 900.0), (9, 1.1)], "lost": [(3, math.nan), (9, 0.5)]}
+    assert ranked(curves) == ["s0", "s1", "s2", "s3", "s4", "far", "lost"]
+    axes = best_against_nfe(curves, 0.8, {"student": (1, 1.5)}, best=2).axes[0]
+    named = [text.get_text() for text in axes.texts]
+    assert {"s0", "s1", "student"} <= {*named} and not {"s2", "far", "lost"} & {*named}
+    grey = [line for line in axes.lines if line.get_color() == GREY]
+    assert len(grey) == 5
+    low, high = axes.get_ylim()
+    assert low < 0.8 and high == pytest.approx(1.15 * 3.0)  # s1's first score is the highest
+
+
 def test_scores_that_have_no_logarithm_are_on_a_linear_axis():
     figure = plots.quality_against_nfe({"a": [(1, 5.0), (2, -0.1)]})
     assert figure.axes[0].get_yscale() == "linear"
@@ -342,6 +356,7 @@ def test_neighbours_stand_below_each_other_with_their_distances():
             "must be finite",
         ),
         (lambda: plots.quality_against_nfe({}), "no point to draw"),
+        (lambda: pictures.side_by_side({"a": flat(0)}, 1, 1, ["0", "1"]), "1 columns need as many"),
         (lambda: plots.quality_against_nfe({"a": [(0, 1.0)]}), "a: the number of evaluations"),
         (lambda: plots.training_curves({}), "at least one curve"),
         (lambda: plots.training_curves({"a": [(1, math.nan)]}), "'a' has no finite loss"),
@@ -377,6 +392,8 @@ FIGURES = {
     "blocks": lambda: pictures.side_by_side({"real": REAL, LONG: REAL, "student": REAL}, 2, 5),
     "trajectory": lambda: pictures.trajectory_strip(STATES, STATES[:-1], LEVELS, LEVELS[:-1]),
     "quality": lambda: plots.quality_against_nfe({**CURVES, LONG: [(4, 3.0)]}, 0.3),
+    "best": lambda: best_against_nfe({**CURVES, LONG: [(4, 3.0)]}, 0.3, {"student": (1, 2.0)}),
+    "classes": lambda: pictures.side_by_side({"real": REAL, LONG: REAL}, 2, 5, list("01234")),
     "training": lambda: plots.training_curves({n: [(0, 1.0), (9, 0.1)] for n in "abcd"}),
     "bars": lambda: plots.seconds_per_image({LONG: 0.01, "b": 0.02}),
     "times": lambda: plots.seconds_per_image({"a": [(1, 0.01), (9, 0.1)]}),
