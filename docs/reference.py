@@ -91,8 +91,9 @@ def names() -> dict[str, list[Name]]:
     for part in PARTS:
         if module_of(part) is None:
             continue
-        found[part] = [n for n in public(part) if id(n.item) not in seen]
-        seen |= {id(n.item) for n in found[part]}
+        new = {id(n.item): n for n in public(part)}  # a second name of the same thing is left out
+        found[part] = [name for key, name in new.items() if key not in seen]
+        seen |= set(new)
     return {part: own for part, own in found.items() if own}
 
 

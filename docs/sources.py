@@ -119,8 +119,14 @@ def stage(folder: Path) -> set[Path]:
 
 
 def with_toctree(page: str, text: str) -> str:
-    """Return the list of notebooks with the table of contents that the site needs."""
-    if page != "tutorials/index.md":
+    """Return a page with the tables of contents that the site needs and the repository does not:
+    of the notebooks, and of results that no heading lists yet.
+    """
+    folder, own = Path(page).parent.as_posix(), pages().values()
+    if page not in ("tutorials/index.md", "results/index.md"):
         return text
-    names = sorted(p.stem for p in (ROOT / "notebooks").glob("*.py"))
-    return "\n".join([text, "```{toctree}", ":hidden:", *names, "```", ""])
+    names = [Path(p).stem for p in own if Path(p).parent.as_posix() == folder and p != page]
+    new = [name for name in names if not re.search(rf"^{name}$", text, re.M)]
+    hidden = [":hidden:"] if folder == "tutorials" else [":maxdepth: 1"]
+    heading = [] if folder == "tutorials" or not new else ["## Others", ""]
+    return "\n".join([text, *heading, "```{toctree}", *hidden, *new, "```", ""])
