@@ -186,6 +186,9 @@ def imported(path: str) -> Any:
 ROLE = re.compile(r"(:(?:py:)?(?:func|class|meth|data|attr|exc|obj):)`~?([\w.]+)`")
 
 
+RAISED = re.compile(r"^( {4})([A-Z]\w+):", re.M)  # in a section "Raises"
+
+
 def qualified(text: str, module: Any) -> str:
     """Return a docstring whose roles have whole paths where they name something of its module."""
 
@@ -196,4 +199,7 @@ def qualified(text: str, module: Any) -> str:
             return found[0]
         return f"{role}`{name} <{module.__name__}.{name}>`"
 
-    return ROLE.sub(whole, text)
+    def raised(found: re.Match[str]) -> str:
+        return f"{found[1]}{module.__name__}.{found[2]}:" if hasattr(module, found[2]) else found[0]
+
+    return RAISED.sub(raised, ROLE.sub(whole, text))
