@@ -60,6 +60,7 @@ _LATER = {
     "adapt": "jaxdiff.adapt",
     "analysis": "jaxdiff.analysis",
     "attention": "jaxdiff.conditioning.attention",
+    "autoencoding": "jaxdiff.autoencoding",
     "blending": "jaxdiff.conditioning.blending",
     "cascade": "jaxdiff.conditioning.cascade:cascade",
     "CascadeStage": "jaxdiff.conditioning.cascade:CascadeStage",

@@ -6,6 +6,8 @@ Importing this package imports flax.
 from jaxdiff.networks.adapters import from_equinox, from_linen, from_nnx
 from jaxdiff.networks.adm import DhariwalUNet
 from jaxdiff.networks.attention import Place, attention_weights, softmax_attention
+from jaxdiff.networks.autoencoder_kl import AutoencoderKL
+from jaxdiff.networks.autoencoder_vq import AutoencoderVQ
 from jaxdiff.networks.beside import Beside
 from jaxdiff.networks.clip import ClipText, ClipVision
 from jaxdiff.networks.cnn import CNN
@@ -41,6 +43,8 @@ from jaxdiff.networks.wrn import WideResNet
 __all__ = [
     "CNN",
     "MLP",
+    "AutoencoderKL",
+    "AutoencoderVQ",
     "Beside",
     "ClipText",
     "ClipVision",
