@@ -7,15 +7,18 @@ which is an option.
 
 import difflib
 import os
-import platform
 import sys
+import typing
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import parsing
+from jaxdiff.app.completion import completion
 from jaxdiff.app.config_given import own_options, read_values, to_toml
+from jaxdiff.app.environment import use_cache as use_cache
+from jaxdiff.app.environment import versions
+from jaxdiff.app.help import page
 from jaxdiff.app.options import check
 
 OVERVIEW = """\
@@ -44,7 +47,8 @@ jaxdiff: fast sampling and distillation of diffusion models
 
 DIR is the folder of a run or, for every command but train, a file or folder of published weights,
 the name of their card, or module:FILE.py:FUNCTION, a function of yours that makes a model.
-jaxdiff COMMAND --help explains a command's options; jaxdiff --version prints versions and devices.
+jaxdiff COMMAND --help names a command's options, --help-all explains each; jaxdiff --version prints
+versions and devices. Completion: source <(jaxdiff --completion bash), in zsh or fish as well.
 --cite, with train, distill, tune, sample or demo, prints BibTeX of the papers of what is chosen.
 --config FILE, with any command, reads options from TOML or YAML, which the command line beats;
 --print-config prints such a file and does nothing else.
@@ -55,7 +59,6 @@ slice, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID), a
 on all their devices.
 """
 ONE_PROCESS = ("demo", "ema", "optimise", "restore", "edit", "analyse", "export", "inspect")
-CACHED = 2 << 30  # bytes of compiled programs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,19 +70,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW.format(presets=", ".join(parsing.presets())))
         return 0
+    if arguments[0] == "--completion":
+        return print_completion(arguments[1:])
     if arguments[0] == "--version":
         print(versions())
         return 0
     command, *rest = arguments
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, 1)
-        print(
-            f"jaxdiff: no command {command!r}{f'; did you mean {close[0]!r}?' if close else ''}",
-            file=sys.stderr,
-        )
+        near = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"jaxdiff: no command {command!r}{near}", file=sys.stderr)
         print("The commands are: " + ", ".join(COMMANDS), file=sys.stderr)
         return 2
     parse, run = COMMANDS[command]
+    if {"-h", "--help"} & set(rest):
+        print(page(command, kind_of(command), rest))
+        raise SystemExit(0)
+    rest = ["--help" if argument == "--help-all" else argument for argument in rest]
     try:
         rest, file, printing = own_options(rest)
         values = {} if file is None else read_values(file, command)
@@ -131,6 +138,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def print_completion(shells: Sequence[str]) -> int:
+    """Print the script of a shell; return the exit status."""
+    words = {"train": tuple(parsing.presets()), "list": parsing.kinds_of_lists()}
+    try:
+        kinds = {command: kind_of(command) for command in COMMANDS}
+        print(completion(" ".join(shells), kinds, words), end="")
+    except ValueError as error:
+        print(f"jaxdiff: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def print_papers(command: str, config: Any) -> int:
     """Print the papers of what a command would do; return the exit status."""
     from jaxdiff.app.citations import cited
@@ -143,42 +162,9 @@ def print_papers(command: str, config: Any) -> int:
     return 0
 
 
-def versions() -> str:
-    """Return what a report of a fault needs: versions and devices."""
-    from importlib.metadata import version
-
-    import jax
-
-    names = ("jaxdiff", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
-    lines = [f"{name} {version(name)}" for name in names]
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return "\n".join(
-        [*lines, f"Python {platform.python_version()}, {platform.platform()}", devices]
-    )
-
-
-def use_cache() -> None:
-    """Keep compiled programs on disk, unless the user has chosen where, or that they are not kept.
-
-    By version of jaxlib and kind of processor, for whose programs no other can be taken. What the
-    environment says of the size and of the programs worth keeping (jax's own variables) holds.
-    """
-    import jax
-    import jaxlib
-
-    chosen = os.environ.get("JAXDIFF_CACHE", "")
-    if getattr(jax.config, "jax_compilation_cache_dir", None) or chosen == "off":
-        return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdiff"
-    folder = Path(chosen or home) / f"{jaxlib.__version__}-{platform.machine()}"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    ours = {
-        "jax_compilation_cache_max_size": CACHED,
-        "jax_persistent_cache_min_compile_time_secs": 0.5,
-    }
-    for name, value in ours.items():
-        if name.upper() not in os.environ:
-            jax.config.update(name, value)
+def kind_of(command: str) -> type:
+    """Return the configuration of a command."""
+    return typing.get_type_hints(COMMANDS[command][1])["config"]
 
 
 def train(config: configs.Train) -> None:
@@ -299,11 +285,11 @@ COMMANDS: dict[str, tuple[parsing.Parse, Callable[[Any], None]]] = {
     "demo": (parsing.plain(configs.Demo), demo),
     "train": (parsing.preset, train),
     "ema": (parsing.plain(configs.Ema), ema),
-    "distill": (parsing.choosing(configs.Distill, parsing.recipes), distill),
-    "tune": (parsing.choosing(configs.Tune, parsing.tuners), tune),
+    "distill": (parsing.plain(configs.Distill), distill),
+    "tune": (parsing.plain(configs.Tune), tune),
     "discriminate": (parsing.plain(configs.Discriminate), discriminate),
     "sample": (parsing.plain(configs.Sample), sample),
-    "optimise": (parsing.choosing(configs.Optimise, parsing.of_images), optimise),
+    "optimise": (parsing.plain(configs.Optimise), optimise),
     "restore": (parsing.around(configs.Restore, "images"), restore),
     "edit": (parsing.around(configs.Edit, "images"), edit),
     "evaluate": (parsing.plain(configs.Evaluate), evaluate),

@@ -1,6 +1,7 @@
 """Parse a command's arguments into its configuration."""
 
 import dataclasses
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -87,27 +88,9 @@ def around(kind: type, name: str) -> Parse:
     return parse
 
 
-def choosing(kind: type, methods: Callable[[], Mapping[str, Any]]) -> Parse:
-    """Add the choices of the named method where help is requested."""
-
-    def parse(command: str, arguments: Sequence[str], given: FromFile = NOTHING) -> Any:
-        import tyro
-
-        text = kind.__doc__ or ""
-        if {"-h", "--help"} & set(arguments):
-            from jaxdiff.recipes.choices import listed
-
-            known = methods()
-            last = [b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--method"]
-            method = last[-1] if last and last[-1] in known else kind.method
-            text += f"\n\nChoices of {method}, for --choices NAME VALUE ...\n"
-            text += (
-                f"{listed(known[method])}\n\n--method NAME --help lists those of another method."
-            )
-        options = {"prog": f"jaxdiff {command}", "description": text, "args": list(arguments)}
-        return given.parsed(kind, lambda default: tyro.cli(kind, default=default, **options))
-
-    return parse
+def kinds_of_lists() -> tuple[str, ...]:
+    """Return what jaxdiff list lists."""
+    return typing.get_args(typing.get_type_hints(configs.List)["kind"])
 
 
 def recipes() -> Mapping[str, Any]:
@@ -131,6 +114,13 @@ def of_images() -> Mapping[str, Any]:
     return OF_IMAGES
 
 
+CHOOSING: dict[type, Callable[[], Mapping[str, Any]]] = {  # commands with methods and choices
+    configs.Distill: recipes,
+    configs.Tune: tuners,
+    configs.Optimise: of_images,
+}
+
+
 def preset(command: str, arguments: Sequence[str], given: FromFile = NOTHING) -> configs.Train:
     """Parse a preset's options; those of the network are the chosen kind's, at its defaults. What a
     file says takes the place of the preset's; with a file, the preset may be left out.
@@ -138,7 +128,7 @@ def preset(command: str, arguments: Sequence[str], given: FromFile = NOTHING) ->
     import tyro
 
     known = presets()
-    arguments, network = _network_named(arguments)
+    arguments, network = network_of(arguments)
     if network is not None:
         chosen = config_network.network_named(network)
         known = {k: (t, dataclasses.replace(c, network=chosen)) for k, (t, c) in known.items()}
@@ -167,7 +157,7 @@ def _without_other(values: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k != "network" or not other}
 
 
-def _network_named(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+def network_of(arguments: Sequence[str]) -> tuple[list[str], str | None]:
     """Return arguments without "--network KIND", and that kind; "--dtype" written out."""
     left, network = [], None
     given = iter(arguments)

@@ -347,7 +347,7 @@ def test_a_run_is_exported(folder, tmp_path, capsys):
 
 def test_compiled_programs_are_kept(tmp_path):
     code = (
-        "import jax, jax.numpy as jnp; from jaxdiff.app.main import use_cache; use_cache();"
+        "import jax, jax.numpy as jnp; from jaxdiff.app.environment import use_cache; use_cache();"
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4)))"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAXDIFF_CACHE": ""}

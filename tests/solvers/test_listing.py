@@ -78,7 +78,7 @@ from experiments.samplers import rows
 from helpers import every_solver
 
 with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-    cli.main(["sample", "--help"])
+    cli.main(["sample", "--help-all"])
 assert "toy" in out.getvalue()
 assert choosing.SOLVERS["toy"] is toy
 assert toy in [known.solver for known in baselines(4)] and (toy, {}) in ONE_EACH

@@ -1,0 +1,74 @@
+"""Help on one screen, and completion that shells can read."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from jaxdiff.app import config as configs
+from jaxdiff.app import main as cli
+from jaxdiff.app.help import brief, grouped, options
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_option_is_on_one_screen(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "48")
+    with pytest.raises(SystemExit) as left:
+        cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    lines, words = text.splitlines(), text.split()
+    assert left.value.code == 0 and len(lines) <= 48 and max(map(len, lines)) <= 100
+    kind = cli.kind_of(command)
+    assert {option.flag for option in options(kind)} <= set(words)
+    grouped_ones = [option for own in grouped(kind).values() for option in own]
+    assert sorted(grouped_ones) == sorted(options(kind))  # each in one group
+    assert all(option.text for option in options(kind)), command
+
+
+def test_a_page_is_of_what_is_named(capsys):
+    def page(*arguments):
+        with pytest.raises(SystemExit):
+            cli.main([*arguments, "--help"])
+        return capsys.readouterr().out
+
+    assert "PRESET is digits or" in page("train")
+    mnist = page("train", "mnist")
+    assert "--updates N     Updates in all [20000]" in mnist and "PRESET" not in mnist
+    assert "--network.patch" in page("train", "digits", "--network", "dit")
+    assert "usage: jaxdiff sample --run TEXT [OPTIONS]" in page("sample")
+    assert "choices of easy_consistency: stages, q, c" in page("distill")
+    assert "fine 60: steps of the teacher's grid" in page("tune", "--method", "gits")
+    with pytest.raises(SystemExit):
+        cli.main(["sample", "--help-all"])
+    assert "keeping its noise" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_has_no_room_is_named():
+    text = brief("sample", configs.Sample, lines=24)
+    assert len(text.splitlines()) <= 24
+    assert "--run TEXT" in text and "sampler: --solver --order" in text
+
+
+def test_shells_complete_commands_options_and_words(capsys):
+    assert cli.main(["--completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash")
+
+    def completed(*words):
+        line = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _jaxdiff"
+        return subprocess.run(
+            ["bash", "-c", f'{script}\n{line}; echo "${{COMPREPLY[@]}}"'],
+            capture_output=True, text=True, check=True,
+        ).stdout.split()  # fmt: skip
+
+    assert completed("jaxdiff", "dis") == ["distill", "discriminate"]
+    assert completed("jaxdiff", "sample", "--num") == ["--num-steps"]
+    assert completed("jaxdiff", "sample", "--grid", "v") == ["vp_time"]
+    assert set(completed("jaxdiff", "train", "mnist")) == {"mnist", "mnist-small"}
+    assert completed("jaxdiff", "list", "tu") == ["tuners"]
+    assert cli.main(["--completion", "fish"]) == 0
+    assert "from sample' -l 'num-steps'" in capsys.readouterr().out
+    assert cli.main(["--completion", "tcsh"]) == 2
+    assert "bash, zsh or fish, not 'tcsh'" in capsys.readouterr().err
