@@ -1,0 +1,1 @@
+"""Conditions in the network: what each kind does to samples, measured."""
