@@ -1,5 +1,6 @@
 """Conditions of samples: classes, or a prompt."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -9,18 +10,28 @@ from jaxdiff.app import config as configs
 from jaxdiff.app.data import class_labels
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
+from jaxdiff.app.text import in_turn, texts_condition
+from jaxdiff.arrays import take
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 def takes_text(model: Model) -> bool:
     """Return whether a model is conditioned on a prompt by a text encoder of its own."""
-    return model.source is not None and any(name in model.source.parts for name in ENCODERS)
+    return (
+        model.tokenizer is not None
+        or model.source is not None
+        and any(name in model.source.parts for name in ENCODERS)
+    )
 
 
 def check_class_condition(model: Model, command: str) -> None:
     """Raise ValueError for a model that is conditioned on anything but a class."""
     source = model.source
+    if model.tokenizer is not None:
+        raise ValueError(
+            f"jaxdiff {command} gives a model a class or nothing; this one is conditioned on texts"
+        )
     if source is not None and not source.classes and (source.cond or takes_text(model)):
         raise ValueError(
             f"jaxdiff {command} gives a model a class or nothing; this one takes {source.cond}"
@@ -40,13 +51,27 @@ def conditions(model: Model, config: configs.Sample) -> Any:
         names = model.metadata["class_names"]
         return class_labels(config.count, model.classes, config.label, names)
     refuse(config, "this model is conditioned on a --prompt", "label")
-    if config.prompt is None:
+    prompts = prompts_of(config)
+    if not prompts:
         raise ValueError("this model is conditioned on a text: give a --prompt")
     if config.guidance is None:
         refuse(config, "without --guidance nothing is kept away from", "negative_prompt")
+    if config.count < len(prompts):
+        warnings.warn(
+            f"{config.count} samples for {len(prompts)} prompts: there is none of "
+            f"{prompts[config.count]!r:.80}",
+            stacklevel=2,
+        )
+    if model.tokenizer is not None:
+        return texts_condition(model.tokenizer, in_turn(prompts, config.count))
     from jaxdiff.pretrained.pipeline import text_condition
 
     source: Any = model.source
-    prompts = text_condition(source, config.prompt, config.negative_prompt)
-    cond = prompts.positive if config.guidance is None else prompts
-    return jax.tree.map(lambda x: np.repeat(np.asarray(x), config.count, 0), cond)
+    cond: Any = text_condition(source, prompts, config.negative_prompt)
+    cond = cond.positive if config.guidance is None else cond
+    return take(jax.tree.map(np.asarray, cond), np.arange(config.count) % len(prompts))
+
+
+def prompts_of(config: configs.Sample) -> tuple[str, ...]:
+    """Return the prompts that samples have in turn."""
+    return (config.prompt,) if isinstance(config.prompt, str) else tuple(config.prompt)

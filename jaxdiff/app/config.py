@@ -25,6 +25,7 @@ from jaxdiff.app.config_network import MLP as MLP
 from jaxdiff.app.config_network import DiT as DiT
 from jaxdiff.app.config_network import Module as Module
 from jaxdiff.app.config_network import Network as Network
+from jaxdiff.app.config_network import TextUNet as TextUNet
 from jaxdiff.app.config_network import UNet as UNet
 from jaxdiff.app.config_restore import Edit as Edit
 from jaxdiff.app.config_restore import Restore as Restore

@@ -39,6 +39,20 @@ class Data:
     """Read an .npy or .npz as samples of any shape (n, ...) that are no images: points, signals
     (n, length, channels), volumes. Their numbers stay as they are: give --sigma-data theirs.
     """
+    captions: bool = False
+    """Read what lies beside images: captions in a metadata.jsonl, a .txt or .json per image, the
+    dataset.json of a zip, or the array "text" of an .npz, and numbers there.
+    """
+    pairs: str | None = None
+    """A second folder or zip, whose images stand beside those of the first, by their names."""
+    compose: Count | None = None
+    """Compose so many coloured pictures of the grey ones, with captions of class, position, size,
+    thickness and colour; --data.size is then their side, by default 16.
+    """
+    nouns: tuple[str, ...] = ()
+    """What captions of composed pictures call the classes; by default their names, or "zero",
+    "one", ... where these are numbers.
+    """
     lazy: bool = False
     """Leave the images where they are and read each batch as it is needed: for data beyond memory.
     """

@@ -17,12 +17,14 @@ import typing
 from typing import Any, TypeVar
 
 from jaxdiff.app.config import Data, Distill, Measure, PredictionName, ProcessName, Train
-from jaxdiff.app.config_network import Network
+from jaxdiff.app.config_network import Network, Words
+from jaxdiff.data.words import SPECIAL
 from jaxdiff.files import read_json, write_text
 
 # fields of a run's configuration that had other names, and their names now
 RENAMED = {"steps": "updates", "accumulate": "gradient_accumulation"}
 LARGEST = 1 << 63  # beyond it an integer is no number of anything
+LARGEST_TEXT = 10**5  # tokens
 MOST_CLASSES = 1_000_000  # each has a name in memory
 C = TypeVar("C")
 
@@ -44,6 +46,8 @@ class ModelMetadata:
     prediction: PredictionName = "edm"
     measure: Measure | None = None
     """What the network is shown beside x, None for nothing."""
+    tokenizer: Words | None = None
+    """Of a model that takes texts."""
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or math.prod(self.shape) >= 1 << 31:
@@ -54,6 +58,13 @@ class ModelMetadata:
             )
         if len(self.class_names) not in (0, self.classes):
             raise ValueError(f"{self.classes} classes have {len(self.class_names)} names")
+        known = self.tokenizer
+        if known and (
+            len(set(known.words)) != len(known.words) or not {*SPECIAL} <= {*known.words}
+        ):
+            raise ValueError("the tokenizer has a word twice, or lacks a special one")
+        if known and not 3 <= known.length <= LARGEST_TEXT:
+            raise ValueError(f"no text has {known.length} tokens")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

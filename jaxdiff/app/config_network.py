@@ -69,6 +69,36 @@ class MLP:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextUNet:
+    """The network, a U-Net that attends to the tokens of a caption, and the text encoder that makes
+    them, trained together: Stable Diffusion's layout (arXiv 2112.10752), small.
+    """
+
+    channels: tuple[Count, ...] = (32, 64)
+    """Channels of each level, the finest first, multiples of 8 and of ``head_width``."""
+    blocks: Count = 1
+    """Residual blocks per level and direction."""
+    head_width: Count = 16
+    """Channels of a head of attention."""
+    text_width: Count = 64
+    """Numbers per token, a multiple of ``head_width``."""
+    text_depth: Count = 2
+    """Blocks of the text encoder."""
+    dropout: Below1 = 0.0
+    """Dropout rate in training."""
+    dtype: Dtype = "float32"
+    """Dtype of the network's computation; parameters stay float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words that a text encoder knows, by their numbers, and the longest text."""
+
+    words: tuple[str, ...]
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Module:
     """The network, a class of your own: a flax.linen module called as module(x, label, cond), with
     x (batch, *shape), label (batch,) and cond, the classes, (batch,) or None.
@@ -84,16 +114,19 @@ class Module:
     """
 
 
-Network = UNet | DiT | MLP | Module
-NETWORKS: dict[str, type] = {"unet": UNet, "dit": DiT, "mlp": MLP, "module": Module}
+Network = UNet | DiT | MLP | TextUNet | Module
+NETWORKS: dict[str, type] = {
+    "unet": UNet, "dit": DiT, "mlp": MLP, "text": TextUNet, "module": Module,
+}  # fmt: skip
 
 
 def network_named(name: str) -> Any:
-    """Return the default network called ``name``: unet, dit, mlp or module:FILE.py:CLASS. Raises
-    ValueError for another.
+    """Return the default network called ``name``: unet, dit, mlp, text or module:FILE.py:CLASS.
+
+    Raises ValueError for another.
     """
     if name.startswith("module:") and name.removeprefix("module:"):
         return Module(name.removeprefix("module:"))
     if name not in NETWORKS or name == "module":
-        raise ValueError(f"--network is unet, dit, mlp or module:FILE.py:CLASS, not {name}")
+        raise ValueError(f"--network is unet, dit, mlp, text or module:FILE.py:CLASS, not {name}")
     return NETWORKS[name]()

@@ -60,8 +60,10 @@ class Sample:
     """Weight of the discriminator's gradient."""
     label: str | None = None
     """Class to sample, by its name or number; by default all classes in turn."""
-    prompt: str | None = None
-    """Prompt, for a text-to-image model; without --guidance it is followed loosely."""
+    prompt: tuple[str, ...] = ()
+    """Prompts, for a text-to-image model, which samples have in turn; without --guidance they are
+    followed loosely.
+    """
     negative_prompt: str | None = None
     """Negative prompt, with --guidance; by default the empty text."""
     seed: Seed = 0

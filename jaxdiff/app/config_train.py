@@ -32,9 +32,9 @@ from jaxdiff.ranges import (
 class Train:
     """Train a score network on images.
 
-    The network is chosen by "--network unet", "dit", "mlp" or "module:FILE.py:CLASS"; the options
-    --network.* are those of the chosen one, shown by "--network dit --help". "--dtype bfloat16" is
-    short for --network.dtype.
+    The network is chosen by "--network unet", "dit", "mlp", "text" or "module:FILE.py:CLASS"; the
+    options --network.* are those of the chosen one, shown by "--network dit --help". "--dtype
+    bfloat16" is short for --network.dtype.
     """
 
     run: str

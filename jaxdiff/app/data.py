@@ -12,6 +12,9 @@ from jaxdiff.app import folder as folders
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import from_pictures, picture_shape
 from jaxdiff.app.shown import with_measurements
+from jaxdiff.app.text import tokenized, tokenizer_of
+from jaxdiff.data.composed import compose
+from jaxdiff.data.conditions import check_mirrored
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
 from jaxdiff.data.epochs import batches
@@ -25,23 +28,48 @@ def read_data(config: configs.Data, progress: bool = True) -> Dataset:
     """Return the images that a configuration names. With ``progress``, one line says what was
     read.
     """
-    own = ("path", "flip", "arrays")
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
     if config.arrays:
         data = _read_arrays(config)
-    elif config.path == "digits":
-        if options.pop("lazy"):
-            raise ValueError("--data.lazy would have no effect: the digits are in memory")
-        data = load_digits(options.pop("split"), **options)
+    elif config.compose is not None:
+        data = _composed(config, progress)
     else:
-        data = load(config.path, progress=progress, **options)
+        if config.nouns:
+            raise ValueError("--data.nouns would have no effect without --data.compose")
+        data = _read_images(config, progress)
+    if config.flip:
+        check_mirrored(data.conditions, data.name)
     if progress:
         print(f"data {data.describe()}", flush=True)
     return data
 
 
+def _read_images(config: configs.Data, progress: bool) -> Dataset:
+    own = ("path", "flip", "arrays", "compose", "nouns")
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
+    if config.path != "digits":
+        options.pop("captions"), options.pop("pairs")
+        return load(config.path, progress=progress, **options)
+    for name in ("lazy", "captions", "pairs"):
+        if options.pop(name):
+            raise ValueError(f"--data.{name} would have no effect: the digits are in memory, alone")
+    return load_digits(options.pop("split"), **options)
+
+
+def _composed(config: configs.Data, progress: bool) -> Dataset:
+    """Return coloured pictures composed of grey ones, with captions."""
+    assert config.compose is not None
+    for name in ("flip", "captions", "pairs"):
+        if getattr(config, name):
+            raise ValueError(f"--data.{name} does not go with --data.compose, which makes captions")
+    symbols = _read_images(dataclasses.replace(config, size=None), progress)
+    made = compose(symbols, config.compose, size=config.size or 16, nouns=config.nouns)
+    return made.dataset(f"{symbols.name}-composed", f"composed of {symbols.source}")
+
+
 def _read_arrays(config: configs.Data) -> Dataset:
-    of_images = ("size", "grayscale", "range", "flip", "lazy")
+    of_images = (
+        "size", "grayscale", "range", "flip", "lazy", "captions", "pairs", "compose", "nouns",
+    )  # fmt: skip
     if found := [f"--data.{name}" for name in of_images if getattr(config, name)]:
         raise ValueError(f"{' and '.join(found)} would have no effect: --data.arrays are no images")
     if config.labels in ("folders", "json"):
@@ -97,8 +125,11 @@ def batches_of(
     metadata: dict[str, Any],
     source: Pretrained | None = None,
 ) -> Callable[[int], dict[str, np.ndarray]]:
-    """``data(step)`` of a run; of published weights, in the form that these take."""
+    """``data(step)`` of a run; of published weights, in the form that these take; of a model of
+    texts, with tokens.
+    """
     flip = (metadata["data"] or {"flip": False})["flip"]
+    data = tokenized(data, tokenizer_of(metadata.get("tokenizer")))
     made = batches(data, config.batch, config.seed, flip)
     measure = getattr(config, "measure", None)
     if measure is not None:

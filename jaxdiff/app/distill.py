@@ -29,7 +29,8 @@ def distill(config: configs.Distill, progress: bool = True) -> Model:
     check_log(config)
     teacher = load_model(config.teacher, config.checkpoint, progress)
     check_method(config, teacher)
-    check_class_condition(teacher, "distill")
+    if teacher.tokenizer is None:
+        check_class_condition(teacher, "distill")
     data = data_of(teacher, config.data, progress)
     check_classes(data, teacher)
     stages = stages_of(config, teacher, lambda: class_reward(data, config.seed))

@@ -26,6 +26,7 @@ from jaxdiff.metrics.protocol import Score
 from jaxdiff.metrics.statistics import check_statistics_file, write_statistics
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.training import hosts
+from jaxdiff.typing import Cond
 
 SHOWN = 50  # samples in the page
 
@@ -56,7 +57,8 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
     features = image_features(config, progress and hosts.is_main_process())
     model = load_model(config.run, config.checkpoint, progress)
     model.check_images("evaluate")
-    check_class_condition(model, "evaluate")
+    if model.tokenizer is None:
+        check_class_condition(model, "evaluate")
     out, progress = _place(config), progress and hosts.is_main_process()
     samplers = {n: make_sampler(model, config, n) for n in _steps(model, config)}
     real = find(model, config, progress)
@@ -150,7 +152,7 @@ def _scored(
     evaluator: Evaluator,
     sampler: Sampler,
     num_steps: int | None,
-    labels: np.ndarray | None,
+    labels: Cond,
     progress: bool,
 ) -> Scored:
     """Sample with one number of steps and score the samples."""
@@ -159,9 +161,10 @@ def _scored(
         progress=progress, bounds=model.bounds, **placed(config),
     )  # fmt: skip
     images = to_pictures(model.source, samples)
+    classes: Any = labels if model.classes else None
     nfe = sampler.table.nfe * (2 if config.guidance is not None else 1)
     name = f"{sampler.table.name}, {config.table if num_steps is None else f'{num_steps} steps'}"
-    return Scored(name, nfe, measure(evaluator, images, labels), images[:SHOWN])
+    return Scored(name, nfe, measure(evaluator, images, classes), images[:SHOWN])
 
 
 def _table(evaluator: Evaluator, each: list[Scored]) -> tuple[Any, str]:

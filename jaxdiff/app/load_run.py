@@ -24,7 +24,8 @@ def load_run(run: str | os.PathLike[str], *, checkpoint: str | int | None = None
     Returns:
         The model, with averaged parameters: a denoiser, network, shape of a sample, process, grid,
         classes and metadata, among them the names of the classes. Of a student,
-        ``parts["samplers"]`` holds its samplers by their numbers of evaluations.
+        ``parts["samplers"]`` holds its samplers by their numbers of evaluations; of a run that is
+        conditioned on texts ``parts["tokenizer"]`` makes these token ids.
 
     Raises:
         FileNotFoundError: if there is no run, or no such checkpoint.
@@ -46,13 +47,16 @@ def as_pretrained(model: Model, run: str | os.PathLike[str]) -> Pretrained:
     own = model.source
     process = process_named(model.metadata["process"], model.metadata["sigma_data"])
     samplers = {int(n): student_sampler(model, int(n)) for n in model.metadata.get("samplers", {})}
+    words = model.tokenizer
+    texts = "" if words is None else f'{{"text": token ids (batch, {words.length})}}'
+    more = {} if words is None else {"tokenizer": words}
     return Pretrained(
         model.denoiser, model.params, model.module, model.shape,
         own.prediction if own else model.metadata["prediction"],
         own.process if own else process,
         own.grid if own else functools.partial(grids.karras, low=low, high=high),
         model.classes,
-        "class indices (batch,)" if model.classes else "",
+        "class indices (batch,)" if model.classes else texts,
         {"name": Path(run).resolve().name, **model.metadata},
-        {**(own.parts if own else {}), **({"samplers": samplers} if samplers else {})},
+        {**(own.parts if own else {}), **more, **({"samplers": samplers} if samplers else {})},
     )  # fmt: skip

@@ -17,6 +17,7 @@ from jaxdiff.app.optimiser import optimiser
 from jaxdiff.app.shown import null_of
 from jaxdiff.app.snapshots import snapshot_name
 from jaxdiff.app.student_file import sampler_metadata
+from jaxdiff.app.text import away, tokenizer_of
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.denoisers import description
 from jaxdiff.distill.parts.stage import Stage
@@ -40,7 +41,11 @@ def teacher_method(config: configs.Train, metadata: dict[str, Any], start: Any =
     from jaxdiff.networks.parameters import init
 
     module, network = build_network(
-        config.network, metadata["classes"], config.measure, tuple(metadata["shape"])
+        config.network,
+        metadata["classes"],
+        config.measure,
+        tuple(metadata["shape"]),
+        metadata.get("tokenizer"),
     )
     fresh = lambda key: init(module, key, tuple(metadata["shape"]))  # noqa: E731
     shapes = jax.eval_shape(fresh, jax.random.key(0))
@@ -57,12 +62,14 @@ def _teacher(
     from jaxdiff.distill.score_matching import score_matching
 
     aim = objective(config)
-    classes = metadata["classes"]
+    classes, tokenizer = metadata["classes"], tokenizer_of(metadata.get("tokenizer"))
     shown: dict[str, Any] = {"classes": classes or None}
     shown["label_drop"] = config.label_drop if classes else 0.0
     if config.measure is not None:
         null = null_of(classes)
         shown = {"null": null, "label_drop": dict.fromkeys(null, config.label_drop)}
+    if tokenizer is not None:
+        shown = {"null": away(tokenizer, None), "label_drop": config.label_drop}
     student = Student(
         network, init, aim.prediction, aim.process, metadata["sigma_data"], **shown,
         optimiser=optimiser(config), ema=_averages(config),
@@ -183,7 +190,9 @@ def goal_of(config: configs.Distill, teacher: Model) -> Goal:
     low, high = teacher.levels
     return Goal(
         teacher.denoiser, network, teacher.shape, config.updates, config.learning_rate,
-        classes=teacher.classes or None, sigma_data=teacher.metadata["sigma_data"],
+        classes=teacher.classes or None,
+        null=None if teacher.tokenizer is None else away(teacher.tokenizer, None),
+        sigma_data=teacher.metadata["sigma_data"],
         low=low, high=high,
         # long: it starts as its teacher, not as noise
         seed=config.seed, ema={"average": ramped(config.ema, 0.5)},

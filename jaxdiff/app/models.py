@@ -10,6 +10,8 @@ from jaxdiff.app import config_file
 from jaxdiff.app.network import build_network, compute_dtype
 from jaxdiff.app.objective import process_named
 from jaxdiff.app.published import read_published, read_source
+from jaxdiff.app.text import tokenizer_of
+from jaxdiff.data.words import WordTokenizer
 from jaxdiff.denoisers import denoiser, description
 from jaxdiff.pretrained.model import Pretrained
 
@@ -38,6 +40,11 @@ class Model(NamedTuple):
     def levels(self) -> tuple[float, float]:
         """Return the lowest noise level above 0, and the one that sampling starts from."""
         return LEVELS if self.source is None else self.source.levels
+
+    @property
+    def tokenizer(self) -> WordTokenizer | None:
+        """Return the tokenizer of a run that is conditioned on texts; None of any other model."""
+        return tokenizer_of(self.metadata.get("tokenizer"))
 
     @property
     def arrays(self) -> bool:
@@ -81,7 +88,9 @@ def model_of(params: Any, metadata: dict[str, Any]) -> Model:
     if own.network is None:
         module = source.network if source else None
     else:
-        module, network = build_network(own.network, own.classes, own.measure, own.shape)
+        module, network = build_network(
+            own.network, own.classes, own.measure, own.shape, own.tokenizer
+        )
     if metadata.get("kind") == "student":
         from jaxdiff.app.student_file import load_denoiser
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_network
 from jaxdiff.app.shown import channels_of
+from jaxdiff.app.text import tokenizer_of
 from jaxdiff.typing import Network
 
 
@@ -16,21 +17,41 @@ def build_network(
     classes: int,
     measure: configs.Measure | None = None,
     shape: tuple[int, ...] = (),
+    words: Any = None,
 ) -> tuple[Any, Network]:
     """Return the linen module and the network function of a configuration, and of what it is shown
     beside images of a shape. A module of the user's own is taken from its file, which is run.
 
-    Raises FileNotFoundError without that file, ValueError for one that has no such class, or fields
-    that the class has not.
+    words: of the tokenizer, for a network of texts. Raises FileNotFoundError
+    without that file, ValueError for one that has no such class, or fields that the class has not.
     """
     from jaxdiff.networks.adapters import from_linen
 
+    if isinstance(config, configs.TextUNet):
+        if measure is not None:
+            raise ValueError("--measure does not go with --network text, which takes captions")
+        return (module := _of_texts(config, shape, words)), from_linen(module)
     module = _module(config, classes)
     if measure is not None:
         from jaxdiff.networks import Beside
 
         module = Beside(module, channels_of(measure, shape))
     return module, from_linen(module)
+
+
+def _of_texts(config: configs.TextUNet, shape: tuple[int, ...], words: Any) -> Any:
+    """Return a network of texts and images. ValueError for arrays, or without words."""
+    from jaxdiff.networks import small_text_to_image
+
+    tokenizer = tokenizer_of(words)
+    if tokenizer is None:
+        raise ValueError("a network of texts needs the words of its tokenizer")
+    if len(shape) != 3:
+        raise ValueError(f"--network text is for images (height, width, channels), not {shape}")
+    fields: dict[str, Any] = dataclasses.asdict(config) | {"dtype": jnp.dtype(config.dtype)}
+    return small_text_to_image(
+        len(tokenizer), tokenizer.length, tokenizer.empty, image_channels=shape[-1], **fields
+    )
 
 
 def _module(config: config_network.Network, classes: int) -> Any:

@@ -19,6 +19,7 @@ from jaxdiff.app.folder import difference
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
 from jaxdiff.app.published import picture_shape
+from jaxdiff.app.text import TEXT, captions_condition
 from jaxdiff.data.dataset import Dataset, split, to_float
 from jaxdiff.data.labels import NoSplit, shared_out
 from jaxdiff.data.lazy import LazyImages
@@ -28,6 +29,7 @@ from jaxdiff.metrics.statistics import (
     is_statistics,
     read_statistics,
 )
+from jaxdiff.typing import Cond
 
 LOOKED_FOR = 200_000  # images that are not in memory
 OTHER = {"train": "test", "val": "train", "test": "train"}
@@ -226,6 +228,18 @@ def _overlap(reference: Dataset, trained: Dataset | None) -> str:
     return f"{which} of which the model was trained on"
 
 
+def _captions(
+    model: Model, found: References, config: configs.Evaluate
+) -> tuple[dict[str, np.ndarray], str]:
+    """Return captions of the reference, or else of the training data, as tokens."""
+    for data, name in ((found.reference, "the reference"), (found.trained, "the training data")):
+        if isinstance(data, Dataset) and TEXT in data.conditions:
+            assert model.tokenizer is not None
+            given = captions_condition(model.tokenizer, data, config.count, config.seed)
+            return given, f"captions of {name}"
+    raise ValueError("the model takes texts, and neither reference nor training data have captions")
+
+
 def _seen(reference: Dataset, trained: Dataset) -> int | None:
     """Return how many images are among those that a model was trained on; None, not having looked,
     for too many that would have to be read for it.
@@ -241,12 +255,14 @@ def _digests(data: Dataset) -> Iterator[bytes]:
         yield hashlib.blake2b(to_float(image).tobytes(), digest_size=16).digest()
 
 
-def labels_for(
-    model: Model, found: References, config: configs.Evaluate
-) -> tuple[np.ndarray | None, str]:
+def labels_for(model: Model, found: References, config: configs.Evaluate) -> tuple[Cond, str]:
     """Return the labels of the samples, and how they were chosen, in words; None without
-    classes.
+    classes. Of a model of texts they are captions, of the reference if it has some.
     """
+    if model.tokenizer is not None:
+        if config.labels != "reference":
+            raise ValueError("--labels is for models with classes; this one takes texts")
+        return _captions(model, found, config)
     if not model.classes:
         if config.labels != "reference":
             raise ValueError("--labels is for models with classes; this one has none")

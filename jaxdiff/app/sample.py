@@ -1,20 +1,21 @@
 """``jaxdiff sample``: images of a model, the numbers first, then the picture."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxdiff.app import config as configs
-from jaxdiff.app.conditions import conditions
+from jaxdiff.app.conditions import conditions, prompts_of
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import placed
 from jaxdiff.app.published import to_pictures, without_pictures
 from jaxdiff.app.samplers import make_sampler
+from jaxdiff.app.text import in_turn
 from jaxdiff.files import check_writable, replacing
 from jaxdiff.training import hosts
 
@@ -35,7 +36,10 @@ def sample(config: configs.Sample) -> None:
         return
     labels = cond if model.classes else None
     images = None if without_pictures(model) else to_pictures(model.source, samples)
-    save_numbers(folder / "samples.npz", images, labels, model, samples)
+    save_numbers(
+        folder / "samples.npz", images, labels, model, samples,
+        in_turn(prompts, config.count) if (prompts := prompts_of(config)) else None,
+    )  # fmt: skip
     sampler.table.save(folder / "sampler.json")
     print(
         f"{len(samples)} samples by {sampler.table!r}: {folder}/samples.npz, sampler.json",
@@ -49,15 +53,19 @@ def sample(config: configs.Sample) -> None:
         draw(images[:100], folder / "samples.png")
 
 
-def save_numbers(path: Path, images: Any, labels: Any, model: Model, latents: Any = None) -> None:
-    """Write images, with their labels and the classes' names if there are any, and the latents of
-    a model of those, or samples that are neither, whole or not at all.
+def save_numbers(
+    path: Path, images: Any, labels: Any, model: Model, latents: Any = None,
+    prompts: Sequence[str] | None = None,
+) -> None:  # fmt: skip
+    """Write images, with their labels and the classes' names if there are any, or their prompts,
+    and the latents of a model of those, or samples that are neither, whole or not at all.
     """
     arrays: dict[str, Any] = {} if images is None else {"images": images}
     name = "samples" if model.arrays else "latents"
     arrays |= {name: latents} if model.bounds is None else {}
     if labels is not None:
         arrays |= {"labels": labels, "class_names": np.array(model.metadata["class_names"])}
+    arrays |= {} if prompts is None else {"prompts": np.array(prompts)}
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
 

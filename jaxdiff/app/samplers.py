@@ -12,6 +12,7 @@ from jaxdiff.app.conditions import takes_text
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check, given, refuse
 from jaxdiff.app.student_file import blend, decode
+from jaxdiff.app.text import away
 from jaxdiff.conditioning.guidance import classifier_free, negative_prompt
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table, table_of_dict
@@ -58,7 +59,8 @@ def make_sampler(
         return student_sampler(model, 1 if num_steps is None else num_steps, config.guidance)
     else:
         chosen = _solved(model, config, STEPS if num_steps is None else num_steps)
-    D = D if config.guidance is None else guided(model, D, config.guidance)
+    if config.guidance is not None:
+        D = guided(model, D, config.guidance, getattr(config, "negative_prompt", None))
     if not isinstance(config, configs.Export) and config.discriminator is not None:
         from jaxdiff.app.discriminate import guided_by
 
@@ -129,10 +131,14 @@ def _weight(guidance: float | None) -> float:
     return 1.0 if guidance is None else float(guidance)
 
 
-def guided(model: Model, D: Any, weight: float) -> Any:
+def guided(model: Model, D: Any, weight: float, negative: str | None = None) -> Any:
     """Return a model's denoiser with classifier-free guidance. ValueError for a model without
     classes and prompts, and for a network with no class that stands for none.
+
+    negative: of a run that is conditioned on texts, the text to keep away from.
     """
+    if model.tokenizer is not None:
+        return classifier_free(D, weight, away(model.tokenizer, negative))
     if takes_text(model):
         return negative_prompt(D, weight)
     if not model.classes:

@@ -17,7 +17,9 @@ from jaxdiff.app.objective import check_objective, objective_text, predicted
 from jaxdiff.app.optimiser import check_optimiser, warmup_of
 from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.snapshots import check_snapshots, leaving
+from jaxdiff.app.text import TEXT, tokenizer_for, words
 from jaxdiff.data.dataset import Dataset
+from jaxdiff.data.words import WordTokenizer
 from jaxdiff.method import Method
 from jaxdiff.training import hosts
 from jaxdiff.training.checkpoint import fingerprint, save_params
@@ -36,7 +38,8 @@ def train(config: configs.Train, progress: bool = True) -> Model:
     check_filled(data)
     if config.measure is not None and config.data.arrays:
         raise ValueError("--measure is of images: --data.arrays are none")
-    if not data.num_classes and config.measure is None:
+    start, data, tokenizer = _start_of(config, data, progress)
+    if not data.num_classes and config.measure is None and tokenizer is None:
         refuse(config, "the data have no classes", "label_drop")
     known: dict[str, Any] = {"data": data.fingerprint()}
     metadata = {
@@ -53,14 +56,43 @@ def train(config: configs.Train, progress: bool = True) -> Model:
         "updates": config.updates,
         "trained on": known["data"],
     }
-    start = None
-    if config.init is not None:
-        start = load_model(config.init, progress=progress).params
+    if tokenizer is not None:
+        metadata["tokenizer"] = dataclasses.asdict(words(tokenizer))
+    if start is not None:
         known["init"] = fingerprint(start)
     method = teacher_method(config, metadata, start)
     _say(config, progress)
     with folders.opened(config, known | {"metadata": metadata}, progress=progress) as folder:
         return _fit(method, data, config, folder, metadata, progress)
+
+
+def _start_of(
+    config: configs.Train, data: Dataset, progress: bool
+) -> tuple[Any, Dataset, WordTokenizer | None]:
+    """Return the parameters to start from or None, the data without what the network does not take,
+    and its tokenizer: that of the parameters, or of the data's captions; None without texts.
+
+    Raises ValueError for captions and a network that do not go together.
+    """
+    first = None if config.init is None else load_model(config.init, progress=progress)
+    start = None if first is None else first.params
+    if not isinstance(config.network, configs.TextUNet):
+        if data.conditions:
+            raise ValueError(
+                f"{data.name} has {', '.join(data.conditions)} beside its images, which this "
+                "network does not take: --network text takes captions"
+            )
+        return start, data, None
+    tokenizer = tokenizer_for(data, None if first is None else first.tokenizer)
+    if strange := [key for key in data.conditions if key != TEXT]:
+        raise ValueError(f"--network text takes captions; {data.name} has {strange[0]!r}, too")
+    if data.labels is not None:
+        data = dataclasses.replace(data, labels=None, num_classes=0, class_names=())
+        if progress:
+            print("the classes are left out: --network text is conditioned on the captions")
+    if progress:
+        print(f"captions are read by {tokenizer!r}", flush=True)
+    return start, data, tokenizer
 
 
 def _fit(

@@ -22,6 +22,7 @@ from jaxdiff.app.load import load_model
 from jaxdiff.app.models import LEVELS, Model
 from jaxdiff.app.options import placed
 from jaxdiff.app.published import from_pictures
+from jaxdiff.app.text import TEXT, captions_condition, texts_condition
 from jaxdiff.arrays import take
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.distance import Distance, of_features, pseudo_huber, squared
@@ -56,7 +57,8 @@ def tune(config: configs.Tune, progress: bool = True) -> str:
     model = load_model(config.run, config.checkpoint, progress) if config.run else None
     config = _with_levels(config, model)
     if model is not None:
-        check_class_condition(model, "tune")
+        if model.tokenizer is None:
+            check_class_condition(model, "tune")
     if model is not None and model.student:
         raise ValueError(f"{config.run} is a student, which has its own sampler; tune its teacher")
     for nfe in config.nfe:
@@ -205,6 +207,15 @@ def _needs_data(config: configs.Tune) -> bool:
     return TUNERS[config.method].data or config.distance == "features"
 
 
+def _conditions(config: configs.Tune, model: Model, images: Dataset | None, progress: bool) -> Any:
+    """Return what the pairs are of: classes in turn, or captions of the run's data."""
+    count = 2 * config.pairs
+    if model.tokenizer is None:
+        return class_labels(count, model.classes)
+    data = data_of(model, config.data, progress) if images is None else images
+    return captions_condition(model.tokenizer, data, count, config.seed)
+
+
 def _images(config: configs.Tune, model: Model, progress: bool) -> Dataset | None:
     """Return the data of a run, if they are needed."""
     return data_of(model, config.data, progress) if _needs_data(config) else None
@@ -257,7 +268,7 @@ def _of_run(
     teacher = Sampler(D, table(solvers.unipc, levels, order=3))
     both = make_pairs(
         teacher, 2 * config.pairs, model.shape, jax.random.key(config.seed),
-        labels=class_labels(2 * config.pairs, model.classes), progress=progress,
+        labels=_conditions(config, model, images, progress), progress=progress,
         spread=functools.partial(over_batch, **placed(config)),
     )  # fmt: skip
     halves = [take(both, rows) for rows in halves_of(config.pairs)]
@@ -268,6 +279,9 @@ def _of_run(
         order = np.random.default_rng(config.seed).permutation(len(images))
         data = from_pictures(model.source, to_float(images.images[order]))
         labels = images.labels[order] if model.classes and images.labels is not None else None
+        if model.tokenizer is not None:
+            texts = images.conditions[TEXT][order].tolist()
+            labels = texts_condition(model.tokenizer, texts)
     classifier = _features(config, images) if config.distance == "features" else None
     made = _blank(
         config, denoiser=D, data=data, labels=labels, pairs=halves[0], held=halves[1],

@@ -59,6 +59,12 @@ class Composed(NamedTuple):
     held_out: np.ndarray
     source: np.ndarray
 
+    def dataset(self, name: str = "composed", source: str = "") -> Dataset:
+        """Return images and captions as a data set; the attributes are not conditions of it."""
+        note = f"held-out pairs of class and colour among them: {int(self.held_out.sum())}"
+        given = {"text": list(self.captions)}
+        return Dataset(self.images, name=name, source=source, notes=(note,), conditions=given)
+
 
 def compose(
     symbols: Dataset, count: int, *, size: int = 16, seed: int = 0, nouns: Sequence[str] = (),

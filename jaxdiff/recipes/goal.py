@@ -26,7 +26,8 @@ class Goal(NamedTuple):
     network: ``network(labels, log_variance)`` makes the student's network and its parameters: that
         of the teacher, taking so many labels, with that head or not, computing what the teacher
         computes.
-    shape: of one sample. classes: number of classes, or None.
+    shape: of one sample. classes: number of classes, or None. null: of another condition, one
+        sample's value that stands for none.
     num_updates: updates in all.
     rate: the learning rate that the teacher's kind of network likes.
     seed: of stored pairs.
@@ -46,6 +47,7 @@ class Goal(NamedTuple):
     seed: int = 0
     ema: Mapping[str, Decay] = {}
     reward: Callable[[], Callable[[Array, Cond], Array]] | None = None
+    null: Cond = None
 
     def student(
         self,
@@ -71,8 +73,8 @@ class Goal(NamedTuple):
         optimiser = rated(clipped, schedule)
         return Student(
             network, params if before is None else before.params, sigma_data=self.sigma_data,
-            low=self.low, high=self.high, classes=self.classes, optimiser=optimiser, ema=self.ema,
-            **read,
+            low=self.low, high=self.high, classes=self.classes, null=self.null, optimiser=optimiser,
+            ema=self.ema, **read,
         )  # fmt: skip
 
 

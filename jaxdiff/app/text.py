@@ -1,0 +1,75 @@
+"""Runs that are conditioned on texts: their tokenizer, and texts as the condition of samples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.app.config_network import Words
+from jaxdiff.data.dataset import Dataset
+from jaxdiff.data.words import WordTokenizer, words_of
+
+TEXT = "text"
+
+
+def tokenizer_of(words: Words | dict[str, Any] | None) -> WordTokenizer | None:
+    """Return the tokenizer that a model's metadata say; None of a model without text."""
+    if words is None:
+        return None
+    known = words if isinstance(words, dict) else vars(words)
+    return WordTokenizer({w: i for i, w in enumerate(known["words"])}, known["length"])
+
+
+def words(tokenizer: WordTokenizer) -> Words:
+    """Return what metadata say of a tokenizer: its words by their numbers, and its length."""
+    each = sorted(tokenizer.vocabulary, key=tokenizer.vocabulary.__getitem__)
+    return Words(tuple(each), tokenizer.length)
+
+
+def tokenizer_for(data: Dataset, known: WordTokenizer | None = None) -> WordTokenizer:
+    """Return the tokenizer of a data set's captions, or the one that is known already.
+
+    Raises ValueError for data without captions.
+    """
+    if TEXT not in data.conditions:
+        raise ValueError(
+            f"{data.name}: --network text is conditioned on captions, and the data have none: give "
+            "--data.captions for those beside the images, or --data.compose COUNT for pictures "
+            "composed of theirs"
+        )
+    return words_of(data.conditions[TEXT]) if known is None else known
+
+
+def tokenized(data: Dataset, tokenizer: WordTokenizer | None) -> Dataset:
+    """Return data with tokens in place of texts, where a model takes them."""
+    return data if tokenizer is None else data.tokenized(tokenizer)
+
+
+def texts_condition(tokenizer: WordTokenizer, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the condition of samples, each with its text."""
+    known = [*dict.fromkeys(texts)]
+    rows = dict(zip(known, tokenizer(known), strict=True))
+    return {TEXT: np.stack([rows[text] for text in texts])}
+
+
+def captions_condition(
+    tokenizer: WordTokenizer, data: Dataset, count: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Return the condition of ``count`` samples: captions of a data set, each image's as often as
+    another's, in an order that is drawn.
+    """
+    if TEXT not in data.conditions:
+        raise ValueError(f"the model takes texts, and {data.name} has no captions")
+    texts = data.conditions[TEXT]
+    order = np.random.default_rng([seed, 3]).permutation(len(texts))
+    return texts_condition(tokenizer, texts[order[np.arange(count) % len(order)]].tolist())
+
+
+def away(tokenizer: WordTokenizer, negative: str | None) -> dict[str, np.ndarray]:
+    """Return one sample's null: the text that guidance keeps away from, "" by default."""
+    return {TEXT: tokenizer(negative or "")[0]}
+
+
+def in_turn(texts: Sequence[str], count: int) -> list[str]:
+    """Return a text for each of ``count`` samples, in turn."""
+    return [texts[i % len(texts)] for i in range(count)]
