@@ -29,6 +29,8 @@ from jaxdiff.app.config_network import TextUNet as TextUNet
 from jaxdiff.app.config_network import UNet as UNet
 from jaxdiff.app.config_restore import Edit as Edit
 from jaxdiff.app.config_restore import Restore as Restore
+from jaxdiff.app.config_runs import Compare as Compare
+from jaxdiff.app.config_runs import Runs as Runs
 from jaxdiff.app.config_sample import Export as Export
 from jaxdiff.app.config_sample import Inspect as Inspect
 from jaxdiff.app.config_sample import List as List

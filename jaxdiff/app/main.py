@@ -22,7 +22,9 @@ from jaxdiff.app.help import page
 from jaxdiff.app.options import check
 from jaxdiff.app.overview import OVERVIEW
 
-ONE_PROCESS = ("demo", "ema", "optimise", "restore", "edit", "analyse", "export", "inspect")
+ONE_PROCESS = (
+    "demo", "ema", "optimise", "restore", "edit", "analyse", "export", "inspect", "runs", "compare",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,6 +233,20 @@ def inspect(config: configs.Inspect) -> None:
     print(inspect(config))
 
 
+def runs(config: configs.Runs) -> None:
+    """List runs."""
+    from jaxdiff.app.runs import runs
+
+    print(runs(config))
+
+
+def compare(config: configs.Compare) -> None:
+    """Put runs side by side."""
+    from jaxdiff.app.compare import compare
+
+    print(compare(config))
+
+
 def listing(config: configs.List) -> None:
     """List what there is of a kind."""
     from jaxdiff.app.listing import listing
@@ -260,5 +276,7 @@ COMMANDS: dict[str, tuple[parsing.Parse, Callable[[Any], None]]] = {
     "analyse": (parsing.plain(configs.Analyse), analyse),
     "export": (parsing.plain(configs.Export), export),
     "inspect": (parsing.first(configs.Inspect, "path"), inspect),
+    "runs": (parsing.first(configs.Runs, "folder"), runs),
+    "compare": (parsing.around(configs.Compare, "runs"), compare),
     "list": (parsing.first(configs.List, "kind"), listing),
 }

@@ -140,7 +140,7 @@ def _training_panel(axes: Axes, name: str, points: Points, colour: str) -> None:
     bad = len(points) - len(pairs)
     window = 2 * (len(loss) // 80) + 1  # odd, so that it is centred
     axes.plot(step, loss, color=colour, lw=0.8, alpha=0.3)
-    axes.plot(step, _running_mean(loss, window), color=colour, lw=1.8)
+    axes.plot(step, running_mean(loss, window), color=colour, lw=1.8)
     axes.set_title(f"{name} ({bad} not finite)" if bad else name)
     axes.set_xlabel("training step")
     axes.set_ylabel("loss" if window == 1 else f"loss, and mean of {window}")
@@ -148,7 +148,7 @@ def _training_panel(axes: Axes, name: str, points: Points, colour: str) -> None:
     score_axis(axes, loss)
 
 
-def _running_mean(x: np.ndarray, window: int) -> np.ndarray:
+def running_mean(x: np.ndarray, window: int) -> np.ndarray:
     """Centred mean of ``window`` neighbours; of fewer at the ends."""
     ones = np.ones(window)
     return np.convolve(x, ones, "same") / np.convolve(np.ones(len(x)), ones, "same")

@@ -52,7 +52,7 @@ KINDS = {
     "discriminate": configs.Discriminate, "sample": configs.Sample, "optimise": configs.Optimise,
     "restore": configs.Restore, "edit": configs.Edit, "evaluate": configs.Evaluate,
     "analyse": configs.Analyse, "export": configs.Export, "inspect": configs.Inspect,
-    "list": configs.List, "demo": configs.Demo,
+    "list": configs.List, "demo": configs.Demo, "runs": configs.Runs, "compare": configs.Compare,
 }  # fmt: skip
 
 
