@@ -47,7 +47,6 @@ def _read_images(config: configs.Data, progress: bool) -> Dataset:
     own = ("path", "flip", "arrays", "compose", "nouns")
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
     if config.path != "digits":
-        options.pop("captions"), options.pop("pairs")
         return load(config.path, progress=progress, **options)
     for name in ("lazy", "captions", "pairs"):
         if options.pop(name):

@@ -17,8 +17,12 @@ DARK = 32  # a set without brighter values than this of 0..255 was hardly meant 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def read_npz(path: pathlib.Path, split: str, labelled: bool, values: Range | None) -> Dataset:
-    """Return the images (and labels) of one part of an .npz whose members have been checked."""
+def read_npz(
+    path: pathlib.Path, split: str, labelled: bool, values: Range | None, more: bool = False
+) -> Dataset:
+    """Return the images (and labels) of one part of an .npz whose members have been checked; with
+    ``more``, its other arrays as conditions.
+    """
     with open_archive(path) as archive:
         check_names(archive, path, archive.namelist())
         names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -33,6 +37,10 @@ def read_npz(path: pathlib.Path, split: str, labelled: bool, values: Range | Non
             if other != label_key and other in names:
                 first = read_array(archive, path, other)
         named = read_array(archive, path, NAMES) if NAMES in names else None
+        keys_read = _others(names, image_key, split) if more else {}
+        given = {key: read_array(archive, path, name) for key, name in keys_read.items()}
+    if more and not given:
+        raise ValueError(f"{path} has no other arrays than images and labels: no captions")
     images, scale = scaled(_with_channel(images, path), values, str(path))
     index, class_names = None, ()
     if labels is not None and named is not None:
@@ -40,12 +48,25 @@ def read_npz(path: pathlib.Path, split: str, labelled: bool, values: Range | Non
     elif labels is not None:
         given, known = (checked_labels(x, path).tolist() for x in (labels, first))
         index, class_names = numbered(list(map(str, given)), map(str, known))
-    unread = [n for n in names if n not in _known(names)]
+    unread = [n for n in names if n not in {*_known(names), *keys_read.values()}]
     notes = (how, *([f"other arrays are not read: {', '.join(unread)}"] if unread else []))
     return Dataset(
         images, index, len(class_names), f"{path.stem}-{split}", f"{path}, {image_key}, {scale}",
-        class_names, scale, notes,
+        class_names, scale, notes, conditions=given,
     )  # fmt: skip
+
+
+def _others(names: Sequence[str], images: str, split: str) -> dict[str, str]:
+    """Return which arrays are conditions of a part's images, by their own names: those that are
+    named as the images are, "train_text" beside "train_images", "text" beside "images".
+    """
+    rest = [name for name in names if name not in _known(names)]
+    if images == f"{split}_images":
+        start = f"{split}_"
+        return {n.removeprefix(start): n for n in rest if n.startswith(start)}
+    if images == f"x_{split}":
+        return {n.removesuffix(f"_{split}"): n for n in rest if n.endswith(f"_{split}")}
+    return {n: n for n in rest}
 
 
 def _pairs(split: str) -> list[tuple[str, str]]:

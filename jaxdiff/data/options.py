@@ -22,6 +22,8 @@ class Options:
     range: Range | None = None
     progress: bool = False
     lazy: bool = False
+    captions: bool = False
+    pairs: str | None = None
 
     def __post_init__(self) -> None:
         if self.split not in PARTS:
@@ -30,6 +32,8 @@ class Options:
             raise ValueError(
                 f"labels must be one of {', '.join(get_args(Labels))}, got {self.labels!r}"
             )
+        if self.pairs is not None and self.lazy:
+            raise ValueError("pairs are read into memory, lazy images are not: give one of them")
         for name, value in (("limit", self.limit), ("size", self.size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -17,6 +17,10 @@ negative; other ranges, and sets that would be nearly black, need ``range``. Lab
 ``class_names`` if there is such an array of texts; else the classes are the numbers that occur:
 they are the names, and the indices count from 0.
 
+Captions and numbers beside the images (:mod:`jaxdiff.data.beside`), further arrays of an .npz and
+pictures of a second folder are conditions (:mod:`jaxdiff.data.conditions`) where these are asked
+for.
+
 Nothing is ever unpacked to disk, and declared sizes are checked before anything is read
 (:func:`jaxdiff.files.open_archive`).
 """
@@ -29,7 +33,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxdiff.data import beside as besides
 from jaxdiff.data import tree as trees
+from jaxdiff.data.added import with_captions, with_pairs
 from jaxdiff.data.arrays import DARK, arranged, choice, read_npz
 from jaxdiff.data.arrays import parts as parts_of_arrays
 from jaxdiff.data.dataset import Dataset
@@ -56,6 +62,8 @@ def load(
     range: Range | None = None,
     progress: bool = False,
     lazy: bool = False,
+    captions: bool = False,
+    pairs: str | pathlib.Path | None = None,
 ) -> Dataset:
     """Read the images (and labels) at ``path``: a folder, a .zip, a .tar or a folder of them, an
     .npz, or an .npy, which is always mapped into memory.
@@ -76,6 +84,10 @@ def load(
         lazy: leave the images where they are, and read those of each batch when it is made, for
             data beyond memory. Their sizes and channels are those of the first; what is wrong with
             one is found when it is read. Floats in an .npy need ``range``.
+        captions: read what lies beside the images: the condition "text", and numbers by their own
+            names; of an .npz the other arrays with a row for every image.
+        pairs: a second folder or zip, whose pictures are the condition "beside", each of the image
+            of its path, or of its last name, but for the suffix.
 
     Returns:
         Images, labels, names of classes, and notes on how they were read.
@@ -91,7 +103,10 @@ def load(
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    options = Options(split, limit, size, grayscale, labels, range, progress, lazy)
+    second = None if pairs is None else str(pairs)
+    options = Options(
+        split, limit, size, grayscale, labels, range, progress, lazy, captions, second
+    )
     try:
         return _load(path, options)
     except ValueError as error:
@@ -138,10 +153,32 @@ def _load(path: pathlib.Path, options: Options) -> Dataset:
     skipped = Tally()
     with contextlib.ExitStack() as open_files:
         tree = open_files.enter_context(_opened(path, skipped))
+        beside = besides.find(tree, str(path)) if options.captions else None
+        if beside is not None:
+            tree = tree._replace(files=[name for name in tree.files if name not in beside.files])
         found = _chosen(tree, options, skipped)
-        if not options.lazy:
-            return _load_tree(tree, found, options, skipped)
-        return lazy_tree(tree, found, options, skipped, open_files.pop_all())
+        names = [found.names[i] for i in choice(len(found.names), options.limit)]
+        paired = None if options.pairs is None else _paired(names, options)
+        if options.lazy:
+            data = lazy_tree(tree, found, options, skipped, open_files.pop_all())
+        else:
+            data = _load_tree(tree, found, options, skipped)
+        data = data if beside is None else with_captions(data, beside, names, options.labels)
+        return data if paired is None else with_pairs(data, *paired)
+
+
+def _paired(names: list[str], options: Options) -> tuple[np.ndarray, str]:
+    """Return the pictures of a second folder that belong to images, and a note on them."""
+    assert options.pairs is not None
+    path = pathlib.Path(options.pairs)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    with _opened(path, Tally()) as tree:
+        others = trees.images(tree)
+        chosen = besides.pairs(names, others, str(path))
+        pictures = _decoded(tree, chosen, options, Tally())
+    left = len(others) - len({*chosen})
+    return pictures, f"beside them the pictures of {path}" + f", {left} of none" * bool(left)
 
 
 def _chosen(tree: trees.Tree, options: Options, skipped: Tally) -> trees.Chosen:
@@ -154,9 +191,11 @@ def _chosen(tree: trees.Tree, options: Options, skipped: Tally) -> trees.Chosen:
 def _load_npz(path: pathlib.Path, options: Options) -> Dataset:
     if options.labels in ("folders", "json"):
         raise ValueError(f"{path}: labels {options.labels} is for folders and zips, not for arrays")
+    if options.pairs is not None:
+        raise ValueError(f"{path}: pairs are for folders and zips, not for arrays")
     with open_archive(path) as archive:
         _check_members(archive, path, LARGEST_TOTAL)
-    whole = read_npz(path, options.split, options.labels != "none", options.range)
+    whole = read_npz(path, options.split, options.labels != "none", options.range, options.captions)
     chosen = whole.take(choice(len(whole), options.limit))
     return arranged(chosen, options.size, options.grayscale, options.progress)
 

@@ -19,7 +19,10 @@ from jaxdiff.files import reading
 
 def load_npy(path: pathlib.Path, options: Options) -> Dataset:
     """Return the images of an .npy, which is never read as a whole."""
-    for name, given in (("size", options.size), ("grayscale", options.grayscale)):
+    for name, given in (
+        ("size", options.size), ("grayscale", options.grayscale), ("captions", options.captions),
+        ("pairs", options.pairs),
+    ):  # fmt: skip
         if given:
             raise ValueError(f"{path}: {name} is for files of images, not for an .npy")
     if options.labels in ("folders", "json"):

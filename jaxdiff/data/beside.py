@@ -1,0 +1,186 @@
+"""What lies beside images in a folder, a zip or a tar: captions, numbers, and pictures to pairs.
+
+Captions and numbers are those of the first of these that there is:
+
+- ``metadata.jsonl``, a line {"file_name": name, "text": caption, ...} for each image, names
+  relative to where it lies (the image folders of Hugging Face);
+- ``dataset.json`` (the zips of EDM and StyleGAN) whose keys besides "labels" are lists
+  [[name, value], ...], as {"captions": [[name, caption], ...]};
+- NAME.json, {"text": caption, ...}, or NAME.txt, the caption, beside every image NAME.
+
+The caption is "text", else "caption" or "prompt" ("captions", "prompts" in a dataset.json). Other
+entries are conditions of their own name if every image has a number, or numbers of one shape, and
+are named among the notes otherwise. "label" is a class where nothing else says one.
+"""
+
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdiff.data import tree as trees
+from jaxdiff.files import parse_json
+
+LINES, INDEX = "metadata.jsonl", trees.INDEX
+CAPTIONS = ("text", "caption", "prompt")
+SHOWN = 5
+Rows = dict[str, dict[str, Any]]
+
+
+class Found(NamedTuple):
+    """Rows by the images' names, which files they are of, and that in words."""
+
+    rows: Rows
+    files: frozenset[str]
+    how: str
+
+
+def find(tree: trees.Tree, where: str) -> Found:
+    """Return what lies beside the images of a tree. Raises ValueError where there is nothing."""
+    lines = [name for name in tree.files if name.rpartition("/")[2] == LINES]
+    if lines:
+        rows: Rows = {}
+        for name in lines:
+            rows |= _lines(tree, name, f"{where}: {name}")
+        return Found(rows, frozenset(lines), f"captions by {', '.join(lines)}")
+    for name in (name for name in tree.files if name.rpartition("/")[2] == INDEX):
+        if rows := _index(tree, name, f"{where}: {name}"):
+            return Found(rows, frozenset(), f"captions by {name}")
+    files = {name: name for name in tree.files}
+    rows, used = {}, set()
+    for image in trees.images(tree):
+        for suffix in (".json", ".txt"):
+            beside = f"{stem(image)}{suffix}"
+            if beside in files and beside.rpartition("/")[2] != INDEX:
+                rows[image] = _one(tree, beside, f"{where}: {beside}")
+                used.add(beside)
+                break
+    if not rows:
+        raise ValueError(
+            f"{where} has no captions: neither a {LINES}, nor a {INDEX} with some, nor a .txt or "
+            ".json beside the images"
+        )
+    return Found(rows, frozenset(used), "captions by the files beside the images")
+
+
+def conditions(
+    found: Found, names: Sequence[str], where: str
+) -> tuple[dict[str, Any], list[Any] | None, tuple[str, ...]]:
+    """Return the conditions of the images of these names, their classes if there are some, and
+    notes on what is not read.
+
+    Raises ValueError, naming the image, for one without a caption where others have one.
+    """
+    if missing := [name for name in names if name not in found.rows]:
+        raise ValueError(f"{where}: {_listed(missing)} has nothing beside it ({found.how})")
+    rows = [found.rows[name] for name in names]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    made: dict[str, Any] = {}
+    if (caption := next((k for k in CAPTIONS if k in keys), None)) is not None:
+        texts = [row.get(caption) for row in rows]
+        if wrong := [n for n, t in zip(names, texts, strict=True) if not isinstance(t, str)]:
+            raise ValueError(f"{where}: {_listed(wrong)} has no text as its {caption!r}")
+        made["text"] = texts
+    labels, notes = None, []
+    for key in keys:
+        values = [row.get(key) for row in rows]
+        if key == caption:
+            continue
+        if key == "label":
+            labels = values
+        elif (array := numbers(values)) is not None:
+            made[key] = array
+        else:
+            notes.append(f"{key} is not read: it is not numbers of one shape for every image")
+    if not made and labels is None:
+        raise ValueError(f"{where}: there is neither a caption nor a number among {keys}")
+    return made, labels, (found.how, *notes)
+
+
+def pairs(names: Sequence[str], others: Sequence[str], where: str) -> list[str]:
+    """Return which of the others belongs to each image: of the same path but for its suffix, or of
+    the same last name where that is the only one.
+
+    Raises ValueError, naming them, for images without a partner or with several.
+    """
+    by_path: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
+    for other in others:
+        by_path.setdefault(stem(other), []).append(other)
+        by_name.setdefault(stem(other).rpartition("/")[2], []).append(other)
+    chosen, lone = [], []
+    for name in names:
+        own = stem(name)
+        there = by_path.get(own) or by_name.get(own.rpartition("/")[2], [])
+        if len(there) > 1:
+            raise ValueError(f"{where} has several pictures for {name}: {_listed(there)}")
+        lone += [] if there else [name]
+        chosen += there
+    if lone:
+        raise ValueError(f"{where} has no picture for {_listed(lone)}")
+    return chosen
+
+
+def stem(name: str) -> str:
+    """Return a path without the suffix of its last part."""
+    return str(pathlib.PurePosixPath(name).with_suffix(""))
+
+
+def numbers(values: Sequence[Any]) -> np.ndarray | None:
+    """Return numbers, or lists of them, as an array; None where they are anything else."""
+    try:
+        array = np.array(values)
+    except ValueError:  # lists of different lengths
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
+def _lines(tree: trees.Tree, name: str, where: str) -> Rows:
+    folder, rows = name.removesuffix(LINES), {}
+    for i, line in enumerate(_text(tree.read(name), where).splitlines()):
+        if not line.strip():
+            continue
+        row = parse_json(line, f"{where}, line {i + 1},")
+        own = row.pop("file_name", None) if isinstance(row, dict) else None
+        if not isinstance(own, str):
+            raise ValueError(f'{where}, line {i + 1} has no "file_name"')
+        if folder + own in rows:
+            raise ValueError(f"{where} has {own} twice")
+        rows[folder + own] = row
+    return rows
+
+
+def _index(tree: trees.Tree, name: str, where: str) -> Rows:
+    made = parse_json(tree.read(name), where)
+    folder, rows = name.removesuffix(INDEX), {}
+    for key, listed in made.items() if isinstance(made, Mapping) else ():
+        if key == "labels" or not isinstance(listed, list):
+            continue
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in listed):
+            raise ValueError(f"{where}: {key!r} must be a list of pairs [name, value]")
+        own = key.removesuffix("s") if key.removesuffix("s") in CAPTIONS else key
+        for image, value in listed:
+            rows.setdefault(f"{folder}{image}", {})[own] = value
+    return rows
+
+
+def _one(tree: trees.Tree, name: str, where: str) -> dict[str, Any]:
+    if name.endswith(".txt"):
+        return {"text": _text(tree.read(name), where).strip()}
+    made = parse_json(tree.read(name), where)
+    if not isinstance(made, dict):
+        raise ValueError(f'{where} must be a dictionary, {{"text": caption}}')
+    return made
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not a text in UTF-8: {error}") from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    each = [*names]
+    return ", ".join(each[:SHOWN]) + (f" and {len(each) - SHOWN} more" * (len(each) > SHOWN))
