@@ -21,12 +21,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optax
+from jax.tree_util import Partial, all_leaves
 
 from jaxdiff.brief import short
 from jaxdiff.typing import Array, Key, Params
 
 Metrics = Mapping[str, Array]
 Batch = Mapping[str, Array]
+
+
+def is_init(params: Any) -> bool:
+    """Return whether parameters are given by a function ``init(key)`` that draws them, and are not
+    a tree of them, which may have a ``__call__`` too (a module of equinox).
+    """
+    return callable(params) and (isinstance(params, Partial) or all_leaves([params]))
 
 
 class Context(NamedTuple):

@@ -75,7 +75,7 @@ own, wanted = jnp.full((4,), 3), jnp.full((4,), 8)
 guided = jd.guidance.classifier_free(model.denoiser, 2.0)
 grid = np.asarray(model.grid(12))
 rows = {"threes": sources}
-for strength in (0.4, 0.6):
+for strength in (0.5, 0.6):
     levels = jd.editing.last_steps(grid, strength)
     noisy = jd.editing.noised(sources, float(levels[0]), jax.random.key(2))
     rows[f"as eights, from level {levels[0]:.2g}"] = jd.sample(
@@ -93,9 +93,11 @@ axes[0].set(title="log-likelihood, by class", xlabel="class", yticks=range(4))
 axes[0].set_yticklabels([f"a {k}" for k in labels])
 axes[1].semilogy(counts, errors, "o-")
 axes[1].set(title="there and back", xlabel="steps of Heun", ylabel="error", xticks=counts)
-sheet = np.concatenate([np.asarray(r)[..., 0].swapaxes(0, 1).reshape(8, -1) for r in rows.values()])
+gap = ((0, 0), (0, 2), (0, 2))
+tiles = [np.pad(np.asarray(r)[..., 0], gap, constant_values=1) for r in rows.values()]
+sheet = np.concatenate([t.swapaxes(0, 1).reshape(10, -1) for t in tiles])
 axes[2].imshow(sheet, cmap="gray", vmin=-1, vmax=1)
-axes[2].set(title="edits", xticks=[], yticks=np.arange(len(rows)) * 8 + 4)
+axes[2].set(title="edits", xticks=[], yticks=np.arange(len(rows)) * 10 + 4)
 axes[2].set_yticklabels(list(rows))
 figure.tight_layout()
 plt.show()

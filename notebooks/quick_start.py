@@ -27,7 +27,7 @@ print(model.metadata["score"])
 # %%
 D = jd.guidance.classifier_free(model.denoiser, 2.0)
 table = jd.table(jd.solvers.dpmpp, model.grid(8))
-table
+table  # noqa: B018
 
 # %%
 classes = jnp.arange(40) % 10

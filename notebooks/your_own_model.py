@@ -114,7 +114,7 @@ for name, (network, params) in networks.items():
     student = jd.distill.Student(
         network, params, prediction="flow", process=flow, optimiser=optax.adam(3e-3)
     )
-    state = jd.fit(jd.distill.score_matching(student), data, num_updates=600, progress=False)
+    state = jd.fit(jd.distill.score_matching(student), data, num_updates=400, progress=False)
     D = student.denoiser(state.params["student"])
     samples[name] = jd.sample(D, table, start)
     apart = jnp.sqrt(jnp.mean((samples[name] - samples["exact"]) ** 2))

@@ -1,31 +1,48 @@
 """The README's code, run as it stands."""
 
+import json
 import pathlib
 import re
 
 import jax
+import pytest
+
+from jaxdiff.pretrained.cards import SHIPPED
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_all_code_runs_in_order_as_pasted(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    example = next(code for code in blocks if "jd.table" in code)
-    more = next(code for code in blocks if "jd.log_likelihood" in code)
-    tuning = next(code for code in blocks if "jd.tune(" in code)
+    assert len(blocks[0].strip().splitlines()) <= 13 and "load_pretrained" in blocks[0]
     known = {}
-    assert len(example.strip().splitlines()) <= 13
     with (
         jax.enable_x64(False),
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        exec(example + more + tuning, known)
+        for block in blocks:
+            exec(block, known)
     assert known["found"].score < known["found"].before / 3
-    assert (tmp_path / "tuned-4.json").exists()
-    assert "Table(unipc(order=3), nfe=10" in capsys.readouterr().out
-    assert (tmp_path / "unipc-10.json").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"digits.png", "unipc-10.json", "tuned-4.json"}
+    out = capsys.readouterr().out
+    assert "Pretrained(mnist; 28x28x1" in out and "Table(unipc(order=3), nfe=10" in out
+
+
+def test_its_numbers_are_those_of_the_results():
+    text = README.replace("\n", " ")
+    row = json.loads((SHIPPED / "mnist.json").read_text())["scores"][0]
+    said = re.search(
+        r"reads ([\d.]+%) of its samples as their class so \((\d+) steps, (\d+) eval", text
+    )
+    steps = int(row["sampler"].split()[1])
+    assert said.groups() == (f"{row['class_agreement']:.1%}", str(steps), str(row["nfe"]))
+    assert f"{row['classifier_accuracy']:.1%} of real test images" in text
+    prose = re.sub(r"```.*?```", "", README, flags=re.S)
+    shares = re.findall(r"\d+(?:\.\d+)? ?%", prose)
+    assert len(shares) == 2, f"numbers without a test: {shares}"
 
 
 def test_what_the_readme_names_exists():

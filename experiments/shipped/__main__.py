@@ -70,8 +70,8 @@ def store(run: str, name: str) -> dict[str, Any]:
 def scores(run: str, data: str | None, out: Path) -> list[dict[str, Any]]:
     """Return the scores of a run, one row for each number of steps."""
     config = configs.Evaluate(
-        run, OtherData(path=data), solver="dpmpp", num_steps=STEPS, guidance=GUIDANCE,
-        count=SAMPLES, out=str(out),
+        run, OtherData(path=data, split=data and "test"), solver="dpmpp", num_steps=STEPS,
+        guidance=GUIDANCE, count=SAMPLES, out=str(out),
     )  # fmt: skip
     evaluate(config)
     rows = []

@@ -171,8 +171,8 @@ def from_equinox(module: Any, *, batched: bool = False) -> tuple[Network, Params
     """Partition an equinox module into a network and its parameters (its floating-point arrays).
 
     Equinox modules work on one sample: ``module(x, label, cond)`` with ``x`` of shape (*shape), a
-    scalar label and one condition, and ``key=`` where it has dropout. The network maps it over the
-    batch. ``batched``: the module takes whole batches itself.
+    scalar label and one condition, and ``key=`` where it is random, as with dropout. The network
+    maps it over the batch. ``batched``: the module takes whole batches itself.
 
     Raises ModuleNotFoundError without equinox, TypeError for a module that holds other arrays than
     floats.
@@ -223,14 +223,19 @@ class Equinox:
         module = eqx.combine(params, jax.tree.unflatten(self.structure, self.leaves))
         module = eqx.nn.inference_mode(module, value=key is None)
         if self.batched:
-            return module(x, label, cond, **_with(kwargs, key))
+            return module(x, label, cond, **_with(module, kwargs, key))
         keys = None if key is None else jax.random.split(key, x.shape[0])
 
         def one(x: Array, label: Array, cond: Cond, key: Key | None) -> Array:
-            return module(x, label, cond, **_with(kwargs, key))
+            return module(x, label, cond, **_with(module, kwargs, key))
 
         return jax.vmap(one)(x, label, cond, keys)
 
 
-def _with(kwargs: dict[str, Any], key: Key | None) -> dict[str, Any]:
-    return kwargs if key is None else {**kwargs, "key": key}
+def _with(module: Any, kwargs: dict[str, Any], key: Key | None) -> dict[str, Any]:
+    """Return the keywords of a call, with the key where the module takes one: one without anything
+    random need not.
+    """
+    taken = inspect.signature(type(module).__call__).parameters
+    known = "key" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    return kwargs if key is None or not known else {**kwargs, "key": key}

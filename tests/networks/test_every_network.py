@@ -13,6 +13,8 @@ import pytest
 from flax import nnx
 
 from jaxdiff import networks
+from jaxdiff.distill.parts.frame import drawn
+from jaxdiff.method import is_init
 from jaxdiff.networks import (
     MLP,
     Beside,
@@ -583,6 +585,26 @@ def test_an_adapted_module_gives_what_the_module_gives():
         batched = equinox.filter_vmap(one)
         network, params = from_equinox(batched, batched=True)
         np.testing.assert_allclose(network(params, x, label)[2], one(x[2], label[2]), rtol=1e-6)
+
+
+def test_a_module_that_is_called_is_a_start_and_no_function_that_draws_one():
+    _, params = from_equinox(Equinox(jax.random.key(0)))
+    assert callable(params) and not is_init(params)
+    assert is_init(lambda key: params) and is_init(jax.tree_util.Partial(jnp.multiply, jnp.ones(2)))
+    assert not is_init({"w": jnp.ones(2)}) and drawn(params, jax.random.key(0)) is params
+
+
+class Keyless(equinox.Module):
+    weight: jax.Array
+
+    def __call__(self, x, label, cond=None):
+        return x * self.weight
+
+
+def test_a_module_that_takes_no_key_is_given_none():
+    network, params = from_equinox(Keyless(jnp.ones(3)))
+    x = jnp.ones((2, 3))
+    np.testing.assert_array_equal(network(params, x, jnp.ones(2), key=jax.random.key(0)), x)
 
 
 class BatchNormed(nn.Module):

@@ -35,8 +35,8 @@ def test_files_are_those_of_their_cards(name):
     assert model.levels == pytest.approx((0.002, 80.0))
 
 
-def test_they_are_small_and_their_page_is_theirs():
-    assert NAMES == ["digits"]
+def test_there_are_two_small_ones_and_their_page_is_theirs():
+    assert NAMES == ["digits", "mnist"]
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 3e6
     assert (ROOT / "experiments/results/shipped.md").read_text() == page()
 

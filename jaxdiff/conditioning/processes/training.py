@@ -19,7 +19,7 @@ from jaxdiff.arrays import check, check_fields, check_same_shape, expand
 from jaxdiff.conditioning.processes.bridge import Bridge
 from jaxdiff.conditioning.processes.restore import check_prediction, restorer
 from jaxdiff.distance import absolute, squared
-from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
+from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player, is_init
 from jaxdiff.solvers.scalar import sqrt
 from jaxdiff.typing import Array, Key, Network, Params
 
@@ -89,7 +89,7 @@ def bridge_matching(
         own = state.params["restorer"] if ema is None else state.ema["restorer"][ema]
         return restorer(network, own, bridge, kind)
 
-    start = params if callable(params) else lambda key: params
+    start = params if is_init(params) else lambda key: params
     player = Player(loss, optimiser or optax.adam(1e-4), ema=ema or {})
     return Method(
         init=lambda key: {"restorer": start(key)}, players={"restorer": player}, sampler=sampler,

@@ -16,6 +16,7 @@ from jaxdiff.arrays import check_fields, check_same_shape
 from jaxdiff.conditioning.correction import discriminator_guidance
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distill.parts.critic import SOFTPLUS
+from jaxdiff.distill.parts.frame import drawn
 from jaxdiff.distill.parts.generator import Levels, log_uniform
 from jaxdiff.distill.parts.primitives import perturb
 from jaxdiff.distill.score_matching import default_table
@@ -80,7 +81,7 @@ def discriminator(
         return Sampler(D, default_table() if table is None else table)
 
     return Method(
-        init=lambda key: {"student": params(key) if callable(params) else params},
+        init=lambda key: {"student": drawn(params, key)},
         players={"student": Player(loss, optimiser or optax.adam(3e-4), ema=ema or {})},
         sampler=sampler,
         check=_check,

@@ -31,7 +31,7 @@ from jaxdiff.distill.parts.level_distributions import LevelDistribution
 from jaxdiff.distill.parts.primitives import perturb
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.score_matching import default_table
-from jaxdiff.method import Batch, Context, Method, Metrics, Player
+from jaxdiff.method import Batch, Context, Method, Metrics, Player, is_init
 from jaxdiff.networks.adapters import from_linen
 from jaxdiff.networks.branches import Branches, member, split_member
 from jaxdiff.prediction import edm_weight
@@ -164,7 +164,7 @@ def terms(
 
 
 def _check(student: Student, peers: int, reduction: int, num_updates: int, warmup: float) -> None:
-    if not callable(student.params):
+    if not is_init(student.params):
         raise ValueError(
             "the student's params are given, and members that start as one stay one: give "
             "init(key) -> params"

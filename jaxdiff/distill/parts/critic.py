@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.method import Batch, Context, Method, Metrics, Player
+from jaxdiff.method import Batch, Context, Method, Metrics, Player, is_init
 from jaxdiff.typing import Array, Cond, Key, Params
 
 Logits = Callable[..., Array]
@@ -129,7 +129,7 @@ def with_critic(
     """Return the method with one more player, "critic" (:func:`critic_player`)."""
 
     def init(key: Key) -> dict[str, Params]:
-        start = critic.params(jax.random.fold_in(key, 1)) if callable(critic.params) else None
+        start = critic.params(jax.random.fold_in(key, 1)) if is_init(critic.params) else None
         return {**method.init(key), "critic": critic.params if start is None else start}
 
     player = critic_player(critic, samples, optimiser, penalty, game)

@@ -15,7 +15,7 @@ import optax
 
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distill.parts.student import Student, check_teacher, trained
-from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
+from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player, is_init
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Params
@@ -140,7 +140,7 @@ def mean_loss(values: Values) -> tuple[Array, Metrics]:
 
 def drawn(params: Params | Callable[[Key], Params], key: Key) -> Params:
     """Parameters as they start: those given, or what a function of a key draws."""
-    return params(key) if callable(params) else params
+    return params(key) if is_init(params) else params  # type: ignore[operator]
 
 
 def with_teacher(frozen: Mapping[str, Any] | None, teacher: Denoiser | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jaxdiff.arrays import check_null, check_rows
 from jaxdiff.brief import short
 from jaxdiff.denoisers import denoiser, description
 from jaxdiff.distill.parts.primitives import Drop, check_drop, drop_condition
-from jaxdiff.method import Batch, Decay
+from jaxdiff.method import Batch, Decay, is_init
 from jaxdiff.process import EDM, Number, Process
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Network, Params
 
@@ -141,7 +141,7 @@ def check_teacher(teacher: Denoiser | None, student: Student) -> None:
     otherwise: with another prediction the same numbers are another model.
     """
     made = None if teacher is None else description(teacher)
-    if made is None or made["network"] != student.network or callable(student.params):
+    if made is None or made["network"] != student.network or is_init(student.params):
         return
     leaves, own = jax.tree.leaves(made["params"]), jax.tree.leaves(student.params)
     if len(leaves) != len(own) or any(a is not b for a, b in zip(leaves, own, strict=True)):

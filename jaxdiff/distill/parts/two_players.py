@@ -32,7 +32,7 @@ from jaxdiff.distill.parts.generator import Levels, generate, renoise
 from jaxdiff.distill.parts.lora import adapted, adapters
 from jaxdiff.distill.parts.primitives import perturb
 from jaxdiff.distill.parts.student import Student, check_teacher
-from jaxdiff.method import Batch, Context, Method, Metrics, Player
+from jaxdiff.method import Batch, Context, Method, Metrics, Player, is_init
 from jaxdiff.prediction import edm_weight
 from jaxdiff.process import Number
 from jaxdiff.sampling.table import Table
@@ -276,5 +276,5 @@ def _check(fake_score: FakeScore, model: Student, teacher: Denoiser | None) -> N
         raise ValueError("the fake score has an optimiser, and its model another: give one")
     if fake_score.rank < 0:
         raise ValueError(f"the rank of adapters is at least 0, for none, not {fake_score.rank}")
-    if fake_score.rank and callable(model.params):
+    if fake_score.rank and is_init(model.params):
         raise ValueError("adapters need the parameters they are added to, not a way to draw them")
