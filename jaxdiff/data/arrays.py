@@ -38,8 +38,8 @@ def read_npz(
                 first = read_array(archive, path, other)
         named = read_array(archive, path, NAMES) if NAMES in names else None
         keys_read = _others(names, image_key, split) if more else {}
-        given = {key: read_array(archive, path, name) for key, name in keys_read.items()}
-    if more and not given:
+        conditions = {key: read_array(archive, path, name) for key, name in keys_read.items()}
+    if more and not conditions:
         raise ValueError(f"{path} has no other arrays than images and labels: no captions")
     images, scale = scaled(_with_channel(images, path), values, str(path))
     index, class_names = None, ()
@@ -52,7 +52,7 @@ def read_npz(
     notes = (how, *([f"other arrays are not read: {', '.join(unread)}"] if unread else []))
     return Dataset(
         images, index, len(class_names), f"{path.stem}-{split}", f"{path}, {image_key}, {scale}",
-        class_names, scale, notes, conditions=given,
+        class_names, scale, notes, conditions=conditions,
     )  # fmt: skip
 
 

@@ -85,8 +85,9 @@ def test_json_beside_images(folder):
 
 def test_further_arrays_of_an_npz(tmp_path):
     texts = np.array(TEXTS)
-    np.savez(tmp_path / "a.npz", images=NOISE, text=texts, vector=np.eye(4))
+    np.savez(tmp_path / "a.npz", images=NOISE, text=texts, vector=np.eye(4), labels=np.arange(4))
     data = load(tmp_path / "a.npz", captions=True)
+    assert data.labels.tolist() == [0, 1, 2, 3] == load(tmp_path / "a.npz").labels.tolist()
     assert data.conditions["text"].tolist() == TEXTS
     np.testing.assert_array_equal(data.conditions["vector"], np.eye(4))
     assert not load(tmp_path / "a.npz").conditions
