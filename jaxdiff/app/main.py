@@ -21,6 +21,7 @@ from jaxdiff.app.environment import versions
 from jaxdiff.app.help import page
 from jaxdiff.app.options import check
 from jaxdiff.app.overview import OVERVIEW
+from jaxdiff.app.stopped import how_to_go_on
 
 ONE_PROCESS = (
     "demo", "ema", "optimise", "restore", "edit", "analyse", "export", "inspect", "runs", "compare",
@@ -85,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(config)
         run(config)
     except KeyboardInterrupt as stopped:
-        print(f"\njaxdiff: {stopped or 'stopped'}", file=sys.stderr)
+        print(f"\njaxdiff {command}: {stopped or 'stopped'}", file=sys.stderr)
+        print(how_to_go_on(command, config), file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
         if traceback:

@@ -72,3 +72,23 @@ def test_shells_complete_commands_options_and_words(capsys):
     assert "from sample' -l 'num-steps'" in capsys.readouterr().out
     assert cli.main(["--completion", "tcsh"]) == 2
     assert "bash, zsh or fish, not 'tcsh'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["train", "digits", "--run", "r"], "goes on from the checkpoints in r"),
+        (["tune", "--run", "r", "--out", "o"], "goes on with what is finished in o"),
+        (["demo"], "goes on with what is finished in runs/demo"),
+        (["sample", "--run", "r"], "give the command again"),
+    ],
+)
+def test_a_stopped_command_says_how_to_go_on(given, said, capsys, monkeypatch):
+    def stopped(config):
+        raise KeyboardInterrupt("stopped after 3 updates")
+
+    parse, _ = cli.COMMANDS[given[0]]
+    monkeypatch.setitem(cli.COMMANDS, given[0], (parse, stopped))
+    assert cli.main(given) == 130
+    text = capsys.readouterr().err
+    assert f"jaxdiff {given[0]}: stopped after 3 updates\n" in text and said in text

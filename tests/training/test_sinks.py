@@ -176,7 +176,7 @@ def test_a_tracker_has_one_run_and_every_step_once(package, tmp_path, monkeypatc
     calls, rows = [], []
     fake = types.SimpleNamespace(
         init=lambda **given: calls.append(given),
-        log=rows.append,
+        log=lambda values, **given: rows.append({**values, **given}),
         finish=lambda: calls.append("finished"),
         define_metric=lambda *_, **__: None,
         Image=lambda pixels: pixels.shape,

@@ -90,7 +90,10 @@ class _Tracker:
     def _log(self, step: int, values: dict[str, Any]) -> None:
         if step <= self.before:
             return
-        self._open().log({**values, "step": step})
+        if self.package == "wandb":  # whose own steps only rise
+            self._open().log({**values, "step": step})
+        else:
+            self._open().log(values, step=step)
         if step > self.known["step"]:
             self.known["step"] = step
             write_text(self.note, json.dumps(self.known))
