@@ -168,7 +168,12 @@ class Inspect:
 class List:
     """List what there is of a kind, one line each, with the arXiv number of its paper."""
 
-    kind: Literal["solvers", "grids", "methods", "tuners", "guidance", "models"] = "solvers"
-    """Of what; the option's name may be left out. models are the cards of published weights."""
+    kind: Literal[
+        "solvers", "grids", "methods", "tuners", "guidance", "metrics", "networks", "adapters",
+        "models", "presets",
+    ] = "solvers"  # fmt: skip
+    """Of what; the option's name may be left out. models are the cards of published weights,
+    presets those of jaxdiff train.
+    """
     json: bool = False
     """As JSON."""

@@ -52,13 +52,30 @@ def functions(*modules: str) -> Callable[[], Mapping[str, Any]]:
     return found
 
 
+def networks() -> Mapping[str, Any]:
+    """Return the networks of :mod:`jaxdiff.networks`."""
+    import flax.linen as nn
+
+    from jaxdiff import networks
+
+    known = {name: getattr(networks, name) for name in networks.__all__}
+    return {
+        name: found for name, found in sorted(known.items())
+        if inspect.isclass(found) and issubclass(found, nn.Module)
+    }  # fmt: skip
+
+
 KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "solvers": solvers,
     "grids": functions("grids"),
     "methods": methods,
     "tuners": tuners,
     "guidance": functions("guidance", "blending", "posterior"),
+    "metrics": functions("metrics"),
+    "networks": networks,
+    "adapters": functions("adapt"),
 }
+OTHERS = ("models", "presets")  # with lines of their own
 
 
 def rows(kind: str) -> Iterator[tuple[str, str, str]]:
@@ -73,8 +90,14 @@ def rows(kind: str) -> Iterator[tuple[str, str, str]]:
             shape = "x".join(map(str, card.shape))
             yield name, f"{shape}, {card.prediction} of {card.process}; {card.licence}", ""
         return
+    if kind == "presets":
+        from jaxdiff.app.presets import PRESETS
+
+        yield from ((name, text.rstrip("."), "") for name, (text, _) in PRESETS.items())
+        return
     if kind not in KINDS:
-        raise ValueError(f"there is no list of {kind!r}; there are {', '.join([*KINDS, 'models'])}")
+        known = ", ".join([*KINDS, *OTHERS])
+        raise ValueError(f"there is no list of {kind!r}; there are {known}")
     for name, function in KINDS[kind]().items():
         text = inspect.getdoc(function) or ""
         own = PAPER.search(text) or PAPER.search(inspect.getmodule(function).__doc__ or "")

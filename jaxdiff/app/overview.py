@@ -24,7 +24,8 @@ jaxdiff: fast sampling and distillation of diffusion models
   jaxdiff inspect PATH             what a file or folder is: a run, weights, a table, an export
   jaxdiff runs DIR                 the runs in a folder: state, steps, last loss, best score, size
   jaxdiff compare A B              runs side by side on one page: options, curves, scores, samples
-  jaxdiff list KIND                solvers, grids, methods, tuners, guidance or models, with papers
+  jaxdiff list KIND                solvers, grids, methods, tuners, guidance, metrics, networks,
+      adapters, models or presets, with papers
 
 DIR is the folder of a run or, for every command but train, a file or folder of published weights,
 the name of their card, or module:FILE.py:FUNCTION, a function of yours that makes a model.

@@ -6,11 +6,11 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff.app import config as configs
-from jaxdiff.app.listing import KINDS, listing, plain, rows
+from jaxdiff.app.listing import KINDS, OTHERS, listing, plain, rows
 from jaxdiff.app.main import main
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "models"])
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
 def test_everything_has_a_line(kind, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     found = list(rows(kind))
@@ -38,3 +38,11 @@ def test_the_command(capsys):
     assert "karras" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["list", "nothing"])
+
+
+def test_every_kind_can_be_asked_for():
+    from jaxdiff.app.parsing import kinds_of_lists
+
+    assert set(kinds_of_lists()) == {*KINDS, *OTHERS}
+    networks = {row[0] for row in rows("networks")}
+    assert {"UNet", "DiT", "SongUNet"} <= networks and "init" not in networks
