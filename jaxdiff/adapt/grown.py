@@ -112,4 +112,6 @@ def _inside(module: Any, params: Params, change: Change) -> tuple[Any, Params]:
         beside = {k: v for k, v in params.items() if k.startswith("controls_")}
         unet, own = change(module.unet, {k: v for k, v in params.items() if k not in beside})
         return module.clone(unet=unet), {**own, **beside}
+    if not isinstance(module, UNet2DCondition):
+        raise TypeError(f"this needs a UNet2DCondition; the denoiser has a {type(module).__name__}")
     return change(module, params)

@@ -12,6 +12,7 @@ have its own network (``with_controlnet`` again, under another key), or one netw
 as the channels of one picture, as in Uni-ControlNet's local adapter (2305.16322).
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -19,11 +20,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxdiff.networks import ControlNet, IPAdapter, T2IAdapter, init
+from jaxdiff.networks import ControlNet, IPAdapter, T2IAdapter, UNet, UNet2DCondition, init
 from jaxdiff.networks.conditional_encoder import ConditionalEncoder
 from jaxdiff.networks.controlled import Controlled
 from jaxdiff.networks.ip_adapter import adapter_for, cross_layers
 from jaxdiff.networks.text_to_image import TextToImage
+from jaxdiff.networks.unet_control import UNetControl
 from jaxdiff.pretrained.controls import Control
 from jaxdiff.pretrained.diffusers import example
 from jaxdiff.pretrained.lora import tree
@@ -49,11 +51,12 @@ def controlnet_of(
     that the steered U-Net is as it was, bit for bit.
 
     Args:
-        D: a denoiser of a ``UNet2DCondition``, or a model of one.
+        D: a denoiser of a ``UNet2DCondition``, or a model of one; or of a small ``UNet``.
         channels: of the picture; of several conditions for one network, of all together.
         widths: of the convolutions that see the picture, which they halve between any two: the
             picture is 2^(len(widths) - 1) times as high and wide as x. The default is that of
-            Stable Diffusion, whose x are latents; ``(16,)`` is for a picture of x's own size.
+            Stable Diffusion, whose x are latents; ``(16,)`` is for a picture of x's own size, the
+            only one that a small U-Net's may have.
         key: a key or a seed, of the convolutions that are no copies.
 
     Returns:
@@ -66,6 +69,8 @@ def controlnet_of(
     Source: Zhang et al., arXiv 2302.05543, section 3.
     """
     unet, params = unet_of(D)
+    if isinstance(unet, UNet):
+        return _small_controlnet(unet, params, channels, widths, key)
     if not widths or min(*widths, channels, channels) < 1:
         raise ValueError(f"channels and widths must be positive; got {channels} and {widths}")
     names = [f.name for f in dataclasses.fields(ConditionalEncoder)]
@@ -103,7 +108,7 @@ def t2i_adapter_of(
 
     Source: Mou et al., arXiv 2302.08453, section 3.2.
     """
-    unet, _ = unet_of(D)
+    unet, _ = with_text(D)
     last = len(unet.channels) - 1
     # a stage that attends adds its map before it halves, another after
     halvings = [i if kind == "cross" or i == last else i + 1 for i, kind in enumerate(unet.down)]
@@ -150,7 +155,7 @@ def ip_adapter_of(
 
     Source: Ye et al., arXiv 2308.06721, section 3.2.
     """
-    unet, params = unet_of(D)
+    unet, params = with_text(D)
     network: IPAdapter = adapter_for(
         unet, image_width=image_width, count=count, depth=depth, heads=heads,
         width=width or unet.token_width,
@@ -162,6 +167,50 @@ def ip_adapter_of(
             there = leaves[(*path.split("/"), n, "kernel")]
             own[(f"layer_{i}_{n}", "kernel")] = jnp.array(there, copy=True)
     return Control(tree(own), network, {"name": "IPAdapter"})
+
+
+def with_text(D: Denoiser | Pretrained) -> tuple[UNet2DCondition, Params]:
+    """Return the U-Net of a denoiser and its parameters. TypeError for any but a
+    ``UNet2DCondition``.
+    """
+    unet, params = unet_of(D)
+    if not isinstance(unet, UNet2DCondition):
+        raise TypeError(f"this needs a UNet2DCondition; the denoiser has a {type(unet).__name__}")
+    return unet, params
+
+
+def _small_controlnet(
+    unet: UNet, params: Params, channels: int, widths: tuple[int, ...], key: Key | int
+) -> Control:
+    if len(widths) != 1 or min(*widths, channels) < 1:
+        raise ValueError(
+            f"the picture of a small U-Net's ControlNet has the size of x: widths is (16,) or "
+            f"another number alone, and channels positive; got {widths} and {channels}"
+        )
+    same = {f.name: getattr(unet, f.name) for f in dataclasses.fields(UNet)}
+    same = {name: value for name, value in same.items() if name not in ("parent", "name")}
+    network = UNetControl(**same, control_channels=channels, control_width=widths[0])
+    shape = _shape_of(unet, params)
+    cond = {"control": jnp.zeros((1, *shape[:-1], channels), jnp.float32)}
+    own = init(network, as_key(key), shape, cond=cond)
+    return Control(copied(params, own), network, {"name": "UNetControl"})
+
+
+def _shape_of(unet: UNet, params: Params) -> tuple[int, ...]:
+    """Return a shape of samples for which a U-Net has these parameters: the levels that get
+    attention depend on the size. ValueError where there is none.
+    """
+    *size, channels, _ = params["Conv_0"]["kernel"].shape
+    wanted = jax.tree.map(jnp.shape, params)
+    halvings = range(len(unet.multipliers))
+    sides = {a * 2**i for a in unet.attention for i in halvings} or {2 ** halvings[-1]}
+    for side in sorted(sides):
+        shape = (*(side,) * len(size), channels)
+        with contextlib.suppress(ValueError):  # of another level
+            made = jax.eval_shape(lambda s=shape: init(unet, jax.random.key(0), s))
+            if jax.tree.map(jnp.shape, made) == wanted:
+                return shape
+    raise ValueError("the parameters are not those of this U-Net")
 
 
 def steering_of(D: Denoiser, number: int = -1) -> Control:

@@ -37,6 +37,7 @@ from jaxdiff.networks.text_to_image import TextToImage, small_text_to_image
 from jaxdiff.networks.unet import UNet
 from jaxdiff.networks.unet2d import UNet2D
 from jaxdiff.networks.unet2d_condition import UNet2DCondition
+from jaxdiff.networks.unet_control import UNetControl
 from jaxdiff.networks.vgg import VGG
 from jaxdiff.networks.wrn import WideResNet
 
@@ -69,6 +70,7 @@ __all__ = [
     "UNet",
     "UNet2D",
     "UNet2DCondition",
+    "UNetControl",
     "attention_weights",
     "class_index",
     "count_parameters",

@@ -5,6 +5,7 @@ see of it. Without the picture the U-Net is as it was.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,9 @@ from jaxdiff.networks.attention import AttentionFn, chosen_attention
 from jaxdiff.networks.controlnet import ControlNet, scaled
 from jaxdiff.networks.ip_adapter import IPAdapter, cross_layers, decoupled
 from jaxdiff.networks.t2i_adapter import T2IAdapter
+from jaxdiff.networks.unet import UNet
 from jaxdiff.networks.unet2d_condition import UNet2DCondition
+from jaxdiff.networks.unet_control import UNetControl
 from jaxdiff.typing import Array, Cond, Outputs
 
 
@@ -22,14 +25,16 @@ class Controlled(nn.Module):
 
     Its parameters are the U-Net's own and, beside them, those of what steers: "controls_0", ...
 
-    controls: what steers. pictures: for each, the key of cond that its picture is at, of an
-    IP-Adapter the features of one. scales: of what each adds to the U-Net's maps, or to what its
-    layers attend to. guess: for each, weights from scale / 10 to scale
-    (:func:`jaxdiff.networks.controlnet.weights`), of a ControlNet whose residuals are not pooled.
+    unet: one with text, or the small one, whose cond is then {"classes": (batch,)} beside the
+    pictures, and which ``UNetControl`` alone steers. controls: what steers. pictures: for each, the
+    key of cond that its picture is at, of an IP-Adapter the features of one. scales: of what each
+    adds to the U-Net's maps, or to what its layers attend to. guess: for each, weights from scale /
+    10 to scale (:func:`jaxdiff.networks.controlnet.weights`), of a ControlNet whose residuals are
+    not pooled.
     """
 
-    unet: UNet2DCondition
-    controls: tuple[ControlNet | T2IAdapter | IPAdapter, ...]
+    unet: UNet2DCondition | UNet
+    controls: tuple[ControlNet | T2IAdapter | IPAdapter | UNetControl, ...]
     pictures: tuple[str, ...]
     scales: tuple[float, ...]
     guess: tuple[bool, ...]
@@ -65,6 +70,7 @@ class Controlled(nn.Module):
             if picture is None:
                 continue
             if isinstance(control, IPAdapter):
+                assert isinstance(self.unet, UNet2DCondition)
                 paths = [path for path, _ in cross_layers(self.unet)]
                 layers = dict(zip(paths, control(picture), strict=True))
                 plain = chosen_attention(attention, self.unet.attention_fn, len(paths))
@@ -76,17 +82,25 @@ class Controlled(nn.Module):
             needed, possible = control.keys(x.shape[-1])
             own = {key: given[key] for key in (*needed, *possible) if key in given}
             made = control(x, label, own | {"control": picture}, deterministic=deterministic)
-            guess = self.guess[i] and not control.pooled
+            guess = self.guess[i] and not getattr(control, "pooled", False)
             residuals = summed(residuals, scaled(made, self.scales[i], guess=guess))
+        own = {} if isinstance(self.unet, UNet) else {"adapter": adapter}
+        rest = self._classes(given) if isinstance(self.unet, UNet) else given or None
         return self.unet(
-            x, label, given or None, deterministic=deterministic, full=full, attention=attention,
-            residuals=residuals, adapter=adapter,
+            x, label, rest, deterministic=deterministic, full=full, attention=attention,
+            residuals=residuals, **own,
         )  # fmt: skip
+
+    def _classes(self, given: dict[str, Any]) -> Array | None:
+        """Return the small U-Net's own condition. ValueError for more than that."""
+        if strange := sorted(set(given) - {"classes"}):
+            raise ValueError(f"cond[{strange[0]!r}] was given to a U-Net that takes classes alone")
+        return given.get("classes")
 
     @property
     def classes(self) -> str:
         """Return the U-Net's kind of classes."""
-        return self.unet.classes
+        return getattr(self.unet, "classes", "")
 
     @property
     def num_classes(self) -> int:
@@ -95,6 +109,8 @@ class Controlled(nn.Module):
 
     def keys(self, channels: int | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the keys that cond must have, and those that it may have; see the U-Net's."""
+        if isinstance(self.unet, UNet):
+            return (), (*(("classes",) if self.num_classes else ()), *self.pictures)
         needed, possible = self.unet.keys(channels)
         return needed, (*possible, *self.pictures)
 

@@ -14,6 +14,7 @@ The defaults suit 8x8 images (maps of 8 and 4); for 32x32 take multipliers such 
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -72,6 +73,7 @@ class UNet(nn.Module):
         deterministic: bool = True,
         full: bool = False,
         attention: AttentionFn | None = None,
+        residuals: Sequence[Array] | None = None,
     ) -> Array | Outputs:
         """Map ``x`` to an output of its shape and dtype.
 
@@ -79,9 +81,42 @@ class UNet(nn.Module):
         class indices (batch,) or None. With ``full``, Outputs whose features are the maps after
         every stage: L levels of ``blocks`` on the way down, the lowest map (number L * blocks), as
         many on the way up. attention: what the attention layers call, in place of ``attention_fn``.
-        Raises ValueError for images that cannot be halved often enough, for attention at a map
-        height that does not occur, for heads that do not divide the channels, and for an attention
-        that would not be called.
+        residuals: maps added to those that the way up reads, the finest first, and to the lowest,
+        last (:mod:`jaxdiff.networks.unet_control`). Raises ValueError for images that cannot be
+        halved often enough, for attention at a map height that does not occur, for heads that do
+        not divide the channels, for an attention that would not be called, and for residuals that
+        do not fit.
+        """
+        maps, stage, own = self.way_down(x, label, cond, deterministic, attention)
+        widths = [self.channels * m for m in self.multipliers]
+        maps = maps if residuals is None else with_residuals(maps, residuals)
+        *skips, h = maps
+        for level, width in reversed(list(enumerate(widths))):
+            for _ in range(self.blocks):
+                h = stage(jnp.concatenate([h, skips.pop()], axis=-1), width, f"up_{level}")
+                maps.append(h)
+            if level > 0:
+                h = Conv(widths[level - 1], **own)(doubled(h))
+        h = nn.silu(Norm(self.groups, self.param_dtype)(h))
+        zero = nn.initializers.zeros
+        out = Conv(x.shape[-1], kernel_init=zero, **own)(h).astype(x.dtype)
+        head = LogVariance(self.label_scale, self.features, self.param_dtype)
+        log_variance = head(label) if self.log_variance else None
+        return Outputs(out, log_variance, tuple(maps)) if full else out
+
+    def way_down(
+        self,
+        x: Array,
+        label: Array,
+        cond: Cond,
+        deterministic: bool,
+        attention: AttentionFn | None,
+        shown: Array | None = None,
+    ) -> tuple[list[Array], Callable[[Array, int, str], Array], dict[str, Any]]:
+        """Return the maps of the way down and the lowest, what makes a further stage's, and the
+        options of convolutions, for a network's own ``nn.compact`` call.
+
+        shown: a map added to that of the first convolution.
         """
         self.check(x, label)
         chosen = chosen_attention(attention, self.attention_fn, len(self.attention))
@@ -93,35 +128,22 @@ class UNet(nn.Module):
         )
         e = nn.silu(embed(label, cond)).astype(dtype)
 
-        maps: list[Array] = []
-
         def stage(h: Array, channels: int, name: str) -> Array:
             h = Block(channels, self.groups, self.dropout, **kinds)(h, e, deterministic)
             if h.shape[1] in self.attention:
                 h = Attention(self.heads, self.groups, **kinds)(h, chosen, name)
-            maps.append(h)
             return h
 
         widths = [self.channels * m for m in self.multipliers]
-        h, skips = Conv(widths[0], **own)(x.astype(dtype)), []
+        h, maps = Conv(widths[0], **own)(x.astype(dtype)), []
+        h = h if shown is None else h + shown.astype(dtype)
         for level, width in enumerate(widths):
             if level > 0:
                 h = Conv(width, stride=2, **own)(h)
             for _ in range(self.blocks):
                 h = stage(h, width, f"down_{level}")
-                skips.append(h)
-        h = stage(h, widths[-1], "middle")
-        for level, width in reversed(list(enumerate(widths))):
-            for _ in range(self.blocks):
-                h = stage(jnp.concatenate([h, skips.pop()], axis=-1), width, f"up_{level}")
-            if level > 0:
-                h = Conv(widths[level - 1], **own)(doubled(h))
-        h = nn.silu(Norm(self.groups, self.param_dtype)(h))
-        zero = nn.initializers.zeros
-        out = Conv(x.shape[-1], kernel_init=zero, **own)(h).astype(x.dtype)
-        head = LogVariance(self.label_scale, self.features, self.param_dtype)
-        log_variance = head(label) if self.log_variance else None
-        return Outputs(out, log_variance, tuple(maps)) if full else out
+                maps.append(h)
+        return [*maps, stage(h, widths[-1], "middle")], stage, own
 
     def check(self, x: Array, label: Array) -> None:
         """Raise ValueError for inputs that the network does not take."""
@@ -216,6 +238,14 @@ class Attention(nn.Module):
         place = Place("/".join(self.path), "self", tuple(axes), stage)
         h = attend(attention, qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], place).reshape(x.shape)
         return x + nn.Dense(c, kernel_init=nn.initializers.zeros, **kinds)(h)
+
+
+def with_residuals(maps: Sequence[Array], residuals: Sequence[Array]) -> list[Array]:
+    """Return maps with residuals added. ValueError for other numbers or shapes of them."""
+    shapes = [[m.shape for m in of] for of in (maps, residuals)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"residuals of shapes {shapes[1]} cannot be added to {shapes[0]}")
+    return [own + more.astype(own.dtype) for own, more in zip(maps, residuals, strict=True)]
 
 
 def doubled(h: Array) -> Array:

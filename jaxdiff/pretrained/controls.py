@@ -18,6 +18,7 @@ from jaxdiff.networks.conditional_encoder import ConditionalEncoder
 from jaxdiff.networks.controlnet import ControlNet
 from jaxdiff.networks.ip_adapter import IPAdapter
 from jaxdiff.networks.t2i_adapter import T2IAdapter
+from jaxdiff.networks.unet_control import UNetControl
 from jaxdiff.pretrained import unet2d_condition
 from jaxdiff.pretrained.diffusers import filled, unet_shapes
 from jaxdiff.pretrained.fields import Fields
@@ -63,12 +64,13 @@ class Control:
 
     Attributes:
         params: of the network, in the dtype of the file unless another was requested.
-        network: the linen module, a ``ControlNet``, ``T2IAdapter`` or ``IPAdapter``.
+        network: the linen module, a ``ControlNet``, ``UNetControl``, ``T2IAdapter`` or
+            ``IPAdapter``.
         metadata: what else is known: name, configuration.
     """
 
     params: Params
-    network: ControlNet | T2IAdapter | IPAdapter
+    network: ControlNet | T2IAdapter | IPAdapter | UNetControl
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:

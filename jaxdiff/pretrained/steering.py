@@ -21,7 +21,9 @@ from jaxdiff.networks.controlnet import ControlNet
 from jaxdiff.networks.ip_adapter import IPAdapter, check_adapter
 from jaxdiff.networks.t2i_adapter import T2IAdapter
 from jaxdiff.networks.text_to_image import TextToImage
+from jaxdiff.networks.unet import UNet
 from jaxdiff.networks.unet2d_condition import UNet2DCondition
+from jaxdiff.networks.unet_control import UNetControl
 from jaxdiff.pretrained.controls import Control
 from jaxdiff.pretrained.model import Pretrained
 from jaxdiff.typing import Denoiser, Params
@@ -36,8 +38,9 @@ def with_controlnet(
 
     Args:
         model: what :func:`load_pretrained` returns, or a denoiser made by :func:`denoiser`, of a
-            ``UNet2DCondition`` or of one that is steered already.
-        control: what :func:`load_controlnet` returns.
+            ``UNet2DCondition`` or of one that is steered already; or of a small ``UNet``, whose
+            cond is then {"classes": (batch,), "control": picture}.
+        control: what :func:`load_controlnet` returns, or :func:`jaxdiff.adapt.controlnet_of`.
         scale: of the residuals.
         guess: residuals weigh from scale / 10 at the finest map to scale at the bottom (not where
             they are pooled). With guidance the unconditional half then sees no picture:
@@ -54,7 +57,7 @@ def with_controlnet(
     Source: Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, arXiv
     2302.05543.
     """
-    if not isinstance(control.network, ControlNet):
+    if not isinstance(control.network, (ControlNet, UNetControl)):
         raise TypeError(f"with_controlnet takes a ControlNet, not {control!r}")
     return _controlled(model, control, scale, guess, key)
 
@@ -135,7 +138,7 @@ def described(D: Denoiser) -> tuple[dict[str, Any], Any]:
     """Return what a denoiser was made of (:func:`jaxdiff.denoisers.description`), and its module.
 
     Args:
-        D: of a ``UNet2DCondition``, steered or not, or of a ``TextToImage`` with one.
+        D: of a ``UNet2DCondition`` or a small ``UNet``, steered or not, or of a ``TextToImage``.
 
     Returns:
         The parts by name, and the linen module.
@@ -145,15 +148,15 @@ def described(D: Denoiser) -> tuple[dict[str, Any], Any]:
     """
     made = description(D)
     module = made["network"].module if made and isinstance(made["network"], Linen) else None
-    if made is None or not isinstance(module, (UNet2DCondition, Controlled, TextToImage)):
+    if made is None or not isinstance(module, (UNet2DCondition, UNet, Controlled, TextToImage)):
         raise TypeError(
             "only a denoiser of a UNet2DCondition (load_pretrained, or jaxdiff.denoiser with "
-            "from_linen) can be steered"
+            "from_linen) or of a small UNet can be steered"
         )
     return made, module
 
 
-def unet_of(D: Denoiser | Pretrained) -> tuple[UNet2DCondition, Params]:
+def unet_of(D: Denoiser | Pretrained) -> tuple[UNet2DCondition | UNet, Params]:
     """Return the U-Net of a denoiser and its own parameters, without those of what is around it.
 
     Args:
@@ -183,10 +186,13 @@ def _steered(module: Any, params: Any, new: Any, own: Params) -> tuple[Any, Para
     if isinstance(module, Controlled):
         old = zip(module.controls, module.pictures, module.scales, module.guess, strict=True)
         every, module = [*old, new], module.unet
+    small, kind = isinstance(module, UNet), type(new[0]).__name__
+    if small != isinstance(new[0], UNetControl):
+        raise TypeError(f"a {kind} cannot steer a {type(module).__name__}")
     if isinstance(new[0], IPAdapter):
         check_adapter(module, new[0])
     pictures = [one[1] for one in every]
-    taken = {*KEYS} - {"control", "image"} | {*module.keys()[0]}
+    taken = {*KEYS} - {"control", "image"} | {*(() if small else module.keys()[0])}
     if taken & {*pictures} or len({*pictures}) < len(pictures):
         raise ValueError(f"the key {new[1]!r} of cond is taken: choose another")
     return Controlled(module, *zip(*every, strict=True)), {

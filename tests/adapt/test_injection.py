@@ -21,9 +21,9 @@ from jaxdiff.adapt import (
 )
 from jaxdiff.denoisers import denoiser
 from jaxdiff.distill import Student, score_matching
-from jaxdiff.networks import MLP, UNet2DCondition, from_linen, init
+from jaxdiff.networks import MLP, UNet, UNet2DCondition, from_linen, init
 from jaxdiff.networks.text_to_image import small_text_to_image
-from jaxdiff.pretrained import with_controlnet, with_ip_adapter, with_t2i_adapter
+from jaxdiff.pretrained import Control, with_controlnet, with_ip_adapter, with_t2i_adapter
 from jaxdiff.training.ema import constant
 from jaxdiff.training.step import init_state, update
 
@@ -138,6 +138,57 @@ def test_what_is_refused(D):
     )  # fmt: skip
     with pytest.raises(ValueError, match="an adapter halves once or not"):
         t2i_adapter_of(denoiser(from_linen(apart), {}, prediction="edm"))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small class-conditional U-Net with attention at its second level."""
+    module = UNet(channels=4, multipliers=(1, 1), attention=(2,), heads=1, groups=2, num_classes=3,
+                  embedding=8)  # fmt: skip
+    params = filled(init(module, jax.random.key(0), (4, 4, 1)), 1)
+    return denoiser(from_linen(module), params, prediction="edm")
+
+
+def test_a_small_unet_has_a_controlnet_too(small):
+    steered = with_controlnet(small, controlnet_of(small, channels=2, widths=(3,)))
+    x, classes, picture = draw(2, 4, 4, 1), np.array([0, 2]), draw(2, 4, 4, 2)
+    call = jit(lambda D, cond: D(x, np.float32(0.7), cond))
+    plain = np.asarray(call(small, classes))
+    cond = {"classes": classes, "control": picture}
+    np.testing.assert_array_equal(call(steered, cond), plain)
+    control = steering_of(steered)
+    jax.tree.map(np.testing.assert_array_equal, control.params["Block_0"], small.args[0]["Block_0"])
+    moved = Control(jax.tree.map(lambda a: a + np.float32(0.1), control.params), control.network)
+    made = call(with_controlnet(small, moved), cond)
+    assert np.abs(made - plain).max() > 1e-3
+    doubled = call(with_controlnet(with_controlnet(small, moved, 0.5), moved, 0.5, key="more"),
+                   cond | {"more": picture})  # fmt: skip
+    np.testing.assert_allclose(doubled, made, atol=1e-5)
+
+
+def test_what_a_small_unet_refuses(small, D):
+    steered = with_controlnet(small, controlnet_of(small, channels=2, widths=(3,)))
+    x = draw(2, 4, 4, 1)
+    for cond, message in (
+        ({"control": draw(2, 4, 2, 2)}, r"must be \(2, 4, 4, 2\)"),
+        ({"control": draw(2, 4, 4, 2), "tokens": draw(2, 1)}, "takes classes alone"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            steered(x, 0.7, cond)
+    with pytest.raises(ValueError, match="has the size of x"):
+        controlnet_of(small)
+    with pytest.raises(TypeError, match="a ControlNet cannot steer a UNet"):
+        with_controlnet(small, controlnet_of(D, widths=(4,)))
+    with pytest.raises(TypeError, match="a UNetControl cannot steer a UNet2DCondition"):
+        with_controlnet(D, controlnet_of(small, widths=(3,)))
+    for make in (
+        with_boxes,
+        lambda D: widened(D, 1),
+        t2i_adapter_of,
+        lambda D: ip_adapter_of(D, 3),
+    ):
+        with pytest.raises(TypeError, match="needs a UNet2DCondition"):
+            make(small)
 
 
 @pytest.mark.slow
