@@ -8,7 +8,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs/_ext")]
 
 project = "jaxdiff"
-copyright = "the jaxdiff developers, Apache-2.0"  # noqa: A001
+author = "the jaxdiff developers"
+copyright = f"{author}, Apache-2.0"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
@@ -45,9 +46,11 @@ html_theme = "sphinx_book_theme"
 html_title = "jaxdiff"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/icon.svg"
 html_theme_options = {
     "show_toc_level": 2,
     "home_page_in_toc": True,
+    "navbar_persistent": [],
     "use_download_button": False,
     "use_fullscreen_button": False,
 }

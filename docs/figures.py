@@ -26,7 +26,7 @@ def frame() -> Figure:
     y, levels = np.asarray(path.states)[:-1, :, 0], np.asarray(path.levels)[:-1]
     figure = Figure(figsize=(11, 2.9), layout="constrained")
     axes = figure.subplots(1, 4)
-    kinds: Mapping[str, jd.process.Process] = {
+    kinds: Mapping[str, Any] = {
         "variance preserving": jd.process.VP(),
         "rectified flow": jd.process.RectifiedFlow(),
         "TrigFlow": jd.process.TrigFlow(),
@@ -43,7 +43,7 @@ def frame() -> Figure:
 def table() -> Figure:
     """Draw how much of every denoised output is in every state of three solvers."""
     levels = jd.grids.karras(8, 0.02, 40.0)
-    solvers: Mapping[str, tuple[Callable, Mapping]] = {
+    solvers: Mapping[str, tuple[Callable, Any]] = {
         "euler": (jd.solvers.euler, {}),
         "dpmpp, order 2": (jd.solvers.dpmpp, {"order": 2}),
         "unipc, order 3": (jd.solvers.unipc, {"order": 3}),

@@ -94,14 +94,28 @@ def names() -> dict[str, list[Name]]:
         new = {id(n.item): n for n in public(part)}  # a second name of the same thing is left out
         found[part] = [name for key, name in new.items() if key not in seen]
         seen |= set(new)
-    return {part: own for part, own in found.items() if own}
+    return {
+        part: sorted(own, key=lambda name: (inspect.isclass(name.item), name.full))
+        for part, own in found.items()
+        if own
+    }
+
+
+LITERAL = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`\n]+`_*)")
+
+
+def escape(line: str) -> str:
+    """Return a line in which asterisks, bars and trailing underscores stand for themselves."""
+    pieces = LITERAL.split(line)
+    pieces[::2] = [re.sub(r"([*|`\\]|(?<=\w)_(?!\w))", r"\\\1", piece) for piece in pieces[::2]]
+    return "".join(pieces)
 
 
 def summary(item: Any) -> str:
     """Return the first sentence of a docstring, in one line of reStructuredText."""
     text = " ".join((inspect.getdoc(item) or "").split("\n\n")[0].split())
-    text = re.split(r"(?<=[a-z)`])[.:;] ", text)[0].rstrip(".")
-    return re.sub(r"(?<!`)([*|])", r"\\\1", re.sub(r":\w+:`~?([^`]*)`", r"``\1``", text))
+    text = re.split(r"(?<=[a-z)`])(?<!\beq)(?<!\beqs)(?<!\bal)\. ", text)[0].rstrip(".")
+    return escape(re.sub(r":\w+:`~?(?:jaxdiff\.[\w.]*\.)?([^`]*)`", r"``\1``", text))
 
 
 def introduction(module: Any) -> str:
@@ -112,8 +126,7 @@ def introduction(module: Any) -> str:
         if re.search(r"^\s{2,}\S|^\|", paragraph, re.M) or paragraph.endswith(("::", "=")):
             break
         plain.append(paragraph)
-    text = qualified("\n\n".join(plain), module)
-    return re.sub(r"(?<!`)([*|])", r"\\\1", text)
+    return escape(qualified("\n\n".join(plain), module))
 
 
 def page(part: str, own: list[Name]) -> Iterator[str]:

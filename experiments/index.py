@@ -42,7 +42,11 @@ def summary(function: Callable[..., Any]) -> str:
     """Return the first sentence of a function's docstring."""
     first = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
     plain = re.sub(r":\w+:`(?:[\w.]+\.)?(\w+)`", r"`\1`", first)
-    return re.split(r"(?<=[a-z)])\. ", plain)[0].rstrip(".").replace("|", "\\|")
+    return (
+        re.split(r"(?<=[a-z)])(?<!\beq)(?<!\beqs)(?<!\bal)\. ", plain)[0]
+        .rstrip(".")
+        .replace("|", "\\|")
+    )
 
 
 def rows(functions: dict[str, Callable[..., Any]]) -> Iterator[str]:

@@ -11,18 +11,10 @@ import inspect
 import re
 from typing import Any
 
-from docs.reference import imported, public_name, public_names, qualified
+from docs.reference import escape, imported, public_name, public_names, qualified
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Attributes", "Example", "Examples", "Note")
-LITERAL = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`\n]+`_*)")
 FIELD = re.compile(r"(\w+(?:, \w+)*): \S")
-
-
-def escape(line: str) -> str:
-    """Return a line in which asterisks, bars and trailing underscores stand for themselves."""
-    pieces = LITERAL.split(line)
-    pieces[::2] = [re.sub(r"([*|`\\]|(?<=\w)_(?!\w))", r"\\\1", piece) for piece in pieces[::2]]
-    return "".join(pieces)
 
 
 def indent(line: str) -> int:
