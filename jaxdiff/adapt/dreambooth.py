@@ -1,6 +1,6 @@
 """DreamBooth: a subject learnt of a few images, with the class's own samples kept.
 
-    L = E |x0 - D(y, s, c)|^2 + weight E |x0' - D(y', s', c')|^2     (2208.12242, eq. 2)
+    L = E w |x0 - D(y, s, c)|^2 + lambda E w' |x0' - D(y', s', c')|^2     (2208.12242, eq. 2)
 
 (Ruiz et al.), x0 the images of the subject with c, "a [V] dog", and x0' samples that the model
 made, before it was trained, of the class c', "a dog": the prior is preserved. Any parameters are
@@ -14,16 +14,24 @@ import jax
 import numpy as np
 import optax
 
+from jaxdiff.distill.parts.level_distributions import LevelDistribution
 from jaxdiff.distill.parts.student import Student, check_labels
 from jaxdiff.distill.score_matching import score_matching
 from jaxdiff.method import Batch, Context, Method, Metrics, Player
+from jaxdiff.prediction import edm_weight
 from jaxdiff.typing import Array, Cond, Key, Params
 
 PRIOR = ("prior_image", "prior_label")
 
 
 def dreambooth(
-    student: Student, *, weight: float = 1.0, mean: float = -1.2, std: float = 1.2
+    student: Student,
+    *,
+    prior_weight: float = 1.0,
+    mean: float = -1.2,
+    std: float = 1.2,
+    weight: Callable[..., Array] = edm_weight,
+    levels: LevelDistribution | None = None,
 ) -> Method:
     """Train on a subject and on the model's own samples of its class.
 
@@ -31,8 +39,9 @@ def dreambooth(
         student: what is trained, an adapted model or all of one; Adam with learning rate 1e-4 by
             default (the paper's 5e-6 is for all parameters of Stable Diffusion). No condition is
             dropped by default.
-        weight: of the loss on own samples.
-        mean, std: of log level (:func:`jaxdiff.distill.score_matching`).
+        prior_weight: lambda, of the loss on own samples.
+        mean, std, weight, levels: of both losses, as for
+            :func:`jaxdiff.distill.score_matching.score_matching`.
 
     Returns:
         The method, whose batches have "prior_image" and "prior_label" besides "image" and "label":
@@ -41,19 +50,19 @@ def dreambooth(
     Raises:
         ValueError: for a negative weight; in training, for a batch without a prior.
     """
-    if not 0 <= weight < float("inf"):
-        raise ValueError(f"the weight of the prior is not negative; got {weight}")
+    if not 0 <= prior_weight < float("inf"):
+        raise ValueError(f"the weight of the prior is not negative; got {prior_weight}")
     drop = 0.0 if student.label_drop is None else student.label_drop
     optimiser = student.optimiser or optax.adam(1e-4)
     own = student._replace(label_drop=drop, optimiser=optimiser)
-    method = score_matching(own, mean=mean, std=std)
+    method = score_matching(own, mean=mean, std=std, weight=weight, levels=levels)
     one = method.players["student"].loss
 
     def loss(params: Params, context: Context, batch: Batch, key: Key) -> tuple[Array, Metrics]:
         first, second = jax.random.split(key)
         subject, _ = one(params, context, batch, first)
         prior, _ = one(params, context, _prior(batch), second)
-        value = subject + weight * prior
+        value = subject + prior_weight * prior
         return value, {"loss": value, "subject": subject, "prior": prior}
 
     def check(batch: Batch) -> None:

@@ -58,6 +58,10 @@ class Sample:
     """A discriminator of this run (jaxdiff discriminate), whose gradient corrects the score."""
     discriminator_weight: Number = 1.0
     """Weight of the discriminator's gradient."""
+    adapter: tuple[str, ...] = ()
+    """Files of adapters (jaxdiff adapt, LoRA as published), put into the model one after the other:
+    FILE, or FILE:SCALE.
+    """
     label: str | None = None
     """Class to sample, by its name or number; by default all classes in turn."""
     prompt: tuple[str, ...] = ()

@@ -42,10 +42,43 @@ def _kinds(path: Path) -> Iterable[tuple[bool, Callable[[Path], Facts]]]:
     yield path.is_dir() and (path / "tune.json").exists(), _tuned
     yield path.suffix == ".json" and not path.name.endswith(".index.json"), _json
     yield path.suffix == ".npz", _npz
+    yield path.suffix in (".safetensors", ".bin", ".pt") and _is_adapter(path), _adapter
 
 
 def _is_run(config: Path) -> bool:
     return config.exists() and {"kind"} <= set(_object(read_json(config)))
+
+
+def _is_adapter(path: Path) -> bool:
+    from jaxdiff.adapt.files import kind_of
+
+    try:
+        return bool(kind_of(path))
+    except ValueError:  # of another kind, or damaged: the other readers say
+        return False
+
+
+def _adapter(path: Path) -> Facts:
+    from jaxdiff.adapt.files import kind_of
+    from jaxdiff.pretrained.lora_files import read_changes
+    from jaxdiff.pretrained.tensors import open_tensors
+    from jaxdiff.pretrained.textual_inversion import read_tokens
+
+    kind, tensors = kind_of(path), open_tensors(path)
+    facts: Facts = {"kind": f"adapter: {kind}", "bytes": path.stat().st_size}
+    if kind == "lora":
+        for part, changes in read_changes(path).items():
+            down = [c.factors["down"].shape[0] for c in changes.values() if "down" in c.factors]
+            ranks = f", ranks {min(down)} to {max(down)}" if down else ""
+            facts[f"changes of {part}"] = f"{len(changes)} layers{ranks}"
+    elif kind == "textual-inversion":
+        found = {t.token or "(no name)": {k: v.shape for k, v in t.vectors.items()}
+                 for t in read_tokens(path)}  # fmt: skip
+        facts["tokens"] = found
+    else:
+        facts["changes"] = f"{len(tensors)} tensors"
+    numbers = sum(int(np.prod(shape)) for shape in tensors.shapes.values())
+    return facts | {"parameters": numbers}
 
 
 def _object(given: Any) -> dict[str, Any]:

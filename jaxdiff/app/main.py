@@ -1,4 +1,4 @@
-"""The command line: ``jaxdiff demo | train | ema | distill | tune | discriminate | sample |
+"""The command line: ``jaxdiff demo | train | ema | distill | tune | discriminate | adapt | sample |
 optimise | restore | edit | evaluate | analyse | export | inspect | list``.
 
 Each command is a function of one typed configuration (:mod:`jaxdiff.app.config`), every field of
@@ -24,7 +24,8 @@ from jaxdiff.app.overview import OVERVIEW
 from jaxdiff.app.stopped import how_to_go_on
 
 ONE_PROCESS = (
-    "demo", "ema", "optimise", "restore", "edit", "analyse", "export", "inspect", "runs", "compare",
+    "adapt", "demo", "ema", "optimise", "restore", "edit", "analyse", "export", "inspect", "runs",
+    "compare",
 )  # fmt: skip
 
 
@@ -179,6 +180,18 @@ def discriminate(config: configs.Discriminate) -> None:
     )
 
 
+def adapt(config: configs.Adapt) -> None:
+    """Train an adapter of a run."""
+    from jaxdiff.app.adapt import adapt
+
+    last = adapt(config)
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in last.items() if name != "step")
+    print(
+        f"the adapter is in {config.out} (last update: {numbers})\nnext: jaxdiff sample "
+        f"--run {config.run} --adapter {config.out}"
+    )
+
+
 def sample(config: configs.Sample) -> None:
     """Sample a run."""
     from jaxdiff.app.sample import sample
@@ -270,6 +283,7 @@ COMMANDS: dict[str, tuple[parsing.Parse, Callable[[Any], None]]] = {
     "distill": (parsing.plain(configs.Distill), distill),
     "tune": (parsing.plain(configs.Tune), tune),
     "discriminate": (parsing.plain(configs.Discriminate), discriminate),
+    "adapt": (parsing.plain(configs.Adapt), adapt),
     "sample": (parsing.plain(configs.Sample), sample),
     "optimise": (parsing.plain(configs.Optimise), optimise),
     "restore": (parsing.around(configs.Restore, "images"), restore),

@@ -12,6 +12,8 @@ jaxdiff: fast sampling and distillation of diffusion models
                                    make a student that samples in one or two network evaluations
   jaxdiff tune --run DIR --nfe 5   find the best sampler of 5 evaluations for a run, in minutes
   jaxdiff discriminate --run DIR   train a discriminator that corrects a run's samples
+  jaxdiff adapt --run DIR --kind lora
+                                   a small change of a run, trained and saved alone: LoRA, ...
   jaxdiff sample --run DIR         pictures from a run, with any solver
   jaxdiff optimise --run DIR       pictures by score distillation (SDS, VSD) from a run
   jaxdiff restore --run DIR --task blur IMAGES

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.app import config as configs
+from jaxdiff.app.adapters import with_adapters
 from jaxdiff.app.conditions import conditions, prompts_of
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
@@ -22,7 +23,7 @@ from jaxdiff.training import hosts
 
 def sample(config: configs.Sample) -> None:
     """Sample a model: the numbers first, then the picture."""
-    model = load_model(config.run, config.checkpoint, progress=True)
+    model = with_adapters(load_model(config.run, config.checkpoint, progress=True), config.adapter)
     sampler = make_sampler(model, config, config.num_steps)
     cond = conditions(model, config)
     folder = Path(config.out)

@@ -17,7 +17,19 @@ def tokenizer_of(words: Words | dict[str, Any] | None) -> WordTokenizer | None:
     if words is None:
         return None
     known = words if isinstance(words, dict) else vars(words)
-    return WordTokenizer({w: i for i, w in enumerate(known["words"])}, known["length"])
+    each = {w: i for i, w in enumerate(known["words"])}
+    return WordTokenizer(each, known["length"], known.get("runs", {}))
+
+
+def with_token(known: dict[str, Any], name: str, count: int) -> dict[str, Any]:
+    """Return what metadata say of a tokenizer that has a new word, of ``count`` numbers.
+
+    Raises ValueError for a word that there is, or that is none.
+    """
+    before = tokenizer_of(known)
+    assert before is not None
+    more = before.with_token(name, count)
+    return {**known, "words": vars(words(more))["words"], "runs": dict(more.runs)}
 
 
 def words(tokenizer: WordTokenizer) -> Words:

@@ -168,7 +168,7 @@ def test_the_network_of_a_new_token_knows_its_number():
 def test_dreambooth_is_two_losses():
     params = base(np.float32)
     student = Student(network, params, optimiser=optax.sgd(1.0))
-    method = dreambooth(student, weight=0.25)
+    method = dreambooth(student, prior_weight=0.25)
     prior = {"text": np.full((6, 2), 1, np.int32)}
     rows = with_prior(lambda n: {**data(n), "label": {"text": np.full((4, 2), 2, np.int32)}},
                       np.full((6, 2), 3.0, np.float32), prior)  # fmt: skip
@@ -188,7 +188,7 @@ def test_dreambooth_is_two_losses():
     with pytest.raises(ValueError, match="no 'prior_image', which with_prior gives"):
         method.check(data())
     with pytest.raises(ValueError, match="not negative"):
-        dreambooth(student, weight=-1.0)
+        dreambooth(student, prior_weight=-1.0)
     with pytest.raises(ValueError, match=r"there are 6 own samples, with labels of \[5\] rows"):
         with_prior(data, np.zeros((6, 2)), {"text": np.zeros((5, 2))})
 

@@ -1,0 +1,232 @@
+"""``jaxdiff adapt``: a small change of a model, trained and saved alone."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxdiff import grids, solvers
+from jaxdiff.app import config as configs
+from jaxdiff.app.conditions import check_class_condition, takes_text
+from jaxdiff.app.data import check_classes, class_labels, data_of, read_data
+from jaxdiff.app.generate import generate
+from jaxdiff.app.load import load_model
+from jaxdiff.app.models import Model
+from jaxdiff.app.objective import objective
+from jaxdiff.app.options import check, placed, refuse
+from jaxdiff.app.published import from_pictures
+from jaxdiff.app.text import in_turn, texts_condition
+from jaxdiff.data.dataset import Dataset, to_float
+from jaxdiff.denoisers import description
+from jaxdiff.files import check_writable
+from jaxdiff.sampling.sampler import Sampler
+from jaxdiff.sampling.trace import table
+from jaxdiff.typing import Cond
+
+LOW_RANK = ("lora", "dora", "dreambooth")
+WITH_TOKEN = ("textual-inversion", "custom")
+WITH_PRIOR = ("dreambooth", "custom")
+
+
+class Shown(NamedTuple):
+    """What images are trained with. images: (n, *shape), as the model takes them. cond: a row for
+    each, or None. prior: of own samples, their conditions.
+    """
+
+    images: np.ndarray
+    cond: Cond
+    prior: Cond
+
+
+def adapt(config: configs.Adapt, progress: bool = True) -> dict[str, float]:
+    """Train an adapter and save it; return the metrics of the last update.
+
+    Raises ValueError, before anything is computed, for options without effect, a model that is a
+    student or conditioned on what is not given, and layers that there are not.
+    """
+    from jaxdiff.adapt import adapted, adapter_only, dreambooth, save_adapter, with_prior
+    from jaxdiff.distill import Student, score_matching
+    from jaxdiff.training.loop import fit
+
+    check(config)
+    check_writable(config.out)
+    _check_options(config)
+    model = load_model(config.run, config.checkpoint, progress)
+    if model.student:
+        raise ValueError(f"{config.run} is a student; an adapter is of its teacher")
+    if description(model.denoiser) is None:
+        raise ValueError(f"{config.run} has no network of its own that an adapter could change")
+    adapter = adapter_of(config, model)
+    shown = _shown(model, config, progress)
+    D = adapted(model.denoiser, adapter, config.seed)
+    student = Student.of(
+        D, classes=model.classes or None, label_drop=0.0,
+        optimiser=adapter_only(optax.adam(config.learning_rate)),
+    )  # fmt: skip
+    aim = _objective(model)
+    data = _batches(shown, config)
+    if config.kind in WITH_PRIOR and config.prior_weight:
+        data = with_prior(data, *_own_samples(model, config, shown, progress), config.seed)
+        method = dreambooth(student, prior_weight=config.prior_weight, **aim)
+    else:
+        method = score_matching(student, **aim)
+    last: dict[str, float] = {}
+    state = fit(
+        method, data, num_updates=config.updates, key=config.seed, progress=progress,
+        log=lambda step, row: last.update({k: float(v) for k, v in row.items()}),
+        **placed(config),
+    )  # fmt: skip
+    small = state.params["student"]["adapter"]
+    save_adapter(config.out, model.params, adapter, small, token=config.token or "")
+    return last
+
+
+def adapter_of(config: configs.Adapt, model: Model) -> Any:
+    """Return the adapter of a configuration. ValueError for a token's start that there is not."""
+    from jaxdiff.adapt import (
+        LowRank,
+        SpectralShift,
+        TextualInversion,
+        Whole,
+        custom_diffusion,
+    )
+
+    of_layers: dict[str, Any] = {"layers": config.layers} if config.layers else {}
+    if config.kind in LOW_RANK:
+        dora = config.kind == "dora"
+        return LowRank(config.rank, alpha=config.alpha, dora=dora, **of_layers)
+    if config.kind in ("svdiff", "whole"):
+        return (SpectralShift if config.kind == "svdiff" else Whole)(**of_layers)
+    start = _start(config, model)
+    if config.kind == "custom":
+        return custom_diffusion(start, config.vectors, **of_layers)
+    return TextualInversion(start, config.vectors)
+
+
+def _check_options(config: configs.Adapt) -> None:
+    kind = config.kind
+    if kind not in LOW_RANK:
+        refuse(config, f"{kind} has neither", "rank", "alpha")
+    if kind not in WITH_TOKEN:
+        refuse(config, f"{kind} has no new token", "token", "vectors", "start")
+    elif config.token is None or config.start is None:
+        raise ValueError(f"--kind {kind} needs a --token, and a word to --start from")
+    if kind == "textual-inversion":
+        refuse(config, "the token's rows alone are trained", "layers")
+    if kind not in WITH_PRIOR:
+        own = ("prior_count", "prior_weight", "prior_label", "prior_prompt", "num_steps")
+        refuse(config, f"{kind} has no own samples", *own)
+    if kind in (*WITH_TOKEN, "dreambooth") and config.data.path is None:
+        raise ValueError(f"--kind {kind} needs images of the subject: --data.path")
+
+
+def _shown(model: Model, config: configs.Adapt, progress: bool) -> Shown:
+    """Return the images and their conditions. ValueError for data that do not fit the model."""
+    if config.data.path is None:
+        data = data_of(model, config.data, progress)
+    else:
+        chosen = {k: v for k, v in vars(config.data).items() if v is not None}
+        data = read_data(configs.Data(**chosen), progress)
+    if model.source is None and data.shape != model.shape:
+        raise ValueError(
+            f"the model's samples have the shape {model.shape}, those of {data.name} {data.shape}: "
+            "--data.size and --data.grayscale change it"
+        )
+    images = from_pictures(model.source, to_float(data.images))
+    return Shown(images, *_conditions(model, config, data))
+
+
+def _conditions(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:
+    """Return the conditions of the images, and of the own samples."""
+    if model.tokenizer is not None:
+        return _texts(model, config, data)
+    if takes_text(model):
+        raise ValueError(
+            f"{config.run} is a pipeline whose text encoder is a network of its own: from Python, "
+            "jaxdiff.adapt trains its U-Net with batches of encoded prompts"
+        )
+    check_class_condition(model, "adapt")
+    of_texts = ("prompt", "prior_prompt", "token", "vectors", "start")
+    refuse(config, "this model takes no text", *of_texts)
+    names = model.metadata["class_names"]
+    prior = class_labels(config.prior_count, model.classes, config.prior_label, names)
+    if not model.classes:
+        return class_labels(len(data), 0, config.label), prior
+    if config.label is not None:
+        return class_labels(len(data), model.classes, config.label, names), prior
+    if data.labels is None:
+        raise ValueError(
+            f"{data.name} has no classes: give the images' --label, one of the model's"
+        )
+    check_classes(data, model)
+    return data.labels, prior
+
+
+def _texts(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:
+    """Return the conditions of a text model's images, and of its own samples."""
+    from jaxdiff.adapt.textual_inversion import TEMPLATES
+
+    refuse(config, "this model is conditioned on texts", "label", "prior_label")
+    words = model.tokenizer
+    assert words is not None
+    given = (config.prompt,) if config.prompt else TEMPLATES if config.token else ()
+    captions = data.conditions.get("text")
+    if not given and captions is None:
+        raise ValueError(f"{data.name} has no captions: give the images' --prompt")
+    if config.token and not all("{}" in text for text in given):
+        raise ValueError(f"--prompt {config.prompt!r} does not say with {{}} where the token goes")
+    known = words if config.token is None else words.with_token(config.token, config.vectors)
+    texts = [text.replace("{}", config.token or "{}") for text in given] or list(captions)
+    plain = [text.replace("{}", config.start or "{}") for text in given] or list(captions)
+    own = [config.prior_prompt] if config.prior_prompt else plain
+    prior = texts_condition(words, in_turn(own, config.prior_count))
+    return texts_condition(known, in_turn(texts, len(data))), prior
+
+
+def _start(config: configs.Adapt, model: Model) -> tuple[int, ...]:
+    """Return the number of the word that a new token starts as."""
+    words = model.tokenizer
+    if words is None:
+        raise ValueError(f"{config.run} takes no text: --kind {config.kind} is of text models")
+    if config.start not in words.vocabulary:
+        raise ValueError(f"--start {config.start!r} is not a word that {config.run} knows")
+    return (words.vocabulary[config.start],)
+
+
+def _objective(model: Model) -> dict[str, Any]:
+    """Return levels and weight that the model was trained with, by its process and prediction."""
+    if model.source is not None:
+        return {}
+    said = {k: model.metadata[k] for k in ("process", "prediction", "sigma_data")}
+    known = objective(configs.Train("", **said))
+    return {"levels": known.levels, "weight": known.weight}
+
+
+def _batches(shown: Shown, config: configs.Adapt) -> Callable[[int], dict[str, Any]]:
+    """``data(step)``, rows drawn anew for each."""
+
+    def data(step: int) -> dict[str, Any]:
+        rng = np.random.default_rng([config.seed, step])
+        rows = rng.integers(0, len(shown.images), config.batch)
+        batch: dict[str, Any] = {"image": shown.images[rows]}
+        if shown.cond is not None:
+            batch["label"] = jax.tree.map(lambda a: np.asarray(a)[rows], shown.cond)
+        return batch
+
+    return data
+
+
+def _own_samples(
+    model: Model, config: configs.Adapt, shown: Shown, progress: bool
+) -> tuple[np.ndarray, Cond]:
+    """Return own samples of the model, as it is, and their conditions."""
+    levels = grids.karras(config.num_steps, *model.levels)
+    sampler = Sampler(model.denoiser, table(solvers.dpmpp, levels, order=2))
+    made = generate(
+        sampler, config.prior_count, model.shape, shown.prior, batch=config.prior_count,
+        seed=config.seed, progress=progress, title="own samples", bounds=model.bounds,
+        **placed(config),
+    )  # fmt: skip
+    return made, shown.prior

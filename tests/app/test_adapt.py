@@ -1,0 +1,92 @@
+"""Adapters by the command line: trained, saved, looked at, put in, refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdiff.app import config as configs
+from jaxdiff.app import main as cli
+from jaxdiff.app.adapt import adapt
+from jaxdiff.app.adapters import parsed
+from jaxdiff.app.inspect import inspect
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_precision():
+    """Commands run as they do for users."""
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kind": "svdiff", "rank": 3}, "--rank would have no effect: svdiff has neither"),
+        ({"token": "x"}, "--token would have no effect: lora has no new token"),
+        ({"kind": "custom"}, "--kind custom needs a --token, and a word to --start from"),
+        ({"kind": "textual-inversion", "token": "x", "start": "a", "layers": ("*",)},
+         "--layers would have no effect: the token's rows alone"),
+        ({"prior_count": 3}, "--prior-count would have no effect: lora has no own samples"),
+        ({"kind": "dreambooth"}, "--kind dreambooth needs images of the subject: --data.path"),
+        ({"rank": 0}, "--rank must be at least 1, not 0"),
+    ],
+)  # fmt: skip
+def test_options_without_effect_are_refused(given, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        adapt(configs.Adapt("nowhere", str(tmp_path / "x.safetensors"), **given), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_argument_is_a_file_and_a_scale():
+    assert parsed("a/b.safetensors:0.5") == ("a/b.safetensors", 0.5)
+    assert parsed("c:/b.safetensors") == ("c:/b.safetensors", 1.0)
+    for wrong in ("x:nan", ":2"):
+        with pytest.raises(ValueError, match="--adapter is FILE or FILE:SCALE"):
+            parsed(wrong)
+
+
+@pytest.mark.slow
+def test_adapters_of_a_run(tmp_path, capsys):
+    run, data = str(tmp_path / "run"), tmp_path / "new.npz"
+    small = ["--network.channels", "8", "--network.multipliers", "1", "--updates", "4"]
+    assert cli.main(["train", "digits", "--run", run, "--batch", "8", *small]) == 0
+    images = np.zeros((5, 8, 8, 1), np.uint8)
+    images[:, 2:6, 2:6] = 255
+    np.savez(data, images=images)
+    short = ["--updates", "3", "--batch", "4", "--learning-rate", "0.1"]
+    own = ["--data.path", str(data), "--label", "3"]
+    files = {}
+    for kind, more in {
+        "lora": ["--rank", "2", "--layers", "*Conv*kernel"],
+        "svdiff": [],
+        "dreambooth": [*own, "--prior-count", "4", "--num-steps", "2"],
+    }.items():
+        files[kind] = str(tmp_path / f"{kind}.safetensors")
+        command = ["adapt", "--run", run, "--kind", kind, "--out", files[kind], *short, *more]
+        assert cli.main(command) == 0, capsys.readouterr().err
+    text = inspect(configs.Inspect(files["lora"]))
+    assert "adapter: lora" in text and "ranks 2 to 2" in text
+    assert "adapter: svdiff" in inspect(configs.Inspect(files["svdiff"]))
+    made = {}
+    for name, given in {
+        "plain": [], "lora": [files["lora"]], "none": [f"{files['lora']}:0"],
+        "both": [files["lora"], f"{files['svdiff']}:0.5"],
+    }.items():  # fmt: skip
+        out = tmp_path / name
+        command = ["sample", "--run", run, "--out", str(out), "--count", "3", "--num-steps", "2"]
+        assert cli.main([*command, *(["--adapter", *given] if given else [])]) == 0
+        made[name] = np.load(out / "samples.npz")["images"]
+    np.testing.assert_array_equal(made["none"], made["plain"])
+    assert np.abs(made["lora"] - made["plain"]).max() > 1e-3
+    assert np.abs(made["both"] - made["lora"]).max() > 1e-3
+    capsys.readouterr()
+    command = ["adapt", "--run", run, "--kind", "lora", "--layers", "*attention*"]
+    assert cli.main([*command, "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert "no parameter fits" in capsys.readouterr().err
+    assert cli.main(["adapt", "--run", run, "--data.path", str(data), *short]) == 2
+    assert "has no classes: give the images' --label" in capsys.readouterr().err
+    assert not (tmp_path / "x.safetensors").exists()
