@@ -19,6 +19,7 @@ from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.published import from_pictures
 from jaxdiff.app.text import in_turn, texts_condition
 from jaxdiff.data.dataset import Dataset, to_float
+from jaxdiff.data.words import WordTokenizer, split
 from jaxdiff.denoisers import description
 from jaxdiff.files import check_writable
 from jaxdiff.sampling.sampler import Sampler
@@ -135,7 +136,9 @@ def _shown(model: Model, config: configs.Adapt, progress: bool) -> Shown:
             "--data.size and --data.grayscale change it"
         )
     images = from_pictures(model.source, to_float(data.images))
-    return Shown(images, *_conditions(model, config, data))
+    cond, prior = _conditions(model, config, data)
+    rows = len(jax.tree.leaves(cond)[0]) if cond is not None else len(images)
+    return Shown(np.repeat(images, rows // len(images), axis=0), cond, prior)  # texts of each
 
 
 def _conditions(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:
@@ -166,23 +169,33 @@ def _conditions(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Con
 
 def _texts(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:
     """Return the conditions of a text model's images, and of its own samples."""
-    from jaxdiff.adapt.textual_inversion import TEMPLATES
-
     refuse(config, "this model is conditioned on texts", "label", "prior_label")
     words = model.tokenizer
     assert words is not None
-    given = (config.prompt,) if config.prompt else TEMPLATES if config.token else ()
-    captions = data.conditions.get("text")
-    if not given and captions is None:
+    given = (config.prompt,) if config.prompt else _templates(words) if config.token else ()
+    captions: list[str] = list(data.conditions.get("text", ()))
+    if not given and not captions:
         raise ValueError(f"{data.name} has no captions: give the images' --prompt")
+    if config.kind == "dreambooth" and config.prior_weight and config.prior_prompt is None:
+        raise ValueError(
+            "own samples of a text model need a text, such as of the class: --prior-prompt"
+        )
     if config.token and not all("{}" in text for text in given):
         raise ValueError(f"--prompt {config.prompt!r} does not say with {{}} where the token goes")
     known = words if config.token is None else words.with_token(config.token, config.vectors)
-    texts = [text.replace("{}", config.token or "{}") for text in given] or list(captions)
-    plain = [text.replace("{}", config.start or "{}") for text in given] or list(captions)
+    texts = [text.replace("{}", config.token or "{}") for text in given] or captions
+    plain = [text.replace("{}", config.start or "{}") for text in given] or captions
     own = [config.prior_prompt] if config.prior_prompt else plain
     prior = texts_condition(words, in_turn(own, config.prior_count))
-    return texts_condition(known, in_turn(texts, len(data))), prior
+    return texts_condition(known, texts if not given else texts * len(data)), prior
+
+
+def _templates(words: WordTokenizer) -> tuple[str, ...]:
+    """Return texts around a new token, of words that are known."""
+    from jaxdiff.adapt.textual_inversion import TEMPLATES
+
+    known = lambda text: all(w in words.vocabulary for w in split(text.replace("{}", "")))  # noqa: E731
+    return tuple(text for text in TEMPLATES if known(text)) or ("{}",)
 
 
 def _start(config: configs.Adapt, model: Model) -> tuple[int, ...]:
@@ -192,7 +205,7 @@ def _start(config: configs.Adapt, model: Model) -> tuple[int, ...]:
         raise ValueError(f"{config.run} takes no text: --kind {config.kind} is of text models")
     if config.start not in words.vocabulary:
         raise ValueError(f"--start {config.start!r} is not a word that {config.run} knows")
-    return (words.vocabulary[config.start],)
+    return (words.vocabulary[str(config.start)],)
 
 
 def _objective(model: Model) -> dict[str, Any]:

@@ -53,6 +53,7 @@ KINDS = {
     "restore": configs.Restore, "edit": configs.Edit, "evaluate": configs.Evaluate,
     "analyse": configs.Analyse, "export": configs.Export, "inspect": configs.Inspect,
     "list": configs.List, "demo": configs.Demo, "runs": configs.Runs, "compare": configs.Compare,
+    "adapt": configs.Adapt,
 }  # fmt: skip
 
 
