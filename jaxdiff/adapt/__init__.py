@@ -31,6 +31,7 @@ from jaxdiff.adapt.injection import (
 )
 from jaxdiff.adapt.lora_file import load_lora, save_lora
 from jaxdiff.adapt.low_rank import LowRank, combined, unmerge
+from jaxdiff.adapt.steering_files import load_steering, save_steering, steered
 from jaxdiff.adapt.svdiff import SpectralShift
 from jaxdiff.adapt.textual_inversion import (
     TextualInversion,
@@ -77,6 +78,9 @@ __all__ = [
     "prepare",
     "save_lora",
     "save_token",
+    "load_steering",
+    "save_steering",
+    "steered",
     "steering_of",
     "t2i_adapter_of",
     "trainable",
