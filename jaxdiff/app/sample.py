@@ -15,7 +15,7 @@ from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import placed
 from jaxdiff.app.published import to_pictures, without_pictures
-from jaxdiff.app.samplers import make_sampler
+from jaxdiff.app.samplers import make_sampler, range_text
 from jaxdiff.app.text import in_turn
 from jaxdiff.files import check_writable, replacing
 from jaxdiff.training import hosts
@@ -25,6 +25,8 @@ def sample(config: configs.Sample) -> None:
     """Sample a model: the numbers first, then the picture."""
     model = with_adapters(load_model(config.run, config.checkpoint, progress=True), config.adapter)
     sampler = make_sampler(model, config, config.num_steps)
+    if (said := range_text(model)) and hosts.is_main_process():
+        print(said, flush=True)
     cond = conditions(model, config)
     folder = Path(config.out)
     for name in ("samples.npz", "samples.png", "sampler.json"):

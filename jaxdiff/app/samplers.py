@@ -14,6 +14,7 @@ from jaxdiff.app.options import check, given, refuse
 from jaxdiff.app.student_file import blend, decode
 from jaxdiff.app.text import away
 from jaxdiff.conditioning.guidance import classifier_free, negative_prompt
+from jaxdiff.pretrained.scheduler import Scheduler
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table, table_of_dict
 from jaxdiff.sampling.trace import table
@@ -65,7 +66,32 @@ def make_sampler(
         from jaxdiff.app.discriminate import guided_by
 
         D = guided_by(config.discriminator, model, D, config.discriminator_weight)
-    return Sampler(D, chosen)
+    scheduler = scheduler_of(model)
+    return Sampler(D if scheduler is None else scheduler.thresholded(D), chosen)
+
+
+def scheduler_of(model: Model) -> Scheduler | None:
+    """Return the scheduler of a diffusers folder that a model was read from; None of another."""
+    source = model.source
+    known = (
+        () if source is None else (source.parts.get("scheduler"), source.metadata.get("scheduler"))
+    )
+    return next((one for one in known if isinstance(one, Scheduler)), None)
+
+
+def range_text(model: Model) -> str:
+    """Return, in words, in which range a model's scheduler keeps outputs; "" for none."""
+    scheduler = scheduler_of(model)
+    if scheduler is None or model.student:
+        return ""
+    name, quantile = scheduler.name, scheduler.quantile
+    if quantile is not None:
+        return f"outputs are thresholded at their quantile {quantile:g}, as {name} does"
+    if scheduler.clip is not None:
+        return f"outputs are clipped to {scheduler.clip:g}, as {name} does"
+    if scheduler.config.get("clip_sample"):
+        return f"outputs are not clipped, as {name} would by its clip_sample"
+    return ""
 
 
 def _solved(model: Model, config: Any, num_steps: int) -> Table:

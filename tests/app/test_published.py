@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from helpers.golden_numbers import SHARED
 
+from jaxdiff.app import config as configs
 from jaxdiff.app import main as cli
 from jaxdiff.app.load import load_model
 from jaxdiff.app.published import from_pictures, is_published, to_pictures
+from jaxdiff.app.samplers import make_sampler, range_text
 from jaxdiff.denoisers import denoiser
 from jaxdiff.networks import from_linen
 from jaxdiff.networks.unet2d import UNet2D
@@ -250,3 +253,31 @@ def test_a_text_pipeline_samples_a_prompt(tmp_path):
     assert cli.main([*command, "--prompt", "a seven"]) == 0
     assert np.load(tmp_path / "samples.npz")["images"].shape == (2, 16, 16, 3)
     assert cli.main(command) == 2  # without a prompt
+
+
+@pytest.mark.parametrize(
+    ("changes", "largest", "said"),
+    [
+        ({"clip_sample": True, "clip_sample_range": 0.1}, 0.1, "clipped to 0.1, as DDPMScheduler"),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "thresholding": True},
+            1.0, "thresholded at their quantile 0.995, as DPMSolverMultistepScheduler does",
+        ),
+        ({"_class_name": "DDIMScheduler", "clip_sample": True}, None, "are not clipped, as DDIM"),
+        ({}, None, ""),
+    ],
+)  # fmt: skip
+def test_outputs_are_kept_where_the_scheduler_keeps_them(folder, tmp_path, changes, largest, said):
+    weights = shutil.copytree(folder / "weights", tmp_path / "weights")
+    path = weights / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    model = load_model(weights)
+    D = make_sampler(model, configs.Sample(str(weights)), 3).denoiser
+    y, classes = 50 * np.ones((2, 4, 4, 1), np.float32), np.array([0, 1])
+    given, plain = (np.asarray(f(y, np.float32(3.0), classes)) for f in (D, model.denoiser))
+    assert said in range_text(model) and bool(said) == bool(range_text(model))
+    if largest is None:
+        np.testing.assert_array_equal(given, plain)
+    else:
+        assert np.abs(plain).max() > np.abs(given).max()
+        assert np.abs(given).max() <= largest * (1 + 1e-6)
