@@ -27,7 +27,8 @@ DISCOUNTS = (1.0, 1.05, 1.1, 1.15)
 GAUSSIAN, EXACT, FINITE = "Gaussian", "Gaussian, exact", "finite data set"
 FLOOR = 1e-9  # of the mean variance: far below the lowest level squared
 FEW = 16  # trajectories of which densities and neighbours are taken
-OF_TRACES = 8  # and traces
+OF_TRACES, OF_LIPSCHITZ = 8, 4  # and traces, and Lipschitz constants
+PLACES = (12.4, 5.8, 2.5, 0.97)  # levels at which Jacobians are taken
 
 
 def read(path: str) -> np.ndarray:
@@ -84,6 +85,7 @@ def measured(path: str, count: int, seed: int) -> dict[str, Any]:
             for name in (GAUSSIAN, FINITE)
         },
         "traces": traces(model, finite, paths[FINITE].path),
+        "lipschitz": lipschitz(model, finite, paths[FINITE].path, seed),
         "interpolation": interpolation(model, noise),
         "gits": gits(model, noise),
     }  # fmt: skip
@@ -119,7 +121,7 @@ def _few(followed: Followed) -> Followed:
 def traces(model: Gaussian, finite: Empirical, path: Trajectory) -> dict[str, list[float]]:
     """Return the trace of dD/dx of both denoisers on the optimal path, at four levels."""
     fine = Empirical(finite.data, chunk=256)
-    rows = [int(np.abs(np.asarray(path.levels) - s).argmin()) for s in (12.4, 5.8, 2.5, 0.97)]
+    rows = _rows(path)
     found: dict[str, list[float]] = {"levels": [float(path.levels[n]) for n in rows]}
     for name, one in ((GAUSSIAN, model), (FINITE, fine)):
         trace = jax.jit(type(one).divergence)
@@ -127,6 +129,32 @@ def traces(model: Gaussian, finite: Empirical, path: Trajectory) -> dict[str, li
             float(jnp.mean(trace(one, path.states[n, :OF_TRACES], path.levels[n]))) for n in rows
         ]
     return found
+
+
+def lipschitz(
+    model: Gaussian, finite: Empirical, path: Trajectory, seed: int
+) -> dict[str, list[float]]:
+    """Return the local Lipschitz constant of both denoisers, the largest singular value of dD/dx,
+    on the optimal path at four levels: of the Gaussian max l/(l + s^2), everywhere the same.
+    """
+    fine, rows, key = Empirical(finite.data, chunk=256), _rows(path), jax.random.key(seed)
+    levels = [float(path.levels[n]) for n in rows]
+    most = float(jnp.max(model.variances))
+    values = [
+        analysis.singular_values(
+            fine.denoiser, path.states[n, :OF_LIPSCHITZ], path.levels[n], key=key, iterations=10
+        )
+        for n in rows
+    ]
+    return {
+        "levels": levels,
+        GAUSSIAN: [most / (most + s**2) for s in levels],
+        FINITE: [float(jnp.mean(v)) for v in values],
+    }
+
+
+def _rows(path: Trajectory) -> list[int]:
+    return [int(np.abs(np.asarray(path.levels) - s).argmin()) for s in PLACES]
 
 
 def interpolation(model: Gaussian, noise: Array) -> dict[str, dict[str, float]]:

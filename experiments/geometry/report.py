@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.geometry.claims import CLAIMS, FINITE, GAUSSIAN, NETWORK, Claim, apart, verdict
-from experiments.geometry.closed import EXACT
+from experiments.geometry.closed import EXACT, HIGH, LOW, STEPS
+from jaxdiff.app.step_errors import SOLVERS, convexity
+from jaxdiff.grids import karras
 from jaxdiff.report.geometry import Curve, Panel, panels
 from jaxdiff.report.terminal import cell_text
+from jaxdiff.sampling.trace import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +51,7 @@ def page(numbers: Numbers) -> str:
             f"- {NAMES[name]}: {one['seconds']:.0f} s on {one['machine']}, `{one['command']}`"
         )
     lines += ["", *_claims(numbers)]
+    lines += _convex()
     if "images" in numbers:
         lines += _closed(numbers["images"])
     for name in ("MNIST", "digits"):
@@ -80,6 +84,24 @@ def _claims(numbers: Numbers) -> list[str]:
         last = [verdict(claim, values), "" if gap is None else f"{100 * gap:.0f} %"]
         row = [claim.name, claim.said.replace("|", "\\|"), measured, *cells, *last]
         lines.append("| " + " | ".join(row) + " |")
+    return [*lines, ""]
+
+
+def _convex() -> list[str]:
+    """Return what solvers' steps are combinations of: of their weights alone, whatever the data."""
+    levels = karras(STEPS, LOW, HIGH, zero=False)
+    lines = [
+        "## Steps as combinations of denoised outputs\n",
+        "Every step goes towards a combination of denoised outputs whose weights sum to 1 (arXiv",
+        "2405.11326, proposition 4.1). Shares of steps in which all are positive, and the least of",
+        f"all weights, on Karras's grid of {STEPS} steps.\n",
+        "| solver | steps towards a convex combination | least weight |", "|---|--:|--:|",
+    ]  # fmt: skip
+    for name, (solver, options, _) in SOLVERS.items():
+        found = convexity(table(solver, levels, **options))
+        lines.append(
+            f"| {name} | {100 * found['convex']:.0f} % | {round(found['least'], 2) + 0.0:.2f} |"
+        )
     return [*lines, ""]
 
 
@@ -143,6 +165,15 @@ def _more(one: Numbers) -> list[str]:
              + " |", "|---|" + "--:|" * len(traces["levels"])]  # fmt: skip
     for name in (GAUSSIAN, FINITE):
         lines.append(f"| {name} | " + " | ".join(cell_text(v) for v in traces[name]) + " |")
+    if "lipschitz" in one:
+        slopes = one["lipschitz"]
+        lines += ["", "| largest singular value of dD/dx | "
+                  + " | ".join(f"{s:.3g}" for s in slopes["levels"]) + " |",
+                  "|---|" + "--:|" * len(slopes["levels"])]  # fmt: skip
+        for name in (GAUSSIAN, FINITE):
+            lines.append(f"| {name} | " + " | ".join(cell_text(v) for v in slopes[name]) + " |")
+        lines.append("\nIt is the local Lipschitz constant of D; J of the finite data set is the")
+        lines.append("covariance of the data near x over the level squared.")
     found = "; ".join(f"{path} with discount {g}" for g, path in gits["found"].items())
     line, root = one["interpolation"]["linear"], one["interpolation"]["square root"]
     return [

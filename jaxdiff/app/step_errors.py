@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import grids, solvers
-from jaxdiff.analysis import searched_grids, truncation_errors
+from jaxdiff.analysis import convex_weights, searched_grids, truncation_errors
 from jaxdiff.app.geometry import GAUSSIAN, MODEL, Study
 from jaxdiff.distance import norm
 from jaxdiff.grids.dynamic import best_grids
 from jaxdiff.sampling.sample import trajectory
+from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.tuning.learned.path import Path, follow
 from jaxdiff.tuning.search.gits import jump_costs
@@ -99,9 +100,17 @@ def _solver_errors(study: Study, path: Path, nfe: int) -> dict[str, Any]:
         ]
         errors[name] = {
             "levels": np.asarray(made.levels)[1:].tolist(), "error": apart, "end": apart[-1],
-            "nfe": made.nfe,
+            "nfe": made.nfe, **convexity(made),
         }  # fmt: skip
     return errors
+
+
+def convexity(made: Table) -> dict[str, float]:
+    """Return which share of a sampler's steps goes towards a convex combination of denoised
+    outputs, and the least weight of any.
+    """
+    found = convex_weights(made)
+    return {"convex": float(found.convex_steps.mean()), "least": float(found.steps.min())}
 
 
 def _advice(steps: Mapping[str, Any], recommended: Mapping[str, Any], nfe: int) -> list[str]:

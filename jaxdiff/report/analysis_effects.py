@@ -40,10 +40,17 @@ def local_error(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     for title, group in zip(titles, (found["models"], found["solvers"]), strict=True):
         curves = {name: Curve(one["levels"], one["error"]) for name, one in group.items()}
         sections.append(Panel(title, curves, "level", "distance from the accurate path", log="xy"))
-    rows = [[name, one["nfe"], one["end"]] for name, one in found["solvers"].items()]
+    rows = [
+        [name, *(one[key] for key in ("nfe", "end", "convex", "least"))]
+        for name, one in found["solvers"].items()
+    ]
     best: Best = {"distance of the ends": "min"}
-    caption = "Mean distance to the accurate ends."
-    table = Table(["solver", "NFE", "distance of the ends"], rows, caption, best)
+    caption = (
+        "Mean distance to the accurate ends; share of steps that go towards a convex combination "
+        "of denoised outputs, and the least weight of one (arXiv 2405.11326, proposition 4.1)."
+    )
+    head = ["solver", "NFE", "distance of the ends", "convex steps", "least weight"]
+    table = Table(head, rows, caption, best)
     levels = [[name, *(f"{s:.3g}" for s in grid)] for name, grid in found["recommended"].items()]
     width = max(len(row) for row in levels) - 1
     grids = Table(["levels by", *(f"{n}" for n in range(width))], levels,

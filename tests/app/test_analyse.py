@@ -124,6 +124,8 @@ def test_steps_errors_are_those_of_single_euler_steps_and_their_half_is_found(st
     want = best_grids(costs, fine, [2], 1.15)[0]
     assert found["of a few"]["Gaussian"]["levels"][1] == pytest.approx(want.tolist())
     assert found["solvers"]["Heun"]["nfe"] == 2 and found["solvers"]["Euler"]["nfe"] == 2
+    assert found["solvers"]["Euler"]["convex"] == 1.0  # each towards the output where it begins
+    assert found["solvers"]["Heun"]["least"] < 0
 
 
 def test_the_jacobian_of_a_gaussian_is_symmetric_with_its_trace_and_a_turned_one_is_not(study):

@@ -81,6 +81,11 @@ def test_a_few_images_without_a_network_from_end_to_end(tmp_path):
     assert found["optimal"]["effective neighbours"][-1] == pytest.approx(1.0, abs=1e-3)
     exact, euler = (found["paths"][n]["summary"] for n in (closed.EXACT, closed.GAUSSIAN))
     assert exact["peak deviation of x"] == pytest.approx(euler["peak deviation of x"], rel=0.3)
+    gaussian, finite = (found["lipschitz"][n] for n in ("Gaussian", "finite data set"))
+    most, levels = found["data"]["eigenvalues"][0], np.array(found["lipschitz"]["levels"])
+    np.testing.assert_allclose(gaussian, most / (most + levels**2), rtol=1e-4)
+    assert 0 < finite[0] < 1 and finite[0] == pytest.approx(gaussian[0], rel=0.5)
     page = (tmp_path / "g.md").read_text()
+    assert "| Euler | 100 % | 0.00 |" in page and "| DPM-Solver++ 2M | 10 % |" in page
     assert "| G1 |" in page and "without a network" in page
     assert (tmp_path / "g.png").exists()

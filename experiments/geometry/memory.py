@@ -1,0 +1,108 @@
+r"""Peak memory of what runs over many trajectories, or over all data, in a process of its own.
+
+    python -m experiments.geometry.memory streamed          # 10,000 trajectories of 3,072 numbers
+    python -m experiments.geometry.memory finite --data ../shared/data/cifar10-train-32x32.zip
+
+``streamed``: principal components of all states of Euler's 20 steps, solved and added up block by
+block (:func:`jaxdiff.analysis.streamed_components`); the states themselves would be 2.6 GB.
+``finite``: trajectories of the denoiser of a finite data set, 50,000 of 3,072 numbers (0.6 GB).
+The peak is the process's largest resident set, Python and JAX within.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.geometry.closed import HIGH, LOW, STEPS, read
+from jaxdiff import analysis, grids, solvers
+from jaxdiff.exact import Empirical, Gaussian
+from jaxdiff.noise import start_noise
+from jaxdiff.sampling.sample import trajectory
+from jaxdiff.sampling.trace import table
+from jaxdiff.typing import Array
+
+run = jax.jit(trajectory)
+
+
+def peak() -> float:
+    """Return the largest resident set so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def streamed(count: int, dimension: int, block: int) -> dict[str, float]:
+    """Return peak and seconds of the components of ``count`` trajectories of a Gaussian whose
+    variances fall as the images' do, and how far the largest is from its closed form.
+    """
+    variances = 220.0 * np.arange(1, dimension + 1) ** -1.8
+    model = Gaussian(jnp.zeros(dimension), jnp.asarray(variances, jnp.float32))
+    made = table(solvers.euler, grids.karras(STEPS, LOW, HIGH, zero=False))
+    first, began = peak(), time.process_time()
+
+    def blocks() -> Iterator[Array]:
+        for begin in range(0, count, block):
+            index = jnp.arange(begin, min(begin + block, count), dtype=jnp.int32)
+            noise = start_noise(jax.random.key(0), index, (dimension,))
+            yield run(model.denoiser, made, HIGH * noise).states
+
+    found = analysis.streamed_components(blocks(), 3, centred=False)
+    scale = np.asarray([1.0])
+    squares = np.zeros(dimension)
+    for s, r in zip(made.levels[:-1], made.levels[1:], strict=True):  # Euler's factor of a step
+        squares += scale[-1] * np.ones(dimension) if len(scale) == 1 else scale
+        scale = (scale if len(scale) > 1 else np.ones(dimension)) * (
+            1 + (r - s) * s / (variances + s * s)
+        ) ** 2
+    squares += scale
+    exact = HIGH**2 * squares.max() / (STEPS + 1)
+    return {
+        "trajectories": count, "dimension": dimension, "peak GB": peak(), "GB before": first,
+        "seconds of processor time": time.process_time() - began,
+        "largest variance": float(found.variances[0]), "in closed form": float(exact),
+    }  # fmt: skip
+
+
+def finite(path: str, count: int) -> dict[str, float]:
+    """Return peak and seconds of trajectories of the denoiser of the images in a file."""
+    points = read(path)
+    data = Empirical(points)
+    first, began = peak(), time.process_time()
+    noise = start_noise(jax.random.key(0), count, points.shape[1:])
+    made = table(solvers.euler, grids.karras(STEPS, LOW, HIGH, zero=False))
+    end = np.asarray(run(data.denoiser, made, HIGH * noise).states[-1])
+    return {
+        "points": len(points), "dimension": points.shape[1], "trajectories": count,
+        "peak GB": peak(), "GB before": first,
+        "seconds of processor time": time.process_time() - began,
+        "largest number of an end": float(np.abs(end).max()),
+    }  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure one, and print the numbers as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.geometry.memory")
+    add = parser.add_argument
+    add("what", choices=("streamed", "finite"))
+    add("--data", help="zip or folder of images, of finite")
+    add("--count", type=int, help="trajectories: 10,000 of streamed, 16 of finite")
+    add("--dimension", type=int, default=3072, help="of streamed (3072)")
+    add("--block", type=int, default=250, help="trajectories at a time, of streamed (250)")
+    options = parser.parse_args(arguments)
+    if (options.what == "finite") != (options.data is not None):
+        parser.error("--data goes with finite")
+    if options.what == "streamed":
+        numbers = streamed(options.count or 10_000, options.dimension, options.block)
+    else:
+        numbers = finite(options.data, options.count or 16)
+    print(json.dumps(numbers))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
