@@ -3,6 +3,7 @@
 Pages are staged from the repository (:mod:`docs.sources`), pages of the reference made from the
 package's public names (:mod:`docs.reference`), pictures drawn (:mod:`docs.figures`), and Sphinx
 makes HTML of it, warnings being errors. Executed notebooks are kept by content. Nothing is fetched.
+Links that leave the site are listed in ``outside_links.txt`` of the work folder, not followed.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def main() -> int:
     began, folder = time.time(), chosen.work / "source"
     kept = sources.stage(folder) | reference.write_pages(folder / "api")
     kept |= figures.draw_all(folder / "figures")
+    sources.write(chosen.work / "outside_links.txt", "\n".join([*sources.outside(), ""]))
     for path in folder.rglob("*"):
         if path.is_file() and path not in kept:
             path.unlink()

@@ -91,6 +91,14 @@ def relinked(name: str, text: str, known: dict[str, str]) -> tuple[str, set[str]
     return "".join(parts), pictures
 
 
+def outside() -> list[str]:
+    """Return the links of all pages that lead elsewhere, which nothing follows here."""
+    found: set[str] = set()
+    for name in pages():
+        found |= {link for link in links((ROOT / name).read_text()) if "://" in link}
+    return sorted(found)
+
+
 def picture(path: str) -> str:
     """Return the place of a picture in the site."""
     return path.replace("docs/", "").replace("experiments/", "")

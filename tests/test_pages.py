@@ -18,7 +18,7 @@ PAGES = sources.pages()
 TEXTS = {name: (ROOT / name).read_text() for name in PAGES if name.endswith(".md")}
 ELSEWHERE = {  # whose code other tests run, with what it needs
     "docs/conditional_synthesis.md", "docs/classification.md", "experiments/running_a_table.md",
-    "experiments/cluster/README.md", "CONTRIBUTING.md",
+    "experiments/cluster/README.md", "CONTRIBUTING.md", "docs/adding.md",
 }  # fmt: skip
 GIVEN = {  # what a page's code goes on from
     "docs/geometry.md": """
@@ -29,7 +29,10 @@ table = jd.table(jd.solvers.heun, jd.grids.karras(6))
 start = jd.start(jax.random.key(1), table, 16, (2,))
 """,
 }
-SLOW = {"docs/concepts/method.md", "docs/howto/tune.md", "docs/howto/choose_guidance.md"}
+SLOW = {
+    "docs/start.md", "docs/concepts/method.md", "docs/concepts/run.md", "docs/howto/tune.md",
+    "docs/howto/choose_guidance.md",
+}  # fmt: skip
 
 
 def blocks(text):
@@ -59,7 +62,11 @@ def test_the_code_of_a_page_runs_in_order(name, tmp_path, monkeypatch):
 def test_the_solver_of_the_page_on_adding_has_the_order_that_it_says(capsys):
     known = {}
     (code,) = blocks(TEXTS["docs/adding.md"])
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
         exec(code, known)
     assert abs(float(capsys.readouterr().out.split()[-1]) - 2) < 0.3
 
