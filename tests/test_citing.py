@@ -2,11 +2,14 @@
 
 import pathlib
 import re
+from typing import get_args
 
 import jax
 import pytest
 
 import jaxdiff as jd
+from jaxdiff.app import config as configs
+from jaxdiff.app.citations import ADAPTERS
 from jaxdiff.app.main import main
 from jaxdiff.citing import known_papers, papers
 from jaxdiff.recipes import RECIPES
@@ -78,6 +81,7 @@ def test_what_says_nothing_of_itself_is_an_error():
         ("tune --run r --method gits", ["2405.11326"]),
         ("sample --run r --solver unipc --guidance 2", ["2302.04867", "2207.12598"]),
         ("sample --run r --table {table}", ["2206.00364"]),
+        ("adapt --run r --kind svdiff", ["2303.11305"]),
         ("demo --method sid", ["2404.04057", "2302.04867"]),
     ],
 )
@@ -90,6 +94,12 @@ def test_commands_print_the_papers_and_do_nothing(command, numbers, tmp_path, mo
     assert list(tmp_path.iterdir()) == [table]
 
 
+def test_every_kind_of_adapter_has_its_papers():
+    assert set(ADAPTERS) == set(get_args(configs.AdapterKind))
+
+
 def test_commands_without_papers_say_so(capsys):
+    assert main(["adapt", "--run", "r", "--kind", "whole", "--cite"]) == 2
+    assert "of no paper" in capsys.readouterr().err
     assert main(["inspect", "somewhere", "--cite"]) == 2
     assert "--cite goes with train" in capsys.readouterr().err

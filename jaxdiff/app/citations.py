@@ -7,6 +7,11 @@ from jaxdiff.app import config as configs
 from jaxdiff.app import config_file
 from jaxdiff.citing import cite
 
+ADAPTERS = {  # by kind, as jaxdiff adapt --help-all has them
+    "lora": ["2106.09685"], "dora": ["2402.09353"], "svdiff": ["2303.11305"], "whole": [],
+    "dreambooth": ["2208.12242"], "textual-inversion": ["2208.01618"], "custom": ["2212.04488"],
+}  # fmt: skip
+
 
 def cited(config: Any) -> str:
     """Return the BibTeX entries of a command's configuration.
@@ -17,12 +22,15 @@ def cited(config: Any) -> str:
     parts = {
         configs.Train: _of_training, configs.Distill: lambda c: [c.method],
         configs.Tune: lambda c: [c.method], configs.Sample: _of_sampling,
-        configs.Demo: _of_demo,
+        configs.Demo: _of_demo, configs.Adapt: lambda c: ADAPTERS[c.kind],
     }  # fmt: skip
     if type(config) not in parts:
         known = ", ".join(kind.__name__.lower() for kind in parts)
         raise ValueError(f"--cite goes with {known}; jaxdiff list has the papers of all else")
-    return cite(*parts[type(config)](config))
+    found = parts[type(config)](config)
+    if not found:
+        raise ValueError("what is chosen is of no paper")
+    return cite(*found)
 
 
 def _of_training(config: Any) -> list[Any]:

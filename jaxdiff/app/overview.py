@@ -33,7 +33,7 @@ DIR is the folder of a run or, for every command but train, a file or folder of 
 the name of their card, or module:FILE.py:FUNCTION, a function of yours that makes a model.
 jaxdiff COMMAND --help names a command's options, --help-all explains each; jaxdiff --version prints
 versions and devices. Completion: source <(jaxdiff --completion bash), in zsh or fish as well.
---cite, with train, distill, tune, sample or demo, prints BibTeX of the papers of what is chosen.
+--cite, with train, distill, adapt, tune, sample or demo, prints BibTeX of what is chosen.
 --config FILE, with any command, reads options from TOML or YAML, which the command line beats;
 --print-config prints such a file and does nothing else.
 --traceback, with any command, shows where an error comes from. Compiled programs are kept for the

@@ -94,7 +94,7 @@ def load(
 
     Raises:
         FileNotFoundError: if there is nothing at ``path``.
-        NoSplit: for a part that is not there.
+        jaxdiff.data.labels.NoSplit: for a part that is not there.
         ValueError: naming the file and the image, for anything that cannot be read as intended:
             damaged or truncated files, images of different sizes, names without labels, labels
             without images, classes without images, folders that may be shards or classes, unsafe
