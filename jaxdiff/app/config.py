@@ -22,6 +22,7 @@ from jaxdiff.app.config_data import of_run as of_run
 from jaxdiff.app.config_evaluate import Analyse as Analyse
 from jaxdiff.app.config_evaluate import Evaluate as Evaluate
 from jaxdiff.app.config_evaluate import Tune as Tune
+from jaxdiff.app.config_latent import Latent as Latent
 from jaxdiff.app.config_measure import Measure as Measure
 from jaxdiff.app.config_network import MLP as MLP
 from jaxdiff.app.config_network import DiT as DiT

@@ -48,6 +48,8 @@ class ModelMetadata:
     """What the network is shown beside x, None for nothing."""
     tokenizer: Words | None = None
     """Of a model that takes texts."""
+    autoencoder: str | None = None
+    """File of the autoencoder whose latents these are; None of images."""
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or math.prod(self.shape) >= 1 << 31:

@@ -13,6 +13,7 @@ from jaxdiff.app.config_choices import (
     WeightingName,
 )
 from jaxdiff.app.config_data import Data, OtherData
+from jaxdiff.app.config_latent import Latent
 from jaxdiff.app.config_measure import Measure
 from jaxdiff.app.config_network import Network, UNet
 from jaxdiff.ranges import (
@@ -106,6 +107,8 @@ class Train:
     """Train a restoration network, shown a measurement of each image (arXiv 2111.05826): of the
     presets super, deblur, inpaint and colour. jaxdiff restore --method network uses it.
     """
+    latent: Latent | None = None
+    """Train on the latents of an autoencoder (arXiv 2112.10752): of the preset latent."""
     sigma_data: Positive = 0.5
     """Standard deviation of the data, as EDM's preconditioning, its weight and trig assume it."""
     level_mean: Number | None = None

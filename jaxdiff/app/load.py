@@ -60,7 +60,7 @@ def _state(folder: Path, method: Method, step: int | None) -> State:
 def _teacher(run: Path, config: Any, known: dict[str, Any], step: int | None) -> tuple[int, Model]:
     metadata = known["metadata"]
     state = _state(run / "checkpoints", teacher_method(config, metadata), step)
-    return int(state.step), model_of(average(state), metadata)
+    return int(state.step), model_of(average(state), metadata, run)
 
 
 def _student(run: Path, config: Any, known: dict[str, Any], step: int | None) -> tuple[int, Model]:
@@ -82,7 +82,7 @@ def _student(run: Path, config: Any, known: dict[str, Any], step: int | None) ->
         done += int(state.step)
         if last:
             metadata = student_metadata(config, teacher, method, state)
-            return done, model_of(state.ema["student"]["average"], metadata)
+            return done, model_of(state.ema["student"]["average"], metadata, run)
         before = left(method, state, "average")
     raise FileNotFoundError(f"{run} is of {done} updates: there is no checkpoint of step {step}")
 
@@ -119,7 +119,7 @@ def load_model(
     if checkpoint is None and path.exists():
         params, metadata = load_params(path)
         try:
-            finished = model_of(params, metadata)
+            finished = model_of(params, metadata, Path(run))
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         if "updates" not in finished.metadata:

@@ -177,7 +177,7 @@ def goal_of(config: configs.Distill, teacher: Model) -> Goal:
     def network(labels: int, log_variance: bool) -> tuple[Network, Params]:
         if labels == 1 and not log_variance:
             return made["network"], made["params"]
-        if teacher.source is not None:
+        if teacher.published is not None:
             needed = f"{labels} labels" if labels > 1 else "a log variance beside its output"
             raise ValueError(
                 f"{config.method} needs a network with {needed}; that of the published weights "
@@ -210,8 +210,8 @@ def student_metadata(
         "updates": config.updates,
     }
     metadata |= {} if own is None else {"data": dataclasses.asdict(own)}
-    if teacher.source is not None:
+    if teacher.published is not None:
         path = teacher.metadata["source"]["path"]
         metadata |= {"source": {"path": path, "fingerprint": fingerprint(teacher.params)}}
     made = functools.partial(method.sampler, state)
-    return metadata | {"samplers": sampler_metadata(made, teacher.source)}
+    return metadata | {"samplers": sampler_metadata(made, teacher.published)}

@@ -1,12 +1,14 @@
 """The model that a command works on: a denoiser with its parameters and what is known of it."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxdiff.app import config_file
+from jaxdiff.app.latents import kept_autoencoder, latent_source
 from jaxdiff.app.network import build_network, compute_dtype
 from jaxdiff.app.objective import process_named
 from jaxdiff.app.published import read_published, read_source
@@ -35,6 +37,11 @@ class Model(NamedTuple):
     metadata: dict[str, Any]
     module: Any = None
     source: Pretrained | None = None
+
+    @property
+    def published(self) -> Pretrained | None:
+        """Return the published weights that it is, or was distilled from; None for a run's own."""
+        return self.source if self.metadata.get("network") is None else None
 
     @property
     def levels(self) -> tuple[float, float]:
@@ -76,7 +83,7 @@ class Model(NamedTuple):
         return f"Model({kind}: {size}, {self.classes} classes, {count} parameters)"
 
 
-def model_of(params: Any, metadata: dict[str, Any]) -> Model:
+def model_of(params: Any, metadata: dict[str, Any], folder: Path | None = None) -> Model:
     """Return the model of these parameters and metadata. ValueError for metadata that no model
     has.
     """
@@ -103,6 +110,12 @@ def model_of(params: Any, metadata: dict[str, Any]) -> Model:
         )  # fmt: skip
     else:
         raise ValueError(f"a model is a teacher or a student, not {metadata.get('kind')!r:.60}")
+    if own.autoencoder is not None:
+        vae = kept_autoencoder(own.autoencoder, folder)
+        process = process_named(own.process, own.sigma_data)
+        source = latent_source(
+            D, params, module, own.shape, own.classes, own.prediction, process, vae
+        )
     names = own.class_names or tuple(map(str, range(own.classes)))
     student = metadata["kind"] == "student"
     said = {"class_names": names, "kind": metadata["kind"]}

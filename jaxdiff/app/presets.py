@@ -5,7 +5,7 @@ A preset is a configuration; every field can be overridden on the command line.
 
 import tyro
 
-from jaxdiff.app.config import Data, Measure, TextUNet, Train, UNet
+from jaxdiff.app.config import Data, Latent, Measure, TextUNet, Train, UNet
 
 digits = Train(run="runs/digits")
 
@@ -68,6 +68,14 @@ colour = Train(
     measure=Measure("colour", noise=(0.0, 0.1)),
 )
 
+# Latents have a standard deviation of 1, twice that of images: so have the levels.
+latent = Train(
+    run="runs/latent",
+    latent=Latent(),
+    sigma_data=1.0,
+    level_mean=-0.5,
+)
+
 PRESETS: dict[str, tuple[str, Train]] = {
     "digits": ("scikit-learn's 8x8 digits: 3000 updates, about a minute on two CPU cores.", digits),
     "images": (
@@ -101,6 +109,11 @@ PRESETS: dict[str, tuple[str, Train]] = {
         "a network shown a grey image, to colour it: give --data.path and --run; restore --task "
         "colour.",
         colour,
+    ),
+    "latent": (
+        "latent diffusion of the digits, or your --data.path: an autoencoder, whose scale is "
+        "measured, then a network on its latents; --latent.autoencoder takes one that is there.",
+        latent,
     ),
     "cifar10": ("CIFAR-10 from an EDM-format zip, a 50 M parameter network: for GPUs.", cifar10),
 }

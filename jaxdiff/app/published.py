@@ -4,9 +4,10 @@ A module is named ``module:FILE.py:FUNCTION``. It is the one way in which a file
 user names it.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxdiff.app.image_features import function_in
 from jaxdiff.denoisers import as_partial, description
 from jaxdiff.files import read_json
 from jaxdiff.grids import karras
-from jaxdiff.pretrained.model import Pretrained
+from jaxdiff.pretrained.model import Autoencoder, Pretrained
 from jaxdiff.process import EDM
 
 MODULE = "module:"
@@ -127,9 +128,8 @@ def to_pictures(source: Pretrained | None, samples: np.ndarray, batch: int = 8) 
         low, high = source.bounds
         return (2 * samples - (low + high)) / (high - low)
     vae = _autoencoder(source)
-    decode = jax.jit(vae.decode)
     rows = range(0, len(samples), batch)
-    parts = [np.asarray(decode(jnp.asarray(samples[i : i + batch]))) for i in rows]
+    parts = [np.asarray(coded("decode", vae, samples[i : i + batch])) for i in rows]
     return np.clip(np.concatenate(parts), -1.0, 1.0)
 
 
@@ -141,9 +141,8 @@ def from_pictures(source: Pretrained | None, images: np.ndarray, batch: int = 8)
         low, high = source.bounds
         return ((high - low) * images + (low + high)) / np.float32(2)
     vae = _autoencoder(source)
-    encode = jax.jit(lambda x: vae.encode(x))
     rows = range(0, len(images), batch)
-    parts = [np.asarray(encode(jnp.asarray(images[i : i + batch]))) for i in rows]
+    parts = [np.asarray(coded("encode", vae, images[i : i + batch])) for i in rows]
     return np.concatenate(parts)
 
 
@@ -154,6 +153,19 @@ def picture_shape(source: Pretrained | None, shape: tuple[int, ...]) -> tuple[in
     vae = _autoencoder(source)
     image = jax.eval_shape(vae.decode, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     return image.shape[1:]
+
+
+def coded(way: Literal["encode", "decode"], vae: Autoencoder, x: Any) -> jax.Array:
+    """Return what an autoencoder makes of images or latents, by one program for all calls."""
+    x = jnp.asarray(x, jnp.float32)
+    return _coded((way, vae.network, vae.random), vae.params, vae.scale, vae.shift, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _coded(how: tuple[str, Any, bool], params: Any, scale: Any, shift: Any, x: Any) -> jax.Array:
+    way, network, random = how
+    vae = Autoencoder(params, network, 0, 0, scale, shift, random)
+    return vae.encode(x) if way == "encode" else vae.decode(x)
 
 
 def _autoencoder(source: Pretrained) -> Any:

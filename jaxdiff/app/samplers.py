@@ -203,5 +203,5 @@ def student_sampler(model: Model, num_steps: int, weight: float | None = None) -
             raise ValueError(
                 f"this student cannot be conditioned on a weight: {error!r}"
             ) from error
-    D = decode(text, model.module, model.params, model.source)
+    D = decode(text, model.module, model.params, model.published)
     return Sampler(D, table_of_dict(entry["table"]), entry.get("latent", 0))

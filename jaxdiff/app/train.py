@@ -5,10 +5,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_file
 from jaxdiff.app import folder as folders
 from jaxdiff.app.data import batches_of, check_batch, check_filled, read_data
+from jaxdiff.app.latents import FILE, autoencoder_for, latent_shape, with_latents
 from jaxdiff.app.load import load_model
 from jaxdiff.app.logs import check_log, look_at, of_teacher, sample_every, sinks_of, watching
 from jaxdiff.app.methods import average, teacher_method
@@ -16,6 +19,7 @@ from jaxdiff.app.models import Model
 from jaxdiff.app.objective import check_objective, objective_text, predicted
 from jaxdiff.app.optimiser import check_optimiser, warmup_of
 from jaxdiff.app.options import check, placed, refuse
+from jaxdiff.app.published import coded
 from jaxdiff.app.snapshots import check_snapshots, leaving
 from jaxdiff.app.text import TEXT, tokenizer_for, words
 from jaxdiff.data.dataset import Dataset
@@ -41,16 +45,18 @@ def train(config: configs.Train, progress: bool = True) -> Model:
     start, data, tokenizer = _start_of(config, data, progress)
     if not data.num_classes and config.measure is None and tokenizer is None:
         refuse(config, "the data have no classes", "label_drop")
+    shape = data.shape if config.latent is None else _latent_shape(config, data)
     known: dict[str, Any] = {"data": data.fingerprint()}
     metadata = {
         "kind": "teacher",
         "network": config_file.to_dict(config.network),
         "process": config.process,
         "prediction": predicted(config),
-        "shape": list(data.shape),
+        "shape": list(shape),
         "classes": data.num_classes,
         "class_names": list(data.class_names),
         "sigma_data": config.sigma_data,
+        "autoencoder": None if config.latent is None else str(Path(config.run).resolve() / FILE),
         "measure": None if config.measure is None else dataclasses.asdict(config.measure),
         "data": dataclasses.asdict(config.data),
         "updates": config.updates,
@@ -107,6 +113,10 @@ def _fit(
 
     batches, logs = batches_of(data, config, metadata), sinks_of(config, folder)
     bounds, drawn = (None, None) if config.data.arrays else ((-1.0, 1.0), lambda images: images)
+    if config.latent is not None:
+        vae = autoencoder_for(config, data, folder, progress)
+        batches, bounds = with_latents(batches, vae), None
+        drawn = lambda z: np.clip(np.asarray(coded("decode", vae, z)), -1, 1)  # noqa: E731
     look = look_at(config, folder, batches, len(data), of_teacher, bounds, drawn, logs)
     watches = watching(
         leaving(config, folder),
@@ -122,6 +132,12 @@ def _fit(
     say_distance(average(state), last, progress)
     save_params(folder / "model.npz", average(state), metadata)
     return load_model(folder)
+
+
+def _latent_shape(config: configs.Train, data: Dataset) -> tuple[int, ...]:
+    if config.measure is not None or config.data.arrays:
+        raise ValueError("--latent goes neither with --measure nor with --data.arrays")
+    return latent_shape(config.latent, data.shape)  # type: ignore[arg-type]
 
 
 def _say(config: configs.Train, progress: bool) -> None:

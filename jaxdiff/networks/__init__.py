@@ -7,6 +7,7 @@ from jaxdiff.networks.adapters import from_equinox, from_linen, from_nnx
 from jaxdiff.networks.adm import DhariwalUNet
 from jaxdiff.networks.attention import Place, attention_weights, softmax_attention
 from jaxdiff.networks.autoencoder_kl import AutoencoderKL
+from jaxdiff.networks.autoencoder_tiny import AutoencoderTiny
 from jaxdiff.networks.autoencoder_vq import AutoencoderVQ
 from jaxdiff.networks.beside import Beside
 from jaxdiff.networks.clip import ClipText, ClipVision
@@ -45,6 +46,7 @@ __all__ = [
     "CNN",
     "MLP",
     "AutoencoderKL",
+    "AutoencoderTiny",
     "AutoencoderVQ",
     "Beside",
     "ClipText",

@@ -14,6 +14,7 @@ from jaxdiff.networks.autoencoder_tiny import AutoencoderTiny
 from jaxdiff.pretrained.fields import Fields, channels
 from jaxdiff.pretrained.layout import Layout, fill
 from jaxdiff.pretrained.model import Autoencoder, Source
+from jaxdiff.pretrained.saved import is_saved_autoencoder, read_saved_autoencoder
 from jaxdiff.pretrained.tensors import Tensors, open_tensors
 from jaxdiff.pretrained.unet2d import ACTIVATIONS
 from jaxdiff.pretrained.unet_names import autoencoder_layout
@@ -44,6 +45,8 @@ TINY_BLOCK = (
 def is_autoencoder(source: Source) -> bool:
     """Return whether a source is an autoencoder of a kind that is read here."""
     kind = source.config.get("_class_name")
+    if is_saved_autoencoder(source):
+        return True
     if kind is None:
         return bool(source.tensors) and _is_taesd(source.tensors)
     return kind in ("AutoencoderKL", "AutoencoderTiny")
@@ -52,6 +55,8 @@ def is_autoencoder(source: Source) -> bool:
 def read_autoencoder(source: Source) -> Autoencoder:
     """Return the autoencoder of a source. ValueError, by name, for what is not supported."""
     kind = source.config.get("_class_name")
+    if is_saved_autoencoder(source):
+        return read_saved_autoencoder(source)
     if kind is None:
         return _taesd(source, source.tensors)
     return _kl(source) if kind == "AutoencoderKL" else _tiny(source)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxdiff import grids, process
 from jaxdiff.denoisers import denoiser
 from jaxdiff.networks.adapters import from_linen
-from jaxdiff.pretrained.model import Pretrained, Source
+from jaxdiff.pretrained.model import Autoencoder, Pretrained, Source
 from jaxdiff.pretrained.tensors import tree_of
 from jaxdiff.process import Discrete, Process, discrete_label
 from jaxdiff.typing import Array
@@ -56,6 +56,31 @@ def read_saved(source: Source) -> Pretrained | None:
     return Pretrained(
         D, params, network, shape, said["prediction"], own, grid, classes, said["cond"], metadata
     )
+
+
+def is_saved_autoencoder(source: Source) -> bool:
+    """Return whether ``save_safetensors`` wrote a file of an autoencoder."""
+    said = source.tensors.metadata
+    return said.get("format") == FORMAT and "scale" in said and "grid" not in said
+
+
+def read_saved_autoencoder(source: Source) -> Autoencoder:
+    """Return the autoencoder of a file that ``save_safetensors`` wrote. Errors as
+    :func:`read_saved`'s.
+    """
+    said = source.tensors.metadata
+    card: dict[str, Any] = {key: _value(text) for key, text in said.items()}
+    try:
+        network = _network(said["network"], card["fields"])
+        scale, shift = (np.asarray(card[k], np.float64) for k in ("scale", "shift"))
+        factor, channels, random = int(card["factor"]), int(card["channels"]), bool(card["random"])
+    except KeyError as error:
+        raise ValueError(
+            f"its header does not say {error.args[0]!r}: save the autoencoder anew"
+        ) from error
+    params = tree_of({name: _placed(source, name) for name in source.tensors})
+    metadata = {k.removeprefix(PLAIN): v for k, v in card.items() if k.startswith(PLAIN)}
+    return Autoencoder(params, network, factor, channels, scale, shift, random, metadata)
 
 
 def _value(text: str) -> Any:

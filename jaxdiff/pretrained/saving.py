@@ -59,9 +59,15 @@ def card(model: Pretrained | Autoencoder) -> dict[str, str]:
         "format": FORMAT, "network": type(network).__name__,
         "fields": json.dumps(fields, default=_said), "model": repr(model),
     }  # fmt: skip
-    if isinstance(model, Pretrained):
-        made |= _of_denoiser(model)
+    made |= _of_denoiser(model) if isinstance(model, Pretrained) else _of_autoencoder(model)
     return made | {f"{PLAIN}{k}": _text(v) for k, v in model.metadata.items()}
+
+
+def _of_autoencoder(model: Autoencoder) -> dict[str, str]:
+    """Return what makes latents of a network's z, as texts."""
+    rows = {k: np.asarray(getattr(model, k), np.float64).tolist() for k in ("scale", "shift")}
+    plain = {"factor": model.factor, "channels": model.channels, "random": model.random}
+    return {k: json.dumps(v) for k, v in (rows | plain).items()}
 
 
 def _of_denoiser(model: Pretrained) -> dict[str, str]:

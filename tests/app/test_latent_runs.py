@@ -1,0 +1,107 @@
+"""Latent runs: an autoencoder is trained or read, kept with the run, and its latents sampled."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdiff.app import config as configs
+from jaxdiff.app.latents import (
+    FILE,
+    check_latent,
+    kept_autoencoder,
+    latent_shape,
+    network_of,
+    with_latents,
+)
+from jaxdiff.app.load import load_model
+from jaxdiff.app.presets import PRESETS
+from jaxdiff.app.published import from_pictures, to_pictures
+from jaxdiff.app.train import train
+from jaxdiff.pretrained import load_autoencoder
+from jaxdiff.pretrained.model import Autoencoder
+from jaxdiff.pretrained.saving import save_safetensors
+
+SMALL = configs.Latent(channels=(8, 8), latent_channels=2, updates=2, batch=4)
+VQ = configs.Latent(regulariser="vq", channels=(8, 8), latent_channels=2, codes=5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_precision():
+    """Commands run as they do for users."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        with jax.numpy_rank_promotion("allow"):
+            yield
+
+
+def drawn(latent):
+    """An autoencoder with random parameters."""
+    network, rng = network_of(latent, 1), np.random.default_rng(0)
+    x = np.zeros((1, 8, 8, 1), np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda p: rng.normal(0, 0.3, p.shape).astype(p.dtype), shapes)
+    return Autoencoder(params, network, 2, 2, 1.7, 0.2, latent.regulariser == "kl", {"name": "own"})
+
+
+@pytest.mark.parametrize("latent", [SMALL, VQ], ids=["kl", "vq"])
+def test_a_saved_autoencoder_is_read_back(latent, tmp_path):
+    vae = drawn(latent)
+    save_safetensors(vae, tmp_path / FILE)
+    again = load_autoencoder(tmp_path / FILE)
+    assert again.network == vae.network and again.random == vae.random
+    assert (again.factor, again.channels, float(again.scale), float(again.shift)) == (
+        2,
+        2,
+        1.7,
+        0.2,
+    )
+    assert again.metadata["name"] == "own"
+    jax.tree.map(np.testing.assert_array_equal, again.params, vae.params)
+    assert kept_autoencoder("elsewhere", tmp_path).network == vae.network
+    with pytest.raises(FileNotFoundError, match="put it back"):
+        kept_autoencoder(str(tmp_path / "none"), None)
+    given = dataclasses.replace(configs.Latent(), autoencoder=str(tmp_path))
+    assert latent_shape(given, (8, 8, 1)) == (4, 4, 2) == latent_shape(latent, (8, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("latent", "shape", "message"),
+    [
+        (configs.Latent("a", codes=3), (8, 8, 1), "--codes would have no effect.*trained already"),
+        (configs.Latent(codes=3), (8, 8, 1), "of --latent.regulariser vq"),
+        (dataclasses.replace(VQ, kl_weight=1.0), (8, 8, 1), "of --latent.regulariser kl"),
+        (configs.Latent(), (7, 8, 1), "sides divisible by 2"),
+        (configs.Latent(), (8, 1), "sides divisible by 2"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_by_name(latent, shape, message):
+    with pytest.raises(ValueError, match=message):
+        check_latent(latent, shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("latent", [SMALL, dataclasses.replace(VQ, updates=2, batch=4)])
+def test_a_latent_run_trains_both_stages_samples_and_goes_on(latent, tmp_path):
+    config = dataclasses.replace(
+        PRESETS["latent"][1], run=str(tmp_path / "run"), updates=2, batch=4, latent=latent,
+        network=configs.MLP(width=8, depth=1, embedding=8), data=configs.Data(limit=40),
+    )  # fmt: skip
+    model = train(config, progress=False)
+    assert model.shape == (4, 4, 2) and model.bounds is None and model.published is None
+    vae = model.source.parts["vae"]
+    images = np.random.default_rng(1).uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
+    z = from_pictures(model.source, images)
+    np.testing.assert_allclose(z, vae.encode(images), atol=1e-5)
+    np.testing.assert_allclose(
+        to_pictures(model.source, z), np.clip(vae.decode(z), -1, 1), atol=1e-5
+    )
+    batch = with_latents(lambda step: {"image": images, "label": [1, 2, 3]}, vae)(0)
+    np.testing.assert_array_equal(batch["image"], z)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = load_model(tmp_path / "moved")
+    assert moved.source.parts["vae"].network == vae.network
+    more = train(dataclasses.replace(config, run=str(tmp_path / "moved"), updates=3), False)
+    jax.tree.map(
+        np.testing.assert_array_equal, more.source.parts["vae"].params, vae.params
+    )  # not trained again
