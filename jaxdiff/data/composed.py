@@ -68,7 +68,7 @@ class Composed(NamedTuple):
 
 def compose(
     symbols: Dataset, count: int, *, size: int = 16, seed: int = 0, nouns: Sequence[str] = (),
-    held_out: bool | None = False,
+    held_out: bool | None = False, mentioned: float = MENTIONED,
 ) -> Composed:  # fmt: skip
     """Return pictures of symbols with captions: see the module's text.
 
@@ -81,13 +81,14 @@ def compose(
             no numbers, and number words.
         held_out: False for combinations to train on alone, True for the held-out ones alone, None
             for any.
+        mentioned: probability with which a caption says an attribute.
 
     Returns:
         The pictures, and all that is known of them.
 
     Raises:
-        ValueError: for images with colours or without labels, another number of nouns, and a size
-            or count out of range.
+        ValueError: for images with colours or without labels, another number of nouns, and a size,
+            count or probability out of range.
     """
     nouns = _check(symbols, count, size, tuple(nouns))
     values = {"class": nouns, **VALUES}
@@ -106,32 +107,38 @@ def compose(
         caption(
             {name: values[name][chosen[name][i]] for name in values},
             np.random.default_rng([seed, 1, i]),
+            mentioned,
         )
         for i in range(count)
     )
     return Composed(images, captions, chosen, values, _is_held_out(chosen), source)
 
 
-def caption(attributes: dict[str, str], rng: np.random.Generator) -> str:
+def caption(
+    attributes: dict[str, str], rng: np.random.Generator, mentioned: float = MENTIONED
+) -> str:
     """Return a caption of attributes, in wording that is drawn.
 
     Args:
         attributes: "class", and any of "position", "scale", "thickness" and "colour", by their
             names.
         rng: source of the choices.
+        mentioned: probability with which each but the class is said.
 
     Returns:
         The text.
 
     Raises:
-        ValueError: without a class.
+        ValueError: without a class, or for a probability that is none.
     """
+    if not 0 <= mentioned <= 1:
+        raise ValueError(f"mentioned is a probability, not {mentioned}")
     if "class" not in attributes:
         raise ValueError("a caption needs a class")
     said = {
         name: str(rng.choice(WORDS.get(value, (value,))))
         for name, value in attributes.items()
-        if name == "class" or rng.random() < MENTIONED
+        if name == "class" or rng.random() < mentioned
     }
     adjectives = [said[name] for name in ("scale", "thickness", "colour") if name in said]
     thing = " ".join([*rng.permutation(adjectives).tolist(), said["class"]])

@@ -98,6 +98,15 @@ def test_what_cannot_be_composed(change, message):
         compose(**{"symbols": DIGITS, "count": 2} | change)
 
 
+def test_captions_may_say_all_or_the_class_alone():
+    whole, bare = (compose(DIGITS, 30, seed=3, mentioned=p) for p in (1.0, 0.0))
+    np.testing.assert_array_equal(whole.images, bare.images)
+    assert min(len(text.replace(",", "").split()) for text in whole.captions) >= 5
+    assert max(len(text.split()) for text in bare.captions) == 2
+    with pytest.raises(ValueError, match="is a probability, not 2"):
+        compose(DIGITS, 1, mentioned=2.0)
+
+
 def test_a_caption_needs_a_class():
     with pytest.raises(ValueError, match="needs a class"):
         caption({"colour": "red"}, np.random.default_rng(0))
