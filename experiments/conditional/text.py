@@ -5,9 +5,9 @@
 ``jaxdiff train text`` trains a network of pictures composed of MNIST's digits (of scikit-learn's
 without a folder), on all pairs of class and colour but a fourth. Then it is given prompts that say
 all five attributes, of pairs that it has seen and of those that were held out, which no caption in
-training had. A perceptron that was trained on real composed pictures, of all pairs, reads the
-attributes off the samples; beside each accuracy is that on real pictures of other digits, which is
-what the best samples would get, and that of guessing. Samples are by DPM-Solver++. Rows are kept in
+training had. What reads the attributes off the samples (:class:`Reader`) is made of real composed
+pictures of all pairs; beside each accuracy is that on real pictures of other digits, which the best
+of samples would get, and that of guessing. Samples are by DPM-Solver++. Rows are kept in
 the JSON file as they are made; a run that was stopped goes on where it was.
 """
 
@@ -29,6 +29,7 @@ from jaxdiff.app.presets import PRESETS
 from jaxdiff.app.text import away, texts_condition
 from jaxdiff.app.train import train
 from jaxdiff.data import Composed, compose, load, load_digits, to_float
+from jaxdiff.data.composed import corner, resized
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.files import replacing
 from jaxdiff.networks import count_parameters
@@ -40,16 +41,59 @@ COMBINATIONS = {"seen": False, "held out": True}
 
 
 class Reader(NamedTuple):
-    """A perceptron that reads attributes off pictures; sizes: how many values each has."""
+    """What reads attributes off pictures: place (position and scale) by the nearest neighbours of
+    the ink's outline, its largest values in rows and columns; colour by a linear discriminant of
+    its mean; class and thickness by the nearest neighbours of the ink, cut out where it is found.
+    """
 
-    model: Any
-    sizes: tuple[int, ...]
+    place: Any
+    colour: Any
+    shape: Any
+    values: dict[str, tuple[str, ...]]
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the number of each attribute's value, (n,), of images in [-1, 1]."""
-        odds = self.model.predict_proba(images.reshape(len(images), -1))
-        parts = np.split(odds, np.cumsum(self.sizes)[:-1], axis=1)
-        return {name: part.argmax(axis=1) for name, part in zip(ATTRIBUTES, parts, strict=True)}
+        ink = inks(images)
+        position, scale = np.divmod(self.place.predict(outline(ink)), len(self.values["scale"]))
+        class_, thickness = self.shape.predict(flat(cut(ink, position, scale))).T
+        return {
+            "class": class_, "position": position, "scale": scale, "thickness": thickness,
+            "colour": self.colour.predict(means(images)),
+        }  # fmt: skip
+
+
+def inks(images: np.ndarray) -> np.ndarray:
+    """Return the brightest channel of images in [-1, 1] as ink in [0, 1], (n, size, size)."""
+    return (images.max(axis=-1) + 1) / 2
+
+
+def outline(ink: np.ndarray) -> np.ndarray:
+    """Return the largest ink in each row and each column, (n, 2 size)."""
+    return np.concatenate([ink.max(axis=2), ink.max(axis=1)], axis=1)
+
+
+def means(images: np.ndarray) -> np.ndarray:
+    """Return the mean colour of the ink, (n, 3), its brightest channel 1."""
+    mean = ((images + 1) / 2).mean(axis=(1, 2))
+    return mean / np.maximum(mean.max(axis=1, keepdims=True), 1e-6)
+
+
+def cut(ink: np.ndarray, position: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the parts of ink (n, size, size) where symbols of these attributes are, of one size;
+    what is thick or thin is judged at the side of large ones.
+    """
+    size = ink.shape[1]
+    made = np.empty((len(ink), 3 * size // 4, 3 * size // 4), ink.dtype)
+    for i, (p, s) in enumerate(zip(position, scale, strict=True)):
+        side = 3 * size // 4 if s else size // 2
+        top, left = corner(int(p), size - side)
+        made[i] = resized(ink[i : i + 1, top : top + side, left : left + side], made.shape[1])[0]
+    return made
+
+
+def flat(images: np.ndarray) -> np.ndarray:
+    """Return images as rows of numbers."""
+    return images.reshape(len(images), -1)
 
 
 def symbols(folder: Path | None, part: str) -> Dataset:
@@ -59,26 +103,22 @@ def symbols(folder: Path | None, part: str) -> Dataset:
     return load(folder / "mnist.npz", split=part)  # type: ignore[arg-type]
 
 
-def reader(made: Composed, seed: int) -> Reader:
-    """Return what reads attributes, trained on real composed pictures: one hidden layer of 256
-    units, logistic outputs for each value.
-    """
-    from sklearn.neural_network import MLPClassifier
+def reader(made: Composed) -> Reader:
+    """Return what reads attributes, made of real composed pictures."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.neighbors import KNeighborsClassifier
 
-    sizes = tuple(len(made.values[name]) for name in ATTRIBUTES)
-    targets = np.concatenate(
-        [
-            np.eye(size, dtype=int)[made.attributes[name]]
-            for name, size in zip(ATTRIBUTES, sizes, strict=True)
-        ],
-        axis=1,
-    )
-    model = MLPClassifier(
-        (256,), max_iter=40, early_stopping=True, n_iter_no_change=5,
-        random_state=seed,
+    images, known = to_float(made.images), made.attributes
+    ink = inks(images)
+    place = known["position"] * len(made.values["scale"]) + known["scale"]
+    both = np.stack([known["class"], known["thickness"]], axis=1)
+    near = lambda x, y: KNeighborsClassifier(7, weights="distance").fit(x, y)  # noqa: E731
+    colour = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    shapes = cut(ink, known["position"], known["scale"])
+    return Reader(
+        near(outline(ink), place), colour.fit(means(images), known["colour"]),
+        near(flat(shapes), both), made.values,
     )  # fmt: skip
-    images = to_float(made.images).reshape(len(made.images), -1)
-    return Reader(model.fit(images, targets), sizes)
 
 
 def accuracies(read: Reader, images: np.ndarray, wanted: dict[str, np.ndarray]) -> dict[str, float]:
@@ -99,6 +139,7 @@ def trained(options: argparse.Namespace) -> Model:
             **vars(preset), "run": str(options.run), "updates": options.updates,
             "data": configs.Data(path, compose=options.pictures, size=options.size),
             "seed": options.seed,
+            "network": configs.TextUNet(channels=tuple(options.channels)),
         }
     )  # fmt: skip
     return train(config, progress=False)
@@ -118,12 +159,14 @@ def sampled(model: Model, prompts: Sequence[str], weight: float, steps: int) -> 
 def main(given: Sequence[str] | None = None) -> int:
     """Measure, and keep the rows and some of the samples."""
     options = arguments_of(given)
-    names = ("updates", "pictures", "size", "test", "steps")
+    names = ("updates", "pictures", "size", "channels", "test", "steps")
     settings = {name: getattr(options, name) for name in names}
     kept = Kept(options.out, settings | {"digits": options.folder is None})
     other = symbols(options.folder, "test")
     wanted = {
-        name: compose(other, options.test, size=options.size, seed=7, held_out=held, mentioned=1.0)
+        name: compose(
+            other, options.test, size=options.size, seed=7 + held, held_out=held, mentioned=1.0
+        )
         for name, held in COMBINATIONS.items()
     }
     start = time.process_time()
@@ -133,7 +176,7 @@ def main(given: Sequence[str] | None = None) -> int:
         symbols(options.folder, "train"), options.pictures, size=options.size, seed=11,
         held_out=None,
     )  # fmt: skip
-    read = reader(shown, options.seed)
+    read = reader(shown)
     rows = {"real pictures": None, **{f"guidance {w:g}": w for w in options.guidance}}
     for label, weight in rows.items():
         for name, made in wanted.items():
@@ -148,10 +191,10 @@ def main(given: Sequence[str] | None = None) -> int:
             row |= {"combinations": name, "count": len(images)}
             kept(row | accuracies(read, images, made.attributes))
     if not kept.has("guessing", options.seed):
-        odds = {name: round(1 / size, 4) for name, size in zip(ATTRIBUTES, read.sizes, strict=True)}
+        odds = {name: 1 / len(read.values[name]) for name in ATTRIBUTES}
         row = {"method": "guessing", "seed": options.seed, "processor_seconds": seconds}
         row |= {"trained": count_parameters(model.params)}
-        kept(row | odds | {"all": round(float(np.prod([1 / n for n in read.sizes])), 4)})
+        kept(row | odds | {"all": float(np.prod([*odds.values()]))})
     return 0
 
 
@@ -172,6 +215,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     add("--updates", type=int, default=4000)
     add("--pictures", type=int, default=20_000, help="composed pictures to train on")
     add("--size", type=int, default=16, help="side of a picture")
+    add("--channels", type=int, nargs="+", default=[32, 64], help="of the U-Net's levels")
     add("--test", type=int, default=512, help="prompts of each kind")
     add("--steps", type=int, default=12, help="of DPM-Solver++")
     add("--guidance", type=float, nargs="+", default=[1.0, 3.0])

@@ -190,6 +190,20 @@ def resized(images: np.ndarray, side: int) -> np.ndarray:
     return np.einsum("ai,nij,bj->nab", weights, images, weights, optimize=True)
 
 
+def corner(position: int, free: int) -> tuple[int, int]:
+    """Return the top and the left of a symbol at a position.
+
+    Args:
+        position: number of the position's value.
+        free: pixels that the canvas has more than the symbol, along an axis.
+
+    Returns:
+        Rows above it, and columns left of it.
+    """
+    half = free // 2
+    return ((0, 0), (0, free), (free, 0), (free, free), (half, half))[position]
+
+
 def _choices(
     symbols: Dataset, count: int, rng: np.random.Generator, held_out: bool | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -217,10 +231,8 @@ def _place(
 ) -> None:
     """Put ink (k, side, side) into the pictures ``here`` of ``images``."""
     size, side = images.shape[1], ink.shape[1]
-    far = size - side
-    corner = {0: (0, 0), 1: (0, far), 2: (far, 0), 3: (far, far), 4: (far // 2, far // 2)}
     for row, picture in zip(here, ink, strict=True):
-        top, left = corner[int(chosen["position"][row])]
+        top, left = corner(int(chosen["position"][row]), size - side)
         colour = INKS[chosen["colour"][row]]
         made = np.rint(255 * picture[..., None] * colour).astype(np.uint8)
         images[row, top : top + side, left : left + side] = made
