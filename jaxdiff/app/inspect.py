@@ -29,6 +29,10 @@ def inspect(config: configs.Inspect) -> str:
 
 def facts_of(path: Path) -> Facts:
     """Return what is known of a file or folder, by name; its "kind" comes first."""
+    from jaxdiff.pretrained.opening import card_of
+
+    if (card := card_of(path)) is not None:
+        return _card(card)
     path.stat()  # its own error where there is nothing
     for known, describe in _kinds(path):
         if known:
@@ -43,6 +47,18 @@ def _kinds(path: Path) -> Iterable[tuple[bool, Callable[[Path], Facts]]]:
     yield path.suffix == ".json" and not path.name.endswith(".index.json"), _json
     yield path.suffix == ".npz", _npz
     yield path.suffix in (".safetensors", ".bin", ".pt") and _is_adapter(path), _adapter
+
+
+def _card(card: Any) -> Facts:
+    """Return what the card of a model says; of one that comes with the package, with its file."""
+    from jaxdiff.pretrained.opening import found
+
+    said = {k: v for k, v in card._asdict().items() if k != "files" and v}
+    if all(file.url for file in card.files):
+        urls = [file.url for file in card.files]
+        return {"kind": "card of a model whose files are fetched", **said, "files": urls}
+    kind = {"kind": "model that comes with the package"}
+    return {**kind, **_weights(found(card.name)), **said, **kind}
 
 
 def _is_run(config: Path) -> bool:

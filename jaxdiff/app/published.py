@@ -37,15 +37,15 @@ def is_run(path: str | Path) -> bool:
 
 def is_published(path: str | Path) -> bool:
     """Return whether a command is given published weights, a card's name or a module, no run."""
-    from jaxdiff.pretrained.cards import CARDS
+    from jaxdiff.pretrained.opening import card_of
 
     there = Path(path)
-    if str(path).startswith(MODULE) or there.is_file():
+    if str(path).startswith(MODULE) or there.is_file() or card_of(path) is not None:
         return True
     if there.is_dir():
         names = ("config.json", "model_index.json")
         return not is_run(path) and any((there / name).exists() for name in names)
-    return str(path) in CARDS
+    return False
 
 
 def read_published(path: str) -> Pretrained:
@@ -109,7 +109,9 @@ def lasting(path: str) -> str:
     if path.startswith(MODULE):
         file, _, name = path.removeprefix(MODULE).rpartition(":")
         return f"{MODULE}{Path(file).resolve()}:{name}"
-    return str(Path(path).resolve()) if Path(path).exists() else path
+    from jaxdiff.pretrained.opening import card_of
+
+    return str(Path(path).resolve()) if card_of(path) is None and Path(path).exists() else path
 
 
 def without_pictures(model: Any) -> bool:

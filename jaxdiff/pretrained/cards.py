@@ -33,7 +33,7 @@ class Card(NamedTuple):
 
     name: that ``load_pretrained`` takes. family: the reader of its files. files: all it needs; the
     first one is opened if it is the only one, else their folder. licence, source: of the weights,
-    and the page that says so. shape: of a sample, channels last. prediction: what the network
+    and the page that says so; of those of the package, of their data. shape: of a sample, channels last. prediction: what the network
     predicts. process: the process it was trained on, in words. classes: 0 without. guidance: what
     the score was measured with, in words. score: as published.
     """
@@ -264,7 +264,7 @@ def _shipped(path: Path) -> Card:
     )
     files = (File(f"{said['name']}.safetensors", "", said["sha256"], said["bytes"]),)
     return Card(
-        said["name"], "jaxdiff", files, said["licence"], f"comes with jaxdiff; {said['data']}",
+        said["name"], "jaxdiff", files, said["licence"], said["data_source"],
         tuple(said["shape"]), said["prediction"], said["process"], said["classes"],
         f"classifier-free, {row['guidance']:g}", score,
     )  # fmt: skip

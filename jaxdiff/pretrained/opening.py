@@ -107,20 +107,31 @@ def weights_in(folder: Path, variant: str = "") -> Tensors:
     raise ValueError(f"{folder} has no weights{f' of variant {variant}' * bool(variant)}: {there}")
 
 
+def card_of(path: str | os.PathLike[str], cards: Mapping[str, Card] = CARDS) -> Card | None:
+    """Return the card of this name, None if there is none or if a file, a run or a folder of
+    weights of this name is nearer. Another folder of this name, of pictures say, hides no card.
+    """
+    there = Path(path)
+    model = there.is_dir() and any(
+        (there / n).exists() for n in ("config.json", "model_index.json")
+    )
+    return None if there.is_file() or model else cards.get(str(path))
+
+
 def found(path: str | os.PathLike[str], cards: Mapping[str, Card] = CARDS) -> Path:
     """Return the path of a file or folder, or of the files of the card of this name, which are
     fetched if they do not come with the package.
 
     Raises FileNotFoundError, with the names that are most like it, if it is neither.
     """
-    if Path(path).exists():
-        return Path(path)
-    if (card := cards.get(str(path))) is not None:
+    if (card := card_of(path, cards)) is not None:
         if not card.files[0].url:
             return SHIPPED / card.files[0].path
         from jaxdiff.pretrained.download import fetch_card
 
         return fetch_card(card)
+    if Path(path).exists():
+        return Path(path)
     like = difflib.get_close_matches(str(path), cards, 4, 0.5)
     known = f"; cards with a name like it: {', '.join(like)}" if like else ""
     raise FileNotFoundError(f"there is no file, folder or card {str(path)!r}{known}")
@@ -158,7 +169,7 @@ def load_pretrained(
         OSError: if there is nothing at ``path``, or a file of a card cannot be fetched.
         ValueError: if it is damaged, or of no family that is known; what it holds is said.
     """
-    card = None if Path(path).exists() else CARDS.get(str(path))
+    card = card_of(path)
     path = found(path)
     source = open_source(path, config=config, variant=variant, dtype=dtype, put=put)
     if is_inception(source.tensors):

@@ -262,7 +262,7 @@ def test_cards_are_whole():
         assert (one.prediction in PREDICTIONS) == (name in CARDS) and all(n > 0 for n in one.shape)
         assert len({file.path for file in one.files}) == len(one.files)
         for file in one.files:
-            assert file.url.startswith("https://")
+            assert file.url.startswith("https://") or one.family == "jaxdiff" and not file.url
             assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
             download.place_of(download.cache_folder() / name, file.path)
     assert cards._SECOND[-1] == "tokenizer_2/tokenizer_config.json"

@@ -11,9 +11,12 @@ import pytest
 
 import jaxdiff as jd
 from experiments.shipped.__main__ import page
+from jaxdiff.app.inspect import facts_of
 from jaxdiff.app.load import load_model
+from jaxdiff.app.published import is_published, lasting
 from jaxdiff.data.digits import load_digits
 from jaxdiff.pretrained.cards import CARDS, SHIPPED
+from jaxdiff.pretrained.opening import card_of, found
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 ROOT = Path(__file__).parents[2]
@@ -57,7 +60,27 @@ def test_the_digits_model_tells_the_class_of_a_noisy_digit():
 
 
 def test_a_name_is_taken_wherever_a_run_is():
-    found = load_model("digits")
-    assert found.classes == 10 and found.shape == (8, 8, 1) and not found.student
+    model = load_model("digits")
+    assert model.classes == 10 and model.shape == (8, 8, 1) and not model.student
     with pytest.raises(FileNotFoundError, match="no folder of a run"):
         jd.load_run("digits")
+
+
+def test_a_folder_of_pictures_hides_no_card_and_a_file_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "samples.png").write_bytes(b"")
+    assert is_published("digits") and lasting("digits") == "digits"
+    assert card_of("digits") is CARDS["digits"] and found("digits").suffix == ".safetensors"
+    (tmp_path / "digits" / "config.json").write_text("{}")
+    assert card_of("digits") is None and lasting("digits") == str(tmp_path / "digits")
+    (tmp_path / "mnist").write_bytes(b"")
+    assert card_of("mnist") is None
+
+
+def test_inspect_says_what_a_name_is():
+    said = facts_of(Path("mnist"))
+    assert said["kind"] == "model that comes with the package" and said["shape"] == (28, 28, 1)
+    assert "read as their class" in said["score"]
+    fetched = facts_of(Path("edm-cifar10-32x32-cond-vp"))
+    assert fetched["kind"].startswith("card") and fetched["files"][0].startswith("https://")
