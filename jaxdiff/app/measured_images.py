@@ -42,7 +42,7 @@ def given_images(
     operator's; OSError for those that are not there.
     """
     check_class_condition(model, "restore")
-    wanted = operator.measured if config.measured else model.shape
+    wanted = operator.measured if config.measured else operator.shape
     values, labels, shown = images_of(model, config, wanted, progress)
     cond = labels_of(model, config.label, labels, len(values))
     if not config.measured:
@@ -55,7 +55,8 @@ def given_images(
 def images_of(
     model: Model, config: configs.Restore | configs.Edit, wanted: tuple[int, ...], progress: bool
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Return images (n, *wanted) as the model's samples are, their labels if known, and what they
+    """Return images (n, *wanted) as the model's samples are, or, to be restored by a model of
+    latents, in [-1, 1]; their labels if known, and what they
     are, in words. Errors as :func:`given_images`.
     """
     labels, measured = None, getattr(config, "measured", False)
@@ -68,7 +69,9 @@ def images_of(
         images, labels, shown = to_float(data.images), data.labels, data.name
     if images.shape[1:] != wanted:
         raise ValueError(_other_size(images.shape[1:], wanted, measured))
-    return from_pictures(model.source, images).astype(np.float32), labels, shown
+    pixels = model.bounds is None and isinstance(config, configs.Restore)  # measured as they are
+    source = None if pixels else model.source
+    return from_pictures(source, images).astype(np.float32), labels, shown
 
 
 def _other_size(found: tuple[int, ...], wanted: tuple[int, ...], measured: bool) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxdiff.app.measured_images import Given
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import to_pictures
-from jaxdiff.conditioning.operators import Linear, Measurement
+from jaxdiff.conditioning.operators import Linear, Measurement, Operator
 from jaxdiff.metrics.similarity import psnr, ssim
 from jaxdiff.report.images import apart
 from jaxdiff.report.terminal import Best, format_table
@@ -19,13 +19,14 @@ SHOWN = 12  # images in a row of the picture
 
 class Setting(NamedTuple):
     """Common to all methods: the model, its images, the measurements (images,
-    *measured), and the grid.
+    *measured), the grid, and the operator of the model's own samples, which may be latents.
     """
 
     model: Model
     given: Given
     seen: Measurement
     levels: np.ndarray
+    own: Operator
 
 
 def scores(found: np.ndarray, setting: Setting) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def scores(found: np.ndarray, setting: Setting) -> dict[str, Any]:
     apart = np.asarray(seen.observation[:, None] - seen.operator.apply(jnp.asarray(found)))
     if seen.operator.support is not None:
         apart = apart[..., np.asarray(seen.operator.support)]
-    low, high = setting.model.bounds  # type: ignore[misc]
+    low, high = setting.model.bounds or (-1.0, 1.0)
     unit = (high - low) / 2  # numbers are of images in [-1, 1]
     by_image = {
         "misfit": np.sqrt(np.mean(apart.reshape(images, -1) ** 2, axis=1)) / unit,
@@ -75,6 +76,7 @@ def picture_rows(setting: Setting, restored: dict[str, np.ndarray]) -> dict[str,
     """Return the picture's rows by name, (images, samples, *shape) in [-1, 1]: the truth, the
     measurement as a picture if it can be one, and some samples of each method.
     """
+    source = None if setting.model.bounds is None else setting.model.source  # pictures already
     count = min(len(setting.seen.observation), SHOWN)
     samples = max(1, SHOWN // count)
     rows = {}
@@ -86,7 +88,8 @@ def picture_rows(setting: Setting, restored: dict[str, np.ndarray]) -> dict[str,
     made = {}
     for name, row in rows.items():
         x = row[:count, :samples]
-        flat = apart(to_pictures(setting.model.source, x.reshape(-1, *x.shape[2:])))
+        flat = x.reshape(-1, *x.shape[2:])
+        flat = apart(to_pictures(source, flat))
         made[name] = flat.reshape(*x.shape[:2], *flat.shape[1:])
     return made
 

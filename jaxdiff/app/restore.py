@@ -17,11 +17,12 @@ from jaxdiff.app.load import load_model
 from jaxdiff.app.measured_images import given_images
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check, refuse
+from jaxdiff.app.published import picture_shape, to_pictures
 from jaxdiff.app.restoration_methods import METHODS, Problem, of_particles, refusal, runner
 from jaxdiff.app.restoration_scores import Setting, in_words, picture_rows, scores
 from jaxdiff.app.restoration_tasks import operator_of
 from jaxdiff.app.sample import save_figure
-from jaxdiff.conditioning.operators import Linear, Measurement, Operator, measure
+from jaxdiff.conditioning.operators import Linear, Measurement, Operator, measure, nonlinear
 from jaxdiff.files import check_writable, replacing
 from jaxdiff.grids import karras
 from jaxdiff.report.page import write_numbers
@@ -73,15 +74,11 @@ def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str
     model.check_images("restore")
     if model.student:
         raise ValueError(f"{config.run} is a student; restoration takes a denoiser, its teacher")
-    bounds = model.bounds
-    if bounds is None:
-        raise ValueError(
-            f"{config.run} makes latents: jaxdiff restore measures pixels (jaxdiff.posterior.psld "
-            "and resample are for latents, from Python)"
-        )
-    operator, options = operator_of(config, model.shape, bounds)
+    bounds = model.bounds or (-1.0, 1.0)
+    operator, options = operator_of(config, picture_shape(model.source, model.shape), bounds)
+    own = of_latents(operator, model) if model.bounds is None else operator
     noise = config.noise * (bounds[1] - bounds[0]) / 2
-    blank = Measurement(operator, jnp.zeros(operator.measured), noise)
+    blank = Measurement(own, jnp.zeros(operator.measured), noise)
     chosen = methods_of(config, blank, unseen_by(model, config, options))
     low, high = config.low or model.levels[0], config.high or model.levels[1]
     if not low < high:
@@ -95,7 +92,7 @@ def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str
     else:
         seen = Measurement(operator, jnp.asarray(given.observed), noise)
     levels = np.asarray(karras(config.num_steps, low, high))
-    return Setting(model, given, seen, levels), chosen, options
+    return Setting(model, given, seen, levels, own), chosen, options
 
 
 def _least(operator: Operator) -> Array:
@@ -104,6 +101,14 @@ def _least(operator: Operator) -> Array:
         return jnp.ones(())
     values = operator.svd.singular
     return jnp.min(jnp.where(values > 0, values, jnp.max(values)))
+
+
+def of_latents(operator: Operator, model: Model) -> Operator:
+    """Return what an operator of images sees of the latents that a model makes. ValueError for a
+    model without an autoencoder.
+    """
+    vae: Any = model.source.parts["vae"]  # type: ignore[union-attr]
+    return nonlinear(lambda z: operator.apply(vae.decode(z)), model.shape)
 
 
 def unseen_by(model: Model, config: configs.Restore, options: dict[str, Any]) -> str | None:
@@ -166,7 +171,10 @@ def restored_by(
         more |= {"particles": config.particles or PARTICLES, "effective particles": worth}
     else:
         found = _in_batches(run, setting, config)
-    return np.clip(found, *setting.model.bounds), more  # type: ignore[misc]
+    if setting.model.bounds is None:
+        flat = to_pictures(setting.model.source, found.reshape(-1, *found.shape[2:]))
+        return flat.reshape(*found.shape[:2], *flat.shape[1:]), more
+    return np.clip(found, *setting.model.bounds), more
 
 
 def _in_batches(run: Any, setting: Setting, config: configs.Restore) -> np.ndarray:
@@ -186,7 +194,7 @@ def _problem(setting: Setting, images: np.ndarray, rows: np.ndarray, key: Any) -
     model, seen = setting.model, setting.seen
     cond = None if setting.given.cond is None else jnp.asarray(setting.given.cond[images])
     first = start(key, setting.levels, jnp.asarray(rows, jnp.int32), model.shape)
-    own = Measurement(seen.operator, seen.observation[images], seen.noise)
+    own = Measurement(setting.own, seen.observation[images], seen.noise)
     index = jnp.asarray(rows, jnp.int32)
     return Problem(model.denoiser, own, first, key, index, cond, data_std(model))
 
@@ -203,7 +211,7 @@ def _with_particles(
         key = jax.random.fold_in(jax.random.key(config.seed), i)
         labels = setting.given.cond
         cond = None if labels is None else jnp.full(particles, labels[i])
-        own = Measurement(seen.operator, observation, seen.noise)
+        own = Measurement(setting.own, observation, seen.noise)
         p = Problem(setting.model.denoiser, own, jnp.zeros(()), key, jnp.zeros(()), cond,
                     data_std(setting.model))  # fmt: skip
         x, effective = of_particles(run, p, float(setting.levels[0]), particles, config.samples)

@@ -7,21 +7,26 @@ import numpy as np
 import pytest
 
 from jaxdiff.app import config as configs
+from jaxdiff.app import restore
 from jaxdiff.app.latents import (
     FILE,
     check_latent,
     kept_autoencoder,
     latent_shape,
+    latent_source,
     network_of,
     with_latents,
 )
 from jaxdiff.app.load import load_model
+from jaxdiff.app.models import Model
 from jaxdiff.app.presets import PRESETS
 from jaxdiff.app.published import from_pictures, to_pictures
+from jaxdiff.app.restoration_scores import picture_rows, scores
 from jaxdiff.app.train import train
 from jaxdiff.pretrained import load_autoencoder
 from jaxdiff.pretrained.model import Autoencoder
 from jaxdiff.pretrained.saving import save_safetensors
+from jaxdiff.process import EDM
 
 SMALL = configs.Latent(channels=(8, 8), latent_channels=2, updates=2, batch=4)
 VQ = configs.Latent(regulariser="vq", channels=(8, 8), latent_channels=2, codes=5)
@@ -105,3 +110,32 @@ def test_a_latent_run_trains_both_stages_samples_and_goes_on(latent, tmp_path):
     jax.tree.map(
         np.testing.assert_array_equal, more.source.parts["vae"].params, vae.params
     )  # not trained again
+
+
+def test_restoration_measures_the_pixels_of_latents(tmp_path, monkeypatch):
+    """Methods see the operator through the decoder; what they give is decoded and scored."""
+    vae = drawn(SMALL)
+    D = jax.tree_util.Partial(lambda y, level, cond=None: y / (1 + level**2))
+    source = latent_source(D, {}, None, (4, 4, 2), 0, "edm", EDM(), vae)
+    metadata = {"data": None, "class_names": (), "sigma_data": 1.0, "kind": "teacher"}
+    model = Model(D, {}, (4, 4, 2), 0, False, metadata, None, source)
+    monkeypatch.setattr(restore, "load_model", lambda *given: model)
+    images = np.random.default_rng(3).uniform(-1, 1, (2, 8, 8, 1)).astype(np.float32)
+    np.savez(tmp_path / "own.npz", images=images)
+    config = configs.Restore(
+        "latents", images=(str(tmp_path / "own.npz"),), range=(-1.0, 1.0), task="super",
+        num_steps=2, samples=1, method="dps", noise=0.1,
+    )  # fmt: skip
+    setting, chosen, _ = restore.prepared(config, progress=False)
+    np.testing.assert_array_equal(setting.given.truth, images)
+    z = np.random.default_rng(4).normal(size=(3, 4, 4, 2)).astype(np.float32)
+    small = np.asarray(vae.decode(z)).reshape(3, 4, 2, 4, 2, 1).mean((2, 4))
+    np.testing.assert_allclose(setting.own.apply(z), small, atol=1e-5)
+    found, _ = restore.restored_by("dps", setting, config)
+    assert chosen == ["dps"] and found.shape == (2, 1, 8, 8, 1) and np.abs(found).max() <= 1
+    numbers = scores(found, setting)
+    apart = np.mean((found[:, 0] - images) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(numbers["by image"]["psnr"], 10 * np.log10(4 / apart), rtol=1e-5)
+    assert picture_rows(setting, {"dps": found})["dps"].shape[2:] == (8, 8, 1)
+    with pytest.raises(ValueError, match="this one is not. These do: dps"):
+        restore.prepared(dataclasses.replace(config, method="mmps"), progress=False)
