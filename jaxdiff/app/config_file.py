@@ -109,6 +109,8 @@ def plain_value(hint: Any, value: Any, where: str) -> Any:
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if origin is tuple and _fits(of, value):
         return tuple(plain_value(of[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is tuple and _single(of, value):
+        return (plain_value(of[0], value, where),)
     if origin is dict and isinstance(value, dict):
         return {k: plain_value(of[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin is typing.Literal and value in of:
@@ -126,6 +128,11 @@ def plain_value(hint: Any, value: Any, where: str) -> Any:
 def _fits(of: tuple[Any, ...], value: Any) -> bool:
     """Return whether a value is a sequence of as many entries as a type of tuples has."""
     return isinstance(value, list | tuple) and (of[-1] is Ellipsis or len(of) == len(value))
+
+
+def _single(of: tuple[Any, ...], value: Any) -> bool:
+    """Return whether a value is one of what there may be several of."""
+    return of[-1] is Ellipsis and isinstance(value, str | int | float)
 
 
 def _one_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -89,9 +89,10 @@ class Train:
     """Decoupled weight decay (AdamW, 1711.05101) of weights of two axes or more, in units of the
     learning rate.
     """
-    ema: Below1 = 0.998
+    ema: tuple[Below1, ...] = (0.998,)
     """Decay of the averaged parameters that sampling uses; less at first, so that its
-    half-life is at most a fifth of the updates made.
+    half-life is at most a fifth of the updates made. Of several, such as 0.998 0.9995, sampling
+    uses the first, and "jaxdiff ema --decay" makes the model of another.
     """
     ema_std: tuple[Width, ...] = ()
     """Keep power-function averages of these relative widths, too, such as 0.05 0.1, and snapshots
@@ -208,16 +209,21 @@ class Distill:
 
 @dataclasses.dataclass(frozen=True)
 class Ema:
-    """Make the model of a run whose parameters are a power-function average of another width than
-    those that were kept, of the snapshots of a run trained with --ema-std (arXiv 2312.02696).
+    """Make the model of a run whose parameters are another average than the run's own: a
+    power-function average of any width, of the snapshots of a run trained with --ema-std (arXiv
+    2312.02696), or a plain one that was kept with it, trained with several --ema.
     """
 
     run: str
     """Folder of the trained run."""
-    std: Width
-    """Relative width of the average: its standard deviation as a fraction of the run."""
     out: str
     """Folder for the model, a run for every other command."""
+    std: Width | None = None
+    """Relative width of the average: its standard deviation as a fraction of the run."""
+    decay: Below1 | None = None
+    """Instead of a width, the decay of one of the averages of a run trained with several --ema, as
+    it is in the last checkpoint.
+    """
     updates: Count | None = None
     """Updates after which the average is taken, one of the snapshots; the last by default."""
 

@@ -52,14 +52,15 @@ def _step(checkpoint: str | None) -> int | None:
     return int(checkpoint)
 
 
-def _state(folder: Path, method: Method, step: int | None) -> State:
+def checkpoint_state(folder: Path, method: Method, step: int | None) -> State:
+    """Return the state of a checkpoint of a method, the newest by default."""
     like = jax.eval_shape(functools.partial(init_state, method), jax.random.key(0))
     return checkpoints.restore(folder, like, step).state
 
 
 def _teacher(run: Path, config: Any, known: dict[str, Any], step: int | None) -> tuple[int, Model]:
     metadata = known["metadata"]
-    state = _state(run / "checkpoints", teacher_method(config, metadata), step)
+    state = checkpoint_state(run / "checkpoints", teacher_method(config, metadata), step)
     return int(state.step), model_of(average(state), metadata, run)
 
 
@@ -76,7 +77,7 @@ def _student(run: Path, config: Any, known: dict[str, Any], step: int | None) ->
     ):
         method = stage.method(before)
         last = not any(begun[n + 1 :]) if step is None else step <= done + count
-        state = _state(
+        state = checkpoint_state(
             _folder(run, n, stage), method, step - done if step is not None and last else None
         )
         done += int(state.step)

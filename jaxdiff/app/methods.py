@@ -15,7 +15,7 @@ from jaxdiff.app.network import build_network, compute_dtype, with_log_variance
 from jaxdiff.app.objective import objective
 from jaxdiff.app.optimiser import optimiser
 from jaxdiff.app.shown import null_of
-from jaxdiff.app.snapshots import snapshot_name
+from jaxdiff.app.snapshots import decay_name, snapshot_name
 from jaxdiff.app.student_file import sampler_metadata
 from jaxdiff.app.text import away, tokenizer_of
 from jaxdiff.data.dataset import Dataset, to_float
@@ -81,7 +81,9 @@ def _teacher(
 def _averages(config: configs.Train) -> dict[str, Any]:
     """Return the averages of a run: the one that sampling uses, and those of snapshots."""
     widths = {snapshot_name(std): power(exponent(std)) for std in config.ema_std}
-    return {"average": ramped(config.ema)} | widths
+    first, *others = config.ema
+    kept = {decay_name(decay): ramped(decay) for decay in others}
+    return {"average": ramped(first)} | kept | widths
 
 
 def average(state: State) -> Any:

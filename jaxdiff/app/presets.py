@@ -41,7 +41,7 @@ mnist = Train(
     batch=128,
     learning_rate=1e-3,
     warmup=1000,
-    ema=0.9995,
+    ema=(0.9995,),
 )
 
 cifar10 = Train(
@@ -54,7 +54,7 @@ cifar10 = Train(
     batch=512,
     learning_rate=1e-3,
     warmup=20_000,
-    ema=0.9999,
+    ema=(0.9999,),
 )
 
 # Digits have classes, which a restoration network does without: --data.labels auto is for both.

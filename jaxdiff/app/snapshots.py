@@ -32,8 +32,17 @@ def snapshot_name(std: float) -> str:
     return f"std_{std:g}"
 
 
+def decay_name(decay: float) -> str:
+    """Return the name of the plain average of a decay."""
+    return f"decay_{decay:g}"
+
+
 def check_snapshots(config: configs.Train) -> None:
-    """Raise ValueError, naming them, for options of snapshots without effect."""
+    """Raise ValueError, naming them, for options of averages without effect or meaning."""
+    if not config.ema:
+        raise ValueError("--ema needs a decay, such as 0.998; 0 keeps no average of the past")
+    if len({decay_name(decay) for decay in config.ema}) < len(config.ema):
+        raise ValueError(f"--ema names a decay twice: {config.ema}")
     if not config.ema_std:
         refuse(config, "there is no --ema-std to take snapshots of", "snapshot_every")
     if len(set(config.ema_std)) < len(config.ema_std):
@@ -79,7 +88,16 @@ def ema(config: configs.Ema, progress: bool = True) -> None:
     that holds another run.
     """
     trained, _ = config_file.load_known(config.run)
-    if not isinstance(trained, configs.Train) or not trained.ema_std:
+    if (config.std is None) == (config.decay is None):
+        raise ValueError("give either --std, a width, or --decay, one of the run's --ema")
+    if config.decay is not None:
+        refuse(config, "a plain average is that of the last checkpoint", "updates")
+    if not isinstance(trained, configs.Train):
+        raise ValueError(f"{config.run} is a student's run, which keeps one average")
+    if config.decay is not None and config.decay not in trained.ema[1:]:
+        known = " ".join(map(str, trained.ema[1:])) or "none"
+        raise ValueError(f"{config.run} keeps no average of decay {config.decay}; others: {known}")
+    if config.std is not None and not trained.ema_std:
         raise ValueError(f"{config.run} was not trained with --ema-std: it has no snapshots")
     finished = Path(config.run) / "model.npz"
     if not finished.exists():
@@ -89,13 +107,32 @@ def ema(config: configs.Ema, progress: bool = True) -> None:
     if (Path(config.out) / "config.json").exists():
         raise ValueError(f"{config.out} holds a run: give another folder")
     like, metadata = load_params(finished)
-    params, used = reconstructed(snapshots(config.run), config.std, config.updates, like)
+    params, said, text = _average(config, trained, like, metadata)
     made = dataclasses.replace(trained, run=config.out)
     with folders.held(config.out):
         config_file.save(made, config.out)
-        save_params(Path(config.out) / "model.npz", params, metadata | {"ema_std": config.std})
+        save_params(Path(config.out) / "model.npz", params, metadata | said)
     if progress:
-        print(f"the average of relative width {config.std:g} of {used} snapshots: {config.out}")
+        print(f"the average of {text}: {config.out}")
+
+
+def _average(
+    config: configs.Ema, trained: configs.Train, like: Any, metadata: dict[str, Any]
+) -> tuple[Any, dict[str, Any], str]:
+    """Return the parameters that are asked for, what their file says of them, and words for it."""
+    if config.std is not None:
+        made, used = reconstructed(snapshots(config.run), config.std, config.updates, like)
+        return made, {"ema_std": config.std}, f"relative width {config.std:g} of {used} snapshots"
+    from jaxdiff.app.load import checkpoint_state
+    from jaxdiff.app.methods import teacher_method
+
+    assert config.decay is not None
+    state = checkpoint_state(
+        Path(config.run) / "checkpoints", teacher_method(trained, metadata), None
+    )
+    (averages,) = state.ema.values()
+    text = f"decay {config.decay:g} after {int(state.step)} updates"
+    return averages[decay_name(config.decay)], {"ema_decay": config.decay}, text
 
 
 def reconstructed(

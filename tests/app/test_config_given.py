@@ -93,8 +93,13 @@ def test_the_command_line_beats_the_file_and_the_file_the_preset(tmp_path, capsy
 def test_what_must_be_given_is_printed_as_a_remark(capsys):
     assert cli.main(["ema", "--print-config"]) == 0
     text = capsys.readouterr().out
-    assert "# run =    required" in text and "# std =    required" in text
-    assert tomllib.loads(text) == {"command": "ema", "updates": "None"}
+    assert "# run =    required" in text and "# out =    required" in text
+    assert tomllib.loads(text) == {
+        "command": "ema",
+        "std": "None",
+        "decay": "None",
+        "updates": "None",
+    }
 
 
 def test_yaml_is_read_as_toml_is(tmp_path, monkeypatch):

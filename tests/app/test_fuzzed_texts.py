@@ -216,6 +216,8 @@ def of_fields(kind):
         if any(map(dataclasses.is_dataclass, of)):
             return st.one_of(*map(values, of))
         if typing.get_origin(hint) is tuple:
+            if of[-1] is not Ellipsis:
+                return st.tuples(*map(values, of))
             return st.lists(values(of[0]), max_size=3).map(tuple)
         if typing.get_origin(hint) is dict:
             return st.dictionaries(NAMES, RATES, max_size=3)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from jaxdiff.app import config as configs
+from jaxdiff.app import config_file, optimiser, snapshots
 from jaxdiff.app import main as cli
-from jaxdiff.app import optimiser, snapshots
 from jaxdiff.app.config_network import network_named
-from jaxdiff.app.load import load_model
+from jaxdiff.app.load import checkpoint_state, load_model
+from jaxdiff.app.methods import teacher_method
 from jaxdiff.app.objective import objective
 from jaxdiff.app.train import train
 from jaxdiff.denoisers import description
@@ -51,6 +52,7 @@ def folder(tmp_path_factory):
                "--network", f"module:{made / 'net.py'}:Net", "--network.options", "width", "5",
                "--process", "flow", "--levels", "logit_normal", "--weighting", "min_snr",
                "--schedule", "inverse_sqrt", "--decay-after", "2", "--weight-decay", "0.1",
+               "--ema", "0.5", "0.0", "0.9",
                "--ema-std", "0.05", "0.1", "--snapshot-every", "2", "--clip", "None",
                "--updates", "6", "--batch", "4", "--warmup", "1"]  # fmt: skip
     assert cli.main(command) == 0
@@ -91,6 +93,48 @@ def test_an_average_of_another_width_is_a_run(folder, tmp_path, capsys):
     assert cli.main([*command[:-1], str(tmp_path / "x"), "--updates", "3"]) == 2
     assert "no snapshot is of 3 updates; there are [2, 4, 6]" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_plain_averages_are_kept_side_by_side(folder, tmp_path, capsys):
+    """That of decay 0 is the last parameters; sampling uses the first of --ema."""
+
+    def same(a, b):  # to rounding, of which programs differ in the last bit
+        return jax.tree.all(jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-7), a, b))
+
+    def made(*options, out="made"):
+        command = ["ema", "--run", str(folder / "run"), "--out", str(tmp_path / out), *options]
+        return cli.main(command), capsys.readouterr()
+
+    code, said = made("--decay", "0.0")
+    assert code == 0 and "the average of decay 0 after 6 updates" in said.out
+    model, run = load_model(tmp_path / "made"), load_model(folder / "run")
+    assert model.metadata["ema_decay"] == 0.0
+    saved = folder / "run" / "checkpoints"
+    config, known = config_file.load_known(folder / "run")
+    state = checkpoint_state(saved, teacher_method(config, known["metadata"]), None)
+    averages = state.ema["student"]
+    assert same(model.params, state.params["student"])
+    assert same(run.params, averages["average"]) and not same(run.params, model.params)
+    assert made("--decay", "0.9", out="other")[0] == 0
+    assert same(load_model(tmp_path / "other").params, averages["decay_0.9"])
+    assert not same(averages["decay_0.9"], averages["average"])
+    for options, text in (
+        (("--decay", "0.5"), "keeps no average of decay 0.5; others: 0.0 0.9"),
+        (("--decay", "0.9", "--updates", "6"), "--updates would have no effect"),
+        (("--decay", "0.9", "--std", "0.1"), "either --std, a width, or --decay"),
+        ((), "either --std, a width, or --decay"),
+    ):
+        code, said = made(*options, out="no")
+        assert code == 2 and text in said.err and not (tmp_path / "no").exists()
+
+
+def test_one_decay_is_read_where_several_may_be():
+    """As in the configurations of earlier versions."""
+    values = config_file.to_dict(configs.Train(run="r")) | {"ema": 0.9}
+    assert config_file.from_dict(configs.Train, values).ema == (0.9,)
+    for decays, said in (((), "--ema needs a decay"), ((0.9, 0.9), "names a decay twice")):
+        with pytest.raises(ValueError, match=said):
+            snapshots.check_snapshots(configs.Train(run="r", ema=decays))
 
 
 def test_averages_are_those_of_the_whole_trajectory(tmp_path):
@@ -183,7 +227,8 @@ def test_every_network_and_every_process_is_learned(network, process, tmp_path):
              "mlp": {"width": 32, "depth": 1, "embedding": 16}}[network]  # fmt: skip
     config = configs.Train(
         str(tmp_path / "r"), configs.Data(str(tmp_path / "data.npy")),
-        type(network_named(network))(**small), process, updates=600, batch=32, warmup=50, ema=0.9,
+        type(network_named(network))(**small), process, updates=600, batch=32, warmup=50,
+        ema=(0.9,),
     )  # fmt: skip
     model = train(config, progress=False)
     x0 = np.where(np.arange(16) % 2, 0.498, -0.498).astype(np.float32)
