@@ -142,7 +142,8 @@ def page(part: str, own: list[Name]) -> Iterator[str]:
         yield f"     - {summary(name.item)}"
     yield ""
     for name in own:
-        yield from (f".. {name.directive}:: {name.full}", "")
+        members = ["   :members:"] if inspect.isclass(name.item) else []
+        yield from (f".. {name.directive}:: {name.full}", *members, "")
 
 
 def index(parts: list[str]) -> Iterator[str]:
@@ -207,8 +208,8 @@ def qualified(text: str, module: Any) -> str:
 
     def whole(found: re.Match[str]) -> str:
         role, name = found.groups()
-        first = name.partition(".")[0]
-        if name.startswith("jaxdiff.") or not hasattr(module, first):
+        known = getattr(module, name.partition(".")[0], None)
+        if name.startswith("jaxdiff.") or known is None or inspect.ismodule(known):
             return found[0]
         return f"{role}`{name} <{module.__name__}.{name}>`"
 

@@ -74,6 +74,11 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     lines[:] = shown(qualified("\n".join(lines), home).split("\n"), fields)
 
 
+def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out the fields of records, which the docstring of the record explains."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     """Lead a reference to an object's documented name, or show it without a link."""
     if node.get("refdomain") != "py":
@@ -99,5 +104,6 @@ def resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("autodoc-process-docstring", process, priority=100)  # before napoleon
+    app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True}
