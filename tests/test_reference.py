@@ -43,7 +43,7 @@ def test_fields_of_a_record_are_a_list():
     text = docstrings.shown(lines, frozenset({"low", "high"}))
     assert "* ``low``: the lowest" in text and "  of all." in text
     assert "* ``high``: the highest." in text
-    assert text.index("* ``high``: the highest.") < text.index("End.") - 1
+    assert text.index("* ``high``: the highest.") < text.index("The end.") - 1
 
 
 def test_names_of_a_module_get_whole_paths():
