@@ -30,11 +30,13 @@ def cite(*items: Any) -> str:
 
     Raises:
         ValueError: for a name that nothing has, and for an item whose docstring names no paper.
-        TypeError: for an item that says of nothing what it is.
+        TypeError: for an item that says of nothing what it is, and for none at all.
 
     >>> print(cite("2302.04867").splitlines()[0])
     @misc{zhao2023unipc,
     """
+    if not items:
+        raise TypeError("cite takes at least one item: a solver, table, method, its name, ...")
     found: list[str] = []
     for item in items:
         numbers = papers(item)
@@ -183,6 +185,8 @@ def _numbers(item: Any) -> Iterable[str]:
     """
     if isinstance(item, str):
         return [item]
+    if inspect.ismodule(item):
+        return NUMBER.findall(item.__doc__ or "")
     module = inspect.getmodule(item)
     for text in (inspect.getdoc(item) or "", inspect.getdoc(module) or ""):
         summary, sources = text.split("\n\n")[0], " ".join(SOURCE.findall(text))

@@ -62,11 +62,14 @@ def test_items_of_every_kind_are_cited():
     assert eprints(jd.cite(jd.distill.score_matching(student))) == SCORE_MATCHING
     assert eprints(jd.cite("2302.04867", jd.solvers.unipc)) == ["2302.04867"]  # once
     assert eprints(jd.cite(jd.process.EDM())) == [edm]
+    assert {"2302.04867", "2310.13268", edm} < set(eprints(jd.cite(jd.solvers)))  # a module: all
 
 
 def test_what_says_nothing_of_itself_is_an_error():
     with pytest.raises(ValueError, match="is called 'unipcc'"):
         jd.cite("unipcc")
+    with pytest.raises(TypeError, match="at least one"):
+        jd.cite()
     with pytest.raises(TypeError, match="not int"):
         jd.cite(3)
     with pytest.raises(ValueError, match="names no paper"):
