@@ -87,6 +87,27 @@ class _Denoise:
         return alpha, t if self.label is None else self.label(t), skip, out
 
 
+class _Denoiser(Partial):
+    """A denoiser of a network: a Partial that shows itself in one line, and not by its numbers."""
+
+    def __repr__(self) -> str:
+        """Say network, prediction, process and how many parameters there are."""
+        params, process = self.args[:2]
+        network = getattr(self.func.apply, "module", self.func.apply)
+        name = getattr(network, "__name__", type(network).__name__)
+        leaves = [leaf for leaf in jax.tree.leaves(params) if hasattr(leaf, "size")]
+        count = sum(leaf.size for leaf in leaves)
+        what = f"{self.func.prediction} of {type(process).__name__}"
+        return f"Denoiser({name}, {what}, {count:,} parameters)"
+
+
+jax.tree_util.register_pytree_node(
+    _Denoiser,
+    lambda D: ((D.args, D.keywords), D.func),
+    lambda func, parts: _Denoiser(func, *parts[0], **parts[1]),
+)
+
+
 def _at_level(process: Process, t: Array, level: Array) -> tuple[Array, Array]:
     """Return alpha and sigma at a time whose level, their ratio, is known exactly.
 
@@ -177,7 +198,7 @@ def denoiser(
         raise TypeError(f"apply must be a function (params, x, label, cond); got {type(apply)}")
     check("sigma_data must be positive and finite", lambda x: 0 < x < float("inf"), sigma_data)
     static = _Denoise(apply, prediction, label, compute_dtype)
-    return Partial(static, params, process, sigma_data, sigma_min)
+    return _Denoiser(static, params, process, sigma_data, sigma_min)
 
 
 def description(D: Denoiser) -> dict[str, Any] | None:

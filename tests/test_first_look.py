@@ -30,6 +30,18 @@ def test_completion_offers_public_names_alone():
         assert not [n for n in offered if n.startswith("_")]
 
 
+def test_a_denoiser_says_what_it_is_and_not_its_numbers():
+    D = jd.load_pretrained("digits").denoiser
+    assert repr(D) == "Denoiser(UNet, edm of EDM, 454,305 parameters)"
+    again = jax.tree.unflatten(jax.tree.structure(D), jax.tree.leaves(D))
+    assert type(again) is type(D) and repr(again) == repr(D)
+    guided = repr(jd.guidance.classifier_free(D, 2.0))
+    assert repr(D) in guided and len(guided) < 200
+    assert "jit(" not in repr(jax.eval_shape(lambda D: D, D))
+    own = jd.denoiser(lambda params, x, label, cond: x, (), prediction="x0")
+    assert repr(own) == "Denoiser(<lambda>, x0 of EDM, 0 parameters)"
+
+
 def picture(page):
     (data,) = re.findall(r"base64,([^']+)'", page)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))

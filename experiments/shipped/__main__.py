@@ -70,7 +70,7 @@ def store(run: str, name: str) -> dict[str, Any]:
 def scores(run: str, data: str | None, out: Path) -> list[dict[str, Any]]:
     """Return the scores of a run, one row for each number of steps."""
     config = configs.Evaluate(
-        run, OtherData(path=data, split=data and "test"), solver="dpmpp", num_steps=STEPS,
+        run, OtherData(path=data, split="test" if data else None), solver="dpmpp", num_steps=STEPS,
         guidance=GUIDANCE, count=SAMPLES, out=str(out),
     )  # fmt: skip
     evaluate(config)

@@ -33,9 +33,9 @@ class Card(NamedTuple):
 
     name: that ``load_pretrained`` takes. family: the reader of its files. files: all it needs; the
     first one is opened if it is the only one, else their folder. licence, source: of the weights,
-    and the page that says so; of those of the package, of their data. shape: of a sample, channels last. prediction: what the network
-    predicts. process: the process it was trained on, in words. classes: 0 without. guidance: what
-    the score was measured with, in words. score: as published.
+    and the page that says so; of those of the package, of their data. shape: of a sample, channels
+    last. prediction: what the network predicts. process: the process it was trained on, in words.
+    classes: 0 without. guidance: what the score was measured with, in words. score: as published.
     """
 
     name: str
