@@ -40,7 +40,7 @@ class Flat(nn.Module):
 BUILD = build_network
 
 
-def build_flat(config, classes):
+def build_flat(config, classes, *shown):
     module = Flat(config.channels)
     return module, from_linen(module)
 
