@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.scripts import last_line
 
 import jaxdiff as jd
 from jaxdiff.training.devices import over_batch
@@ -84,3 +85,8 @@ def test_gradients_of_straight_and_bent_trajectories_are_finite(gaussian, isotro
     step[2, 1, 3] = h
     found = float(f(x + step) - f(x - step)) / (2 * h)
     np.testing.assert_allclose(jax.grad(f)(gaussian.path.states)[2, 1, 3], found, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_trajectories_on_eight_devices_have_the_same_numbers():
+    assert "same everywhere" in last_line("multidevice_analysis.py", devices=8)
