@@ -165,7 +165,11 @@ def ladd(
         ValueError: for a fake score of another kind.
 
     Data are the teacher's own (guided) samples in the paper: batches of them.
-    Deviations: none known.
+    Deviations: the student's levels are even on the cosine schedule, which any process has, and
+    drawn equally often; the paper's are the times 1, 3/4, 1/2 and 1/4 of its rectified flow, with
+    weights that change during training. Of published code, FastGen updates the student in every
+    fifth step and the heads in the others; here both move in every step, or the heads ``every``
+    times.
     Fails: small batches with a hinge lose modes; without other losses there is nothing that brings
     them back.
     Cost: a student call and a teacher call with gradient to its input per update of the student,
