@@ -70,7 +70,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4), np.uint8)
 
 
 def requested(run, data, **fields):
-    kinds = {"updates": 4, "batch": 4, "save_every": 2, "warmup": 1, "ema": 0.5}
+    kinds = {"updates": 4, "batch": 4, "save_every": 2, "warmup": 1, "ema": (0.5,)}
     kinds |= {"network": configs.UNet(4), "data": configs.Data(str(data))}
     return configs.Train(str(run), **kinds | fields)
 
