@@ -54,14 +54,12 @@ def functions(*modules: str) -> Callable[[], Mapping[str, Any]]:
 
 def networks() -> Mapping[str, Any]:
     """Return the networks of :mod:`jaxdiff.networks`."""
-    import flax.linen as nn
-
     from jaxdiff import networks
 
     known = {name: getattr(networks, name) for name in networks.__all__}
     return {
         name: found for name, found in sorted(known.items())
-        if inspect.isclass(found) and issubclass(found, nn.Module)
+        if inspect.isclass(found) and hasattr(found, "apply")  # a linen module
     }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def train(config: configs.Train) -> None:
 
 def ema(config: configs.Ema) -> None:
     """Make a run's model of another average."""
-    from jaxdiff.app.snapshots import ema
+    from jaxdiff.app.ema import ema
 
     ema(config)
     print(f"next: jaxdiff sample --run {config.out}")
