@@ -8,7 +8,7 @@ further channels of its first convolution, all of it being trained. All have equ
 The control of a sample are the edges of a picture of the test set and its class; the overlap is
 Dice's coefficient of these and the edges of the sample,
 
-    2 |A and B| / (|A| + |B|),    A, B = {pixels where |gradient| > 0.5},
+    2 |A and B| / (|A| + |B|),    A, B = {pixels that :func:`jaxdiff.data.edges.edges` marks},
 
 beside that of the base, which is told the class alone, and of another real picture of the class.
 Accuracy is that of a linear classifier of real pictures on the samples. Rows are kept in the JSON
@@ -31,6 +31,7 @@ from jaxdiff import grids, solvers
 from jaxdiff.adapt import STEERING, controlnet_of, t2i_adapter_of, trainable, widened
 from jaxdiff.app.generate import generate
 from jaxdiff.data.dataset import Dataset
+from jaxdiff.data.edges import edges
 from jaxdiff.data.epochs import batches
 from jaxdiff.distill import Student, score_matching
 from jaxdiff.networks import UNet2DCondition, count_parameters, from_linen, init
@@ -69,18 +70,13 @@ def read(folder: Path, test: int) -> Problem:
     )  # fmt: skip
 
 
-def edges(images: np.ndarray) -> np.ndarray:
-    """Return whether each pixel of images (batch, height, width, 1) is an edge, of their shape."""
-    rows, columns = np.gradient(images[..., 0], axis=(1, 2))
-    return (np.hypot(rows, columns) > 0.5)[..., None]
-
-
 def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return Dice's coefficient of two sets of pixels, (batch,).
 
     >>> overlap(np.array([[True, True, False]]), np.array([[False, True, True]]))
     array([0.5])
     """
+    first, second = first > 0, second > 0
     both, axes = first & second, tuple(range(1, first.ndim))
     return 2 * both.sum(axes) / np.maximum(first.sum(axes) + second.sum(axes), 1)
 
@@ -94,7 +90,7 @@ class Shown(NamedTuple):
     def __call__(self, step: int) -> dict[str, Any]:
         """Return the batch of a step."""
         batch = self.data(step)
-        control = edges(batch["image"]).astype(np.float32)
+        control = edges(batch["image"])
         return batch | {"label": {"classes": batch["label"], self.key: control}}
 
 
@@ -165,7 +161,7 @@ def measured(
     """Return overlap with its standard error, and accuracy, of a sample for each test picture."""
     control, cond = edges(problem.test_images), {"classes": problem.test_labels}
     if key:
-        cond = cond | {key: control.astype(np.float32)}
+        cond = cond | {key: control}
     sampler = Sampler(D, table(solvers.heun, grids.karras(steps)))
     made = generate(sampler, len(control), SHAPE, cond, progress=False, seed=1)
     return scores(made, control, problem.test_labels, classifier)

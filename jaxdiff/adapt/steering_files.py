@@ -47,12 +47,8 @@ def save_steering(control: Control, path: str | os.PathLike[str]) -> None:
             anything is written.
         OSError: where it cannot be written.
     """
-    network, file = control.network, str(path).endswith(".safetensors")
-    folder = isinstance(network, (ControlNet, T2IAdapter))
-    if folder == file:
-        what = "a folder" if folder else "a .safetensors file"
-        raise ValueError(f"a {type(network).__name__} is saved as {what}; the path is {path}")
-    match network:
+    check_path(control, path)
+    match network := control.network:
         case ControlNet():
             save_controlnet(control, path)
         case T2IAdapter():
@@ -61,6 +57,41 @@ def save_steering(control: Control, path: str | os.PathLike[str]) -> None:
             save_ip_adapter(control, path)
         case _:
             _save_small(control, network, path)
+
+
+def check_path(control: Control, path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for a path that is not of the kind that a network is saved as.
+
+    Args:
+        control: that is to be saved.
+        path: where.
+    """
+    network, file = control.network, str(path).endswith(".safetensors")
+    folder = isinstance(network, (ControlNet, T2IAdapter))
+    if folder == file:
+        what = "a folder" if folder else "a .safetensors file"
+        raise ValueError(f"a {type(network).__name__} is saved as {what}; the path is {path}")
+
+
+def is_steering(path: str | os.PathLike[str]) -> bool:
+    """Return whether there is something that steers a U-Net at a path, by names alone.
+
+    Args:
+        path: of a folder, or of a file of tensors.
+
+    Returns:
+        True for a folder that has a config.json, and for a file that :func:`steering_kind` knows.
+
+    Raises:
+        OSError: if there is nothing at the path.
+        ValueError: for a file that is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return (path / "config.json").exists()
+    tensors = open_tensors(path)
+    known = any(name.startswith("ip_adapter.") for name in tensors)
+    return known or tensors.metadata.get("format") == FORMAT
 
 
 def load_steering(path: str | os.PathLike[str]) -> Control:

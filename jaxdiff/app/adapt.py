@@ -1,6 +1,7 @@
 """``jaxdiff adapt``: a small change of a model, trained and saved alone."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import optax
 from jaxdiff import grids, solvers
 from jaxdiff.app import config as configs
 from jaxdiff.app.conditions import check_class_condition, takes_text
+from jaxdiff.app.control import CONTROLS, shown_edges, started
 from jaxdiff.app.data import check_classes, class_labels, data_of, read_data
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
@@ -47,25 +49,40 @@ def adapt(config: configs.Adapt, progress: bool = True) -> dict[str, float]:
     Raises ValueError, before anything is computed, for options without effect, a model that is a
     student or conditioned on what is not given, and layers that there are not.
     """
-    from jaxdiff.adapt import adapted, adapter_only, dreambooth, save_adapter, with_prior
+    from jaxdiff.adapt import (
+        STEERING,
+        adapted,
+        adapter_only,
+        dreambooth,
+        save_adapter,
+        save_steering,
+        steering_of,
+        trainable,
+        with_prior,
+    )
     from jaxdiff.distill import Student, score_matching
     from jaxdiff.training.loop import fit
 
     check(config)
-    check_writable(config.out)
+    folder = config.kind in CONTROLS and Path(config.out).is_dir()
+    check_writable(Path(config.out) / "config.json" if folder else config.out)
     _check_options(config)
     model = load_model(config.run, config.checkpoint, progress)
     if model.student:
         raise ValueError(f"{config.run} is a student; an adapter is of its teacher")
     if description(model.denoiser) is None:
         raise ValueError(f"{config.run} has no network of its own that an adapter could change")
-    adapter = adapter_of(config, model)
-    shown = _shown(model, config, progress)
-    D = adapted(model.denoiser, adapter, config.seed)
-    student = Student.of(
-        D, classes=model.classes or None, label_drop=0.0,
-        optimiser=adapter_only(optax.adam(config.learning_rate)),
-    )  # fmt: skip
+    beside = config.kind in CONTROLS
+    adapter: Any = None if beside else adapter_of(config, model)
+    shown, size = _shown(model, config, progress)
+    optimiser = optax.adam(config.learning_rate)
+    if beside:
+        D = started(config.kind, model, size, config.out, config.seed)
+        optimiser, classes = trainable(optimiser, STEERING), None
+    else:
+        D = adapted(model.denoiser, adapter, config.seed)
+        optimiser, classes = adapter_only(optimiser), model.classes or None
+    student = Student.of(D, classes=classes, label_drop=0.0, optimiser=optimiser)
     aim = _objective(model)
     data = _batches(shown, config)
     if config.kind in WITH_PRIOR and config.prior_weight:
@@ -79,8 +96,12 @@ def adapt(config: configs.Adapt, progress: bool = True) -> dict[str, float]:
         log=lambda step, row: last.update({k: float(v) for k, v in row.items()}),
         **placed(config),
     )  # fmt: skip
-    small = state.params["student"]["adapter"]
-    save_adapter(config.out, model.params, adapter, small, token=config.token or "")
+    params = state.params["student"]
+    if beside:
+        save_steering(steering_of(student.denoiser(params)), config.out)
+    else:
+        token = config.token or ""
+        save_adapter(config.out, model.params, adapter, params["adapter"], token=token)
     return last
 
 
@@ -110,6 +131,8 @@ def _check_options(config: configs.Adapt) -> None:
     kind = config.kind
     if kind not in LOW_RANK:
         refuse(config, f"{kind} has neither", "rank", "alpha")
+    if kind in CONTROLS:
+        refuse(config, f"{kind} is a network beside the model's", "layers")
     if kind not in WITH_TOKEN:
         refuse(config, f"{kind} has no new token", "token", "vectors", "start")
     elif config.token is None or config.start is None:
@@ -123,8 +146,10 @@ def _check_options(config: configs.Adapt) -> None:
         raise ValueError(f"--kind {kind} needs images of the subject: --data.path")
 
 
-def _shown(model: Model, config: configs.Adapt, progress: bool) -> Shown:
-    """Return the images and their conditions. ValueError for data that do not fit the model."""
+def _shown(model: Model, config: configs.Adapt, progress: bool) -> tuple[Shown, tuple[int, ...]]:
+    """Return the images and their conditions, and the size of the images in pixels. ValueError for
+    data that do not fit the model.
+    """
     if config.data.path is None:
         data = data_of(model, config.data, progress)
     else:
@@ -138,7 +163,10 @@ def _shown(model: Model, config: configs.Adapt, progress: bool) -> Shown:
     images = from_pictures(model.source, to_float(data.images))
     cond, prior = _conditions(model, config, data)
     rows = len(jax.tree.leaves(cond)[0]) if cond is not None else len(images)
-    return Shown(np.repeat(images, rows // len(images), axis=0), cond, prior)  # texts of each
+    of_each = rows // len(images)  # texts
+    if config.kind in CONTROLS:
+        cond = shown_edges(cond, np.repeat(data.images, of_each, axis=0))
+    return Shown(np.repeat(images, of_each, axis=0), cond, prior), data.shape[:2]
 
 
 def _conditions(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:

@@ -34,9 +34,12 @@ def with_adapters(model: Model, texts: Sequence[str]) -> Model:
 
 def _with_one(model: Model, path: str, scale: float) -> Model:
     from jaxdiff.adapt.files import kind_of, with_adapter
+    from jaxdiff.adapt.steering_files import is_steering
 
     if description(model.denoiser) is None:
         raise ValueError("this model has no network of its own that an adapter could change")
+    if is_steering(path):
+        return _steered(model, path, scale)
     source: Any = model.source
     if source is not None and kind_of(path) in ("lora", "textual-inversion"):
         parts = _of_parts(source, path, scale, kind_of(path))
@@ -57,6 +60,28 @@ def _with_one(model: Model, path: str, scale: float) -> Model:
     return model._replace(
         denoiser=D, params=made["params"], module=module, source=source, metadata=metadata
     )
+
+
+def _steered(model: Model, path: str, scale: float) -> Model:
+    """Return a model with a ControlNet or T2I-Adapter beside its network."""
+    from jaxdiff.adapt.steering_files import load_steering, steered
+    from jaxdiff.app.control import keys_of
+
+    control = load_steering(path)
+    if type(control.network).__name__ == "IPAdapter":
+        raise ValueError(
+            f"{path} is an IP-Adapter, which is shown features of an image encoder: from Python, "
+            "jaxdiff.pretrained.with_ip_adapter"
+        )
+    if keys_of(model):
+        raise ValueError(f"{path} is a second network that a --control would steer by: give one")
+    D = steered(model.denoiser, control, scale)
+    made: Any = description(D)
+    source = model.source
+    if source is not None:
+        source = dataclasses.replace(source, denoiser=D, params=made["params"])
+    module = made["network"].module
+    return model._replace(denoiser=D, params=made["params"], module=module, source=source)
 
 
 def _of_network(model: Model, path: str) -> bool:

@@ -8,7 +8,15 @@ from jaxdiff.app.config_data import OtherData
 from jaxdiff.ranges import Count, NotNegative, Positive, Seed
 
 AdapterKind = Literal[
-    "lora", "dora", "svdiff", "whole", "dreambooth", "textual-inversion", "custom"
+    "lora",
+    "dora",
+    "svdiff",
+    "whole",
+    "dreambooth",
+    "textual-inversion",
+    "custom",
+    "controlnet",
+    "t2i",
 ]
 
 
@@ -23,13 +31,16 @@ class Adapt:
     card, or module:FILE.py:FUNCTION, a function of yours that makes a model (the file is run).
     """
     out: str = "adapter.safetensors"
-    """The file. LoRA and DoRA are in PEFT's layout, new tokens in diffusers'."""
+    """The file. LoRA and DoRA are in PEFT's layout, new tokens in diffusers'; of controlnet and t2i
+    a folder in diffusers', of a small U-Net's ControlNet a file.
+    """
     kind: AdapterKind = "lora"
     """What is trained: low-rank changes of kernels (lora, 2106.09685; dora, 2402.09353), their
     singular values (svdiff, 2303.11305), chosen parameters whole (whole), low-rank changes with the
     model's own samples beside the images (dreambooth, 2208.12242), a new token of a text model
     alone (textual-inversion, 2208.01618) or with keys and values of cross-attention and own samples
-    (custom, 2212.04488).
+    (custom, 2212.04488); or what reads edges beside the network, by which sample --control then
+    steers it (controlnet, 2302.05543; t2i, 2302.08453).
     """
     rank: Count = 4
     """Rank of lora, dora and dreambooth."""

@@ -62,6 +62,10 @@ class Sample:
     """Files of adapters (jaxdiff adapt, LoRA as published), put into the model one after the other:
     FILE, or FILE:SCALE.
     """
+    control: str | None = None
+    """Picture that a ControlNet or T2I-Adapter among the adapters is shown, of the size that it was
+    trained with: IMAGE, or edges:IMAGE for the edges of one.
+    """
     label: str | None = None
     """Class to sample, by its name or number; by default all classes in turn."""
     prompt: tuple[str, ...] = ()

@@ -47,6 +47,7 @@ def _kinds(path: Path) -> Iterable[tuple[bool, Callable[[Path], Facts]]]:
     yield path.suffix == ".json" and not path.name.endswith(".index.json"), _json
     yield path.suffix == ".npz", _npz
     yield path.suffix in (".safetensors", ".bin", ".pt") and _is_adapter(path), _adapter
+    yield path.suffix in (".safetensors", ".bin") and _steers(path), _steering
 
 
 def _card(card: Any) -> Facts:
@@ -72,6 +73,25 @@ def _is_adapter(path: Path) -> bool:
         return bool(kind_of(path))
     except ValueError:  # of another kind, or damaged: the other readers say
         return False
+
+
+def _steers(path: Path) -> bool:
+    from jaxdiff.adapt.steering_files import is_steering
+
+    try:
+        return is_steering(path)
+    except ValueError:  # damaged: the other readers say
+        return False
+
+
+def _steering(path: Path) -> Facts:
+    from jaxdiff.adapt.steering_files import load_steering
+
+    control = load_steering(path)
+    return {
+        "kind": f"steers a U-Net: {type(control.network).__name__}", "bytes": path.stat().st_size,
+        "parameters": sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(control.params)),
+    }  # fmt: skip
 
 
 def _adapter(path: Path) -> Facts:

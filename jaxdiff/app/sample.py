@@ -10,6 +10,7 @@ import numpy as np
 from jaxdiff.app import config as configs
 from jaxdiff.app.adapters import with_adapters
 from jaxdiff.app.conditions import conditions, prompts_of
+from jaxdiff.app.control import controlled
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
@@ -27,7 +28,8 @@ def sample(config: configs.Sample) -> None:
     sampler = make_sampler(model, config, config.num_steps)
     if (said := range_text(model)) and hosts.is_main_process():
         print(said, flush=True)
-    cond = conditions(model, config)
+    labels = conditions(model, config)
+    cond = controlled(model, labels, config.control, config.count)
     folder = Path(config.out)
     for name in ("samples.npz", "samples.png", "sampler.json"):
         check_writable(folder / name)
@@ -37,7 +39,7 @@ def sample(config: configs.Sample) -> None:
     )  # fmt: skip
     if not hosts.is_main_process():
         return
-    labels = cond if model.classes else None
+    labels = labels if model.classes else None
     images = None if without_pictures(model) else to_pictures(model.source, samples)
     save_numbers(
         folder / "samples.npz", images, labels, model, samples,

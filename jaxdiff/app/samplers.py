@@ -9,6 +9,7 @@ from typing import Any
 from jaxdiff import grids, solvers
 from jaxdiff.app import config as configs
 from jaxdiff.app.conditions import takes_text
+from jaxdiff.app.control import keys_of
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check, given, refuse
 from jaxdiff.app.student_file import blend, decode
@@ -163,15 +164,18 @@ def guided(model: Model, D: Any, weight: float, negative: str | None = None) -> 
 
     negative: of a run that is conditioned on texts, the text to keep away from.
     """
+    pictures = keys_of(model)
     if model.tokenizer is not None:
-        return classifier_free(D, weight, away(model.tokenizer, negative))
+        return classifier_free(D, weight, away(model.tokenizer, negative), keep=pictures)
     if takes_text(model):
         return negative_prompt(D, weight)
     if not model.classes:
         raise ValueError("guidance needs a model with classes; this one has none")
     if not getattr(model.module, "null_class", True):
         raise ValueError(f"guidance needs a network with a class for none; {model!r} has none")
-    return classifier_free(D, weight)
+    return classifier_free(
+        D, weight, {"classes": model.classes} if pictures else None, keep=pictures
+    )
 
 
 def student_sampler(model: Model, num_steps: int, weight: float | None = None) -> Sampler:
