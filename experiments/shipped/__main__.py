@@ -38,6 +38,7 @@ FACTS: dict[str, dict[str, str]] = {
         "data_source": "https://archive.ics.uci.edu/dataset/80",
         "data_licence": "CC BY 4.0",
         "command": "jaxdiff train digits",
+        "data_path": "digits",
     },
     "mnist": {
         "data": "the training part of MNIST, 60000 images of 28x28",

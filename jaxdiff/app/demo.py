@@ -95,7 +95,6 @@ def demo(config: configs.Demo) -> str:
             options.method,
             options.distill_updates,
             seed=options.seed,
-            data=configs.OtherData(path="digits") if options.quick else configs.OtherData(),
         )
     )
     clock.lap("student")

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxdiff.app import config_file
+from jaxdiff.app.config_data import Data
 from jaxdiff.app.latents import kept_autoencoder, latent_source
 from jaxdiff.app.network import build_network, compute_dtype
 from jaxdiff.app.objective import process_named
@@ -130,9 +131,12 @@ def published_model(path: str) -> Model:
     """
     found = read_published(path)
     made = description(found.denoiser)
+    own = found.metadata.get("data_path")  # of a model that comes with the package, on data at hand
+    names = found.metadata.get("class_names") or map(str, range(found.classes))
     metadata = {
         "kind": "teacher", "network": None, "shape": list(found.shape), "classes": found.classes,
-        "class_names": tuple(map(str, range(found.classes))), "data": None,
+        "class_names": tuple(names),
+        "data": None if own is None else dataclasses.asdict(Data(own)),
         "sigma_data": 0.5 if made is None else float(made["sigma_data"]), "source": {"path": path},
     }  # fmt: skip
     return Model(

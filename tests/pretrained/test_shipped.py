@@ -62,6 +62,8 @@ def test_the_digits_model_tells_the_class_of_a_noisy_digit():
 def test_a_name_is_taken_wherever_a_run_is():
     model = load_model("digits")
     assert model.classes == 10 and model.shape == (8, 8, 1) and not model.student
+    assert model.metadata["data"]["path"] == "digits" and len(model.metadata["class_names"]) == 10
+    assert load_model("mnist").metadata["data"] is None  # where it is, is not known
     with pytest.raises(FileNotFoundError, match="no folder of a run"):
         jd.load_run("digits")
 
