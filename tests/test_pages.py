@@ -3,6 +3,7 @@ there.
 """
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -33,6 +34,10 @@ SLOW = {
     "docs/start.md", "docs/concepts/method.md", "docs/concepts/run.md", "docs/howto/tune.md",
     "docs/howto/choose_guidance.md", "docs/howto/text_and_adapters.md",
 }  # fmt: skip
+
+
+def page(name):
+    return (ROOT / name).read_text()
 
 
 def blocks(text):
@@ -133,3 +138,19 @@ def test_every_public_name_is_documented_once():
     assert len(fulls) > 400
     for name in ("jaxdiff.sample", "jaxdiff.solvers.unipc", "jaxdiff.cite", "jaxdiff.distill.dmd2"):
         assert name in fulls
+
+
+def commands(text):
+    for block in re.findall(r"^```(?:text|bash|)\n(.*?)^```", text, re.M | re.S):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if line.startswith("jaxdiff ") and not re.search(r"COMMAND|PRESET|\||\.\.\.", line):
+                yield shlex.split(line.partition("  #")[0])[1:]
+
+
+@pytest.mark.parametrize("name", [n for n in [*TEXTS, "README.md"] if any(commands(page(n)))])
+def test_the_commands_of_a_page_are_understood(name):
+    from jaxdiff.app.main import COMMANDS
+
+    for command, *arguments in commands(page(name)):
+        parse, _ = COMMANDS[command]
+        parse(command, arguments)
