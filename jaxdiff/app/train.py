@@ -69,6 +69,8 @@ def train(config: configs.Train, progress: bool = True) -> Model:
     method = teacher_method(config, metadata, start)
     _say(config, progress)
     with folders.opened(config, known | {"metadata": metadata}, progress=progress) as folder:
+        if tokenizer is not None and hosts.is_main_process():
+            tokenizer.save(folder / "tokenizer.json")
         return _fit(method, data, config, folder, metadata, progress)
 
 

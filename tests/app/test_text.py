@@ -22,7 +22,7 @@ from jaxdiff.app.sample import sample
 from jaxdiff.app.samplers import guided
 from jaxdiff.app.train import train
 from jaxdiff.app.tune import tune
-from jaxdiff.data.words import words_of
+from jaxdiff.data.words import read_words, words_of
 from jaxdiff.networks import init, small_text_to_image
 from jaxdiff.sampling.export import load_sampler
 
@@ -140,6 +140,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_run_is_sampled_by_prompts(run, tmp_path):
+    assert read_words(f"{run}/tokenizer.json") == load_model(run).tokenizer
     again = config_file.load(run)
     assert isinstance(again, configs.Train) and again.network == NETWORK
     made = {}
