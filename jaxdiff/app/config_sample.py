@@ -12,6 +12,7 @@ from jaxdiff.app.config_choices import (
 )
 from jaxdiff.ranges import (
     Count,
+    NotNegative,
     Number,
     Positive,
     Seed,
@@ -68,6 +69,14 @@ class Sample:
     """
     label: str | None = None
     """Class to sample, by its name or number; by default all classes in turn."""
+    base: str | None = None
+    """A run of small images, a sample of which each sample of this run, of jaxdiff train super,
+    enlarges: a cascade (arXiv 2106.15282).
+    """
+    base_noise: NotNegative | None = None
+    """Standard deviation of the noise that is added to the small samples (noise-conditioning
+    augmentation); the least that this run was shown, by default.
+    """
     prompt: tuple[str, ...] = ()
     """Prompts, for a text-to-image model, which samples have in turn; without --guidance they are
     followed loosely.

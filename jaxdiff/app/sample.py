@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxdiff.app import config as configs
 from jaxdiff.app.adapters import with_adapters
+from jaxdiff.app.cascading import enlarging
 from jaxdiff.app.conditions import conditions, prompts_of
 from jaxdiff.app.control import controlled
 from jaxdiff.app.generate import generate
@@ -33,8 +34,9 @@ def sample(config: configs.Sample) -> None:
     folder = Path(config.out)
     for name in ("samples.npz", "samples.png", "sampler.json"):
         check_writable(folder / name)
+    given, small = enlarging(model, config, cond)
     samples = generate(
-        sampler, config.count, model.shape, cond, batch=config.batch, seed=config.seed,
+        sampler, config.count, model.shape, given, batch=config.batch, seed=config.seed,
         bounds=model.bounds, **placed(config),
     )  # fmt: skip
     if not hosts.is_main_process():
@@ -43,7 +45,7 @@ def sample(config: configs.Sample) -> None:
     images = None if without_pictures(model) else to_pictures(model.source, samples)
     save_numbers(
         folder / "samples.npz", images, labels, model, samples,
-        in_turn(prompts, config.count) if (prompts := prompts_of(config)) else None,
+        in_turn(prompts, config.count) if (prompts := prompts_of(config)) else None, small,
     )  # fmt: skip
     sampler.table.save(folder / "sampler.json")
     print(
@@ -60,16 +62,18 @@ def sample(config: configs.Sample) -> None:
 
 def save_numbers(
     path: Path, images: Any, labels: Any, model: Model, latents: Any = None,
-    prompts: Sequence[str] | None = None,
+    prompts: Sequence[str] | None = None, small: Any = None,
 ) -> None:  # fmt: skip
     """Write images, with their labels and the classes' names if there are any, or their prompts,
-    and the latents of a model of those, or samples that are neither, whole or not at all.
+    the small ones that they enlarge, and the latents of a model of those, or samples that are
+    neither, whole or not at all.
     """
     arrays: dict[str, Any] = {} if images is None else {"images": images}
     name = "samples" if model.arrays else "latents"
     arrays |= {name: latents} if model.bounds is None else {}
     if labels is not None:
         arrays |= {"labels": labels, "class_names": np.array(model.metadata["class_names"])}
+    arrays |= {} if small is None else {"small": small}
     arrays |= {} if prompts is None else {"prompts": np.array(prompts)}
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **arrays)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from jaxdiff import solvers
+from jaxdiff.app import cascading
 from jaxdiff.app import config as configs
 from jaxdiff.app import restore as command
 from jaxdiff.app.load import load_model
 from jaxdiff.app.methods import check_method
+from jaxdiff.app.models import Model
 from jaxdiff.app.presets import PRESETS
 from jaxdiff.app.shown import channels_of, observe_of
 from jaxdiff.app.train import train
@@ -61,6 +63,35 @@ def test_a_run_is_loaded_with_what_it_is_shown_and_restores_by_it(run, tmp_path)
     plain, _ = command.restored_by("bicubic", setting, config)
     large = jax.image.resize(setting.seen.observation, (2, 8, 8, 1), "cubic")
     np.testing.assert_allclose(plain[:, 0], np.clip(large, -1, 1), atol=1e-6)
+
+
+def test_small_samples_of_a_base_are_enlarged(run, monkeypatch, tmp_path):
+    """With noise of the level that is chosen, which the network is told; kept beside the large."""
+    D = jax.tree_util.Partial(lambda y, level, cond=None: y / (1 + 25 * level**2))
+    metadata = {"kind": "teacher", "data": None, "class_names": (), "measure": None}
+    base = Model(D, {}, (4, 4, 1), 0, False, metadata)
+    monkeypatch.setattr(cascading, "load_model", lambda *a, **k: base)
+    model = load_model(run.run)
+    config = configs.Sample(run.run, count=3, base="small", base_noise=0.15)
+    cond, small = cascading.enlarging(model, config, None)
+    means = cond["beside"][..., 0].reshape(3, 4, 2, 4, 2).mean((2, 4))
+    added = (means - small[..., 0]) / 0.15
+    assert np.allclose(cond["beside"][..., 1], 0.15) and 0.7 < added.std() < 1.3
+    two, _ = cascading.enlarging(model, dataclasses.replace(config, count=2), None)
+    np.testing.assert_allclose(two["beside"], cond["beside"][:2], atol=1e-5)
+    assert cascading.enlarging(model, configs.Sample(run.run), None) == (None, None)
+    for wrong, text in (
+        ({"base_noise": 0.5}, "--base-noise is from 0.1 to 0.2"),
+        ({"base": None}, "--base-noise would have no effect"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            cascading.enlarging(model, dataclasses.replace(config, **wrong), None)
+    with pytest.raises(ValueError, match="enlarges no images"):
+        cascading.enlarging(base, config, None)
+    other = base._replace(shape=(2, 2, 1))
+    monkeypatch.setattr(cascading, "load_model", lambda *a, **k: other)
+    with pytest.raises(ValueError, match=r"makes \(2, 2, 1\)"):
+        cascading.enlarging(model, config, None)
 
 
 @pytest.mark.parametrize(
