@@ -20,7 +20,7 @@ from jaxdiff.app.options import check, placed
 from jaxdiff.app.published import is_published, picture_shape, to_pictures
 from jaxdiff.app.references import References, find, labels_for
 from jaxdiff.app.samplers import make_sampler
-from jaxdiff.data.dataset import Dataset
+from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.files import check_writable
 from jaxdiff.metrics.protocol import Score
 from jaxdiff.metrics.statistics import check_statistics_file, write_statistics
@@ -83,7 +83,7 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
             "labels": how,
             "scores": {one.name: one.numbers for one in each},
         }
-        _save(out, config, evaluator, how, table, each, numbers)
+        _save(out, config, evaluator, how, table, each, numbers, _shown(real))
     return text
 
 
@@ -207,13 +207,14 @@ def _save(
     table: Any,
     each: list[Scored],
     numbers: dict[str, Any],
+    real: np.ndarray | None,
 ) -> None:
     """Save the numbers; then make the page, without which they are still there."""
     from jaxdiff.report.page import write_numbers
 
     beside = write_numbers(out.with_suffix(".json"), numbers)
     try:
-        page = functools.partial(_page, evaluator, how, table, each)
+        page = functools.partial(_page, evaluator, how, table, each, real=real)
         print(f"\nreport: {page(out, f'Scores of {config.run}', numbers).resolve()}")
     except Exception as error:  # of whatever draws it
         warnings.warn(
@@ -229,13 +230,21 @@ def _page(
     out: Path,
     title: str,
     numbers: dict[str, Any],
+    real: np.ndarray | None = None,
 ) -> Path:
-    from jaxdiff.report.images import apart, image_grid
+    from jaxdiff.report.images import beside_real
     from jaxdiff.report.page import Picture, Section, write_page
 
     sections = [Section("Scores", _protocol(evaluator, how).split("\n"), [], [table])]
     for one in each:
-        grid = image_grid(apart(one.samples), 10)
-        picture = Picture(grid, f"Samples of {one.name}.", "A grid of samples.")
-        sections.append(Section(one.name, [str(s) for s in one.scores.values()], [picture]))
+        words = f"Samples of {one.name}" + ("." if real is None else ", and real images.")
+        picture = Picture(beside_real(one.samples, real), words, "Grids of images.")
+        sections.append(Section(one.name, [], [picture]))
     return write_page(out, title, evaluator.reference_name, sections, numbers)
+
+
+def _shown(real: References) -> np.ndarray | None:
+    """Return some images of the reference, None of mere statistics."""
+    if not isinstance(real.reference, Dataset):
+        return None
+    return to_float(real.reference.images[:SHOWN])

@@ -93,6 +93,18 @@ def side_by_side(
     return sheet.figure
 
 
+def beside_real(samples: ArrayLike, real: ArrayLike | None, columns: int = 10) -> Figure:
+    """Samples (n, H, W, C) beside real images, as many rows of each, or alone where there are no
+    real ones of their size, or too few for a row.
+    """
+    made = apart(samples)
+    other = None if real is None else apart(real)
+    if other is None or other.shape[1:] != made.shape[1:] or min(len(made), len(other)) < columns:
+        return image_grid(made, columns)
+    rows = min(len(made), len(other)) // columns
+    return side_by_side({"samples": made, "real images": other}, rows, columns)
+
+
 @styled
 def trajectory_strip(
     states: ArrayLike,

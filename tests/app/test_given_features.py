@@ -72,7 +72,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "make_sampler", lambda *given: sampler)
     monkeypatch.setattr(command, "generate", lambda *given, **options: samples)
     monkeypatch.setattr(inception, "load_inception", lambda *a, **k: Small(jnp.float32(1)))
-    monkeypatch.setattr(command, "_page", lambda *given: given[4])  # it is tested elsewhere
+    monkeypatch.setattr(command, "_page", lambda *given, **real: given[4])  # it is tested elsewhere
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
 

@@ -185,6 +185,14 @@ def test_blocks_stand_in_one_order():
     assert [text.get_text() for text in figure.axes[0].texts] == ["real", "student"]
 
 
+def test_samples_stand_beside_real_images_of_their_size():
+    names = lambda figure: [t.get_text() for t in figure.axes[0].texts]  # noqa: E731
+    both = pictures.beside_real(REAL, REAL[:13], 5)
+    assert names(both) == ["samples", "real images"]
+    for other in (None, REAL[:4], np.zeros((20, 4, 4, 1), np.float32)):
+        assert names(pictures.beside_real(REAL, other, 5)) == []
+
+
 def test_trajectory_is_scaled_and_matched_to_its_levels():
     levels, nodes = np.array([10.0, 1.0, 0.0]), np.array([10.0, 1.0, 1.0])  # a corrected node at 1
     values = np.array([-0.5, 0.0, 0.5])
@@ -284,7 +292,7 @@ def test_training_curves_show_the_losses_and_their_mean():
 
 
 def test_running_mean_keeps_a_constant_to_its_ends():
-    assert np.allclose(plots._running_mean(np.full(30, 3.0), 7), 3.0, atol=1e-14)
+    assert np.allclose(plots.running_mean(np.full(30, 3.0), 7), 3.0, atol=1e-14)
 
 
 def test_falling_losses_are_on_a_logarithmic_axis():
