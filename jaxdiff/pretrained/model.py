@@ -32,7 +32,7 @@ class Pretrained:
         cond: what the denoiser's ``cond`` is, in words, "" for a model without conditions.
         metadata: what else is known: name, source, licence, configuration, published score.
         parts: further networks of a pipeline, by name ("vae", "text_encoder"), each with what it
-            needs.
+            needs; of a student's run its samplers, "samplers", by their evaluations.
     """
 
     denoiser: Denoiser
