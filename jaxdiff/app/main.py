@@ -7,6 +7,7 @@ which is an option.
 
 import difflib
 import os
+import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -31,7 +32,19 @@ ONE_PROCESS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _main(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("\njaxdiff: stopped before anything was done", file=sys.stderr)
+        return 130
+    return status
+
+
+def _main(arguments: list[str]) -> int:
     traceback = "--traceback" in arguments
     citing = "--cite" in arguments
     arguments = [a for a in arguments if a not in ("--traceback", "--cite")]
@@ -50,26 +63,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxdiff: no command {command!r}{near}", file=sys.stderr)
         print("The commands are: " + ", ".join(COMMANDS), file=sys.stderr)
         return 2
-    parse, run = COMMANDS[command]
-    if {"-h", "--help"} & set(rest):
-        print(page(command, kind_of(command), rest))
-        raise SystemExit(0)
-    rest = ["--help" if argument == "--help-all" else argument for argument in rest]
+    parse, _ = COMMANDS[command]
     try:
+        if {"-h", "--help"} & set(rest):
+            print(page(command, kind_of(command), rest))
+            raise SystemExit(0)
+        rest = ["--help" if argument == "--help-all" else argument for argument in rest]
         rest, file, printing = own_options(rest)
         values = {} if file is None else read_values(file, command)
         config = parse(command, rest, parsing.FromFile(values, f"--config {file}", printing))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         print(f"jaxdiff {command}: {error}", file=sys.stderr)
         return 2
     if printing:
         print(to_toml(command, config), end="")
         return 0
-    if citing:
-        return print_papers(command, config)
-    use_cache()
+    return print_papers(command, config) if citing else _run(command, config, traceback)
+
+
+def _run(command: str, config: Any, traceback: bool) -> int:
+    """Run a command of a configuration; return the exit status."""
     from jaxdiff.training import hosts
 
+    use_cache()
     try:
         hosts.connect()  # before anything is computed
     except (ValueError, RuntimeError) as error:
@@ -83,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if not hosts.is_main_process():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    _, run = COMMANDS[command]
     try:
         check(config)
         run(config)
@@ -90,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\njaxdiff {command}: {stopped or 'stopped'}", file=sys.stderr)
         print(how_to_go_on(command, config), file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
         if traceback:
             raise
@@ -98,11 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if traceback:
             raise
-        print(
-            f"jaxdiff {command}: {type(error).__name__}: {error}\n--traceback shows where it comes "
-            "from",
-            file=sys.stderr,
-        )
+        said = f"{type(error).__name__}: {error}\n--traceback shows where it comes from"
+        print(f"jaxdiff {command}: {said}", file=sys.stderr)
         return 1
     return 0
 

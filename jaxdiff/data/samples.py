@@ -21,7 +21,7 @@ def load_samples(
     as they are, in float32.
 
     split, limit: see :func:`jaxdiff.data.readers.load`. The arrays of an .npz are called as those
-    of images are: images and labels, x_train and y_train, arr_0 and arr_1.
+    of images are: images and labels, x_train and y_train, arr_0 and arr_1; or samples and labels.
 
     Raises FileNotFoundError, :class:`~jaxdiff.data.labels.NoSplit`, and ValueError for another
     file, for numbers that are not finite or not real, and for a shape without samples or axes.
@@ -38,7 +38,8 @@ def load_samples(
         with open_archive(path) as archive:
             check_names(archive, path, archive.namelist())
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            own, key = keys(names, split, path)
+            sampled = split == "train" and "samples" in names  # as jaxdiff sample writes them
+            own, key = ("samples", "labels") if sampled else keys(names, split, path)
             samples = read_array(archive, path, own)
             labels = read_array(archive, path, key) if labelled and key in names else None
     else:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -92,3 +93,30 @@ def test_a_stopped_command_says_how_to_go_on(given, said, capsys, monkeypatch):
     assert cli.main(given) == 130
     text = capsys.readouterr().err
     assert f"jaxdiff {given[0]}: stopped after 3 updates\n" in text and said in text
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As head is, of a list that is longer than a pipe holds."""
+    code = (
+        "import sys; from jaxdiff.app import main, listing; listing.listing = lambda _: 'x' * 10**6;"
+        "sys.exit(main.main(['list', 'solvers']))"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert run.stdout is not None and run.stderr is not None
+    run.stdout.read(10)
+    run.stdout.close()
+    said = run.stderr.read().decode()
+    run.stderr.close()
+    assert run.wait() == 141 and said == ""
+
+
+def test_stopping_while_options_are_read_is_said_in_a_line(capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    _, run = cli.COMMANDS["sample"]
+    monkeypatch.setitem(cli.COMMANDS, "sample", (stopped, run))
+    assert cli.main(["sample"]) == 130
+    assert "stopped before anything was done" in capsys.readouterr().err
