@@ -98,7 +98,8 @@ def test_a_stopped_command_says_how_to_go_on(given, said, capsys, monkeypatch):
 def test_a_reader_that_has_seen_enough_is_no_error():
     """As head is, of a list that is longer than a pipe holds."""
     code = (
-        "import sys; from jaxdiff.app import main, listing; listing.listing = lambda _: 'x' * 10**6;"
+        "import sys; from jaxdiff.app import main, listing;"
+        "listing.listing = lambda _: 'x' * 10**6;"
         "sys.exit(main.main(['list', 'solvers']))"
     )
     run = subprocess.Popen(
