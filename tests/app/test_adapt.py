@@ -1,14 +1,22 @@
 """Adapters by the command line: trained, saved, looked at, put in, refused."""
 
+import dataclasses
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from jaxdiff.app import config as configs
+from jaxdiff.app import config_file
 from jaxdiff.app import main as cli
+from jaxdiff.app import text as texts
 from jaxdiff.app.adapt import adapt
-from jaxdiff.app.adapters import parsed
+from jaxdiff.app.adapters import parsed, with_adapters
 from jaxdiff.app.inspect import inspect
+from jaxdiff.app.models import model_of
+from jaxdiff.data.words import words_of
+from jaxdiff.networks import init, small_text_to_image
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,3 +98,57 @@ def test_adapters_of_a_run(tmp_path, capsys):
     assert cli.main(["adapt", "--run", run, "--data.path", str(data), *short]) == 2
     assert "has no classes: give the images' --label" in capsys.readouterr().err
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def text_run():
+    """An untrained model of texts; its parameters are small numbers."""
+    tokenizer = words_of(["a red seven, upper left", "a blue one"])
+    own = configs.TextUNet(channels=(8,), head_width=8, text_width=8, text_depth=1)
+    module = small_text_to_image(
+        len(tokenizer), tokenizer.length, tokenizer.empty, image_channels=3,
+        **{k: v for k, v in dataclasses.asdict(own).items() if k != "dtype"},
+    )  # fmt: skip
+    shapes = jax.eval_shape(lambda key: init(module, key, (8, 8, 3)), jax.random.key(0))
+    metadata = {
+        "kind": "teacher", "network": config_file.to_dict(own), "shape": [8, 8, 3],
+        "classes": 0, "sigma_data": 0.5, "data": None,
+        "tokenizer": dataclasses.asdict(texts.words(tokenizer)),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    draw = lambda s: (rng.standard_normal(s.shape) * 0.1).astype(s.dtype)  # noqa: E731
+    return model_of(jax.tree.map(draw, shapes), json.loads(json.dumps(metadata)))
+
+
+@pytest.mark.slow
+def test_new_tokens_of_a_text_run(tmp_path, monkeypatch):
+    model = text_run()
+    monkeypatch.setattr("jaxdiff.app.adapt.load_model", lambda *_: model)
+    data = tmp_path / "new.npz"
+    np.savez(data, images=np.full((3, 8, 8, 3), 200, np.uint8))
+    shared = {
+        "data": configs.OtherData(str(data)), "updates": 2, "batch": 2, "token": "zorp",
+        "vectors": 2, "start": "seven",
+    }  # fmt: skip
+    for kind, more in {
+        "textual-inversion": {},
+        "custom": {"prior_count": 3, "num_steps": 1},
+    }.items():
+        path = str(tmp_path / f"{kind}.safetensors")
+        adapt(configs.Adapt("r", path, kind=kind, **shared, **more), progress=False)
+        made = with_adapters(model, (path,))
+        count = len(model.tokenizer)
+        assert made.tokenizer.encode("a zorp") == [*model.tokenizer.encode("a"), count, count + 1]
+        table = made.params["encoder"]["tokens"]["embedding"]
+        assert table.shape == (count + 2, 8) and made.module.encoder.vocabulary == count + 2
+        cond = texts.texts_condition(made.tokenizer, ["a zorp"])
+        assert np.isfinite(made.denoiser(np.zeros((1, 8, 8, 3), np.float32), 1.0, cond)).all()
+        with pytest.raises(ValueError, match="put in whole: its scale is 1"):
+            with_adapters(model, (f"{path}:0.5",))
+    for given, said in (
+        ({"start": "cat"}, "--start 'cat' is not a word that r knows"),
+        ({"prompt": "a seven"}, "does not say with {} where the token goes"),
+        ({"token": "red"}, "the word 'red' is there already"),
+        ({"label": "3"}, "--label would have no effect: this model is conditioned on texts"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            adapt(configs.Adapt("r", path, kind="custom", **(shared | given)), progress=False)
