@@ -15,6 +15,7 @@ from jaxdiff.adapt.frame import (
     check_adapter,
     matching,
     merged,
+    moved,
     network_with,
     paths,
     prepare,
@@ -43,6 +44,7 @@ from jaxdiff.adapt.textual_inversion import (
 from jaxdiff.adapt.whole import Together, Whole
 
 __all__ = [
+    "moved",
     "Loaded",
     "kind_of",
     "load_adapter",

@@ -175,6 +175,40 @@ def merged(D: Denoiser) -> jax.tree_util.Partial:
     return denoiser(network.network, network.parameters(params), **made)
 
 
+def moved(D: Denoiser, base: Params) -> jax.tree_util.Partial:
+    """Return an adapted denoiser on another base of the same shapes, W' = W_other + dW.
+
+    So a few-step student that is a LoRA of its teacher makes a few-step student of every model that
+    was specialised from that teacher (Luo et al., LCM-LoRA, arXiv 2311.05556, section 3.2).
+
+    Args:
+        D: of an :class:`Adapted` network, a student say.
+        base: parameters of the other model, as the network inside has them.
+
+    Returns:
+        The denoiser.
+
+    Raises:
+        TypeError: for a denoiser made otherwise, or without an adapter.
+        ValueError: naming the parameter, for a base of other shapes.
+    """
+    own = getattr(D, "func", None)
+    apply, params = getattr(own, "apply", None), getattr(D, "args", ({},))[0]
+    if not isinstance(apply, Adapted):
+        raise TypeError("only the denoiser of an Adapted network can move to another base")
+    prepared = prepare(apply.adapter, base)
+    shapes = [dict(zip(paths(p), map(jnp.shape, jax.tree.leaves(p)), strict=True)) for p in
+              (params["base"], prepared)]  # fmt: skip
+    for name in {**shapes[0], **shapes[1]}:
+        if shapes[0].get(name) != shapes[1].get(name):
+            raise ValueError(
+                f"the base has other shapes: {name} is {shapes[1].get(name, 'absent')}, where "
+                f"{shapes[0].get(name, 'nothing')} is wanted"
+            )
+    rest = D.args[1:]  # type: ignore[attr-defined]
+    return jax.tree_util.Partial(own, {**params, "base": prepared}, *rest)
+
+
 def adapter_only(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return the optimiser for an adapted network's parameters: of the adapter alone.
 
