@@ -239,8 +239,8 @@ def main(given: Sequence[str] | None = None) -> int:
 def arguments_of(given: Sequence[str] | None, name: str = "personalisation") -> Any:
     """Return the options, checked."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.conditional.{name}")
-    parser.add_argument("--base-updates", type=int, default=1200)
-    parser.add_argument("--updates", type=int, default=200, help="of each method")
+    parser.add_argument("--base-updates", type=int, default=800)
+    parser.add_argument("--updates", type=int, default=150, help="of each method")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--adapt-batch", type=int, default=16)
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 32])

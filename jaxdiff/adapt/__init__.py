@@ -5,6 +5,7 @@
 """
 
 from jaxdiff.adapt.dreambooth import dreambooth, with_prior
+from jaxdiff.adapt.embedding_encoder import PictureWords, domain_tuning, picture_words
 from jaxdiff.adapt.files import Loaded, kind_of, load_adapter, save_adapter, with_adapter
 from jaxdiff.adapt.frame import (
     Adapted,
@@ -44,6 +45,9 @@ from jaxdiff.adapt.textual_inversion import (
 from jaxdiff.adapt.whole import Together, Whole
 
 __all__ = [
+    "PictureWords",
+    "domain_tuning",
+    "picture_words",
     "moved",
     "Loaded",
     "kind_of",
