@@ -38,8 +38,7 @@ def filled(small, seed=1):
     return jax.tree.map(more, small)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize(("dtype", "dora"), [(np.float32, False), (np.float64, True)])
 def test_the_start_is_the_base_and_the_formula_holds(dtype, dora):
     params = base(dtype)
     lora = LowRank(

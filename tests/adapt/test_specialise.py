@@ -142,6 +142,7 @@ def test_a_new_token_alone_is_trained(tmp_path):
     np.testing.assert_array_equal(rows["rows"], students[token]["adapter"]["rows"])
 
 
+@pytest.mark.slow
 def test_the_network_of_a_new_token_knows_its_number():
     module = small_text_to_image(20, 5, (1, 2, 2, 2, 2), channels=(16, 32), text_width=16)
     apply = from_linen(module)
