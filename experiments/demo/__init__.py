@@ -1,0 +1,1 @@
+"""The numbers of the demo, as a page."""
