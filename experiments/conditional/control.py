@@ -212,7 +212,7 @@ def main(given: Sequence[str] | None = None) -> int:
         real = problem.test_images[another_of_the_class(problem.test_labels)]
         found = scores(real, control, problem.test_labels, classifier)
         kept({"method": "another picture of the class", "seed": options.seed} | found)
-    for name in METHODS:
+    for name in options.methods:
         if kept.has(name, options.seed):
             continue
         student, key = begun(D, name, options.updates)
@@ -241,6 +241,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     """Return the options, checked."""
     parser = argparse.ArgumentParser(prog="python -m experiments.conditional.control")
     parser.add_argument("--folder", type=Path, default=Path("../shared/data"), help="of mnist.npz")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--base-updates", type=int, default=800)
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--batch", type=int, default=64)
