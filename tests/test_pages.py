@@ -144,13 +144,16 @@ def commands(text):
     for block in re.findall(r"^```(?:text|bash|)\n(.*?)^```", text, re.M | re.S):
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             if line.startswith("jaxdiff ") and not re.search(r"COMMAND|PRESET|\||\.\.\.", line):
-                yield shlex.split(line.partition("  #")[0])[1:]
+                yield shlex.split(re.split("  #| > ", line)[0])[1:]
 
 
 @pytest.mark.parametrize("name", [n for n in [*TEXTS, "README.md"] if any(commands(page(n)))])
 def test_the_commands_of_a_page_are_understood(name):
-    from jaxdiff.app.main import COMMANDS
+    from jaxdiff.app.commands import COMMANDS
+    from jaxdiff.app.config_given import own_options
+    from jaxdiff.app.parsing import FromFile
 
     for command, *arguments in commands(page(name)):
-        parse, _ = COMMANDS[command]
-        parse(command, arguments)
+        rest, file, _ = own_options(arguments)
+        given = FromFile(printing=file is not None)  # what must be given may be in the file
+        COMMANDS[command][0](command, rest, given)

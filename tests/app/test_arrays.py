@@ -89,3 +89,14 @@ def test_arrays_that_are_none_are_named(tmp_path):
     (tmp_path / "x.txt").write_text("1")
     with pytest.raises(ValueError, match="are read of an .npy or .npz"):
         read_data(configs.Data(str(tmp_path / "x.txt"), arrays=True), False)
+
+
+def test_samples_that_were_written_are_data(tmp_path):
+    """As jaxdiff sample writes those of arrays, with their labels."""
+    from jaxdiff.data.samples import load_samples
+
+    samples = np.arange(6.0).reshape(3, 2)
+    np.savez(tmp_path / "samples.npz", samples=samples, labels=[0, 1, 0], class_names=["a", "b"])
+    data = load_samples(tmp_path / "samples.npz")
+    np.testing.assert_array_equal(data.images, samples)
+    assert data.labels.tolist() == [0, 1, 0] and data.num_classes == 2
