@@ -63,6 +63,12 @@ class TextToImage(nn.Module):
         if cond is not None and not isinstance(cond, dict):
             raise TypeError(f"cond must be a dictionary with 'text'; got {type(cond).__name__}")
         given = {k: v for k, v in (cond or {}).items() if v is not None}
+        needed, possible = self.keys(x.shape[-1])
+        if strange := sorted({*given} - {*needed, *possible}):
+            raise ValueError(
+                f"cond[{strange[0]!r}] was given to a network that takes "
+                f"{', '.join((*needed, *possible))}"
+            )
         if {"text", "tokens"} <= {*given}:
             raise ValueError(
                 "cond has both 'text' and 'tokens', of which one takes the other's place"

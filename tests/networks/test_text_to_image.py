@@ -90,7 +90,7 @@ def test_attention_is_the_unets(given):
         ({"text": np.zeros((4, 4), np.float32)}, TypeError, "whole numbers"),
         ({"text": np.full((4, 4), 9)}, ValueError, "0 to 8"),
         ({"tokens": np.zeros((4, 4, 16), np.float32)}, ValueError, "both 'text' and 'tokens'"),
-        ({"strange": np.zeros(4)}, ValueError, "strange"),
+        ({"strange": np.zeros(4)}, ValueError, "'strange'.* takes text, tokens, classes"),
         ({"classes": np.full(4, 4)}, ValueError, "0 to 3"),
     ],
 )
