@@ -194,7 +194,7 @@ def main(given: Sequence[str] | None = None) -> int:
         odds = {name: 1 / len(read.values[name]) for name in ATTRIBUTES}
         row = {"method": "guessing", "seed": options.seed, "processor_seconds": seconds}
         row |= {"trained": count_parameters(model.params)}
-        kept(row | odds | {"all": float(np.prod([*odds.values()]))})
+        kept(row | odds | {"all": round(float(np.prod([*odds.values()])), 6)})
     return 0
 
 
