@@ -115,6 +115,17 @@ for name, h in DIVERGENCES.items():
         f"{name:20} mean {float(ends[name]['mean']):+.2f}  std {float(jnp.exp(ends[name]['log_std'])):.2f}"
     )
 
+# %%
+order = sorted(ends, key=lambda name: float(ends[name]["log_std"]))
+figure, axes = plt.subplots(figsize=(5.5, 3.4))
+for name in order:
+    axes.plot(paths[name]["mean"], jnp.exp(paths[name]["log_std"]), label=name)
+    axes.plot(ends[name]["mean"], jnp.exp(ends[name]["log_std"]), "k.")
+axes.set(xlabel="mean", ylabel="standard deviation", title="from one start to seven ends")
+axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+figure.tight_layout()
+plt.show()
+
 # %% [markdown]
 # Reverse KL and its softened form give up the smaller mode and sit on the larger one. All others stay wide, KL most, and have samples
 # between the modes, where there are no data. That is what a student of too little capacity does with pictures, too: fewer kinds of them, or
@@ -124,21 +135,10 @@ for name, h in DIVERGENCES.items():
 figure, axes = plt.subplots(1, len(ends), figsize=(13, 2.3), sharey=True)
 grid = jnp.linspace(-4, 4, 400)[:, None]
 at = jnp.full(len(grid), 1e-3)
-order = sorted(ends, key=lambda name: float(ends[name]["log_std"]))
 for ax, name in zip(axes, order, strict=True):
     ax.fill_between(grid[:, 0], jnp.exp(data.log_density(grid, at)), color="0.8")
     ax.plot(grid[:, 0], jnp.exp(log_q(ends[name], grid, at)), "C0")
     ax.set(title=name, yticks=[])
     ax.title.set_fontsize(9)
-figure.tight_layout()
-plt.show()
-
-# %%
-figure, axes = plt.subplots(figsize=(5.5, 3.4))
-for name in order:
-    axes.plot(paths[name]["mean"], jnp.exp(paths[name]["log_std"]), label=name)
-    axes.plot(ends[name]["mean"], jnp.exp(ends[name]["log_std"]), "k.")
-axes.set(xlabel="mean", ylabel="standard deviation", title="from one start to seven ends")
-axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 figure.tight_layout()
 plt.show()
