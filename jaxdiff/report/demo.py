@@ -115,9 +115,9 @@ def _samples(shown: Shown) -> Section:
     blocks = {"real": shown.real, **shown.samples}
     first = ("real", "teacher, NFE 35", "student, NFE 1")
     others = ("real", *(name for name in blocks if name not in first))
-    digits = [str(k) for k in range(10)]
+    digits, rows = [str(k) for k in range(10)], min(6, *(len(b) // 10 for b in blocks.values()))
     figures = [
-        side_by_side({name: blocks[name] for name in group}, 6, 10, digits)
+        side_by_side({name: blocks[name] for name in group}, rows, 10, digits)
         for group in (first, others)
     ]
     text = "The numbers above the columns are the classes; the same noise is in every block."

@@ -449,7 +449,7 @@ def test_the_quick_demo_starts_from_the_model_of_the_package(tmp_path):
     assert cli.main(["demo", "--quick", "--out", str(out), *options]) == 0
     numbers = json.loads((out / "report.json").read_text())
     assert numbers["experiment"]["teacher"] == "comes with the package"
-    assert "--distill-updates 5 --nfe 3" in numbers["experiment"]["command"]
+    assert "--distill-updates 5 --count 40 --nfe 3" in numbers["experiment"]["command"]
     assert {row["solver"] for row in numbers["sweep"]} == {
         "euler",
         "ipndm",
