@@ -112,6 +112,7 @@ def test_a_latent_run_trains_both_stages_samples_and_goes_on(latent, tmp_path):
     )  # not trained again
 
 
+@pytest.mark.slow
 def test_restoration_measures_the_pixels_of_latents(tmp_path, monkeypatch):
     """Methods see the operator through the decoder; what they give is decoded and scored."""
     vae = drawn(SMALL)

@@ -58,6 +58,7 @@ def _run(noise, key, count):
     return cascade(stages(noise)).every(key, count, {"classes": zeros})
 
 
+@pytest.mark.slow
 def test_samples_belong_to_their_numbers_and_are_given_the_condition():
     made = cascade(stages(0.4, bounds=(-0.1, 0.1)))
     key, classes = jax.random.key(1), jnp.arange(3.0, dtype=jnp.float32)
