@@ -14,11 +14,9 @@ from jaxdiff.adapt.frame import (
     adapted,
     adapter_only,
     check_adapter,
-    matching,
     merged,
     moved,
     network_with,
-    paths,
     prepare,
     trainable,
 )
@@ -33,6 +31,7 @@ from jaxdiff.adapt.injection import (
 )
 from jaxdiff.adapt.lora_file import load_lora, save_lora
 from jaxdiff.adapt.low_rank import LowRank, combined, unmerge
+from jaxdiff.adapt.patterns import matching, paths
 from jaxdiff.adapt.steering_files import load_steering, save_steering, steered
 from jaxdiff.adapt.svdiff import SpectralShift
 from jaxdiff.adapt.textual_inversion import (

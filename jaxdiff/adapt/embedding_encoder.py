@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdiff.adapt.frame import adapter_only, paths
+from jaxdiff.adapt.frame import adapter_only
+from jaxdiff.adapt.patterns import paths
 from jaxdiff.adapt.textual_inversion import more_tokens
 from jaxdiff.denoisers import denoiser, description
 from jaxdiff.distill.parts.student import Student

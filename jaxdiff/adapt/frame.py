@@ -8,22 +8,16 @@ bits and has no moments in the optimiser, by optax's partition of a tree.
 """
 
 import dataclasses
-import fnmatch
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.adapt.patterns import Pattern, matching, paths
 from jaxdiff.denoisers import denoiser, description
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Network, Params
-
-Pattern: TypeAlias = str | re.Pattern[str] | Sequence[str | re.Pattern[str]]
-"""Which parameters: a shell pattern of their paths ("*/attention/*/kernel"), a compiled regular
-expression that fits the whole path, or several of these."""
-KERNELS = ("*kernel", "*weight")
 
 
 @runtime_checkable
@@ -78,6 +72,11 @@ class Adapted:
         base = jax.tree.map(jax.lax.stop_gradient, params["base"])
         return self.adapter.apply(base, params["adapter"])
 
+    def check_cond(self, cond: Cond) -> None:
+        """Raise ValueError for known conditions that the network inside does not have."""
+        if look := getattr(self.network, "check_cond", None):
+            look(cond)
+
 
 @dataclasses.dataclass(frozen=True)
 class Partly:
@@ -98,6 +97,11 @@ class Partly:
         free = matching(params, self.pattern)
         held = jax.tree.map(lambda p, b: p if b else jax.lax.stop_gradient(p), params, free)
         return self.network(held, x, label, cond, **options)
+
+    def check_cond(self, cond: Cond) -> None:
+        """Raise ValueError for known conditions that the network inside does not have."""
+        if look := getattr(self.network, "check_cond", None):
+            look(cond)
 
 
 def adapted(D: Denoiser, adapter: Adapter, key: Key | int = 0) -> jax.tree_util.Partial:
@@ -239,80 +243,6 @@ def trainable(
         return jax.tree.map(lambda b: "free" if b else "frozen", matching(params, pattern))
 
     return optax.partition({"free": optimiser, "frozen": _still()}, labels)
-
-
-def matching(params: Params, pattern: Pattern) -> Any:
-    """Return for each parameter whether its path fits the pattern.
-
-    Args:
-        params: a tree.
-        pattern: of paths as :func:`paths` gives them.
-
-    Returns:
-        A tree of bools of the same structure.
-
-    Raises:
-        ValueError: naming some paths, if none fits.
-    """
-    named = paths(params)
-    found = [fits(name, pattern) for name in named]
-    if not any(found):
-        shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
-        raise ValueError(f"no parameter fits {pattern!r}; there are {shown}")
-    return jax.tree.unflatten(jax.tree.structure(params), found)
-
-
-def chosen_kernels(params: Params, pattern: Pattern) -> dict[str, Any]:
-    """Return the parameters of two axes or more whose paths fit, by their paths.
-
-    Args:
-        params: a tree.
-        pattern: of paths.
-
-    Returns:
-        Arrays by path, in the order of the leaves.
-
-    Raises:
-        ValueError: if nothing fits, or nothing that does has two axes.
-    """
-    free = jax.tree.leaves(matching(params, pattern))
-    named = zip(paths(params), jax.tree.leaves(params), free, strict=True)
-    chosen = {name: w for name, w, fit in named if fit and jnp.ndim(w) >= 2}
-    if not chosen:
-        raise ValueError(
-            f"what fits {pattern!r} has fewer than two axes: there is no kernel to adapt"
-        )
-    return chosen
-
-
-def paths(params: Params) -> list[str]:
-    """Return the path of each leaf, "up_0/block_1/conv/kernel", in the order of the leaves.
-
-    Args:
-        params: a tree.
-
-    Returns:
-        Keys, indices or names of attributes, with "/" between them.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-
-
-def fits(name: str, pattern: Pattern) -> bool:
-    """Return whether a path fits a pattern, or one of several.
-
-    Args:
-        name: the path.
-        pattern: shell pattern, in which "*" stands for any characters, "/" too; or expression.
-
-    Returns:
-        True if it does.
-    """
-    if isinstance(pattern, str):
-        return fnmatch.fnmatchcase(name, pattern)
-    if isinstance(pattern, re.Pattern):
-        return pattern.fullmatch(name) is not None
-    return any(fits(name, one) for one in pattern)
 
 
 def check_adapter(adapter: Adapter, base: Params, small: Params) -> Params:

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdiff.adapt.frame import Pattern, adapter_only, trainable
+from jaxdiff.adapt.frame import adapter_only, trainable
+from jaxdiff.adapt.patterns import Pattern
 from jaxdiff.denoisers import denoiser, description
 from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.distill.parts.student import Student

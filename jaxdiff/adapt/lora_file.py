@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.adapt.frame import paths
 from jaxdiff.adapt.low_rank import LowRank
+from jaxdiff.adapt.patterns import paths
 from jaxdiff.pretrained.lora import located
 from jaxdiff.pretrained.lora_files import MAGNITUDE, Change, read_changes
 from jaxdiff.pretrained.lora_names import layers_of

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.adapt.frame import KERNELS, Adapter, Pattern, chosen_kernels, fits, paths, prepare
+from jaxdiff.adapt.frame import Adapter, prepare
+from jaxdiff.adapt.patterns import KERNELS, Pattern, chosen_kernels, fits, paths
 from jaxdiff.distill.parts.lora import factors, product
 from jaxdiff.typing import Array, Key, Params
 
@@ -29,9 +30,9 @@ class LowRank:
 
     Attributes:
         rank: of each layer's change.
-        layers: pattern of the paths of kernels (:func:`jaxdiff.adapt.frame.paths`). All of them by
-            default; Hu et al. adapt an attention's queries and values, "*attention*", and
-            diffusers all four of its layers.
+        layers: pattern of the paths of kernels (:func:`jaxdiff.adapt.patterns.paths`), all of them
+            by default; Hu et al. adapt an attention's queries and values, and diffusers all four of
+            its layers, "*attention*".
         alpha: None for the rank, of which the scale is 1.
         dora: whether each output's norm is a parameter of its own. Its gradient leaves out |V|
             (section 4.3).

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.adapt.frame import KERNELS, Pattern, chosen_kernels, paths
+from jaxdiff.adapt.patterns import KERNELS, Pattern, chosen_kernels, paths
 from jaxdiff.typing import Array, Key, Params
 
 
@@ -27,7 +27,7 @@ class SpectralShift:
     are found once, when the adapter is put in (``prepared``).
 
     Attributes:
-        layers: pattern of the paths of kernels (:func:`jaxdiff.adapt.frame.paths`).
+        layers: pattern of the paths of kernels (:func:`jaxdiff.adapt.patterns.paths`).
     """
 
     layers: Pattern = KERNELS

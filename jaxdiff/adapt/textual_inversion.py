@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.adapt.frame import Pattern, paths
+from jaxdiff.adapt.patterns import Pattern, paths
 from jaxdiff.adapt.whole import KEYS_AND_VALUES, Together, Whole
 from jaxdiff.pretrained.textual_inversion import read_tokens, write_tokens
 from jaxdiff.typing import Array, Key, Network, Params

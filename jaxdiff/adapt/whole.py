@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.adapt.frame import Adapter, Pattern, matching, network_with, paths
+from jaxdiff.adapt.frame import Adapter, network_with
+from jaxdiff.adapt.patterns import Pattern, matching, paths
 from jaxdiff.typing import Array, Key, Network, Params
 
 KEYS_AND_VALUES = ("*cross/k/kernel", "*cross/v/kernel")
@@ -26,7 +27,7 @@ class Whole:
     Its small tree has, by the path of each parameter, its difference, in float32 at least.
 
     Attributes:
-        layers: pattern of paths (:func:`jaxdiff.adapt.frame.paths`).
+        layers: pattern of paths (:func:`jaxdiff.adapt.patterns.paths`).
     """
 
     layers: Pattern = "*"
