@@ -43,8 +43,6 @@ class Data:
     """Read what lies beside images: captions in a metadata.jsonl, a .txt or .json per image, the
     dataset.json of a zip, or the array "text" of an .npz, and numbers there.
     """
-    pairs: str | None = None
-    """A second folder or zip, whose images stand beside those of the first, by their names."""
     compose: Count | None = None
     """Compose so many coloured pictures of the grey ones, with captions of class, position, size,
     thickness and colour; --data.size is then their side, by default 16.

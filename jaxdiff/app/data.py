@@ -48,7 +48,7 @@ def _read_images(config: configs.Data, progress: bool) -> Dataset:
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
     if config.path != "digits":
         return load(config.path, progress=progress, **options)
-    for name in ("lazy", "captions", "pairs"):
+    for name in ("lazy", "captions"):
         if options.pop(name):
             raise ValueError(f"--data.{name} would have no effect: the digits are in memory, alone")
     return load_digits(options.pop("split"), **options)
@@ -57,7 +57,7 @@ def _read_images(config: configs.Data, progress: bool) -> Dataset:
 def _composed(config: configs.Data, progress: bool) -> Dataset:
     """Return coloured pictures composed of grey ones, with captions."""
     assert config.compose is not None
-    for name in ("flip", "captions", "pairs"):
+    for name in ("flip", "captions"):
         if getattr(config, name):
             raise ValueError(f"--data.{name} does not go with --data.compose, which makes captions")
     symbols = _read_images(dataclasses.replace(config, size=None), progress)
@@ -67,7 +67,7 @@ def _composed(config: configs.Data, progress: bool) -> Dataset:
 
 def _read_arrays(config: configs.Data) -> Dataset:
     of_images = (
-        "size", "grayscale", "range", "flip", "lazy", "captions", "pairs", "compose", "nouns",
+        "size", "grayscale", "range", "flip", "lazy", "captions", "compose", "nouns",
     )  # fmt: skip
     if found := [f"--data.{name}" for name in of_images if getattr(config, name)]:
         raise ValueError(f"{' and '.join(found)} would have no effect: --data.arrays are no images")

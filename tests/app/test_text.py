@@ -170,7 +170,9 @@ def test_a_run_is_distilled_tuned_evaluated_and_exported(run, tmp_path):
     said = evaluate(configs.Evaluate(run, **options), progress=False)
     assert "captions of the reference" in said
     text = tune(
-        configs.Tune(run, str(tmp_path / "tuned"), nfe=(2,), pairs=2, teacher_steps=3, updates=1),
+        configs.Tune(
+            run=run, out=str(tmp_path / "tuned"), nfe=(2,), pairs=2, teacher_steps=3, updates=1
+        ),
         progress=False,
     )
     assert "NFE" in text
