@@ -36,6 +36,7 @@ PARTS = {  # as they are reached from jaxdiff, each a page
     "data": "Data",
     "distill": "Distillation",
     "adapt": "Adapters",
+    "autoencoding": "Autoencoders",
     "tuning": "Tuning of samplers",
     "classify": "Classifiers",
     "training": "Training",

@@ -9,6 +9,7 @@ PACKAGES = (  # of which everything that is exported is public
     "jaxdiff", "jaxdiff.solvers", "jaxdiff.grids", "jaxdiff.process", "jaxdiff.exact",
     "jaxdiff.distill", "jaxdiff.tuning", "jaxdiff.networks", "jaxdiff.pretrained",
     "jaxdiff.training", "jaxdiff.metrics", "jaxdiff.data", "jaxdiff.analysis", "jaxdiff.adapt",
+    "jaxdiff.autoencoding",
 )  # fmt: skip
 MODULES = (  # of which what they define is
     "jaxdiff.prediction", "jaxdiff.denoisers", "jaxdiff.conditioning.guidance",

@@ -38,6 +38,7 @@ class Part(NamedTuple):
 PARTS = (
     Part("text", "Text to image: are samples what the prompt says?"),
     Part("control", "Control: do samples keep to the picture shown?", folder=True),
+    Part("restoration", "Restoration: how near is a task's own network?", folder=True),
 )
 
 
