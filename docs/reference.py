@@ -127,6 +127,8 @@ def introduction(module: Any) -> str:
         if re.search(r"^\s{2,}\S|^\|", paragraph, re.M) or paragraph.endswith(("::", "=")):
             break
         plain.append(paragraph)
+    if plain and plain[-1].endswith((",", ":")):
+        plain.pop()  # it leads to what is left out
     return escape(qualified("\n\n".join(plain), module))
 
 

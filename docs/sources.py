@@ -135,7 +135,7 @@ def with_toctree(page: str, text: str) -> str:
         return text
     names = [Path(p).stem for p in own if Path(p).parent.as_posix() == folder and p != page]
     names.sort(key=lambda name: text.find(f"({name}.py)"))  # as the list has them
-    new = [name for name in names if not re.search(rf"^{name}$", text, re.M)]
+    new = [name for name in names if not re.search(rf"^(?:.* <)?{name}>?$", text, re.M)]
     hidden = [":hidden:"] if folder == "tutorials" else [":maxdepth: 1"]
     heading = [] if folder == "tutorials" or not new else ["## Others", ""]
     return "\n".join([text, *heading, "```{toctree}", *hidden, *new, "```", ""])

@@ -70,3 +70,14 @@ def test_summaries_are_one_sentence():
         """DDIM (arXiv 2010.02502, eq. 12), with :func:`jaxdiff.a.b`. And more."""
 
     assert reference.summary(f) == "DDIM (arXiv 2010.02502, eq. 12), with ``b``"
+
+
+def test_types_have_the_names_that_they_have_in_the_code():
+    array = "~jax.jaxlib._jax.Array"
+    like = f"{array} | ~numpy.ndarray | ~numpy.bool | ~numpy.number | bool | int | float | complex"
+    text = f"(y: {array}, level: {like}, dtype=<class 'jax.numpy.float32'>)"
+    assert docstrings.shortened(text) == "(y: Array, level: ArrayLike, dtype=float32)"
+    assert (
+        docstrings.shortened("~jaxtyping.Float[jaxlib._jax.Array, 'b d']") == "Float[Array, 'b d']"
+    )
+    assert docstrings.shortened(None) is None

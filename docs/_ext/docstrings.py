@@ -14,6 +14,16 @@ from typing import Any
 from docs.reference import escape, imported, public_name, public_names, qualified
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Attributes", "Example", "Examples", "Note")
+ARRAY = r"~?jax\.jaxlib\._jax\.Array"
+SHORT = {  # names of unions of types, by what annotations are read as
+    ARRAY + r" \| ~?numpy\.ndarray \| ~?numpy\.bool \| ~?numpy\.number \| bool \| int \| float"
+    r" \| complex": "ArrayLike",
+    r"str \| type\[~?typing\.Any\] \| ~?numpy\.dtype \| ~?jax\._src\.typing\.SupportsDType":
+    "DTypeLike",
+    ARRAY: "Array",
+    r"~?jaxtyping\.|jaxlib\._jax\.": "",
+    r"<class '[\w.]*?(\w+)'>": r"\1",
+}  # fmt: skip
 FIELD = re.compile(r"(\w+(?:, \w+)*): \S")
 
 
@@ -74,6 +84,20 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     lines[:] = shown(qualified("\n".join(lines), home).split("\n"), fields)
 
 
+def shortened(text: str | None) -> str | None:
+    """Return a signature, or a part of it, with the names that types have in the code."""
+    for long, short in SHORT.items():
+        text = re.sub(long, short, text) if text else text
+    return text
+
+
+def sign(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
+) -> tuple[str | None, str | None]:
+    """Shorten what autodoc has read of a signature."""
+    return shortened(signature), shortened(returned)
+
+
 def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
     """Leave out the fields of records, which the docstring of the record explains."""
     return True if type(obj).__name__ == "_tuplegetter" else None
@@ -104,6 +128,7 @@ def resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("autodoc-process-docstring", process, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", sign)
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True}
