@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.geometry import closed
+from experiments.geometry import closed, memory
 from experiments.geometry.__main__ import main
 from experiments.geometry.claims import (
     CLAIMS,
@@ -89,3 +89,12 @@ def test_a_few_images_without_a_network_from_end_to_end(tmp_path):
     assert "| Euler | 100 % | 0.00 |" in page and "| DPM-Solver++ 2M | 10 % |" in page
     assert "| G1 |" in page and "without a network" in page
     assert (tmp_path / "g.png").exists()
+
+
+def test_memory_is_measured_of_what_is_right():
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        with jax.numpy_rank_promotion("allow"):
+            streamed, finite = memory.streamed(512, 4, 256), memory.finite(20, 4, 4)
+    assert streamed["largest variance"] == pytest.approx(streamed["in closed form"], rel=0.3)
+    assert finite["largest distance to the nearest"] < 1e-3
+    assert 0 < streamed["GB before"] <= streamed["peak GB"]
