@@ -68,7 +68,7 @@ solvers.SOLVERS.append(
     SolverEntry(toy, 1, demo={}, baselines=({},), sweep=({},), measured=(KnownOrder({}, 1),))
 )
 from jaxdiff.app import main as cli
-from jaxdiff.app import demo
+from jaxdiff.app import sweep
 from jaxdiff.app import config
 from jaxdiff.app import samplers as choosing
 from jaxdiff.tuning.baselines import baselines
@@ -83,7 +83,7 @@ assert "toy" in out.getvalue()
 assert choosing.SOLVERS["toy"] is toy
 assert toy in [known.solver for known in baselines(4)] and (toy, {}) in ONE_EACH
 assert "toy" in [made.name for made in sampling.tables(num_steps=(4,))]
-assert "toy" in [found for found, *_ in demo.sweep_tables((3,))]
+assert "toy" in [found for found, *_ in sweep.sweep_tables((3,))]
 assert toy in [row.solver for row in rows.ROWS]
 assert (toy, {}) in every_solver.ALL
 """
