@@ -187,12 +187,16 @@ def distance(samples: np.ndarray, images: np.ndarray) -> float:
 
 
 def sheet(images: np.ndarray, columns: int = 10) -> np.ndarray:
-    """Return images (n, h, w, c) in [-1, 1] row by row as one picture (height, width, 3), uint8."""
+    """Return images (n, h, w, c) in [-1, 1] row by row as one picture (height, width, 3), uint8,
+    small ones enlarged by a whole factor to sides of about 32.
+    """
     from jaxdiff.report.images import apart, as_pixels
 
     tiles = as_pixels(apart(images), "samples")[..., :3]
+    factor = max(1, 32 // max(tiles.shape[1:3]))
+    tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
     rows = math.ceil(len(tiles) / columns)
-    n, height, width, _ = tiles.shape
+    _, height, width, _ = tiles.shape
     gap = max(1, min(height, width) // 16)
     page = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for i, tile in enumerate(tiles):

@@ -97,12 +97,15 @@ def test_a_student_is_looked_at_in_the_steps_it_has(tmp_path):
 
 
 def test_a_sheet_lays_images_out_by_rows():
-    images = np.linspace(-1, 1, 12, dtype=np.float32)[:, None, None, None] * np.ones((1, 4, 4, 1))
+    images = np.linspace(-1, 1, 12, dtype=np.float32)[:, None, None, None] * np.ones((1, 32, 8, 1))
     page = sheet(images)
-    assert page.shape == (2 * 5 - 1, 10 * 5 - 1, 3) and page.dtype == np.uint8
-    assert (page[:4, :4] == 0).all() and (page[5:, 5:9] == 255).all()
-    assert (page[4] == 255).all() and (page[:4, 4] == 255).all()  # gaps
-    assert (page[:4, 10:14] == round((2 / 11) * 255)).all()
+    assert page.shape == (2 * 33 - 1, 10 * 9 - 1, 3) and page.dtype == np.uint8
+    assert (page[:32, :8] == 0).all() and (page[33:, 9:17] == 255).all()
+    assert (page[32] == 255).all() and (page[:32, 8] == 255).all()  # gaps
+    assert (page[:32, 18:26] == round((2 / 11) * 255)).all()
+    large = sheet(np.array([[-1.0, 1.0]]).reshape(1, 1, 2, 1), columns=1)  # 16 by 16 a pixel
+    assert large.shape == (16, 32, 3)
+    assert (large[:, :16] == 0).all() and (large[:, 16:] == 255).all()
 
 
 def test_the_first_samples_are_those_of_the_first_batches():
