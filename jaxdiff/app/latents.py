@@ -62,7 +62,13 @@ def latent_shape(latent: Latent, shape: Shape) -> Shape:
         return (shape[0] // factor, shape[1] // factor, latent.latent_channels)
     vae = read_autoencoder(latent.autoencoder)
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    return jax.eval_shape(lambda x: vae.encode(x), image).shape[1:]
+    z = jax.eval_shape(lambda x: vae.encode(x), image)
+    made = jax.eval_shape(vae.decode, z)
+    if made.shape != image.shape:
+        raise ValueError(
+            f"{latent.autoencoder} makes images of {made.shape[1:]} of images of {shape}"
+        )
+    return z.shape[1:]
 
 
 def read_autoencoder(path: str) -> Autoencoder:

@@ -23,6 +23,7 @@ from jaxdiff.app.presets import PRESETS
 from jaxdiff.app.published import from_pictures, to_pictures
 from jaxdiff.app.restoration_scores import picture_rows, scores
 from jaxdiff.app.train import train
+from jaxdiff.networks import AutoencoderTiny
 from jaxdiff.pretrained import load_autoencoder
 from jaxdiff.pretrained.model import Autoencoder
 from jaxdiff.pretrained.saving import save_safetensors
@@ -68,6 +69,16 @@ def test_a_saved_autoencoder_is_read_back(latent, tmp_path):
         kept_autoencoder(str(tmp_path / "none"), None)
     given = dataclasses.replace(configs.Latent(), autoencoder=str(tmp_path))
     assert latent_shape(given, (8, 8, 1)) == (4, 4, 2) == latent_shape(latent, (8, 8, 1))
+
+
+def test_half_an_autoencoder_is_refused_by_name(tmp_path):
+    network = AutoencoderTiny((4, 4), (1, 1), (4, 4), (1, 1), 1, 1, 2, halves=("encoder",))
+    x = np.zeros((1, 8, 8, 1), np.float32)
+    shapes = jax.eval_shape(lambda k: network.init(k, x, part="encode"), jax.random.key(0))
+    params = jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), shapes["params"])
+    save_safetensors(Autoencoder(params, network, 2, 2), tmp_path / FILE)
+    with pytest.raises(ValueError, match="has no decoder"):
+        latent_shape(configs.Latent(str(tmp_path)), (8, 8, 1))
 
 
 @pytest.mark.parametrize(
