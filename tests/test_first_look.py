@@ -49,13 +49,16 @@ def picture(page):
 
 def test_a_table_shows_its_levels():
     page = TABLE._repr_html_()
-    assert "Table(heun(), nfe=9" in page and page.count("<circle") == 6
+    assert "Table(heun(), nfe=9, levels 80 to 0, window=" in page and page.count("<circle") == 6
     svg = xml.dom.minidom.parseString(page[page.index("<svg") :])
     height = [float(c.getAttribute("cy")) for c in svg.getElementsByTagName("circle")]
     assert height == sorted(height) and height[0] < height[-1]  # levels fall, 0 on the axis
     assert ">80<" in page and ">0<" in page and "5 steps" in page
     for other in (jd.pad([TABLE])[0], jd.table(jd.solvers.euler, [1.0, 0.0])):
         assert "Table(" in other._repr_html_()
+    many = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 2), TABLE)
+    for other in (many, jax.eval_shape(lambda t: t, TABLE)):
+        assert repr(other).startswith("Table(heun(), nfe=") and "levels" not in repr(other)
     assert jax.jit(lambda t: len(t._repr_html_()) + t.levels[0] * 0)(TABLE) > 0
 
 

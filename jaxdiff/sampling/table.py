@@ -128,16 +128,32 @@ class Table:
         return dataclasses.replace(self, label=label)
 
     def __repr__(self) -> str:
-        shape = f"nfe={self.nodes.shape[0]}, window={self.states.shape[2]}+{self.denoised.shape[2]}"
-        return f"Table({self.label!r}, {shape}{', stochastic' if self.stochastic else ''})"
+        window = f"window={self.states.shape[2]}+{self.denoised.shape[2]}"
+        said = [repr(self.label), f"nfe={self.nodes.shape[0]}", *self._span(), window]
+        return f"Table({', '.join(said)}{', stochastic' if self.stochastic else ''})"
+
+    def _span(self) -> list[str]:
+        """Return the first and the last level in words, nothing where they are not known."""
+        levels = self._known_levels()
+        return (
+            [] if levels is None else [f"levels {float(levels[0]):.3g} to {float(levels[-1]):.3g}"]
+        )
+
+    def _known_levels(self) -> np.ndarray | None:
+        """Return the levels of one table that can be looked at: not traced, mapped or padded."""
+        levels = self.levels
+        arrays = isinstance(levels, np.ndarray | jax.Array) and not isinstance(levels, Tracer)
+        if not arrays or levels.ndim != 1 or not levels.size:
+            return None
+        return (
+            np.asarray(levels, np.float64) if getattr(levels, "is_fully_addressable", 1) else None
+        )
 
     def _repr_html_(self) -> str:
         """Show solver, evaluations and levels in a notebook, with a plot of the levels."""
         line = inline.paragraph(repr(self))
-        if isinstance(self.levels, Tracer) or np.ndim(self.levels) != 1:
-            return line
-        levels = np.asarray(self.levels, np.float64)
-        if not (np.isfinite(levels).all() and (levels > 0).any()):
+        levels = self._known_levels()
+        if levels is None or not (np.isfinite(levels).all() and (levels > 0).any()):
             return line
         return line + inline.level_plot(levels)
 
