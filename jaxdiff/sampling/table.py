@@ -145,9 +145,10 @@ class Table:
         arrays = isinstance(levels, np.ndarray | jax.Array) and not isinstance(levels, Tracer)
         if not arrays or levels.ndim != 1 or not levels.size:
             return None
-        return (
-            np.asarray(levels, np.float64) if getattr(levels, "is_fully_addressable", 1) else None
-        )
+        if isinstance(levels, jax.Array):
+            if levels.is_deleted() or not levels.is_fully_addressable:
+                return None
+        return np.asarray(levels, np.float64)
 
     def _repr_html_(self) -> str:
         """Show solver, evaluations and levels in a notebook, with a plot of the levels."""
