@@ -49,6 +49,10 @@ class Sample:
     """Lowest noise level before 0, by default 0.002, or that of published weights."""
     high: Positive | None = None
     """Noise level to start from, by default 80, or that of published weights."""
+    noise_levels: tuple[NotNegative, ...] = ()
+    """Noise levels of the grid themselves, decreasing, such as 80 20 5 1 0.2 0: instead of number
+    of steps, grid, end, low and high.
+    """
     table: str | None = None
     """A saved sampler table (JSON), instead of solver, order, number of steps and grid."""
     guidance: Number | None = None

@@ -20,8 +20,8 @@ from jaxdiff.app import config_network
 LINES = 45  # of a page where the terminal does not say its own
 GROUPS: dict[str, tuple[str, ...]] = {  # what is in none of them comes first
     "sampler": (
-        "solver", "order", "num_steps", "grid", "end", "low", "high", "table", "guidance",
-        "discriminator", "discriminator_weight",
+        "solver", "order", "num_steps", "grid", "noise_levels", "end", "low", "high", "table",
+        "guidance", "discriminator", "discriminator_weight",
     ),
     "objective": (
         "process", "prediction", "levels", "weighting", "snr_limit", "sigmoid_bias", "sigma_data",

@@ -4,7 +4,11 @@ An option that would have no effect is an error that names it.
 """
 
 import warnings
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from jaxdiff import grids, solvers
 from jaxdiff.app import config as configs
@@ -31,7 +35,8 @@ GRIDS = {
     "arctan": grids.arctan,
     "cosine": grids.cosine,
 }
-OF_SOLVERS = ("solver", "order", "grid", "end", "low", "high")
+OF_GRID = ("grid", "end", "low", "high")
+OF_SOLVERS = ("solver", "order", *OF_GRID, "noise_levels")
 STEPS = 10
 
 
@@ -107,7 +112,11 @@ def _solved(model: Model, config: Any, num_steps: int) -> Table:
     solver, end = SOLVERS[wanted("solver", "dpmpp")], wanted("end", "zero")
     check_order(solver, getattr(config, "order", None))
     low, high = model.levels
-    if model.source is None or given(config, "grid", "end", "low", "high"):
+    if own := getattr(config, "noise_levels", ()):
+        refuse(config, "--noise-levels are the grid", *OF_GRID, "num_steps")
+        check_levels(own)
+        levels: Any = np.asarray(own)
+    elif model.source is None or given(config, "grid", "end", "low", "high"):
         levels = GRIDS[wanted("grid", "karras")](
             num_steps, wanted("low", low), wanted("high", high), zero=end == "zero"
         )
@@ -115,6 +124,12 @@ def _solved(model: Model, config: Any, num_steps: int) -> Table:
         levels = model.source.grid(num_steps)
     order = {} if getattr(config, "order", None) is None else {"order": config.order}
     return table(solver, levels, denoise=end == "denoise", **order)
+
+
+def check_levels(levels: Sequence[float]) -> None:
+    """Raise ValueError for noise levels that no solver can step through."""
+    if len(levels) < 2 or any(s <= r for s, r in pairwise(levels)):
+        raise ValueError(f"--noise-levels are two or more, each below the one before, not {levels}")
 
 
 def check_order(solver: Solver, order: int | None) -> None:

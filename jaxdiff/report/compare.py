@@ -51,7 +51,9 @@ def curves_of_runs(panels: Mapping[str, Mapping[str, Points]], smooth: bool = Tr
             if smooth:
                 axes.plot(step, value, lw=0.7, alpha=0.3, color=look["color"])
                 value = running_mean(value, 2 * (len(value) // 80) + 1)
-            (handles[run],) = axes.plot(step, value, lw=1.8, marker="" if smooth else "o", **look)
+            (handles[run],) = axes.plot(
+                step, value, lw=1.8, marker="" if smooth and len(value) > 1 else "o", **look
+            )
             every.append(pairs[:, 1])
         if not every:
             raise ValueError(f"{number} has no finite value")

@@ -76,6 +76,22 @@ def changed(config, names, value):
     return dataclasses.replace(config, **{first: (value,) if plural else value})
 
 
+def test_noise_levels_are_the_grid_themselves():
+    levels = (20.0, 5.0, 1.0, 0.0)
+    made = choosing.make_sampler(MODEL, configs.Sample("r", noise_levels=levels, solver="euler"))
+    np.testing.assert_array_equal(made.table.levels, levels)
+    assert made.table.nfe == 3
+    for more, said in (
+        ({"num_steps": 3}, "--num-steps would have no effect: --noise-levels are the grid"),
+        ({"grid": "cosine"}, "--grid would have no effect"),
+        ({"noise_levels": (1.0, 2.0)}, "each below the one before"),
+        ({"noise_levels": (1.0,)}, "two or more"),
+        ({"noise_levels": (1.0, -1.0)}, "--noise-levels must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            choosing.make_sampler(MODEL, configs.Sample("r", **({"noise_levels": levels} | more)))
+
+
 MODEL = Model(Gaussian([0.0], [1.0]).denoiser, {}, (1,), 0, False, {"method": "sct"})
 
 

@@ -232,3 +232,13 @@ def test_steps_of_stages_are_counted_through(tmp_path):
     again = Recorded()
     fit_stages(stages, data, sinks=[again], **options)  # all is done: nothing is made again
     assert again.rows == again.resumed == []
+
+
+def test_a_long_run_says_how_long_it_will_take():
+    from jaxdiff.training.reporting import say_time_left
+
+    said = []
+    bar = types.SimpleNamespace(disable=False, write=lambda text, file: said.append(text))
+    for seconds in (0.0, 59.0, 240.0, 3 * 3600 + 5 * 60):
+        say_time_left(bar, seconds)
+    assert said == ["about 4 min left", "about 3 h 5 min left"]
