@@ -40,16 +40,23 @@ def check_latent(latent: Latent, shape: Shape) -> None:
             "updates",
             "batch",
         )
-        refuse(latent, "--latent.autoencoder is trained already", *trained, "learning_rate")
+        _refuse(latent, "the autoencoder is trained already", *trained, "learning_rate")
         return
-    refuse(latent, "of --latent.regulariser vq", *["codes"] * (latent.regulariser == "kl"))
-    refuse(latent, "of --latent.regulariser kl", *["kl_weight"] * (latent.regulariser == "vq"))
+    _refuse(latent, "it is of the regulariser vq", *["codes"] * (latent.regulariser == "kl"))
+    _refuse(latent, "it is of the regulariser kl", *["kl_weight"] * (latent.regulariser == "vq"))
     factor = 2 ** (len(latent.channels) - 1)
     if len(shape) != 3 or any(n % factor for n in shape[:2]):
         raise ValueError(
             f"an autoencoder of --latent.channels {' '.join(map(str, latent.channels))} takes "
             f"images with sides divisible by {factor}, not {shape}"
         )
+
+
+def _refuse(latent: Latent, why: str, *names: str) -> None:
+    try:
+        refuse(latent, why, *names)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--", "--latent.")) from error
 
 
 def latent_shape(latent: Latent, shape: Shape) -> Shape:

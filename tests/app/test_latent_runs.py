@@ -84,9 +84,17 @@ def test_half_an_autoencoder_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("latent", "shape", "message"),
     [
-        (configs.Latent("a", codes=3), (8, 8, 1), "--codes would have no effect.*trained already"),
-        (configs.Latent(codes=3), (8, 8, 1), "of --latent.regulariser vq"),
-        (dataclasses.replace(VQ, kl_weight=1.0), (8, 8, 1), "of --latent.regulariser kl"),
+        (
+            configs.Latent("a", codes=3),
+            (8, 8, 1),
+            "--latent.codes would have no effect.*trained already",
+        ),
+        (configs.Latent(codes=3), (8, 8, 1), "--latent.codes would .* of the regulariser vq"),
+        (
+            dataclasses.replace(VQ, kl_weight=1.0),
+            (8, 8, 1),
+            "--latent.kl-weight would .* of the regulariser kl",
+        ),
         (configs.Latent(), (7, 8, 1), "sides divisible by 2"),
         (configs.Latent(), (8, 1), "sides divisible by 2"),
     ],
