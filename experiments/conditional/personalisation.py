@@ -2,18 +2,18 @@
 
     python -m experiments.conditional.personalisation
 
-A small text-to-image network learns scikit-learn's digits with captions, "a seven". Then five
-pictures of a symbol that is no digit are shown to it with the word "zorp", which no caption of the
-digits has (or with a new token), by each method with equally many updates. Of each:
+A small text-to-image network (:mod:`experiments.conditional.small_text`) learns scikit-learn's
+digits with captions, "a seven". Then five pictures of a symbol that is no digit are shown to it
+with the word "zorp", which no caption of the digits has (or with a new token), by each method with
+equally many updates. Of each:
 
     fidelity    share of samples of "a zorp" that a classifier calls the symbol
     prior       share of samples of "a zero", ..., "a nine" that it calls that digit
     bytes       of the file that keeps what was learnt
     trained     numbers that were trained
 
-The classifier is a linear one of real digits and of the symbol, moved and with noise. The learning
-rate is chosen for each kind of parameter, by one try in three. Rows are kept in the JSON file as
-they are made; a run that was stopped goes on with the method where it was.
+The classifier is a linear one of real digits and of the symbol, moved and with noise. Rows are
+kept in the JSON file as they are made; a run that was stopped goes on with the method where it was.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import numpy as np
 import optax
 
 from experiments.classify.__main__ import Kept
+from experiments.conditional.small_text import SmallTextToImage, Words
 from jaxdiff import grids, solvers
 from jaxdiff.adapt import (
     Adapter,
@@ -48,7 +49,7 @@ from jaxdiff.data.digits import load_digits
 from jaxdiff.data.words import WordTokenizer, words_of
 from jaxdiff.denoisers import description
 from jaxdiff.distill import Student, score_matching
-from jaxdiff.networks import count_parameters, from_linen, init, small_text_to_image
+from jaxdiff.networks import count_parameters, from_linen, init
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.ema import constant
@@ -58,7 +59,7 @@ from jaxdiff.typing import Denoiser
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CAPTIONS = ("a {}", "one {}", "the {}", "this is a {}")
 WORD, TOKEN, SHAPE, SYMBOL = "zorp", "blik", (8, 8, 1), 10
-EMPTY = "nothing"
+CROSS = ("*cross/k/kernel", "*cross/v/kernel")
 
 
 class Entry(NamedTuple):
@@ -74,7 +75,7 @@ def methods(start: tuple[int, ...]) -> dict[str, Entry]:
     """Return what is compared. start: number of the word that a new token starts as."""
     return {
         "textual inversion": Entry(TextualInversion(start), 3e-2, token=TOKEN),
-        "Custom Diffusion": Entry(custom_diffusion(start), 3e-3, True, TOKEN),
+        "Custom Diffusion": Entry(custom_diffusion(start, layers=CROSS), 3e-3, True, TOKEN),
         "SVDiff": Entry(SpectralShift(), 1e-2),
         "LoRA": Entry(LowRank(4), 3e-3),
         "DoRA": Entry(LowRank(4, dora=True), 3e-3),
@@ -124,10 +125,8 @@ class Captioned(NamedTuple):
 def base_of(options: argparse.Namespace, tokenizer: WordTokenizer) -> Denoiser:
     """Return the text-to-image network of the digits; its checkpoints are kept."""
     data = load_digits("train")
-    module = small_text_to_image(
-        len(tokenizer), tokenizer.length, tokenizer.empty, image_channels=1,
-        channels=tuple(options.channels), text_width=16, text_depth=1, head_width=8,
-    )  # fmt: skip
+    words = Words(len(tokenizer), tokenizer.length, 32)
+    module = SmallTextToImage(words, tokenizer.empty)
     student = Student(
         from_linen(module), lambda key: init(module, key, SHAPE), null=module.null(),
         label_drop=0.1, ema={"average": constant(0.99)},
@@ -137,7 +136,7 @@ def base_of(options: argparse.Namespace, tokenizer: WordTokenizer) -> Denoiser:
     batches = Captioned(to_float(data.images), names, tokenizer, options.batch)
     state = fit(
         score_matching(student), batches, num_updates=options.base_updates, key=options.seed,
-        checkpoint=options.runs / "base", save_every=200, progress=False,
+        checkpoint=options.runs / "base", save_every=500, progress=False,
     )  # fmt: skip
     return student.denoiser(state.ema["student"]["average"])
 
@@ -209,8 +208,7 @@ def main(given: Sequence[str] | None = None) -> int:
     options = arguments_of(given)
     tokenizer = words()
     settings = {
-        k: getattr(options, k)
-        for k in ("base_updates", "updates", "batch", "adapt_batch", "channels", "count")
+        k: getattr(options, k) for k in ("base_updates", "updates", "batch", "adapt_batch", "count")
     }
     kept = Kept(options.out, settings)
     options.runs.mkdir(parents=True, exist_ok=True)
@@ -239,11 +237,10 @@ def main(given: Sequence[str] | None = None) -> int:
 def arguments_of(given: Sequence[str] | None, name: str = "personalisation") -> Any:
     """Return the options, checked."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.conditional.{name}")
-    parser.add_argument("--base-updates", type=int, default=800)
-    parser.add_argument("--updates", type=int, default=150, help="of each method")
+    parser.add_argument("--base-updates", type=int, default=3000)
+    parser.add_argument("--updates", type=int, default=300, help="of each method")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--adapt-batch", type=int, default=16)
-    parser.add_argument("--channels", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--count", type=int, default=100, help="samples of each score")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/personalisation"))
