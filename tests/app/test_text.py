@@ -161,7 +161,7 @@ def test_a_run_is_sampled_by_prompts(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_distilled_tuned_evaluated_and_exported(run, tmp_path):
+def test_a_run_is_distilled_tuned_and_evaluated(run, tmp_path):
     student = distill(
         configs.Distill(run, str(tmp_path / "student"), updates=2, batch=4), progress=False
     )
@@ -171,12 +171,16 @@ def test_a_run_is_distilled_tuned_evaluated_and_exported(run, tmp_path):
     assert "captions of the reference" in said
     text = tune(
         configs.Tune(
-            run=run, out=str(tmp_path / "tuned"), nfe=(2,), pairs=2, teacher_steps=3, updates=1
+            run=run, out=str(tmp_path / "tuned"), nfe=(2,), pairs=16, teacher_steps=3, updates=1
         ),
         progress=False,
     )
     assert "NFE" in text
+
+
+@pytest.mark.slow
+def test_a_run_is_exported(run, tmp_path):
     export(configs.Export(run, str(tmp_path / "made.npz"), num_steps=2, guidance=2.0))
     own = load_sampler(tmp_path / "made.npz")
     cond = {"text": load_model(run).tokenizer([*PROMPTS])}
-    assert own(0, np.arange(2), cond).shape == (2, 8, 8, 3)
+    assert own.run(0, np.arange(2), cond).shape == (2, 8, 8, 3)

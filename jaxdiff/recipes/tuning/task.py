@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from jaxdiff import grids, solvers
+from jaxdiff.arrays import take
 from jaxdiff.brief import short
 from jaxdiff.distance import Distance, squared
 from jaxdiff.method import Method
@@ -130,7 +131,7 @@ def order_of(task: Task, tables: Sequence[Table]) -> list[int]:
     """Return the tables' numbers in the order of their error: all are compared on a few training
     pairs, the best of them on all. ValueError if none gives finite samples.
     """
-    few = {name: rows[:SCREENED] for name, rows in task.pairs.items()}
+    few = take(dict(task.pairs), slice(SCREENED))
     padded = pad(tables)
     order = _ordered(task, few, padded, range(len(tables)))
     return [*_ordered(task, task.pairs, padded, order[:FINALISTS]), *order[FINALISTS:]]
