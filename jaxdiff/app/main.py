@@ -70,7 +70,8 @@ def _main(arguments: list[str]) -> int:
         rest = ["--help" if argument == "--help-all" else argument for argument in rest]
         rest, file, printing = own_options(rest)
         values = {} if file is None else read_values(file, command)
-        config = parse(command, rest, parsing.FromFile(values, f"--config {file}", printing))
+        where = "" if file is None else f"--config {file}"
+        config = parse(command, rest, parsing.FromFile(values, where, printing))
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:

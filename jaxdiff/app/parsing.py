@@ -1,6 +1,7 @@
 """Parse a command's arguments into its configuration."""
 
 import dataclasses
+import difflib
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -133,8 +134,14 @@ def preset(command: str, arguments: Sequence[str], given: FromFile = NOTHING) ->
         chosen = config_network.network_named(network)
         known = {k: (t, dataclasses.replace(c, network=chosen)) for k, (t, c) in known.items()}
         given = given._replace(values=_without_other(given.values, chosen))
-    if given != NOTHING and (not arguments or arguments[0] not in known):
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if (given.where or given.printing) and not named:
         arguments = ["images", *arguments]
+    elif not arguments or (named and arguments[0] not in known):
+        close = difflib.get_close_matches(arguments[0], known, 1) if named else []
+        hint = f"; did you mean {close[0]}?" if close else f": one of {', '.join(known)}"
+        said = f"no preset {arguments[0]!r}{hint}" if named else f"give a preset{hint}"
+        raise ValueError(f"{said} (jaxdiff list presets)")
     options: dict[str, Any] = {
         "prog": f"jaxdiff {command}", "description": configs.Train.__doc__, "args": arguments,
         "config": (tyro.conf.AvoidSubcommands,),

@@ -136,6 +136,16 @@ def test_wrong_files_are_refused_by_name(text, said, tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_preset_is_asked_for_where_there_is_no_file(tmp_path, capsys):
+    for given, said in (
+        ([], "give a preset: one of digits, images"),
+        (["digitz"], "no preset 'digitz'; did you mean digits?"),
+        (["nothing", "--run", "r"], "no preset 'nothing': one of digits"),
+    ):
+        assert cli.main(["train", *given]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_other_files_are_refused(tmp_path, capsys):
     for given, said in (
         (["--config"], "--config needs a file"),
