@@ -21,6 +21,7 @@ from typing import Any
 
 from jaxdiff.app.config_file import plain_value
 
+MISSING = " =    required"  # after the name of a field that must be given
 REQUIRED = "<required>"  # in place of a text that must be given, where a configuration is printed
 
 
@@ -183,7 +184,7 @@ def _lines(config: Any, table: str) -> list[str]:
         if dataclasses.is_dataclass(value) or isinstance(value, dict):
             tables.append((f"{table}{field.name}", value))
         elif value == REQUIRED or value != value:
-            lines.append(f"# {field.name} =    required")
+            lines.append(f"# {field.name}{MISSING}")
         else:
             lines.append(f"{field.name} = {_toml(value)}")
     for name, value in tables:

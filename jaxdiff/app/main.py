@@ -15,7 +15,7 @@ from typing import Any
 from jaxdiff.app import parsing
 from jaxdiff.app.commands import COMMANDS
 from jaxdiff.app.completion import completion
-from jaxdiff.app.config_given import own_options, read_values, to_toml
+from jaxdiff.app.config_given import MISSING, own_options, read_values, to_toml
 from jaxdiff.app.environment import use_cache as use_cache
 from jaxdiff.app.environment import versions
 from jaxdiff.app.help import page
@@ -72,14 +72,14 @@ def _main(arguments: list[str]) -> int:
         values = {} if file is None else read_values(file, command)
         where = "" if file is None else f"--config {file}"
         config = parse(command, rest, parsing.FromFile(values, where, printing))
+        if printing:
+            print(printed(command, config), end="")
+            return 0
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
         print(f"jaxdiff {command}: {error}", file=sys.stderr)
         return 2
-    if printing:
-        print(to_toml(command, config), end="")
-        return 0
     return print_papers(command, config) if citing else _run(command, config, traceback)
 
 
@@ -123,6 +123,16 @@ def _run(command: str, config: Any, traceback: bool) -> int:
         print(f"jaxdiff {command}: {said}", file=sys.stderr)
         return 1
     return 0
+
+
+def printed(command: str, config: Any) -> str:
+    """Return a configuration as TOML. ValueError for a number out of its range, where all that must
+    be given is there.
+    """
+    text = to_toml(command, config)
+    if MISSING not in text:
+        check(config)
+    return text
 
 
 def print_completion(shells: Sequence[str]) -> int:

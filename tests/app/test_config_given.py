@@ -102,6 +102,12 @@ def test_what_must_be_given_is_printed_as_a_remark(capsys):
     }
 
 
+def test_a_number_out_of_its_range_is_not_printed(capsys):
+    assert cli.main(["train", "digits", "--updates", "0", "--print-config"]) == 2
+    said = capsys.readouterr()
+    assert "--updates must be at least 1, not 0" in said.err and not said.out
+
+
 def test_yaml_is_read_as_toml_is(tmp_path, monkeypatch):
     pytest.importorskip("yaml")
     file = tmp_path / "a.yml"
