@@ -3,9 +3,9 @@
     python -m experiments.conditional.personalisation
 
 A small text-to-image network (:mod:`experiments.conditional.small_text`) learns scikit-learn's
-digits with captions, "a seven". Then five pictures of a symbol that is no digit are shown to it
-with the word "zorp", which no caption of the digits has (or with a new token), by each method with
-equally many updates. Of each:
+digits with captions, "a seven" or "one seven" (so that "one" is an article, too). Then five
+pictures of a symbol that is no digit are shown to it with the word "zorp", which no caption of the
+digits has (or with a new token), by each method with equally many updates. Of each:
 
     fidelity    share of samples of "a zorp" that a classifier calls the symbol
     prior       share of samples of "a zero", ..., "a nine" that it calls that digit
