@@ -40,7 +40,6 @@ PARTS = (
     Part("control", "Control: do samples keep to the picture shown?", folder=True),
     Part("restoration", "Restoration: how near is a task's own network?", folder=True),
     Part("personalisation", "Personalisation: is a new symbol learnt, and what is forgotten?"),
-    Part("lcm_lora", "LCM-LoRA: does a few-step student move to another model?"),
 )
 
 

@@ -234,9 +234,9 @@ def main(given: Sequence[str] | None = None) -> int:
     return 0
 
 
-def arguments_of(given: Sequence[str] | None, name: str = "personalisation") -> Any:
+def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     """Return the options, checked."""
-    parser = argparse.ArgumentParser(prog=f"python -m experiments.conditional.{name}")
+    parser = argparse.ArgumentParser(prog="python -m experiments.conditional.personalisation")
     parser.add_argument("--base-updates", type=int, default=3000)
     parser.add_argument("--updates", type=int, default=300, help="of each method")
     parser.add_argument("--batch", type=int, default=64)
@@ -244,7 +244,7 @@ def arguments_of(given: Sequence[str] | None, name: str = "personalisation") -> 
     parser.add_argument("--count", type=int, default=100, help="samples of each score")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/personalisation"))
-    here = Path(f"experiments/results/{name}.json")
+    here = Path("experiments/results/personalisation.json")
     parser.add_argument("--out", type=Path, default=here, help="rows, as JSON")
     options = parser.parse_args(given)
     for field in ("base_updates", "updates", "batch", "adapt_batch", "count"):
