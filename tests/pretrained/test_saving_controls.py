@@ -88,6 +88,7 @@ def test_networks_made_here_have_a_configuration():
         assert dataclasses.replace(read, heads_up=(), zero_out=True) == unet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["adapters/controlnet_0", "adapters/t2i_0", "pipelines_sd/sd15_0/unet"]
 )
