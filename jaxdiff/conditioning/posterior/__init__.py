@@ -14,7 +14,7 @@
 | DiffPIR, DDS | :func:`diffpir`, :func:`dds` | no | 2305.08995, 2303.05754 |
 | PSLD, of latents | :func:`psld` | yes | 2307.00619 |
 | annealed Langevin's likelihood, Score-SDE's | :func:`annealed_langevin`, :func:`score_sde` | no | 2108.01368, 2011.13456 |
-| Langevin dynamics on a posterior: ULA, SK-ROCK | :func:`ula`, :func:`skrock` | no | 2103.04715, 1908.08283 |
+| Langevin dynamics on a posterior: ULA, SK-ROCK | :func:`ula`, :func:`skrock` | no | 2103.04715, 1908.08845 |
 | DAPS, ReSample, solvers for :func:`jaxdiff.direct` | :func:`daps`, :func:`resample` | no | 2407.01521, 2307.08123 |
 | RED-diff, a regulariser | :func:`red_diff` | no | 2305.04391 |
 | TDS, particles, right in the limit of many | :func:`tds` | yes | 2306.17775 |

@@ -16,7 +16,7 @@ method, stable up to h L = (n - 1/2)^2 (2 - 4 eta/3) - 3/2 where ULA is up to 2,
 curvature. Both have a bias of the order of h.
 
 Sources: Laumont et al., arXiv 2103.04715, eq. 3 (PnP-ULA, without its projection onto a ball);
-Pereyra, Vargas Mieles, Zygalakis, arXiv 1908.08283, algorithm 1 (SK-ROCK, eta = 0.05).
+Pereyra, Vargas Mieles, Zygalakis, arXiv 1908.08845, algorithm 1 (SK-ROCK, eta = 0.05).
 """
 
 from collections.abc import Callable
@@ -95,7 +95,7 @@ def skrock(
     index: Any = None,
     weight: float | Array = 1.0,
 ) -> States:
-    """Return states after steps of SK-ROCK (arXiv 1908.08283, algorithm 1): steps longer than
+    """Return states after steps of SK-ROCK (arXiv 1908.08845, algorithm 1): steps longer than
     ULA's by a factor that grows with the square of the stages.
 
     Args:
