@@ -50,7 +50,7 @@ def standardised_kd(
     shares: Shares = MOSTLY_LOGITS, recipe: Recipe = DEFAULT,
 ) -> Method:  # fmt: skip
     """KD of standardised logits, weight 9 at T = 2, beside 0.1 times cross-entropy (Sun et al.,
-    arXiv 2403.01993).
+    arXiv 2403.01427).
     """
 
     def loss(run: Modules, seen: Seen) -> Array:

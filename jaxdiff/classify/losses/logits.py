@@ -12,7 +12,7 @@ KD = DKD with alpha = 1 and a beta of each sample's own, 1 - p_t of the label. A
 gradient of KD with respect to z_s approaches that of half the squared distance of centred logits
 over the number of classes.
 
-Sources: KD, Hinton et al., arXiv 1503.02531; standardised, Sun et al., arXiv 2403.01993; DKD, Zhao
+Sources: KD, Hinton et al., arXiv 1503.02531; standardised, Sun et al., arXiv 2403.01427; DKD, Zhao
 et al., arXiv 2203.08679, eq. 7; DIST, Huang et al., arXiv 2205.10536, eqs. 8 to 10.
 """
 
@@ -46,7 +46,7 @@ def distilled_logits(student: Array, teacher: Array, temperature: float = 4.0) -
 
 def standardised(logits: Array) -> Array:
     """Return logits of mean 0 and standard deviation 1 in every sample, by n - 1 (Sun et al., arXiv
-    2403.01993).
+    2403.01427).
     """
     centred = logits - jnp.mean(logits, axis=1, keepdims=True)
     return centred / (jnp.std(logits, axis=1, keepdims=True, ddof=1) + 1e-7)
