@@ -70,7 +70,8 @@ def entry(number: str) -> str:
     author, title = known_papers().get(number, ("", ""))
     year = "20" + number[:2]
     family = re.sub(r"[^a-z]", "", author.partition(",")[0].lower())
-    word = re.sub(r"[^a-z0-9]", "", next(iter(title.lower().split()), ""))
+    first = next(iter(title.lower().split()), "").replace("+", "p")  # DPM-Solver++: dpmsolverpp
+    word = re.sub(r"[^a-z0-9]", "", first)
     key = f"{family}{year}{word}" if family else f"arxiv{number.replace('.', '-')}"
     fields = {
         "title": title and f"{{{title}}}", "author": author, "year": year, "eprint": number,

@@ -33,6 +33,13 @@ def test_an_entry_is_bibtex_of_the_paper():
     assert text.count("{") == text.count("}")
 
 
+def test_an_entry_leaves_out_what_is_not_known():
+    text = jd.cite("1908.08845")  # whose two versions have their authors in different orders
+    assert text.startswith("@misc{arxiv1908-08845,\n  title = {{Accelerating proximal")
+    assert "author" not in text and "year = {2019}" in text
+    assert "title" not in jd.cite("0704.0001")  # of which the list has nothing
+
+
 def test_every_solver_recipe_and_tuner_names_papers_whose_titles_are_known():
     for listed in LISTED:
         numbers = papers(listed)
@@ -45,6 +52,12 @@ def test_the_list_of_papers_is_in_order_and_has_each_once():
     numbers = list(known_papers())
     lines = [line.split("\t")[0] for line in PAPERS.read_text().splitlines()]
     assert lines == numbers == sorted(set(lines), key=lambda n: [float(x) for x in n.split(".")])
+
+
+def test_no_two_papers_have_one_key():
+    keys = [jd.cite(number).partition(",")[0] for number in known_papers()]
+    assert len(set(keys)) == len(keys)
+    assert jd.cite("2211.01095").startswith("@misc{lu2022dpmsolverpp,")
 
 
 def test_items_of_every_kind_are_cited():
