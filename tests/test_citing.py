@@ -34,7 +34,7 @@ def test_an_entry_is_bibtex_of_the_paper():
 
 
 def test_an_entry_leaves_out_what_is_not_known():
-    text = jd.cite("1908.08845")  # whose two versions have their authors in different orders
+    text = jd.cite("1908.08845")  # sources differ on its first author
     assert text.startswith("@misc{arxiv1908-08845,\n  title = {{Accelerating proximal")
     assert "author" not in text and "year = {2019}" in text
     assert "title" not in jd.cite("0704.0001")  # of which the list has nothing
