@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxdiff.adapt.described import described
 from jaxdiff.adapt.frame import adapter_only
 from jaxdiff.adapt.patterns import paths
 from jaxdiff.adapt.textual_inversion import more_tokens
-from jaxdiff.denoisers import denoiser, description
+from jaxdiff.denoisers import denoiser
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.score_matching import score_matching
 from jaxdiff.method import Batch, Context, Method, Metrics, Player
@@ -113,9 +114,7 @@ def picture_words(
         TypeError: for another denoiser, or one without a text encoder.
         ValueError: for a table or a token that there is not, and features of another shape.
     """
-    made = description(D)
-    if made is None:
-        raise TypeError("pictures go into a denoiser as jaxdiff.denoiser(network, ...) makes it")
+    made = described(D)
     base, network = made.pop("params"), made.pop("network")
     rows = _table(base, table)
     more_tokens(network, len(start))  # says what lacks

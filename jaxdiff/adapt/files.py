@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.adapt.described import described
 from jaxdiff.adapt.frame import Adapter, check_adapter, network_with, prepare
 from jaxdiff.adapt.lora_file import load_lora, save_lora
 from jaxdiff.adapt.low_rank import LowRank, combined
@@ -24,7 +25,7 @@ from jaxdiff.adapt.svdiff import SpectralShift
 from jaxdiff.adapt.textual_inversion import TextualInversion, load_token, save_token
 from jaxdiff.adapt.whole import Together, Whole
 from jaxdiff.brief import short
-from jaxdiff.denoisers import denoiser, description
+from jaxdiff.denoisers import denoiser
 from jaxdiff.pretrained.lora import merge_lora
 from jaxdiff.pretrained.lora_files import read_changes
 from jaxdiff.pretrained.lora_names import layers_of
@@ -188,9 +189,7 @@ def with_adapter(
         ValueError: for a file that is no adapter or of another base, and a scale other than 1 of
             new tokens.
     """
-    made = description(D)
-    if made is None:
-        raise TypeError("adapters go into a denoiser as jaxdiff.denoiser(network, ...) makes it")
+    made = described(D)
     params = made.pop("params")
     if kind_of(path) == "lora":
         known = layers_of(params)

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.adapt.described import described
 from jaxdiff.adapt.patterns import Pattern, matching, paths
-from jaxdiff.denoisers import denoiser, description
+from jaxdiff.denoisers import denoiser
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Network, Params
 
 
@@ -120,7 +121,7 @@ def adapted(D: Denoiser, adapter: Adapter, key: Key | int = 0) -> jax.tree_util.
         TypeError: for a denoiser made otherwise.
         ValueError: as the adapter does for parameters that it does not fit.
     """
-    made = _described(D)
+    made = described(D)
     base = prepare(adapter, made.pop("params"))
     key = jax.random.key(key) if isinstance(key, int) else key
     small = jax.jit(adapter.init)(key, base)
@@ -172,7 +173,7 @@ def merged(D: Denoiser) -> jax.tree_util.Partial:
     Raises:
         TypeError: for a denoiser made otherwise, or without an adapter.
     """
-    made = _described(D)
+    made = described(D)
     network, params = made.pop("network"), made.pop("params")
     if not isinstance(network, Adapted):
         raise TypeError(f"the denoiser's network is a {type(network).__name__}, not an Adapted one")
@@ -222,7 +223,7 @@ def adapter_only(optimiser: optax.GradientTransformation) -> optax.GradientTrans
     Returns:
         A transformation by which the base keeps its bits, and that keeps nothing about it.
     """
-    return trainable(optimiser, "adapter/*")
+    return trainable(optimiser, ("adapter", "adapter/*"))
 
 
 def trainable(
@@ -272,16 +273,6 @@ def check_adapter(adapter: Adapter, base: Params, small: Params) -> Params:
             f"the adapter does not belong to this base: {name} {said}, where {wanted_here}"
         )
     return small
-
-
-def _described(D: Denoiser) -> dict[str, Any]:
-    made = description(D)
-    if made is None:
-        raise TypeError(
-            "adapters go into a denoiser as jaxdiff.denoiser(network, params, ...) makes it, "
-            "without guidance or another function around it"
-        )
-    return made
 
 
 def _still() -> optax.GradientTransformation:

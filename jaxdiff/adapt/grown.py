@@ -110,7 +110,8 @@ def _inside(module: Any, params: Params, change: Change) -> tuple[Any, Params]:
         return module.clone(unet=unet), {**params, "unet": own}
     if isinstance(module, Controlled):
         beside = {k: v for k, v in params.items() if k.startswith("controls_")}
-        unet, own = change(module.unet, {k: v for k, v in params.items() if k not in beside})
+        own = {k: v for k, v in params.items() if k not in beside}
+        unet, own = _inside(module.unet, own, change)
         return module.clone(unet=unet), {**own, **beside}
     if not isinstance(module, UNet2DCondition):
         raise TypeError(f"this needs a UNet2DCondition; the denoiser has a {type(module).__name__}")

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxdiff.adapt.described import described
 from jaxdiff.adapt.frame import adapter_only, trainable
 from jaxdiff.adapt.patterns import Pattern
-from jaxdiff.denoisers import denoiser, description
+from jaxdiff.denoisers import denoiser
 from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.score_matching import score_matching
@@ -79,11 +80,7 @@ def imagic_stages(
         TypeError: for another denoiser, or a condition that has no gradient.
         ValueError: for a share outside (0, 1).
     """
-    made = description(D)
-    if made is None:
-        raise TypeError(
-            "Imagic trains a denoiser as jaxdiff.denoiser(network, params, ...) makes it"
-        )
+    made = described(D)
     if not 0 < share < 1:
         raise ValueError(f"the share of the first stage lies between 0 and 1; got {share}")
     for leaf in jax.tree.leaves(target):
@@ -128,9 +125,7 @@ def imagic_denoiser(D: Denoiser, params: Params, target: Cond, eta: float) -> ja
         TypeError: for another denoiser.
         ValueError: for eta that is not finite.
     """
-    made = description(D)
-    if made is None:
-        raise TypeError("Imagic needs the denoiser that its stages were made of")
+    made = described(D)
     if not np.isfinite(eta):
         raise ValueError(f"eta must be finite; got {eta}")
     mixed = jax.tree.map(

@@ -75,9 +75,10 @@ class LowRank:
             _check_factors(name, w, low)
             v = jnp.asarray(w, low["B"].dtype) + product(low, self.scale_of(name, low), w.shape)
             if "magnitude" in low:
-                v = v * (low["magnitude"] / jax.lax.stop_gradient(norms(v))).reshape(
-                    *(1,) * (v.ndim - 1), -1
-                )
+                size = jax.lax.stop_gradient(norms(v))
+                # an output that is 0 has no direction yet: it is left as it is
+                ratio = jnp.where(size > 0, low["magnitude"] / jnp.where(size > 0, size, 1), 1)
+                v = v * ratio.reshape(*(1,) * (v.ndim - 1), -1)
             named[name] = v.astype(w.dtype)
         return jax.tree.unflatten(jax.tree.structure(base), list(named.values()))
 

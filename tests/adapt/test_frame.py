@@ -17,6 +17,7 @@ from jaxdiff.adapt import (
     check_adapter,
     matching,
     merged,
+    moved,
     paths,
     trainable,
 )
@@ -124,3 +125,21 @@ def test_wrong_parameters_are_named():
         check_adapter(Scaled(), base(), {"w": np.zeros((2, 2))})
     with pytest.raises(ValueError, match=r"x has shape \(2,\), where there is no such parameter"):
         check_adapter(Scaled(), base(), {**base(), "x": np.zeros(2)})
+
+
+def test_the_level_at_which_a_denoiser_is_the_identity_stays():
+    # of a consistency model
+    D = denoiser(network, base(), sigma_min=0.5)
+    x = jnp.asarray(data()["image"])
+    made = adapted(D, Scaled())
+    for own in (made, merged(made), moved(made, base())):
+        np.testing.assert_array_equal(own(x, 0.5), x)
+        np.testing.assert_array_equal(own(x, 2.0), D(x, 2.0))
+
+
+def test_an_adapter_that_is_one_array_is_trained():
+    state = adapter_only(optax.sgd(1.0)).init({"base": base(), "adapter": W})
+    changes = {"base": jax.tree.map(jnp.ones_like, base()), "adapter": jnp.ones_like(W)}
+    made, _ = adapter_only(optax.sgd(1.0)).update(changes, state)
+    np.testing.assert_array_equal(made["adapter"], -jnp.ones_like(W))
+    np.testing.assert_array_equal(made["base"]["w"], jnp.zeros_like(W))

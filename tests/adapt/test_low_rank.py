@@ -128,3 +128,15 @@ def test_what_does_not_fit_is_named():
         LowRank(1).apply(other, small)
     with pytest.raises(ValueError, match=r"conv/kernel/A has shape \(18, 1\), where \(18, 2\)"):
         check_adapter(LowRank(2), params, small)
+
+
+def test_dora_of_outputs_that_are_zero():
+    # the last convolution of a fresh network, and the zero convolutions of a ControlNet
+    params = base()
+    params["last"]["kernel"] = params["last"]["kernel"].at[:, 0].set(0.0)
+    D, x = denoiser(network, params), jnp.asarray(RNG.standard_normal((4, 2)))
+    start = adapted(D, LowRank(1, dora=True))
+    np.testing.assert_allclose(start(x, 1.0), D(x, 1.0), rtol=1e-13)
+    slopes = jax.grad(lambda D: jnp.sum(D(x, 1.0) ** 2))(start).args[0]["adapter"]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+    assert np.abs(slopes["last/kernel"]["B"][:, 0]).min() > 0  # it can leave 0
