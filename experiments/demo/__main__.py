@@ -1,19 +1,23 @@
 """Make a page of the numbers of a demo: every solver at every number of evaluations.
 
     jaxdiff demo --out runs/demo
-    python -m experiments.demo --report runs/demo/report.json --json FILE --markdown FILE
+    python -m experiments.demo --report runs/demo/report.json --json FILE --markdown FILE \
+        --pictures FOLDER
 
 Keeps the demo's report without its pictures, and writes the scores of all solvers on real images,
-those of the student beside them, and the seconds that each part took.
+those of the student beside them, and the seconds that each part took. Of the pictures it keeps two,
+``digits.png`` (the first of the report's page) and ``quality.png`` (drawn from the numbers).
 """
 
 import argparse
+import base64
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from jaxdiff.files import read_json, write_text
+from jaxdiff.report.demo import quality_figure
 
 QUALITY = "Frechet distance"
 
@@ -54,6 +58,25 @@ def _one(name: str, scores: dict[str, Any]) -> str:
     return f"{said}; {scores['agreement']['value']:.0%} read as the class requested"
 
 
+def first_picture(html: str) -> bytes:
+    """Return the first picture of a report's page: real digits, the teacher's, the student's.
+
+    Raises ValueError for a page without one.
+    """
+    found = re.search(r"data:image/png;base64,([^\"']+)", html)
+    if found is None:
+        raise ValueError("the report's page shows no picture")
+    return base64.b64decode(found[1])
+
+
+def write_pictures(report: Path, numbers: dict[str, Any], folder: Path) -> None:
+    """Write digits.png and quality.png of the page beside a report and of its numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    html = report.with_suffix(".html").read_text(encoding="utf-8")
+    (folder / "digits.png").write_bytes(first_picture(html))
+    quality_figure(numbers).savefig(folder / "quality.png")
+
+
 def main() -> None:
     """Write both files."""
     parser = argparse.ArgumentParser(
@@ -62,6 +85,9 @@ def main() -> None:
     parser.add_argument("--report", type=Path, required=True, help="report.json of a demo")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page to this file")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="write digits.png and quality.png there"
+    )
     options = parser.parse_args()
     numbers = read_json(options.report)
     numbers["config"]["out"] = "runs/demo"
@@ -71,6 +97,8 @@ def main() -> None:
         write_text(options.json, json.dumps(numbers, indent=1) + "\n")
     if options.markdown is not None:
         write_text(options.markdown, page(numbers))
+    if options.pictures is not None:
+        write_pictures(options.report, numbers, options.pictures)
 
 
 if __name__ == "__main__":

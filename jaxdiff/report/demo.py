@@ -1,8 +1,10 @@
 """The page that ``jaxdiff demo`` writes: what was made, how good it is, and how it was measured."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from jaxdiff.report.curves import training_curves
 from jaxdiff.report.images import nearest_neighbours, side_by_side, trajectory_strip
 from jaxdiff.report.page import Picture, Section, Table, write_page
 from jaxdiff.report.terminal import Best, format_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 QUALITY = "Frechet distance"
 BEST: Best = {QUALITY: "min", "MMD^2": "min", "sliced Wasserstein": "min"}
@@ -131,14 +136,26 @@ def _samples(shown: Shown) -> Section:
     return Section("Samples", [text], pictures)
 
 
-def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Section:
-    sweep = numbers["sweep"]
-    solvers = list(dict.fromkeys(row["solver"] for row in sweep))
-    of = lambda key: {s: [(r["nfe"], r[key]) for r in sweep if r["solver"] == s] for s in solvers}  # noqa: E731
+def quality_figure(numbers: dict[str, Any]) -> Figure:
+    """Return the scores of a demo's solvers and student against network evaluations, drawn."""
     student = numbers["student"]
     points = {"student": (1, student["student at 1"])}
     if "student at 2" in student:
         points["student, 2"] = (2, student["student at 2"])
+    real_data = next(iter(numbers["scores"].values()))[QUALITY]["real_data"]["value"]
+    return best_against_nfe(_curves(numbers["sweep"]), real_data, points)
+
+
+def _curves(sweep: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Return pairs (nfe, score) by solver."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in sweep:
+        curves.setdefault(row["solver"], []).append((row["nfe"], row[QUALITY]))
+    return curves
+
+
+def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Section:
+    sweep = numbers["sweep"]
     real_data = score["real_data"]
     protocol = (
         f"Frechet distance between the features of {score['samples']} samples and of "
@@ -155,15 +172,15 @@ def _quality(numbers: dict[str, Any], table: Table, score: dict[str, Any]) -> Se
     words = (
         f"The best of the sweep is {best['solver']} at NFE {best['nfe']} with {best[QUALITY]:.3g}."
     )
-    curves = best_against_nfe(of(QUALITY), real_data["value"], points)
     caption = (
-        f"{', '.join(ranked(of(QUALITY))[:5])} are the best over all numbers of evaluations, from "
-        f"the first; the others are grey. {words}"
+        f"{', '.join(ranked(_curves(sweep))[:5])} are the best over all numbers of evaluations, "
+        f"from the first; the others are grey. {words}"
     )
+    alt = "One curve per solver; students are big marks."
     return Section(
         "Quality against network evaluations",
-        [_closed(student), protocol, *_metrics(numbers), _speed(sweep)],
-        [Picture(curves, caption, "One curve per solver; students are big marks.")],
+        [_closed(numbers["student"]), protocol, *_metrics(numbers), _speed(sweep)],
+        [Picture(quality_figure(numbers), caption, alt)],
         [table],
     )
 

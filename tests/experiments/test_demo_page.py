@@ -1,10 +1,15 @@
 """The page of the demo is that of its numbers, and what other pages say of it is there."""
 
+import base64
 import json
 import re
 from pathlib import Path
 
-from experiments.demo.__main__ import page
+import numpy as np
+import pytest
+
+from experiments.demo.__main__ import page, write_pictures
+from jaxdiff.report.demo import Shown, demo_page, in_words, quality_figure
 
 RESULTS = Path(__file__).parents[2] / "experiments/results"
 NUMBERS = json.loads((RESULTS / "demo.json").read_text())
@@ -25,3 +30,50 @@ def test_what_the_page_on_choosing_says_of_the_demo():
     real = NUMBERS["scores"]["student, NFE 1"]["Frechet distance"]["real_data"]["value"]
     expected = student["Euler at 1"], student["student at 1"], real
     assert said.groups() == tuple(f"{value:.2f}" for value in expected)
+
+
+def test_the_pictures_are_those_of_the_report(tmp_path):
+    report, kept = tmp_path / "report.json", tmp_path / "kept"
+    with pytest.raises(FileNotFoundError, match=r"report\.html"):
+        write_pictures(report, NUMBERS, kept)
+    report.with_suffix(".html").write_text("<html>no picture</html>")
+    with pytest.raises(ValueError, match="no picture"):
+        write_pictures(report, NUMBERS, kept)
+    first, second = (base64.b64encode(text).decode() for text in (b"digits", b"others"))
+    source = '<img src="data:image/png;base64,{}" alt="x">'
+    report.with_suffix(".html").write_text(source.format(first) + source.format(second))
+    write_pictures(report, NUMBERS, kept)
+    assert (kept / "digits.png").read_bytes() == b"digits"
+    assert (kept / "quality.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_the_picture_of_quality_has_all_scores_and_names_the_best():
+    axes = quality_figure(NUMBERS).axes[0]
+    drawn = {tuple(point) for line in axes.lines for point in line.get_xydata()}
+    assert drawn >= {(row["nfe"], row["Frechet distance"]) for row in NUMBERS["sweep"]}
+    named = {text.get_text() for text in axes.texts}
+    assert named >= {"ipndm", "ipndm_v", "deis", "dpmpp", "sde_dpmpp", "student"}
+
+
+def test_the_page_of_the_demo_says_its_numbers(tmp_path):
+    digits = np.linspace(-1, 1, 10 * 64).reshape(10, 8, 8, 1)
+    shown = Shown(
+        real=digits,
+        samples={name: digits for name in NUMBERS["scores"]},
+        states=np.stack([digits[:4]] * 4),
+        denoised=np.stack([digits[:4]] * 3),
+        levels=np.array([80.0, 5.0, 0.5, 0.0]),
+        nodes=np.array([80.0, 5.0, 0.5]),
+        losses={"teacher": [(1, 2.0), (2, 1.0)]},
+        nearest=(digits[:3], digits[:3]),
+        distances=np.arange(10.0),
+        held_out=np.arange(10.0),
+    )
+    html = demo_page(tmp_path, NUMBERS, shown).read_text()
+    student = NUMBERS["student"]
+    for said in (f"{student[n]:.3g}" for n in ("teacher", "student at 1", "Euler at 1")):
+        assert said in html and said in in_words(NUMBERS)
+    (best,) = re.findall(r"<figcaption>([\w, ]+) are the best over all numbers", html)
+    assert set(best.split(", ")) == {"ipndm", "ipndm_v", "deis", "dpmpp", "sde_dpmpp"}
+    assert "The best of the sweep is sde_dpmpp at NFE 35 with 0.973" in html
+    assert html.count("data:image/") == 6
