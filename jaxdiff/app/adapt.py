@@ -19,6 +19,7 @@ from jaxdiff.app.models import Model
 from jaxdiff.app.objective import objective
 from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.published import from_pictures
+from jaxdiff.app.shown import with_measurements
 from jaxdiff.app.text import in_turn, texts_condition
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.data.words import WordTokenizer, split
@@ -72,7 +73,8 @@ def adapt(config: configs.Adapt, progress: bool = True) -> dict[str, float]:
         raise ValueError(f"{config.run} is a student; an adapter is of its teacher")
     if description(model.denoiser) is None:
         raise ValueError(f"{config.run} has no network of its own that an adapter could change")
-    beside = config.kind in CONTROLS
+    beside, measure = config.kind in CONTROLS, model.measure
+    _check_model(config, model)
     adapter: Any = None if beside else adapter_of(config, model)
     shown, size = _shown(model, config, progress)
     optimiser = optax.adam(config.learning_rate)
@@ -82,9 +84,13 @@ def adapt(config: configs.Adapt, progress: bool = True) -> dict[str, float]:
     else:
         D = adapted(model.denoiser, adapter, config.seed)
         optimiser, classes = adapter_only(optimiser), model.classes or None
+    if measure is not None:
+        classes = None  # an entry beside the measurement
     student = Student.of(D, classes=classes, label_drop=0.0, optimiser=optimiser)
     aim = _objective(model)
     data = _batches(shown, config)
+    if measure is not None:
+        data = with_measurements(data, measure, model.shape, config.seed)
     if config.kind in WITH_PRIOR and config.prior_weight:
         data = with_prior(data, *_own_samples(model, config, shown, progress), config.seed)
         method = dreambooth(student, prior_weight=config.prior_weight, **aim)
@@ -144,6 +150,19 @@ def _check_options(config: configs.Adapt) -> None:
         refuse(config, f"{kind} has no own samples", *own)
     if kind in (*WITH_TOKEN, "dreambooth") and config.data.path is None:
         raise ValueError(f"--kind {kind} needs images of the subject: --data.path")
+
+
+def _check_model(config: configs.Adapt, model: Model) -> None:
+    """Raise ValueError for options that do not go with a model."""
+    if config.kind in CONTROLS:
+        model.check_images(f"adapt --kind {config.kind}")
+    if config.data.captions and model.tokenizer is None:
+        raise ValueError("--data.captions would have no effect: this model takes no text")
+    if config.kind in WITH_PRIOR and model.measure is not None:
+        raise ValueError(
+            f"--kind {config.kind} keeps the model's own samples, and {config.run} restores images "
+            "that it is shown: --kind lora trains it on others"
+        )
 
 
 def _shown(model: Model, config: configs.Adapt, progress: bool) -> tuple[Shown, tuple[int, ...]]:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.app import config as configs
-from jaxdiff.app import config_file
 from jaxdiff.app.conditions import conditions
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
@@ -57,8 +56,7 @@ def enlarging(
 
 def _operator(model: Model, config: configs.Sample) -> tuple[Operator, float]:
     """Return what a run enlarges, as the operator of its images, and the level of noise."""
-    known = model.metadata.get("measure")
-    measure = None if known is None else config_file.from_dict(configs.Measure, known, "measure")
+    measure = model.measure
     if measure is None or measure.task not in ("super", "bicubic", "decimate"):
         raise ValueError(
             f"{config.run} enlarges no images: --base is of a run of jaxdiff train super"

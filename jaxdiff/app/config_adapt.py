@@ -21,6 +21,16 @@ AdapterKind = Literal[
 
 
 @dataclasses.dataclass(frozen=True)
+class AdaptData(OtherData):
+    """Images to train on: the run's own data, but for what is given here; of published weights,
+    which do not say theirs, what is given.
+    """
+
+    captions: bool | None = None
+    """True to read what lies beside images of a text model, as jaxdiff train does."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Adapt:
     """Train a small change of a run's model, whose parameters stay as they are, and save it alone:
     sample --adapter FILE puts it in.
@@ -91,4 +101,4 @@ class Adapt:
     """Instead of the finished model a checkpoint of the run: its step, or "latest". A run that is
     not finished gives its latest by default.
     """
-    data: OtherData = OtherData()
+    data: AdaptData = AdaptData()

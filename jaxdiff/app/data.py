@@ -12,7 +12,7 @@ from jaxdiff.app import folder as folders
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import from_pictures, picture_shape
 from jaxdiff.app.shown import with_measurements
-from jaxdiff.app.text import tokenized, tokenizer_of
+from jaxdiff.app.text import captioned, tokenized, tokenizer_of
 from jaxdiff.data.composed import compose
 from jaxdiff.data.conditions import check_mirrored
 from jaxdiff.data.dataset import Dataset
@@ -109,7 +109,7 @@ def data_of(model: Model, given: configs.OtherData, progress: bool) -> Dataset:
             f"the model's images have the shape {shape}, those of {data.name} {data.shape}: "
             "--data.size and --data.grayscale change it"
         )
-    return data
+    return data if model.tokenizer is None else captioned(data)[0]
 
 
 def own_data(model: Model) -> configs.Data | None:

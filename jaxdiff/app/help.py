@@ -201,10 +201,11 @@ def _takes(hint: Any) -> str:
 
 @functools.lru_cache
 def documented(kind: type) -> dict[str, str]:
-    """Return the text below every field of a configuration."""
+    """Return the text below every field of a configuration, those that it inherits among them."""
     (tree,) = ast.parse(inspect.getsource(kind)).body
     body = typing.cast(ast.ClassDef, tree).body
-    found = {}
+    found = {k: v for base in kind.__bases__ if base is not object
+             for k, v in documented(base).items()}  # fmt: skip
     for field, text in zip(body, body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
             name, value = field.target, text.value

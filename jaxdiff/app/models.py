@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxdiff.app import config_file
 from jaxdiff.app.config_data import Data
+from jaxdiff.app.config_measure import Measure
 from jaxdiff.app.latents import kept_autoencoder, latent_source
 from jaxdiff.app.network import build_network, compute_dtype
 from jaxdiff.app.objective import process_named
@@ -53,6 +54,12 @@ class Model(NamedTuple):
     def tokenizer(self) -> WordTokenizer | None:
         """Return the tokenizer of a run that is conditioned on texts; None of any other model."""
         return tokenizer_of(self.metadata.get("tokenizer"))
+
+    @property
+    def measure(self) -> Measure | None:
+        """Return what a run's network was trained to be shown; None if it is shown nothing."""
+        known = self.metadata.get("measure")
+        return None if known is None else config_file.from_dict(Measure, known, "measure")
 
     @property
     def arrays(self) -> bool:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.app import config as configs
-from jaxdiff.app import config_file, shown
+from jaxdiff.app import shown
 from jaxdiff.app.load import load_model
 from jaxdiff.app.measured_images import given_images
 from jaxdiff.app.models import Model
@@ -113,8 +113,7 @@ def of_latents(operator: Operator, model: Model) -> Operator:
 
 def unseen_by(model: Model, config: configs.Restore, options: dict[str, Any]) -> str | None:
     """Return why a model's network is not shown the measurement; None if it is."""
-    known = model.metadata.get("measure")
-    measure = None if known is None else config_file.from_dict(configs.Measure, known, "measure")
+    measure = model.measure
     return shown.refusal(measure, config.task, options, config.noise)
 
 

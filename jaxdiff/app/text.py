@@ -1,5 +1,6 @@
 """Runs that are conditioned on texts: their tokenizer, and texts as the condition of samples."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,17 @@ def tokenizer_for(data: Dataset, known: WordTokenizer | None = None) -> WordToke
             "composed of theirs"
         )
     return words_of(data.conditions[TEXT]) if known is None else known
+
+
+def captioned(data: Dataset) -> tuple[Dataset, tuple[str, ...]]:
+    """Return data with their captions alone, which is what a network of texts takes, and the names
+    of what is left out.
+    """
+    rest = [key for key in data.conditions if key != TEXT]
+    left = (*(["classes"] if data.labels is not None else []), *rest)
+    own = {key: values for key, values in data.conditions.items() if key == TEXT}
+    alone = dataclasses.replace(data, labels=None, num_classes=0, class_names=(), conditions=own)
+    return (alone if left else data), left
 
 
 def tokenized(data: Dataset, tokenizer: WordTokenizer | None) -> Dataset:

@@ -21,7 +21,7 @@ from jaxdiff.app.optimiser import check_optimiser, warmup_of
 from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.published import coded
 from jaxdiff.app.snapshots import check_snapshots, leaving
-from jaxdiff.app.text import TEXT, tokenizer_for, words
+from jaxdiff.app.text import captioned, tokenizer_for, words
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.words import WordTokenizer
 from jaxdiff.method import Method
@@ -42,11 +42,11 @@ def train(config: configs.Train, progress: bool = True) -> Model:
     check_filled(data)
     if config.measure is not None and config.data.arrays:
         raise ValueError("--measure is of images: --data.arrays are none")
+    known: dict[str, Any] = {"data": data.fingerprint()}
     start, data, tokenizer = _start_of(config, data, progress)
     if not data.num_classes and config.measure is None and tokenizer is None:
         refuse(config, "the data have no classes", "label_drop")
     shape = data.shape if config.latent is None else _latent_shape(config, data)
-    known: dict[str, Any] = {"data": data.fingerprint()}
     metadata = {
         "kind": "teacher",
         "network": config_file.to_dict(config.network),
@@ -92,12 +92,9 @@ def _start_of(
             )
         return start, data, None
     tokenizer = tokenizer_for(data, None if first is None else first.tokenizer)
-    if strange := [key for key in data.conditions if key != TEXT]:
-        raise ValueError(f"--network text takes captions; {data.name} has {strange[0]!r}, too")
-    if data.labels is not None:
-        data = dataclasses.replace(data, labels=None, num_classes=0, class_names=())
-        if progress:
-            print("the classes are left out: --network text is conditioned on the captions")
+    data, left = captioned(data)
+    if progress and left:
+        print(f"left out: {', '.join(left)}; --network text is conditioned on the captions")
     if progress:
         print(f"captions are read by {tokenizer!r}", flush=True)
     return start, data, tokenizer

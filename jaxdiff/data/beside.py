@@ -14,12 +14,14 @@ are named among the notes otherwise. "label" is a class where nothing else says 
 """
 
 import pathlib
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdiff.data import tree as trees
+from jaxdiff.data.conditions import CLASSES
 from jaxdiff.files import parse_json
 
 LINES, INDEX = "metadata.jsonl", trees.INDEX
@@ -43,7 +45,9 @@ def find(tree: trees.Tree, where: str) -> Found:
         rows: Rows = {}
         for name in lines:
             rows |= _lines(tree, name, f"{where}: {name}")
-        return Found(rows, frozenset(lines), f"captions by {', '.join(lines)}")
+        none = len({*rows} - {*tree.files})
+        how = f"captions by {', '.join(lines)}" + f", {none} of no image" * bool(none)
+        return Found(rows, frozenset(lines), how)
     for name in (name for name in tree.files if name.rpartition("/")[2] == INDEX):
         if rows := _index(tree, name, f"{where}: {name}"):
             return Found(rows, frozenset(), f"captions by {name}")
@@ -89,10 +93,12 @@ def conditions(
             continue
         if key == "label":
             labels = values
-        elif (array := numbers(values)) is not None:
-            made[key] = array
-        else:
+        elif (array := numbers(values)) is None:
             notes.append(f"{key} is not read: it is not numbers of one shape for every image")
+        elif why := _unusable(key, array):
+            notes.append(f"{key} is not read: {why}")
+        else:
+            made[key] = array
     if not made and labels is None:
         raise ValueError(f"{where}: there is neither a caption nor a number among {keys}")
     return made, labels, (found.how, *notes)
@@ -136,6 +142,16 @@ def numbers(values: Sequence[Any]) -> np.ndarray | None:
     return array if array.dtype.kind in "biuf" else None
 
 
+def _unusable(key: str, array: np.ndarray) -> str:
+    """Return why numbers beside images are no condition, such as those of a key of a data base."""
+    if key == CLASSES:
+        return "classes are given by labels"
+    if array.dtype.kind == "f":
+        return "" if np.isfinite(array).all() else "not all of its numbers are finite"
+    least, most = int(array.min()), int(array.max())
+    return "" if -(2**31) <= least <= most < 2**31 else "its whole numbers are beyond 32 bits"
+
+
 def _lines(tree: trees.Tree, name: str, where: str) -> Rows:
     folder, rows = name.removesuffix(LINES), {}
     for i, line in enumerate(_text(tree.read(name), where).splitlines()):
@@ -145,9 +161,10 @@ def _lines(tree: trees.Tree, name: str, where: str) -> Rows:
         own = row.pop("file_name", None) if isinstance(row, dict) else None
         if not isinstance(own, str):
             raise ValueError(f'{where}, line {i + 1} has no "file_name"')
-        if folder + own in rows:
+        place = posixpath.normpath(folder + own)
+        if place in rows:
             raise ValueError(f"{where} has {own} twice")
-        rows[folder + own] = row
+        rows[place] = row
     return rows
 
 

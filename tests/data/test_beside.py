@@ -63,6 +63,20 @@ def test_lines_of_metadata_with_classes_and_numbers(folder):
     assert load(folder, captions=True, labels="none").labels is None
 
 
+def test_numbers_that_are_no_condition_are_notes(folder):
+    # what tables of the web have: keys of a data base, gaps, rows of images that are elsewhere
+    rows = [{"text": t, "id": 10**12 + i, "score": float("nan"), "classes": i}
+            for i, t in enumerate(TEXTS)]  # fmt: skip
+    more = [json.dumps({"file_name": "./sub/../e.png", "text": "of none"})]
+    put(folder, metadata__jsonl="\n".join([lines(rows), *more]).replace('"a.png"', '"./a.png"'))
+    data = load(folder, captions=True)
+    assert {*data.conditions} == {"text"} and data.conditions["text"].tolist() == TEXTS
+    said = " ".join(data.notes)
+    for part in ("metadata.jsonl, 1 of no image", "id is not read: its whole numbers are beyond",
+                 "score is not read: not all", "classes is not read: classes are"):  # fmt: skip
+        assert part in said
+
+
 def test_the_index_of_a_zip(folder, tmp_path):
     index = {
         "labels": [[n, i % 2] for i, n in enumerate(NAMES)],
