@@ -59,6 +59,10 @@ def test_a_table_shows_its_levels():
     many = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 2), TABLE)
     for other in (many, jax.eval_shape(lambda t: t, TABLE)):
         assert repr(other).startswith("Table(heun(), nfe=") and "levels" not in repr(other)
+    for metadata in ({"tuned": True}, {"step": 50}):
+        assert repr(TABLE.with_metadata(**metadata)).startswith("Table(heun(), tuned, nfe=9, lev")
+    for metadata in ({"tuned": False, "step": 0}, {"model": "digits"}):
+        assert repr(TABLE.with_metadata(**metadata)) == repr(TABLE)
     assert jax.jit(lambda t: len(t._repr_html_()) + t.levels[0] * 0)(TABLE) > 0
 
 

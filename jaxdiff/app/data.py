@@ -87,10 +87,7 @@ def data_of(model: Model, given: configs.OtherData, progress: bool) -> Dataset:
     """
     own = own_data(model)
     if own is None and given.path is None:
-        raise ValueError(
-            "what these weights were trained on is not known here: give images like those by "
-            "--data.path"
-        )
+        raise ValueError(f"{without_data(model)}: give images like those by --data.path")
     own = own or configs.Data()
     chosen = configs.of_run(own, given) or own
     try:
@@ -116,6 +113,14 @@ def own_data(model: Model) -> configs.Data | None:
     """Return what a model was trained on; None where it is not known."""
     known = model.metadata["data"]
     return None if known is None else configs.Data(**known)
+
+
+def without_data(model: Model) -> str:
+    """Return why the data of a model cannot be read here, and what its card says they are."""
+    said = None if model.source is None else model.source.metadata.get("data")
+    if isinstance(said, str) and said:
+        return f"this model's data ({said}) do not come with it"
+    return "what this model was trained on is not known here"
 
 
 def batches_of(

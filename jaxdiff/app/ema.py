@@ -10,6 +10,7 @@ from jaxdiff.app import folder as folders
 from jaxdiff.app.load import checkpoint_state
 from jaxdiff.app.methods import teacher_method
 from jaxdiff.app.options import refuse
+from jaxdiff.app.published import is_published
 from jaxdiff.app.snapshots import decay_name, reconstructed, snapshots
 from jaxdiff.training.checkpoint import load_params, save_params
 
@@ -20,6 +21,8 @@ def ema(config: configs.Ema, progress: bool = True) -> None:
     Raises ValueError, before anything is written, for a run without enough snapshots, and a folder
     that holds another run.
     """
+    if is_published(config.run):
+        raise ValueError(f"{config.run} is no run: its file holds one average, and no other")
     trained, _ = config_file.load_known(config.run)
     if (config.std is None) == (config.decay is None):
         raise ValueError("give either --std, a width, or --decay, one of the run's --ema")

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdiff.app import config as configs
 from jaxdiff.app.conditions import check_class_condition
-from jaxdiff.app.data import class_index, own_data, read_data
+from jaxdiff.app.data import class_index, own_data, read_data, without_data
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
 from jaxdiff.app.published import from_pictures
@@ -122,7 +122,7 @@ def _test_data(model: Model, config: configs.Restore | configs.Edit, progress: b
     """Return some of the run's test data. ValueError where there are none."""
     own = own_data(model)
     if own is None:
-        raise ValueError("what this model was trained on is not known here: give IMAGES")
+        raise ValueError(f"{without_data(model)}: give IMAGES")
     try:
         chosen = dataclasses.replace(own, split="test", limit=config.count)
         return read_data(chosen, progress)

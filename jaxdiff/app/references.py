@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdiff.app import config as configs
-from jaxdiff.app.data import own_data, read_data
+from jaxdiff.app.data import own_data, read_data, without_data
 from jaxdiff.app.folder import difference
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
@@ -63,10 +63,7 @@ def find(model: Model, config: configs.Evaluate, progress: bool = True) -> Refer
             return _of_statistics(model, statistics, config, progress)
         data = dataclasses.replace(data, path=config.reference)
     if own is None and data.path is None:
-        raise ValueError(
-            "what these weights were trained on is not known here: give real images by --data.path "
-            "or --reference"
-        )
+        raise ValueError(f"{without_data(model)}: give real images by --data.path or --reference")
     given = configs.of_run(own or configs.Data(), data)
     trained = None if own is None else _there(own, model, progress, needed=given is None)
     if trained is None and given is not None and _moved(model, given):

@@ -129,8 +129,19 @@ class Table:
 
     def __repr__(self) -> str:
         window = f"window={self.states.shape[2]}+{self.denoised.shape[2]}"
-        said = [repr(self.label), f"nfe={self.nodes.shape[0]}", *self._span(), window]
+        said = [
+            repr(self.label),
+            *self._tuned(),
+            f"nfe={self.nodes.shape[0]}",
+            *self._span(),
+            window,
+        ]
         return f"Table({', '.join(said)}{', stochastic' if self.stochastic else ''})"
+
+    def _tuned(self) -> list[str]:
+        """Say that the numbers are no longer those of the solver that they began as."""
+        trained = self.metadata.get("step") not in (None, 0)
+        return ["tuned"] if self.metadata.get("tuned") is True or trained else []
 
     def _span(self) -> list[str]:
         """Return the first and the last level in words, nothing where they are not known."""

@@ -159,6 +159,19 @@ def test_what_published_weights_cannot_is_refused_by_name(folder, capsys, tmp_pa
     assert not Path(tmp_path / "none" / "model.npz").exists()
 
 
+def test_a_model_of_the_package_whose_data_are_elsewhere_says_which(capsys, tmp_path):
+    out = tmp_path / "none"
+    said = "this model's data (the training part of MNIST, 60000 images of 28x28) do not come with "
+    for command, options in (
+        ("distill", ("--teacher", "mnist", "--run", out)),
+        ("evaluate", ("--run", "mnist", "--out", tmp_path / "page.html")),
+        ("restore", ("--run", "mnist", "--task", "super", "--out", out)),
+    ):
+        assert said in refused(capsys, command, *options), command
+    message = refused(capsys, "ema", "--run", "mnist", "--std", 0.05, "--out", out)
+    assert "mnist is no run" in message and not out.exists()
+
+
 def test_a_user_s_function_makes_a_model(folder, capsys, tmp_path):
     run = ("--run", f"module:{folder / 'own.py'}:make", "--num-steps", 30, "--count", 400)
     ran(capsys, "sample", *run, "--out", tmp_path)
