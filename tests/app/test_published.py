@@ -165,7 +165,7 @@ def test_a_model_of_the_package_whose_data_are_elsewhere_says_which(capsys, tmp_
     for command, options in (
         ("distill", ("--teacher", "mnist", "--run", out)),
         ("evaluate", ("--run", "mnist", "--out", tmp_path / "page.html")),
-        ("restore", ("--run", "mnist", "--task", "super", "--out", out)),
+        ("restore", ("--run", "mnist", "--task", "super", "--out", tmp_path)),
     ):
         assert said in refused(capsys, command, *options), command
     message = refused(capsys, "ema", "--run", "mnist", "--std", 0.05, "--out", out)
