@@ -5,6 +5,7 @@ their arXiv numbers. Titles and first authors of these numbers are in ``papers.t
 file; where an author is not known for certain there is none.
 """
 
+import difflib
 import functools
 import inspect
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 NUMBER = re.compile(r"(?<!\d)(\d{4}\.\d{4,5})(?!\d)")
+MODULES = (
+    "process", "grids", "guidance", "blending", "posterior", "metrics", "networks", "adapt",
+)  # fmt: skip
 SOURCE = re.compile(r"^Sources?:.*?(?=\n\s*\n|\Z)", re.M | re.S)
 
 
@@ -141,15 +145,33 @@ def _names() -> dict[str, Any]:
     return {**TUNERS, **RECIPES, **{known.name: known for known in SOLVERS}}
 
 
+def _of_modules() -> dict[str, Any]:
+    """Return functions and classes of the other modules that ``jaxdiff list`` lists, by name."""
+    import jaxdiff
+
+    modules = (getattr(jaxdiff, name) for name in MODULES)
+    return {
+        name: item
+        for module in modules
+        for name, item in vars(module).items()
+        if not name.startswith("_") and (inspect.isfunction(item) or inspect.isclass(item))
+    }
+
+
 def _by_name(name: str) -> Iterator[Any]:
     if NUMBER.fullmatch(name):
         yield name
     elif name in (known := _names()):
         yield from _documented(known[name])
+    elif (found := _of_modules().get(name)) is not None:
+        yield found
     else:
+        every = {known.lower(): known for known in (*_of_modules(), *_names())}
+        like = difflib.get_close_matches(name.lower(), every, 1, 0.75)
         raise ValueError(
-            f"no solver, method or tuner is called {name!r}; jaxdiff list solvers, methods or "
-            "tuners has their names"
+            f"nothing is called {name!r}"
+            + (f"; did you mean {every[like[0]]!r}?" if like else "")
+            + " (jaxdiff list solvers, methods, tuners, guidance, adapters, ... has the names)"
         )
 
 

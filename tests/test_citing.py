@@ -70,6 +70,8 @@ def test_items_of_every_kind_are_cited():
     edm = "2206.00364"
     assert eprints(jd.cite(table)) == eprints(jd.cite(jd.Sampler(D, table))) == [edm]
     assert eprints(jd.cite(guided)) == ["2207.12598"]
+    assert eprints(jd.cite("classifier_free")) == ["2207.12598"]
+    assert eprints(jd.cite("custom_diffusion")) == ["2212.04488"]
     assert eprints(jd.cite("gits", "dmd2")) == ["2405.11326", "2405.14867"]
     assert eprints(jd.cite(jd.distill.easy_consistency(student))) == ["2406.14548"]
     assert eprints(jd.cite(jd.distill.score_matching(student))) == SCORE_MATCHING
@@ -79,8 +81,11 @@ def test_items_of_every_kind_are_cited():
 
 
 def test_what_says_nothing_of_itself_is_an_error():
-    with pytest.raises(ValueError, match="is called 'unipcc'"):
-        jd.cite("unipcc")
+    for wrong in ("unipcc", "UniPC"):
+        with pytest.raises(ValueError, match=f"is called '{wrong}'; did you mean 'unipc'"):
+            jd.cite(wrong)
+    with pytest.raises(ValueError, match=r"is called 'quite else' \(jaxdiff list solvers"):
+        jd.cite("quite else")
     with pytest.raises(TypeError, match="at least one"):
         jd.cite()
     with pytest.raises(TypeError, match="not int"):

@@ -117,6 +117,9 @@ def custom_diffusion(
     Returns:
         The adapter, to be trained with :func:`jaxdiff.adapt.dreambooth`, as the paper does with 200
         images of the class.
+
+    Source:
+        Multi-Concept Customization of Text-to-Image Diffusion, arXiv 2212.04488, section 3.
     """
     return Together((TextualInversion(start, count), Whole(layers)))
 

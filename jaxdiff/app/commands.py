@@ -57,9 +57,10 @@ def adapt(config: configs.Adapt) -> None:
 
     last = adapt(config)
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in last.items() if name != "step")
+    shown = " --control edges:IMAGE" if config.kind in ("controlnet", "t2i") else ""
     print(
         f"the adapter is in {config.out} (last update: {numbers})\nnext: jaxdiff sample "
-        f"--run {config.run} --adapter {config.out}"
+        f"--run {config.run} --adapter {config.out}{shown}"
     )
 
 

@@ -24,7 +24,7 @@ def inspect(config: configs.Inspect) -> str:
     if config.json:
         return json.dumps(facts, indent=1, default=str)
     width = max(map(len, facts))
-    return "\n".join(f"{name:<{width}}  {_line(value)}" for name, value in facts.items())
+    return "\n".join(f"{name:<{width}}  {_line(name, value)}" for name, value in facts.items())
 
 
 def facts_of(path: Path) -> Facts:
@@ -233,9 +233,11 @@ def _tensors(path: Path, why: str = "") -> Facts:
     return facts | ({"not read as a model": why} if why else {})
 
 
-def _line(value: Any) -> str:
+def _line(name: str, value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k}: {v}" for k, v in value.items())
+        return ", ".join(f"{k}: {v}" for k, v in value.items()) or "none"
     if isinstance(value, list) and value and isinstance(value[0], str):
         return "; ".join(value)
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple) or (name == "shape" and isinstance(value, list)):
+        return "x".join(map(str, value))
+    return str(value)

@@ -63,6 +63,20 @@ def networks() -> Mapping[str, Any]:
     }  # fmt: skip
 
 
+def adapters() -> Mapping[str, Any]:
+    """Return the adapters of :mod:`jaxdiff.adapt`, and its functions that are of a paper."""
+    from jaxdiff import adapt
+
+    made: dict[str, Any] = {
+        name: value for name, value in sorted(vars(adapt).items())
+        if inspect.isclass(value) and hasattr(value, "apply") and value is not adapt.Adapter
+    }  # fmt: skip
+    for name, function in functions("adapt")().items():
+        if _paper(function) and not name.startswith(("load_", "save_")):
+            made[name] = function
+    return made
+
+
 KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "solvers": solvers,
     "grids": functions("grids"),
@@ -71,7 +85,7 @@ KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "guidance": functions("guidance", "blending", "posterior"),
     "metrics": functions("metrics"),
     "networks": networks,
-    "adapters": functions("adapt"),
+    "adapters": adapters,
 }
 OTHERS = ("models", "presets")  # with lines of their own
 
@@ -97,9 +111,14 @@ def rows(kind: str) -> Iterator[tuple[str, str, str]]:
         known = ", ".join([*KINDS, *OTHERS])
         raise ValueError(f"there is no list of {kind!r}; there are {known}")
     for name, function in KINDS[kind]().items():
-        text = inspect.getdoc(function) or ""
-        own = PAPER.search(text) or PAPER.search(inspect.getmodule(function).__doc__ or "")
-        yield name, plain(text), own[0] if own else ""
+        yield name, plain(inspect.getdoc(function) or ""), _paper(function)
+
+
+def _paper(item: Any) -> str:
+    """Return the first number in an item's docstring, or else in its module's; "" for none."""
+    module = inspect.getmodule(item)
+    own = PAPER.search(inspect.getdoc(item) or "") or PAPER.search(inspect.getdoc(module) or "")
+    return own[0] if own else ""
 
 
 def plain(text: str) -> str:

@@ -38,7 +38,10 @@ def train(config: configs.Train, progress: bool = True) -> Model:
     check(config)
     for look in (check_batch, check_objective, check_optimiser, check_snapshots, check_log):
         look(config)
-    data = read_data(config.data, progress)
+    try:
+        data = read_data(config.data, progress)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}: --data.path says where the data are") from error
     check_filled(data)
     if config.measure is not None and config.data.arrays:
         raise ValueError("--measure is of images: --data.arrays are none")

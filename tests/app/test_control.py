@@ -84,6 +84,7 @@ def test_a_run_is_steered_by_edges(tmp_path, capsys):
     short = ["--updates", "3", "--batch", "4", "--learning-rate", "0.1"]
     command = ["adapt", "--run", run, "--kind", "controlnet", *short, "--out"]
     assert cli.main([*command, file]) == 0, capsys.readouterr().err
+    assert f"--adapter {file} --control edges:IMAGE" in capsys.readouterr().out
     assert "steers a U-Net: UNetControl" in inspect(configs.Inspect(file))
     image = np.zeros((8, 8, 3), np.uint8)
     image[2:6, 2:6] = 255

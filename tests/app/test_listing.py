@@ -46,3 +46,11 @@ def test_every_kind_can_be_asked_for():
     assert set(kinds_of_lists()) == {*KINDS, *OTHERS}
     networks = {row[0] for row in rows("networks")}
     assert {"UNet", "DiT", "SongUNet"} <= networks and "init" not in networks
+
+
+def test_adapters_are_listed_and_what_handles_them_is_not():
+    adapters = {row[0]: row[2] for row in rows("adapters")}
+    assert adapters["LowRank"] == "2106.09685" and adapters["SpectralShift"] == "2303.11305"
+    assert adapters["custom_diffusion"] == "2212.04488"
+    assert {"TextualInversion", "dreambooth", "custom_diffusion", "controlnet_of"} <= set(adapters)
+    assert not {"Adapter", "Adapted", "paths", "load_lora", "check_adapter"} & set(adapters)

@@ -159,8 +159,11 @@ def test_what_published_weights_cannot_is_refused_by_name(folder, capsys, tmp_pa
     assert not Path(tmp_path / "none" / "model.npz").exists()
 
 
-def test_a_model_of_the_package_whose_data_are_elsewhere_says_which(capsys, tmp_path):
+def test_a_model_of_the_package_whose_data_are_elsewhere_says_which(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "none"
+    missing = refused(capsys, "train", "mnist-small", "--run", out)
+    assert "mnist.npz: --data.path says where the data are" in missing
     said = "this model's data (the training part of MNIST, 60000 images of 28x28) do not come with "
     for command, options in (
         ("distill", ("--teacher", "mnist", "--run", out)),
