@@ -87,14 +87,18 @@ class Linen:
 
     def check_cond(self, cond: Cond) -> None:
         """Raise ValueError for class indices, known ones, that a module with ``num_classes`` does
-        not have, and for what a module with a ``check_cond`` of its own refuses.
+        not have, alone or as "classes" of a dictionary, and for what a module with a ``check_cond``
+        of its own refuses.
         """
         if own := getattr(self.module, "check_cond", None):
             return own(cond)
         classes = getattr(self.module, "num_classes", 0)
-        if classes and np.ndim(cond) == 1 and jnp.issubdtype(jnp.result_type(cond), jnp.integer):
-            null = getattr(self.module, "null_class", True)
-            class_index(cond, classes, np.shape(cond)[0], null=null)
+        given: Any = cond.get("classes") if isinstance(cond, Mapping) else cond
+        if classes and np.ndim(given) == 1 and jnp.issubdtype(jnp.result_type(given), jnp.integer):
+            # a table of published U-Nets has no row beside its num_classes
+            own_row = getattr(self.module, "classes", "") != "index"
+            null = own_row and getattr(self.module, "null_class", True)
+            class_index(given, classes, np.shape(given)[0], null=null)
 
 
 def hashable(module: nn.Module) -> nn.Module:

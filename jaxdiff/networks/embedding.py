@@ -20,7 +20,7 @@ appendix F.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import flax.linen as nn
@@ -167,7 +167,7 @@ def class_index(cond: Cond, num_classes: int, batch: int, *, null: bool = True) 
     Raises:
         ValueError: for a condition on a network without classes or of a wrong shape, or none where
             there is no null class.
-        TypeError: for a condition that is not integer.
+        TypeError: for a condition that is not integer, and for a dictionary.
 
     Indices lie in [0, num_classes], the last being the null class; any other gives NaN under
     ``jax.jit``, never another class, and is refused where its value is known. Raises ValueError for
@@ -186,6 +186,10 @@ def class_index(cond: Cond, num_classes: int, batch: int, *, null: bool = True) 
         )
     if cond is None:
         return jnp.full((batch,), num_classes, jnp.int32)
+    if isinstance(cond, Mapping):
+        raise TypeError(
+            f"this network takes class indices (batch,) alone; cond has {', '.join(map(str, cond))}"
+        )
     index = jnp.asarray(cond)
     if not jnp.issubdtype(index.dtype, jnp.integer):
         raise TypeError(f"cond must hold integer class indices, not {index.dtype}")

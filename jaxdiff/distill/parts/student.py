@@ -99,6 +99,8 @@ class Student(NamedTuple):
             raise ValueError('the student has a null condition, and the batch no "label"')
         if labels is not None and "image" in batch:
             check_rows(labels, len(batch["image"]), 'batch "label"')
+        if labels is not None and (look := getattr(self.network, "check_cond", None)):
+            look(labels)
         if self.label_drop and labels is not None:
             check_drop(self.label_drop, labels, self.null)
         if self.null is not None:
