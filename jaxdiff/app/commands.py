@@ -13,7 +13,12 @@ def train(config: configs.Train) -> None:
 
     model = train(config)
     size = "x".join(map(str, model.shape)) + (" arrays" if model.arrays else " images")
-    print(f"trained on {size}; the run is in {config.run}\nnext: jaxdiff sample --run {config.run}")
+    print(f"trained on {size}; the run is in {config.run}\n{_next(config.run, model)}")
+
+
+def _next(run: str, model: Any) -> str:
+    """Return the command that samples a run."""
+    return f"next: jaxdiff sample --run {run}{'' if model.tokenizer is None else ' --prompt TEXT'}"
 
 
 def ema(config: configs.Ema) -> None:
@@ -28,8 +33,8 @@ def distill(config: configs.Distill) -> None:
     """Distil a run."""
     from jaxdiff.app.distill import distill
 
-    distill(config)
-    print(f"distilled; the run is in {config.run}\nnext: jaxdiff sample --run {config.run}")
+    student = distill(config)
+    print(f"distilled; the run is in {config.run}\n{_next(config.run, student)}")
 
 
 def tune(config: configs.Tune) -> None:

@@ -63,6 +63,19 @@ def test_a_model_keeps_its_tokenizer(model):
     assert again.tokenizer == model.tokenizer
 
 
+def test_the_next_command_after_training_has_a_prompt(model, monkeypatch, capsys):
+    from jaxdiff.app import commands
+
+    for name, config in (("train", configs.Train("r")), ("distill", configs.Distill("t", "r"))):
+        monkeypatch.setattr(f"jaxdiff.app.{name}.{name}", lambda config: model)
+        getattr(commands, name)(config)
+        assert "next: jaxdiff sample --run r --prompt TEXT\n" in capsys.readouterr().out
+        plain = model._replace(metadata={**model.metadata, "tokenizer": None})
+        monkeypatch.setattr(f"jaxdiff.app.{name}.{name}", lambda config, plain=plain: plain)
+        getattr(commands, name)(config)
+        assert "next: jaxdiff sample --run r\n" in capsys.readouterr().out
+
+
 def test_prompts_are_taken_in_turn(model):
     cond = conditions(model, configs.Sample("run", count=3, prompt=PROMPTS))
     np.testing.assert_array_equal(cond["text"], model.tokenizer([*PROMPTS, PROMPTS[0]]))
