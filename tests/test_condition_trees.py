@@ -291,7 +291,9 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", marked(ENDS, "adaptive together", "reverse_sde", "dpm_adaptive"))
+@pytest.mark.parametrize(
+    "name", marked(ENDS, "adaptive", "adaptive together", "reverse_sde", "dpm_adaptive")
+)
 def test_every_sampler_ends_at_each_sample_s_mean(name):
     CLOSE(ENDS[name](), MEAN)
 

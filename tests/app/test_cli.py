@@ -240,15 +240,21 @@ def test_names_of_grids_are_those_that_are_chosen_from():
 def test_presets_build_their_networks():
     """Every preset's network takes an image of the size its data have."""
     from jaxdiff.app.presets import PRESETS
+    from jaxdiff.app.text import words
+    from jaxdiff.data.words import words_of
     from jaxdiff.networks.parameters import count_parameters, init
 
     sizes = {
         "digits": (8, 8, 1), "images": (8, 8, 3), "mnist-small": (28, 28, 1), "mnist": (32, 32, 1),
-        "cifar10": (32, 32, 3),
+        "cifar10": (32, 32, 3), "text": (16, 16, 3), "super": (8, 8, 1), "deblur": (8, 8, 1),
+        "inpaint": (8, 8, 1), "colour": (8, 8, 3), "latent": (4, 4, 4),
     }  # fmt: skip
     assert set(sizes) == set(PRESETS)
+    said = words(words_of(["a red seven"]))
     for name, (_, preset) in PRESETS.items():
-        module, _ = build_network(preset.network, 10)
+        own = said if name == "text" else None
+        classes = 0 if preset.measure or own else 10
+        module, _ = build_network(preset.network, classes, preset.measure, sizes[name], own)
         shapes = jax.eval_shape(lambda m=module, s=sizes[name]: init(m, jax.random.key(0), s))
         assert count_parameters(shapes) > 1e5
 

@@ -274,7 +274,11 @@ def test_a_text_pipeline_samples_a_prompt(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "largest", "said"),
     [
-        ({"clip_sample": True, "clip_sample_range": 0.1}, 0.1, "clipped to 0.1, as DDPMScheduler"),
+        pytest.param(
+            {"clip_sample": True, "clip_sample_range": 0.1}, 0.1,
+            "clipped to 0.1, as DDPMScheduler",
+            marks=pytest.mark.slow,
+        ),
         (
             {"_class_name": "DPMSolverMultistepScheduler", "thresholding": True},
             1.0, "thresholded at their quantile 0.995, as DPMSolverMultistepScheduler does",

@@ -200,7 +200,7 @@ def test_modules_that_do_not_fit_are_named(folder):
         build_network(configs.Module(source, {"depth": 3}), 0)
     with pytest.raises(ValueError, match="is not a class of flax.linen modules"):
         build_network(configs.Module(source.replace(":Net", ":Other")), 0)
-    with pytest.raises(ValueError, match="--network is unet, dit, mlp or module:FILE.py:CLASS"):
+    with pytest.raises(ValueError, match="mlp, text or module:FILE.py:CLASS, not cnn"):
         network_named("cnn")
 
 

@@ -186,7 +186,9 @@ def test_a_state_evaluated_before_it_is_accepted():
     np.testing.assert_allclose(table, jd.direct(D, twice, grid, START, correct=half), rtol=1e-12)
 
 
-@pytest.mark.parametrize("solver", [solvers.unipc, solvers.churn])
+@pytest.mark.parametrize(
+    "solver", [solvers.unipc, pytest.param(solvers.churn, marks=pytest.mark.slow)]
+)
 def test_a_sample_is_the_same_in_any_batch_and_program(solver):
     options = {"amount": 10.0} if solver is solvers.churn else {}
     table = jd.table(solver, LEVELS, **options)
@@ -322,7 +324,9 @@ ADAPTIVE = {
 }
 
 
-@pytest.mark.parametrize("solver", ADAPTIVE)
+@pytest.mark.parametrize(
+    "solver", ["dpm_adaptive", pytest.param("gotta_go_fast", marks=pytest.mark.slow)]
+)
 def test_solvers_with_steps_of_their_own(solver):
     solve = ADAPTIVE[solver]
     plain, same = solve(None), solve(identity)
@@ -371,6 +375,7 @@ def test_a_flow_is_corrected_level_by_level():
     np.testing.assert_allclose(jax.grad(loss)(START), np.full((3, 2), factor), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_levels_a_flow_is_corrected_at_its_end():
     plain = jd.adaptive(D, START, 20.0, 0.05)
     same = jd.adaptive(D, START, 20.0, 0.05, correct=identity)

@@ -93,6 +93,7 @@ def test_parts_of_a_unet_are_the_whole():
     assert replaced(DEEP, DEEP.clone(blocks=2), 2) == ((3, 6), (0, 0), (0, 1))
 
 
+@pytest.mark.slow
 def test_simkd_with_all_maps_equal_is_the_teacher(teacher, student):
     """The tail on the teacher's own maps, as the projectors would give them."""
     pairs = replaced(SMALL, LARGE, 1)

@@ -1,6 +1,7 @@
 """What the experiment of personalisation measures with."""
 
 import numpy as np
+import pytest
 
 from experiments.conditional.personalisation import (
     NAMES,
@@ -15,6 +16,7 @@ from jaxdiff.data.dataset import to_float
 from jaxdiff.data.digits import load_digits
 
 
+@pytest.mark.slow
 def test_symbols_are_told_from_digits():
     predict, others = classifier(), symbol(50, 123)
     assert others.shape == (50, 8, 8, 1) and np.abs(others).max() <= 1

@@ -11,6 +11,7 @@ from experiments.posteriors.methods import ROWS
 from experiments.posteriors.problems import problem, scores
 
 
+@pytest.mark.slow
 def test_the_page_is_written_and_rows_are_replaced(tmp_path, monkeypatch):
     page, numbers = tmp_path / "page.md", tmp_path / "numbers.json"
     call = ["x", "--json", str(numbers), "--markdown", str(page), "--seeds", "1"]

@@ -443,6 +443,7 @@ def test_tuners_say_what_cannot_be_done():
         tasks.ranked_baselines(broken)
 
 
+@pytest.mark.slow
 def test_a_solver_can_be_asked_for():
     requested = task(solver=(solvers.unipc, {"order": 2}))
     assert {r.solver for r in tasks.ranked_baselines(requested)} == {solvers.unipc}
@@ -535,6 +536,7 @@ def test_halves_of_labels_have_every_class():
         assert set(labels[rows]) == set(range(10)) and len(labels[rows]) == 32
 
 
+@pytest.mark.slow
 def test_kernel_distances_keep_their_data_apart():
     (shown, _), (aside, _) = kernel._apart(task())
     assert len(shown) == 192 and len(aside) == 64
