@@ -25,6 +25,7 @@ from jaxdiff.adapt.described import described
 from jaxdiff.adapt.frame import adapter_only
 from jaxdiff.adapt.patterns import paths
 from jaxdiff.adapt.textual_inversion import more_tokens
+from jaxdiff.arrays import check
 from jaxdiff.denoisers import denoiser
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.score_matching import score_matching
@@ -65,6 +66,7 @@ class PictureWords:
             raise ValueError(
                 f"cond has a {PICTURE!r} and no 'text', whose new tokens it stands for"
             )
+        self.check_cond(cond)
         leaves, structure = jax.tree.flatten(base)
         place = paths(base).index(self.table)
         table, batch = leaves[place], x.shape[0]
@@ -73,9 +75,27 @@ class PictureWords:
         leaves[place] = jnp.concatenate([table, rows.astype(table.dtype)])
         ids = jnp.asarray(given["text"])
         own = ids + count * jnp.arange(batch, dtype=ids.dtype)[:, None]
+        own = jnp.where(ids < known + count, own, known + batch * count)  # NaN, no other's words
         given["text"] = jnp.where(ids >= known, own, ids)
         network = more_tokens(self.network, batch * count)
         return network(jax.tree.unflatten(structure, leaves), x, label, given, **options)
+
+    def check_cond(self, cond: Cond) -> None:
+        """Raise ValueError for known conditions that the network inside does not have, and for
+        numbers of tokens that are neither in its vocabulary nor of the new words.
+        """
+        look = getattr(self.network, "check_cond", None)
+        if not isinstance(cond, Mapping) or PICTURE not in cond:
+            if look:
+                look(cond)
+            return
+        rest = {key: value for key, value in cond.items() if key not in (PICTURE, "text")}
+        if look:
+            look(rest)
+        if (ids := cond.get("text")) is not None:
+            last = self.network.module.encoder.vocabulary + len(self.start) - 1  # type: ignore[attr-defined]
+            message = f"cond['text'] must be whole numbers from 0 to {last}"
+            check(message, lambda i: bool((i >= 0).all() and (i <= last).all()), ids)
 
     def rows(self, params: Params, pictures: Array) -> Array:
         """Return the rows of pictures, (batch, count, width)."""

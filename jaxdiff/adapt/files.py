@@ -200,6 +200,11 @@ def with_adapter(
             params = merge_lora(params, path, scale, part=part)
         return denoiser(made.pop("network"), params, **made), None
     loaded = load_adapter(path, params)
+    if kind_of(path) == "textual-inversion" and not loaded.token:
+        raise ValueError(
+            f"{path} does not say its token: jaxdiff.adapt.save_token(path, token, small) writes "
+            "what load_token reads of it, with one"
+        )
     if loaded.token and scale != 1:
         raise ValueError(f"{path} has a new token, which is put in whole: its scale is 1")
     if loaded.token:

@@ -13,6 +13,8 @@ import numpy as np
 from jaxdiff.app.models import Model
 from jaxdiff.conditioning.guidance import Prompts
 from jaxdiff.data.edges import edges
+from jaxdiff.data.pictures import decode
+from jaxdiff.data.tally import Tally
 from jaxdiff.typing import Cond
 
 CONTROLS = ("controlnet", "t2i")
@@ -122,12 +124,10 @@ def _attends_first(model: Model) -> bool:
 
 
 def _read(given: str, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Return a picture (1, height, width, channels) in [0, 1], float32."""
-    from PIL import Image
-
+    """Return a picture (1, height, width, channels) in [0, 1], float32, of what a viewer shows."""
     path = Path(given.removeprefix("edges:"))
-    with Image.open(path) as image:
-        wide = np.asarray(image.convert("RGB"))
+    wide = decode(path.read_bytes(), str(path), Tally())
+    wide = np.broadcast_to(wide, (*wide.shape[:2], 3))
     if wide.shape[:2] != size:
         raise ValueError(
             f"{path} is {wide.shape[0]}x{wide.shape[1]}, and the picture that this model is shown "

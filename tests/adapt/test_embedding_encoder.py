@@ -47,6 +47,13 @@ def test_what_does_not_fit_is_named():
         domain_tuning(Student.of(words), penalty=-1.0)
     with pytest.raises(ValueError, match="no 'text', whose new tokens"):
         words(pictures(), 1.0, {"picture": pictures()})
+    text = np.tile(np.asarray([[1, 9, 10, 2]], np.int32), (3, 1))  # 10 would be the next sample's
+    with pytest.raises(ValueError, match=r"cond\['text'\] must be whole numbers from 0 to 9"):
+        words(pictures(), 1.0, {"text": text, "picture": pictures()})
+    run = jax.jit(lambda text: words(pictures(), 1.0, {"text": text, "picture": pictures()}))
+    assert np.isnan(run(text)).all()
+    with pytest.raises(ValueError, match="whole numbers from 0 to 8"):
+        words(pictures(), 1.0, {"text": text})
 
 
 @pytest.mark.slow

@@ -82,6 +82,9 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path):
     assert read_header(path)[0]["spectral/out/kernel"][0] == (2,)
     with pytest.raises(ValueError, match="no parameter fits"):
         load_adapter(path, {"cross": params["cross"]})
+    write_tensors(path, {"emb_params": np.ones((1, 3), np.float32)}, {})
+    with pytest.raises(ValueError, match="does not say its token"):
+        with_adapter(denoiser(network, params), path)
     write_tensors(path, {"a.b": np.ones(2)}, {})
     with pytest.raises(ValueError, match="is no adapter that is read: .*a.b is no change"):
         load_adapter(path, params)

@@ -45,6 +45,13 @@ def test_a_picture_is_read_as_it_is_or_by_its_edges(tmp_path):
     read = control._read(path, (4, 4), 3)
     np.testing.assert_array_equal(read, values[None].astype(np.float32) / 255)
     assert control._read(path, (4, 4), 1)[0, 1, 2, 0] == pytest.approx(1 / 3)
+    clear = Image.fromarray(np.zeros((4, 2, 4), np.uint8))
+    clear.save(tmp_path / "clear.png")  # on white, as it is in data
+    assert (control._read(str(tmp_path / "clear.png"), (4, 2), 1) == 1).all()
+    turned = Image.fromarray(np.zeros((4, 2), np.uint8)).getexif()
+    turned[0x112] = 6
+    Image.fromarray(np.zeros((4, 2), np.uint8)).save(tmp_path / "turned.jpg", exif=turned)
+    assert control._read(str(tmp_path / "turned.jpg"), (2, 4), 3).shape == (1, 2, 4, 3)
     np.testing.assert_array_equal(control._read(f"edges:{path}", (4, 4), 1), edges(values[None]))
     with pytest.raises(ValueError, match="a.png is 4x4, and the picture .* must be 8x4: resize"):
         control._read(path, (8, 4), 3)
