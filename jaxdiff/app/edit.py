@@ -14,7 +14,7 @@ from jaxdiff.app.load import load_model
 from jaxdiff.app.measured_images import images_of, labels_of
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check, refuse
-from jaxdiff.app.published import to_pictures
+from jaxdiff.app.published import from_pictures, picture_shape, to_pictures
 from jaxdiff.app.sample import save_figure
 from jaxdiff.app.samplers import guided
 from jaxdiff.conditioning import editing
@@ -26,6 +26,7 @@ from jaxdiff.report.page import write_numbers
 from jaxdiff.report.restoration import restorations
 from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.trace import table
+from jaxdiff.training.checkpoint import fingerprint
 
 FILES = ("edited.json", "edited.npz", "edited.png")
 STRENGTH = 0.5
@@ -45,15 +46,20 @@ def edit(config: configs.Edit, progress: bool = True) -> None:
     target = _model(config.run, config.checkpoint, progress)
     source = target if config.source is None else _model(config.source, None, progress)
     levels = checked(config, target, source)
-    images, own, shown = images_of(target, config, target.shape, progress)
+    wanted = picture_shape(target.source, target.shape)
+    images, own, shown = images_of(target, config, wanted, progress)
     to = labels_of(target, config.label, own, len(images))
     of = None
     if config.method != "sdedit":
         of = labels_of(source, config.source_label, own, len(images), "--source-label")
-    found = edited(config, target, source, levels, images, to, of)
-    low, high = target.bounds  # type: ignore[misc]
+    given = images if target.bounds else from_pictures(target.source, images)
+    found = edited(config, target, source, levels, given, to, of)
     if not np.isfinite(found).all():
         raise FloatingPointError(f"{config.method} gave images that are not finite")
+    low, high = target.bounds or (-1.0, 1.0)
+    if target.bounds is None:
+        flat = to_pictures(target.source, found.reshape(-1, *target.shape))
+        found = flat.reshape(*found.shape[:2], *wanted)
     found = np.clip(found, low, high)
     with replacing(folder / "edited.npz") as file:
         np.savez(file, allow_pickle=False, original=images, edited=found, levels=levels)
@@ -73,15 +79,15 @@ def edit(config: configs.Edit, progress: bool = True) -> None:
 
 
 def _model(run: str, checkpoint: str | None, progress: bool) -> Model:
-    """Return a model of images that has a denoiser. ValueError for another."""
+    """Return a model of images, or of latents with their autoencoder, that has a denoiser.
+    ValueError for another.
+    """
     model = load_model(run, checkpoint, progress)
     model.check_images("edit")
     check_class_condition(model, "edit")
     if model.student:
         raise ValueError(f"{run} is a student; editing takes a denoiser, its teacher")
-    if model.bounds is None:
-        raise ValueError(f"{run} makes latents: jaxdiff edit is for pixels (jaxdiff.editing, from "
-                         "Python, is for both)")  # fmt: skip
+    picture_shape(model.source, model.shape)  # its error now
     return model
 
 
@@ -98,6 +104,12 @@ def checked(config: configs.Edit, target: Model, source: Model) -> np.ndarray:
         refuse(config, "ddib goes through all noise levels", "strength")
     if (source.shape, source.bounds) != (target.shape, target.bounds):
         raise ValueError(f"--source makes {source.shape}, --run {target.shape}: one is needed")
+    if target.bounds is None and config.source is not None:
+        codes = [m.source.parts["vae"] for m in (target, source)]  # type: ignore[union-attr]
+        seen = [(fingerprint(v.params), float(v.scale), float(v.shift)) for v in codes]
+        if seen[0] != seen[1]:
+            raise ValueError("--source has another autoencoder than --run: latents of one are none "
+                             "of the other")  # fmt: skip
     low, high = config.low or target.levels[0], config.high or target.levels[1]
     if not low < high:
         raise ValueError(f"--low {low:g} must be below --high {high:g}")
@@ -133,9 +145,9 @@ def edited(
 
 def _shown(model: Model, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the picture's rows, in [-1, 1]."""
-    made = {}
+    made, source = {}, None if model.bounds is None else model.source
     for name, row in rows.items():
         some = row[:SHOWN, : max(1, SHOWN // len(row))]
-        flat = apart(to_pictures(model.source, some.reshape(-1, *some.shape[2:])))
+        flat = apart(to_pictures(source, some.reshape(-1, *some.shape[2:])))
         made[name] = flat.reshape(*some.shape[:2], *flat.shape[1:])
     return made

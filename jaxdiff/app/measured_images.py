@@ -55,9 +55,8 @@ def given_images(
 def images_of(
     model: Model, config: configs.Restore | configs.Edit, wanted: tuple[int, ...], progress: bool
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Return images (n, *wanted) as the model's samples are, or, to be restored by a model of
-    latents, in [-1, 1]; their labels if known, and what they
-    are, in words. Errors as :func:`given_images`.
+    """Return images (n, *wanted) as the model's samples are, or, of a model of latents, in [-1, 1];
+    their labels if known, and what they are, in words. Errors as :func:`given_images`.
     """
     labels, measured = None, getattr(config, "measured", False)
     if config.images:
@@ -69,8 +68,7 @@ def images_of(
         images, labels, shown = to_float(data.images), data.labels, data.name
     if images.shape[1:] != wanted:
         raise ValueError(_other_size(images.shape[1:], wanted, measured))
-    pixels = model.bounds is None and isinstance(config, configs.Restore)  # measured as they are
-    source = None if pixels else model.source
+    source = None if model.bounds is None else model.source  # pixels of latents as they are
     return from_pictures(source, images).astype(np.float32), labels, shown
 
 

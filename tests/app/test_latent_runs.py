@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.app import config as configs
+from jaxdiff.app import edit as editing
 from jaxdiff.app import restore
 from jaxdiff.app.latents import (
     FILE,
@@ -159,3 +160,37 @@ def test_restoration_measures_the_pixels_of_latents(tmp_path, monkeypatch):
     assert picture_rows(setting, {"dps": found})["dps"].shape[2:] == (8, 8, 1)
     with pytest.raises(ValueError, match="this one is not. These do: dps"):
         restore.prepared(dataclasses.replace(config, method="mmps"), progress=False)
+
+
+def test_editing_goes_through_the_latents(tmp_path, monkeypatch):
+    """Latents of one Gaussian move to another's, by the difference of means; pixels follow."""
+    vae = drawn(SMALL)
+
+    def model(mean, own):
+        D = jax.tree_util.Partial(lambda y, level, cond=None: mean + (y - mean) / (1 + level**2))
+        source = latent_source(D, {}, None, (4, 4, 2), 0, "edm", EDM(), own)
+        metadata = {"data": None, "class_names": (), "sigma_data": 1.0, "kind": "teacher"}
+        return Model(D, {}, (4, 4, 2), 0, False, metadata, None, source)
+
+    other = dataclasses.replace(vae, scale=vae.scale * 2)
+    known = {"to": model(0.5, vae), "from": model(0.0, vae), "other": model(0.0, other)}
+    monkeypatch.setattr(editing, "load_model", lambda run, *given: known[run])
+    images = np.random.default_rng(3).uniform(-1, 1, (2, 8, 8, 1)).astype(np.float32)
+    np.savez(tmp_path / "own.npz", images=images)
+    config = configs.Edit(
+        "to", source="from", method="flow_edit", images=(str(tmp_path / "own.npz"),), num_steps=60,
+        range=(-1.0, 1.0), out=str(tmp_path / "out"), strength=1.0, samples=1,
+    )  # fmt: skip
+    editing.edit(config, progress=False)
+    with np.load(tmp_path / "out" / "edited.npz") as saved:
+        np.testing.assert_array_equal(saved["original"], images)
+        found = saved["edited"][:, 0]
+    moved = np.clip(vae.decode(vae.encode(images) + 0.5), -1, 1)
+    assert np.abs(moved - np.clip(vae.decode(vae.encode(images)), -1, 1)).max() > 0.1
+    np.testing.assert_allclose(found, moved, atol=0.01)
+    bare = known["to"].source
+    known["bare"] = known["to"]._replace(source=dataclasses.replace(bare, parts={}))
+    with pytest.raises(ValueError, match="makes latents, and has no autoencoder"):
+        editing.edit(dataclasses.replace(config, run="bare"), progress=False)
+    with pytest.raises(ValueError, match="--source has another autoencoder"):
+        editing.edit(dataclasses.replace(config, source="other"), progress=False)
