@@ -54,6 +54,13 @@ OWNERS = {  # third-party packages and the only parts that may import them
 LAZY = {"safetensors", "diffrax", "orbax", "matplotlib", "tyro", "sklearn", "PIL", "scipy", "tqdm"}
 
 
+def test_the_page_on_architecture_has_these_rows():
+    page = (ROOT.parent / "docs/architecture.md").read_text()
+    block = page.partition("## 5. Layers\n\n")[2].partition("\n\n")[0]
+    written = [set(line[:48].split()) for line in block.splitlines()]
+    assert written[:-1] == LAYERS[:-1]  # the last: outside of the package, and __main__
+
+
 def part(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 

@@ -37,6 +37,11 @@ GROUPS: dict[str, tuple[str, ...]] = {  # what is in none of them comes first
     ),
     "devices": ("parallel", "devices", "gradient_accumulation", "remat"),
 }  # fmt: skip
+BARE: dict[type, tuple[str, str]] = {  # options whose names may be left out, as they are written
+    configs.Inspect: ("path", "PATH"), configs.Runs: ("folder", "[FOLDER]"),
+    configs.Compare: ("runs", "RUN RUN ..."), configs.List: ("kind", "[KIND]"),
+    configs.Restore: ("images", "[IMAGES ...]"), configs.Edit: ("images", "[IMAGES ...]"),
+}  # fmt: skip
 TEXTS = {  # of options without one of their own
     "network": "unet, dit, mlp or module:FILE.py:CLASS; --network.* are its options",
     "seed": "Seed of all that is random",
@@ -67,8 +72,9 @@ def brief(command: str, kind: Any, more: str = "", lines: int | None = None) -> 
     """
     size = shutil.get_terminal_size((100, LINES))
     config = kind if isinstance(kind, type) else type(kind)
-    needed = [o for o in options(kind) if not o.default]
-    usage = " ".join([f"usage: jaxdiff {command}", *(f"{o.flag} {o.takes}" for o in needed)])
+    bare, shown = BARE.get(config, ("", ""))
+    needed = [f"{o.flag} {o.takes}" for o in options(kind) if not o.default and o.name != bare]
+    usage = " ".join([f"usage: jaxdiff {command}", *([shown] if shown else []), *needed])
     wide = max(60, min(size.columns, 120))
     about = inspect.cleandoc(config.__doc__ or "").partition("\n\n")[0]
     foot = [

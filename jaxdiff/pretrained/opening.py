@@ -132,7 +132,7 @@ def found(path: str | os.PathLike[str], cards: Mapping[str, Card] = CARDS) -> Pa
         return fetch_card(card)
     if Path(path).exists():
         return Path(path)
-    like = difflib.get_close_matches(str(path), cards, 4, 0.5)
+    like = difflib.get_close_matches(str(path).lower(), cards, 4, 0.5)
     known = f"; cards with a name like it: {', '.join(like)}" if like else ""
     raise FileNotFoundError(f"there is no file, folder or card {str(path)!r}{known}")
 

@@ -38,11 +38,25 @@ def test_a_page_is_of_what_is_named(capsys):
     assert "--updates N     Updates in all [20000]" in mnist and "PRESET" not in mnist
     assert "--network.patch" in page("train", "digits", "--network", "dit")
     assert "usage: jaxdiff sample --run TEXT [OPTIONS]" in page("sample")
+    assert "usage: jaxdiff inspect PATH [OPTIONS]" in page("inspect")
+    assert "usage: jaxdiff edit [IMAGES ...] --run TEXT [OPTIONS]" in page("edit")
     assert "choices of easy_consistency: stages, q, c" in page("distill")
     assert "fine 60: steps of the teacher's grid" in page("tune", "--method", "gits")
     with pytest.raises(SystemExit):
         cli.main(["sample", "--help-all"])
     assert "keeping its noise" in " ".join(capsys.readouterr().out.split())
+
+
+def test_names_that_usage_leaves_out_may_be_left_out():
+    from jaxdiff.app import commands
+    from jaxdiff.app.help import BARE
+    from jaxdiff.app.parsing import NOTHING
+
+    for kind, (name, _) in BARE.items():
+        command, word = kind.__name__.lower(), "networks" if kind is configs.List else "word"
+        needed = ["--run", "r"] if command in ("restore", "edit") else []
+        found = getattr(commands.COMMANDS[command][0](command, [word, *needed], NOTHING), name)
+        assert found in (word, (word,)), command
 
 
 def test_what_has_no_room_is_named():

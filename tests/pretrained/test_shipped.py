@@ -86,3 +86,8 @@ def test_inspect_says_what_a_name_is():
     assert "read as their class" in said["score"]
     fetched = facts_of(Path("edm-cifar10-32x32-cond-vp"))
     assert fetched["kind"].startswith("card") and fetched["files"][0].startswith("https://")
+
+
+def test_a_name_in_other_letters_is_pointed_to():
+    with pytest.raises(FileNotFoundError, match="card 'MNIST'; cards with a name like it: mnist"):
+        jd.load_pretrained("MNIST")
