@@ -12,7 +12,7 @@ from jaxdiff.distill.parts.stage import Before, Data, Stage
 from jaxdiff.method import Method
 from jaxdiff.training.devices import over_batch
 from jaxdiff.training.loop import fit
-from jaxdiff.training.sinks.protocol import Later, Sink
+from jaxdiff.training.sinks.protocol import Later, Sink, check_sinks
 from jaxdiff.training.step import State
 from jaxdiff.typing import Key
 
@@ -78,8 +78,9 @@ def fit_stages(
         The last stage's method and its state.
 
     Raises:
-        ValueError: for fewer updates than stages.
+        TypeError: for sinks that are none. ValueError: for fewer updates than stages.
     """
+    check_sinks(sinks)
     base = jax.random.key(key) if isinstance(key, int) else key
     placing = {k: options[k] for k in ("parallel", "devices") if k in options}
     spread = functools.partial(over_batch, **placing)

@@ -37,7 +37,7 @@ from jaxdiff.training.reporting import (
     report_metrics,
     start_reporting,
 )
-from jaxdiff.training.sinks.protocol import Sink
+from jaxdiff.training.sinks.protocol import Sink, check_sinks
 from jaxdiff.training.step import State, due, guarded_update, init_state
 from jaxdiff.typing import Array, Key
 
@@ -107,6 +107,7 @@ def fit(
         The state after the last update.
 
     Raises:
+        TypeError: for sinks that are none.
         ValueError: if arguments do not fit, or the folder holds another run (other network, other
             key, or ``resume=False``).
         OSError: if the folder cannot be written.
@@ -115,6 +116,7 @@ def fit(
             the step is finished and saved before. A second signal ends at once.
     """
     check_data(data)
+    check_sinks(sinks)
     if min(num_updates, save_every, log_every, watch_every, keep, gradient_accumulation) < 1:
         raise ValueError(
             "num_updates, save_every, log_every, watch_every, keep and gradient_accumulation must "

@@ -60,6 +60,23 @@ def data(step):
 METHOD = pulled()
 
 
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (Recorded(), "a list of sinks, not Recorded"),
+        ("tensorboard", "a list of sinks, not str"),
+        ([object()], "which has no scalars and no picture and no resume and no close"),
+        ([print], "a sink is an object with scalars, picture, resume, close"),
+        ([Recorded], "not the class Recorded"),
+    ],
+)
+def test_what_is_no_sink_is_refused(wrong, said):
+    with pytest.raises(TypeError, match=said):
+        fit(METHOD, data, num_updates=1, progress=False, sinks=wrong)
+    with pytest.raises(TypeError, match=said):
+        fit_stages([Stage("a", lambda before: METHOD)], data, num_updates=1, sinks=wrong)
+
+
 def run(num_updates, **options):
     return fit(METHOD, data, num_updates=num_updates, progress=False, log_every=2, **options)
 

@@ -1,10 +1,12 @@
 """The four functions of a sink, and the check of the package that one needs."""
 
 import importlib.util
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+FUNCTIONS = ("scalars", "picture", "resume", "close")
 
 
 class Sink(Protocol):
@@ -60,6 +62,22 @@ class Later(NamedTuple):
     def close(self) -> None:
         """Finish writing."""
         self.sink.close()
+
+
+def check_sinks(sinks: Any) -> None:
+    """Raise TypeError for what is no sequence of sinks.
+
+    Args:
+        sinks: of a run.
+    """
+    if not isinstance(sinks, Sequence) or isinstance(sinks, str) or hasattr(sinks, "scalars"):
+        raise TypeError(f"sinks is a list of sinks, not {type(sinks).__name__}")
+    for sink in sinks:
+        missing = [n for n in FUNCTIONS if not callable(getattr(sink, n, None))]
+        if missing or isinstance(sink, type):
+            what = f"the class {sink.__name__}" if isinstance(sink, type) else repr(sink)
+            lacks = f", which has no {' and no '.join(missing)}" if missing else ""
+            raise TypeError(f"a sink is an object with {', '.join(FUNCTIONS)}; not {what}{lacks}")
 
 
 def check_installed(package: str, purpose: str) -> None:
