@@ -1,5 +1,9 @@
 """What the experiment of personalisation measures with."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -32,3 +36,16 @@ def test_captions_name_their_pictures():
     for image, ids in zip(batch["image"], batch["label"]["text"], strict=True):
         found = [number for number in ids if number in each]
         assert found[-1] == each[int(image.squeeze())]  # after "one" in "one seven"
+
+
+def test_the_page_on_adapters_has_the_measured_shares():
+    root = Path(__file__).parents[2]
+    measured = json.loads((root / "experiments/results/personalisation.json").read_text())
+    text = (root / "docs/howto/text_and_adapters.md").read_text()
+    rows = re.findall(r"^\| (.+) \| (\d+%) \| (\d+%) \| (?:-|([\d.]+) kB) \|$", text, re.M)
+    assert len(rows) == len(measured["rows"]) and rows[0][0] == "the network before"
+    for (name, fidelity, prior, size), row in zip(rows, measured["rows"], strict=True):
+        assert name in (row["method"], "the network before")
+        assert (fidelity, prior) == (f"{row['fidelity']:.0%}", f"{row['prior']:.0%}")
+        assert not size or abs(float(size) - row["bytes"] / 1000) < 0.005 * float(size)
+    assert f"in {measured['settings']['updates']} updates" in text
