@@ -71,7 +71,8 @@ class Controlled(nn.Module):
                 continue
             if isinstance(control, IPAdapter):
                 assert isinstance(self.unet, UNet2DCondition)
-                paths = [path for path, _ in cross_layers(self.unet)]
+                # as layers see themselves, inside of a larger network too
+                paths = ["/".join((*self.path, path)) for path, _ in cross_layers(self.unet)]
                 layers = dict(zip(paths, control(picture), strict=True))
                 plain = chosen_attention(attention, self.unet.attention_fn, len(paths))
                 attention = decoupled(plain, layers, self.scales[i])

@@ -21,7 +21,7 @@ from jaxdiff.adapt import (
 )
 from jaxdiff.denoisers import denoiser
 from jaxdiff.distill import Student, score_matching
-from jaxdiff.networks import MLP, UNet, UNet2DCondition, from_linen, init
+from jaxdiff.networks import MLP, UNet, UNet2DCondition, from_linen, init, ip_adapter
 from jaxdiff.networks.text_to_image import small_text_to_image
 from jaxdiff.pretrained import Control, with_controlnet, with_ip_adapter, with_t2i_adapter
 from jaxdiff.training.ema import constant
@@ -218,3 +218,22 @@ def test_a_network_with_its_own_text_encoder_is_steered_too():
     np.testing.assert_array_equal(call(jax.tree_util.Partial(*trained), cond), call(again, cond))
     assert np.abs(call(again, cond) - plain).max() > 1e-3
     assert trainable(optax.adam(0.1), STEERING).init(both.args[0])
+
+
+def test_a_picture_reaches_the_layers_of_a_network_with_its_text_encoder(monkeypatch):
+    module = small_text_to_image(
+        9, 4, (1, 2, 0, 0), image_channels=1, channels=(8,), head_width=8, text_width=8,
+        text_depth=1, attention=(True,),
+    )  # fmt: skip
+    shapes = jax.eval_shape(lambda key: init(module, key, (4, 4, 1)), jax.random.key(0))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    D = denoiser(from_linen(module), zeros)
+    control = ip_adapter_of(D, 5, count=1)
+    steered, seen = with_ip_adapter(D, control), []
+    plain = ip_adapter.softmax_attention
+    monkeypatch.setattr(
+        ip_adapter, "softmax_attention", lambda *qkv: (seen.append(qkv), plain(*qkv))[1]
+    )
+    x, picture = jnp.zeros((2, 4, 4, 1), jnp.float32), jnp.ones((2, 5), jnp.float32)
+    jax.eval_shape(lambda: steered(x, 1.0, {"image": picture}))
+    assert len(seen) == len(control.network.widths) > 0
