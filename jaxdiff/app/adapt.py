@@ -257,7 +257,7 @@ def _start(config: configs.Adapt, model: Model) -> tuple[int, ...]:
 
 def _objective(model: Model) -> dict[str, Any]:
     """Return levels and weight that the model was trained with, by its process and prediction."""
-    if model.source is not None:
+    if model.published is not None:
         return {}
     said = {k: model.metadata[k] for k in ("process", "prediction", "sigma_data")}
     known = objective(configs.Train("", **said))

@@ -10,9 +10,11 @@ from PIL import Image
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import main as cli
+from jaxdiff.app.adapt import _objective
 from jaxdiff.app.data import data_of
 from jaxdiff.app.distill import check_classes
 from jaxdiff.app.load import load_model
+from jaxdiff.app.models import Model
 from jaxdiff.app.text import captioned
 from jaxdiff.app.train import train
 from jaxdiff.data import Dataset
@@ -52,6 +54,13 @@ def test_captions_alone_are_taken():
     assert left == ("classes", "width") and {*alone.conditions} == {"text"}
     assert alone.labels is None and alone.num_classes == 0
     assert captioned(alone) == (alone, ())
+
+
+def test_a_latent_run_is_adapted_by_its_own_objective():
+    metadata = {"network": {}, "process": "edm", "prediction": "edm", "sigma_data": 1.0}
+    run = Model(None, {}, (4, 4, 2), 0, False, metadata, None, source=object())  # type: ignore[arg-type]
+    assert {*_objective(run)} == {"levels", "weight"}
+    assert _objective(run._replace(metadata={"network": None})) == {}
 
 
 @pytest.mark.slow
