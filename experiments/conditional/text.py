@@ -9,6 +9,10 @@ training had. What reads the attributes off the samples (:class:`Reader`) is mad
 pictures of all pairs; beside each accuracy is that on real pictures of other digits, which the best
 of samples would get, and that of guessing. Samples are by DPM-Solver++. Rows are kept in
 the JSON file as they are made; a run that was stopped goes on where it was.
+
+As the preset trains it (4,000 updates of 32), samples have the colour, the size and the stroke that
+their prompt says, of held-out pairs as of seen ones, but neither its class nor its place: these are
+not learnt in so few updates.
 """
 
 import argparse

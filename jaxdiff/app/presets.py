@@ -89,7 +89,8 @@ PRESETS: dict[str, tuple[str, Train]] = {
     ),
     "text": (
         "text to image without a download: coloured digits, composed with captions of class, "
-        "position, size, thickness and colour, at 16x16; minutes on two CPU cores. --data.path "
+        "position, size, thickness and colour, at 16x16; 16 minutes on two CPU cores, after which "
+        "samples follow colour, size and thickness, not yet class and position. --data.path "
         "mnist.npz or a fashion_mnist.npz (with --data.nouns) for others. Sample it with --prompt "
         '"a thick red seven, upper left" --guidance 3.',
         text,
