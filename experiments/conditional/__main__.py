@@ -13,6 +13,7 @@ import argparse
 import importlib
 import inspect
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def about(module: str) -> str:
     """Return what a part's module says of itself, without its command."""
     text = inspect.getdoc(importlib.import_module(f"experiments.conditional.{module}")) or ""
     kept = [p for p in text.split("\n\n") if not p.startswith("    python")]
-    return "\n\n".join(kept)
+    return re.sub(r":\w+:`([^`]+)`", r"`\1`", "\n\n".join(kept))  # roles are of the reference
 
 
 def columns(rows: Sequence[dict[str, Any]]) -> list[str]:

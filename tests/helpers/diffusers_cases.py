@@ -46,3 +46,10 @@ def channels_last(array):
 def distance(made, expected):
     """The largest difference, in units of the largest number expected."""
     return float(np.abs(np.asarray(made) - expected).max() / np.abs(expected).max())
+
+
+def drawn(shapes, seed=0):
+    """Parameters of these shapes, each another number."""
+    rng = np.random.default_rng(seed)
+    draw = lambda s: np.float32(0.4) * rng.standard_normal(s.shape).astype(np.float32)  # noqa: E731
+    return jax.tree.map(draw, shapes)

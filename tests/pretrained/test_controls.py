@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.diffusers_cases import case, distance, folder, jit
+from helpers.diffusers_cases import case, distance, drawn, folder, jit
 from helpers.published_keys import published
 
 from jaxdiff.conditioning.guidance import classifier_free
@@ -35,12 +35,6 @@ LEVEL = {
 NETWORK = UNet2DCondition(**LEVEL, out_channels=2, up=("plain",), depth_up=((1, 1),))
 STEER = ControlNet(**LEVEL, control_widths=(2, 3))
 SKETCH = T2IAdapter((4, 4), factor=2, blocks=1, halved=(False, False))
-
-
-def drawn(shapes, seed=0):
-    rng = np.random.default_rng(seed)
-    draw = lambda s: np.float32(0.4) * rng.standard_normal(s.shape).astype(np.float32)  # noqa: E731
-    return jax.tree.map(draw, shapes)
 
 
 @pytest.fixture(scope="module")

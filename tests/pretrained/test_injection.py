@@ -6,7 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from helpers.diffusers_cases import case, distance, folder, jit
+from helpers.diffusers_cases import case, distance, drawn, folder, jit
 
 from jaxdiff.denoisers import denoiser
 from jaxdiff.networks import ControlNet, IPAdapter, UNet2DCondition, from_linen
@@ -34,12 +34,6 @@ LEVEL = {
 }  # fmt: skip
 NETWORK = UNet2DCondition(**LEVEL, out_channels=2, up=("plain",), depth_up=((1, 1),))
 PROMPT = adapter_for(NETWORK, count=2, image_width=5)
-
-
-def drawn(shapes, seed=0):
-    rng = np.random.default_rng(seed)
-    draw = lambda s: np.float32(0.4) * rng.standard_normal(s.shape).astype(np.float32)  # noqa: E731
-    return jax.tree.map(draw, shapes)
 
 
 @pytest.fixture(scope="module")
