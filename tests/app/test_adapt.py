@@ -126,7 +126,7 @@ def test_new_tokens_of_a_text_run(tmp_path, monkeypatch):
     data = tmp_path / "new.npz"
     np.savez(data, images=np.full((3, 8, 8, 3), 200, np.uint8))
     shared = {
-        "data": configs.OtherData(str(data)), "updates": 2, "batch": 2, "token": "zorp",
+        "data": configs.AdaptData(str(data)), "updates": 2, "batch": 2, "token": "zorp",
         "vectors": 2, "start": "seven",
     }  # fmt: skip
     for kind, more in {
