@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jaxdiff as jd
 from experiments.posteriors.problems import Problem
 from jaxdiff import posterior
+from jaxdiff.app import restoration_methods as restoring
 from jaxdiff.conditioning import corrections, processes
 
 LOW, HIGH = 0.01, 40.0
@@ -21,9 +22,10 @@ Sampler = Callable[[Problem, int, jax.Array, int], Any]  # problem, evaluations,
 
 
 class Row(NamedTuple):
-    """A method: its name, its sampler, its evaluations in the first table, and the reference scores
-    by noise (sliced Wasserstein, mean, covariance, misfit), the noises it is measured
-    with, and whether it is one program: solvers that are no table compile for too long unrolled.
+    """A method: its name, its sampler, its evaluations in the first table at most, the reference
+    scores by noise (sliced Wasserstein, mean, covariance, misfit), the noises it is measured with,
+    whether it is one program (solvers that are no table compile for too long unrolled), and the
+    fewest evaluations it can do with.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Row(NamedTuple):
     reference: dict[float, tuple[float, ...]]
     noises: tuple[float, ...] = NOISY
     compiled: bool = True
+    least: int = 1
 
 
 def grid(num_steps: int) -> Any:
@@ -50,13 +53,49 @@ def ode(guide: Callable[[Problem, Any], Any]) -> Sampler:
     return sampler
 
 
-def sde(guide: Callable[[Problem, Any], Any]) -> Sampler:
-    """The ancestral sampler, DDIM with eta 1."""
+def sde(guide: Callable[[Problem, Any], Any], eta: float = 1.0, correct: Any = None) -> Sampler:
+    """The ancestral sampler, DDIM with eta 1; ``correct(problem)`` makes a correction."""
 
     def sampler(given: Problem, evaluations: int, key: jax.Array, count: int) -> Any:
         levels = grid(evaluations)
         start = jd.start(key, levels, count, given.prior.means.shape[1:])
-        return jd.sample(guide(given, levels), jd.table(jd.solvers.ddim, levels), start, key=key)
+        table = jd.table(jd.solvers.ddim, levels, eta=eta)
+        fix = None if correct is None else correct(given)
+        return jd.sample(guide(given, levels), table, start, key=key, correct=fix)
+
+    return sampler
+
+
+def restored(name: str) -> Sampler:
+    """A method of ``jaxdiff restore``, in as many steps as the evaluations are enough for."""
+    method = restoring.METHODS[name]
+
+    def sampler(given: Problem, evaluations: int, key: jax.Array, count: int) -> Any:
+        fits = [n for n in range(1, evaluations + 1) if method.evaluations(n) <= evaluations]
+        levels = grid(fits[-1])
+        start = jd.start(key, levels, count, given.prior.means.shape[1:])
+        index = jnp.arange(count)
+        problem = restoring.Problem(
+            given.prior.denoiser, given.seen, start, key, index, None, data_std=1.0
+        )
+        return method.run(problem, levels)
+
+    return sampler
+
+
+def langevin(stages: int) -> Sampler:
+    """ULA, or SK-ROCK of so many stages, at level 0.1, from normal noise of the data's variance."""
+
+    def sampler(given: Problem, evaluations: int, key: jax.Array, count: int) -> Any:
+        level, seen = 0.1, given.seen
+        x = jax.random.normal(jax.random.fold_in(key, 2), (count, *given.prior.means.shape[1:]))
+        largest = jnp.max(seen.operator.svd.singular)
+        curvature = 1 / level**2 + largest**2 / seen.noise**2
+        D = given.prior.denoiser
+        if stages == 1:
+            return posterior.ula(D, seen, x, level, 1 / curvature, key, evaluations)
+        step, steps = stages**2 / 4 / curvature, evaluations // stages
+        return posterior.skrock(D, seen, x, level, step, key, steps, stages)
 
     return sampler
 
@@ -140,7 +179,7 @@ ROWS = (
         {0.05: (.017, .022, .04, .051), 0.3: (.037, .038, .07, .273), 0.0: (.027, .016, .14)},
         ALL),
     Row("exact posterior, SDE", sde(lambda p, s: p.posterior.denoiser), 256,
-        {0.05: (.015, .018, .06, .049), 0.3: (.028, .027, .05, .268)}),
+        {0.05: (.015, .018, .06, .049), 0.3: (.028, .027, .05, .268)}, ALL),
     Row("MMPS, ODE", ode(lambda p, s: posterior.mmps(p.prior.denoiser, floored(p), 4)), 127,
         {0.05: (.264, .48, 2.5, .053), 0.3: (.302, .56, .85, .307), 0.0: (.277, .38, 3.9)}, ALL),
     Row("MMPS, one iteration", ode(lambda p, s: posterior.mmps(p.prior.denoiser, floored(p), 1)),
@@ -152,35 +191,51 @@ ROWS = (
         127, {0.05: (.304, .62, 2.8, .052), 0.3: (.351, .71, .86, .308)}),
     Row("PiGDM, ODE", ode(lambda p, s: posterior.pigdm(p.prior.denoiser, p.seen)), 127,
         {0.05: (.470, .95, 6.1, .115), 0.3: (.391, .78, 1.3, .372), 0.0: (.413, .56, 5.7)}, ALL),
-    Row("PiGDM, SDE", sde(lambda p, s: posterior.pigdm(p.prior.denoiser, p.seen)), 256, {}),
+    Row("PiGDM, SDE", sde(lambda p, s: posterior.pigdm(p.prior.denoiser, p.seen)), 256, {}, ALL),
     Row("PiGDM without Jacobian", ode(
         lambda p, s: posterior.pigdm(p.prior.denoiser, p.seen, jacobian=False)), 127,
-        {0.05: (.628, 1.41, 7.3, .059), 0.3: (.568, 1.24, 1.4, .350)}),
+        {0.05: (.628, 1.41, 7.3, .059), 0.3: (.568, 1.24, 1.4, .350)}, ALL),
     Row("DPS, zeta 1", sde(lambda p, s: posterior.dps(p.prior.denoiser, p.seen, s)), 256,
-        {0.05: (.350, .49, 3.7, .737), 0.3: (.292, .55, .70, .738)}),
+        {0.05: (.350, .49, 3.7, .737), 0.3: (.292, .55, .70, .738)}, ALL),
     Row("DPS, zeta 0.3", sde(lambda p, s: posterior.dps(p.prior.denoiser, p.seen, s, 0.3)), 256,
-        {0.05: (.446, .83, 6.1, .226), 0.3: (.354, .69, .92, .226)}),
+        {0.05: (.446, .83, 6.1, .226), 0.3: (.354, .69, .92, .226)}, ALL),
     Row("MCG without projection", sde(lambda p, s: posterior.mcg(p.prior.denoiser, p.seen, s, 0.3)),
         256, {}),
+    Row("MCG", sde(lambda p, s: posterior.mcg(p.prior.denoiser, p.seen, s),
+                   correct=lambda p: corrections.projection(p.seen)), 64,
+        {0.0: (.234, .24, 3.2)}, ALL),
     Row("LGD-MC, 10 draws, SDE", sde(lambda p, s: posterior.lgd_mc(
         p.prior.denoiser, likelihood(p), jax.random.key(1), 10)), 256, {}),
     Row("energy of the likelihood, SDE", sde(lambda p, s: posterior.energy(
         p.prior.denoiser, likelihood(p), lambda s: 1 / (1 + s**2))), 256, {}),
-    Row("MPGD", sde(lambda p, s: posterior.mpgd(p.prior.denoiser, half_misfit(p), 0.5)), 256, {}),
+    Row("MPGD", sde(lambda p, s: posterior.mpgd(p.prior.denoiser, half_misfit(p), 0.5)), 256, {},
+        ALL),
     Row("universal guidance, backward", sde(lambda p, s: posterior.backward(
-        p.prior.denoiser, half_misfit(p), 5, 0.2)), 256, {}),
+        p.prior.denoiser, half_misfit(p), 5, 0.2)), 256, {}, ALL),
+    Row("RED-diff", restored("red_diff"), 256, {}, ALL),
     Row("DiffPIR, lambda 10, SDE", sde(lambda p, s: posterior.diffpir(p.prior.denoiser, p.seen)),
-        256, {}),
-    Row("DDS, SDE", sde(lambda p, s: posterior.dds(p.prior.denoiser, p.seen)), 256, {}),
+        256, {}, ALL),
+    Row("DDS, SDE", sde(lambda p, s: posterior.dds(p.prior.denoiser, p.seen)), 256, {}, ALL),
     Row("annealed likelihood, SDE", sde(lambda p, s: posterior.annealed_langevin(
         p.prior.denoiser, floored(p))), 256, {}),
+    Row("Score-SDE's likelihood", restored("score_sde"), 256, {}),
+    Row("DAPS", restored("daps"), 255, {}, compiled=False),
+    Row("ReSample", restored("resample"), 256, {}, ALL, compiled=False),
+    Row("ULA, level 0.1", langevin(1), 1000, {}),
+    Row("SK-ROCK, 10 stages, level 0.1", langevin(10), 1000, {}),
+    Row("SNIPS", restored("snips"), 256, {}, compiled=False),
     Row("DDRM, eta 0.85", ddrm, 64,
-        {0.05: (.489, 1.01, 6.2, .034), 0.3: (.373, .74, 1.0, .195)}, compiled=False),
-    Row("DDNM, SDE", sde(lambda p, s: corrections.ddnm(p.prior.denoiser, p.seen)), 64,
+        {0.05: (.489, 1.01, 6.2, .034), 0.3: (.373, .74, 1.0, .195)}, ALL, compiled=False),
+    Row("DDNM+, eta 0.85", restored("ddnm_plus"), 64, {}, ALL, compiled=False),
+    Row("DDNM, eta 0.85", sde(lambda p, s: corrections.ddnm(p.prior.denoiser, p.seen), 0.85), 64,
         {0.0: (.388, .51, 5.9)}, NONE),
+    Row("projection", restored("projection"), 64, {}, NONE),
     Row("replacement", repaint(1), 64, {0.0: (.453, .62, 6.8)}, NONE),
-    Row("RePaint, 5 times", repaint(5), 320, {0.0: (.297, .37, 5.2)}, NONE),
-    Row("RePaint, 20 times", repaint(20), 1280, {0.0: (.218, .21, 3.9)}, NONE),
+    Row("RePaint, 5 times", repaint(5), 320, {0.0: (.297, .37, 5.2)}, NONE, least=10),
+    Row("RePaint, 20 times", repaint(20), 1280, {0.0: (.218, .21, 3.9)}, NONE,
+        least=40),
+    Row("RePaint, 100 times", repaint(100), 6400, {0.0: (.160, .12, 2.7)}, NONE,
+        least=200),
     Row("TDS", particles(wide), 256, {}),
     Row("TDS, the paper's twist", particles(narrow), 256, {}),
     Row("FPS-SMC", particles(filtering), 256, {}),

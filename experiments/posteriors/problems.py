@@ -1,9 +1,9 @@
 """Problems whose posterior is known: mixtures of four Gaussians in eight dimensions.
 
-Means are N(0, 0.8^2), variances along the axes uniform in [0.02, 0.3], weights uniform in
-[0.5, 1.5] before they are made to sum to 1. Measured are three projections, A of N(0, 1/8)
-numbers, with noise 0.05 or 0.3, of a sample of the mixture; or four of the eight coordinates,
-without noise. Every seed is another mixture, another A and another sample.
+Means are N(0, 0.84) and variances along the axes uniform in [0.02, 0.3], so that a coordinate has
+variance 1; weights are uniform in [0.5, 1.5] before they are made to sum to 1. Measured are three
+projections, A of N(0, 1/8) numbers, with noise 0.05 or 0.3, of a sample of the mixture; or four of
+the eight coordinates, without noise. Every seed is another mixture, another A and another sample.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Problem(NamedTuple):
 def problem(seed: int, noise: float) -> Problem:
     """Return the problem of a seed; noise 0 is inpainting."""
     rng = np.random.default_rng(seed)
-    means = 0.8 * rng.standard_normal((COMPONENTS, DIMENSION))
+    means = np.sqrt(0.84) * rng.standard_normal((COMPONENTS, DIMENSION))
     variances = rng.uniform(0.02, 0.3, (COMPONENTS, DIMENSION))
     weights = rng.uniform(0.5, 1.5, COMPONENTS)
     prior = GaussianMixture(weights / weights.sum(), means, variances)
