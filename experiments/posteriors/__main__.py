@@ -116,8 +116,8 @@ def markdown(result: dict[str, Any]) -> str:
         "covariance / rms of u - A x, means over the seeds, and the range of the distance over "
         "them. The reference is another implementation's, means over four other mixtures of the "
         "same kind (dimension, components, variances, operator; the spread of their means is not "
-        "known). *apart* is by how many standard deviations of their difference its means and these "
-        "lie apart. Evaluations are at most so many. Seconds are of one "
+        "known). *apart* is by how many standard deviations of their difference its means lie from "
+        "these. Evaluations are at most so many. Seconds are of one "
         "run after the first, of one core; those of solvers that are no table (DAPS, ReSample, "
         "SNIPS, DDRM, DDNM+) are not of one program.", "",
     ]  # fmt: skip

@@ -89,7 +89,8 @@ def langevin(stages: int) -> Sampler:
     def sampler(given: Problem, evaluations: int, key: jax.Array, count: int) -> Any:
         level, seen = 0.1, given.seen
         x = jax.random.normal(jax.random.fold_in(key, 2), (count, *given.prior.means.shape[1:]))
-        largest = jnp.max(seen.operator.svd.singular)
+        operator: Any = seen.operator
+        largest = jnp.max(operator.svd.singular)
         curvature = 1 / level**2 + largest**2 / seen.noise**2
         D = given.prior.denoiser
         if stages == 1:

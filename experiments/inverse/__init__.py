@@ -1,0 +1,1 @@
+"""Six inverse problems on images, by every method that takes them."""
