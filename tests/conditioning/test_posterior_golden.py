@@ -69,8 +69,8 @@ def at_a_point(D, A, u, noise, y, levels, factor, iterations):
 def test_at_one_point(operator):
     matrix = golden()[f"operator/{operator}"]
     A = ops.matrix(matrix)
-    found = cases("azula guidance at one point", operator=operator, mixture="mix")
-    assert len(found) == 6
+    found = cases("azula guidance at one point", operator=operator)
+    assert len(found) == 12
     for case in found:
         get = lambda name, case=case: golden().get(case, name)  # noqa: E731
         alpha, sigma = float(get("alpha_t")[0]), float(get("sigma_t")[0])
@@ -94,6 +94,33 @@ def test_at_one_point(operator):
 
 
 @pytest.mark.slow
+def test_a_measurement_that_is_not_linear():
+    """DPS's step for A(x) = tanh(2 A x)."""
+    schedules = {c["schedule"]: c for c in golden().cases if c["what"] == "schedule"}
+    found = cases("DPS, nonlinear")
+    assert len(found) == 8
+    for case in found:
+        get = lambda name, case=case: golden().get(case, name)  # noqa: E731
+        (alpha, below), (sigma, left) = process(
+            case["schedule"], schedules, np.array([case["t"], case["s"]])
+        )
+        s, r = levels = jnp.array([sigma / alpha, left / below])
+        seen = ops.Measurement(saturated(case["operator"]), get("y"), 0.0)
+        D = posterior.dps(mixture(case["mixture"]).denoiser, seen, levels, 0.5 / (alpha * below))
+        y = jnp.asarray(get("x") / alpha)
+        up = (r / s) * np.sqrt(s**2 - r**2)
+        x0 = jax.jit(D)(y, s)
+        x = below * (x0 + np.sqrt(r**2 - up**2) / s * (y - x0) + up * get("eps"))
+        np.testing.assert_allclose(x, get("dps_step"), rtol=1e-6, atol=1e-8, err_msg=case["id"])
+
+
+def saturated(name):
+    """tanh(2 A x) as an operator."""
+    matrix = jnp.asarray(golden()[f"operator/{name}"])
+    return ops.nonlinear(lambda x: jnp.tanh(2 * x @ matrix.T.astype(x.dtype)), (8,))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ("mask", "dense"))
 def test_along_trajectories(operator):
     matrix = golden()[f"operator/{operator}"]
@@ -105,14 +132,14 @@ def test_along_trajectories(operator):
     }
     schedules = {c["schedule"]: c for c in golden().cases if c["what"] == "schedule"}
     count = 0
-    for case in cases("azula DDIMSampler", operator=operator, mixture="mix"):
+    for case in cases("azula DDIMSampler", operator=operator):
         if case["guided"].startswith("diffpir") and operator == "dense":
             continue  # two iterations are not its minimum
         get = lambda name, case=case: golden().get(case, name)  # noqa: E731
         alpha, sigma = process(case["schedule"], schedules, get("timesteps"))
         levels = sigma / alpha
         seen = ops.Measurement(A, get("y"), case["sigma_y"])
-        guided = make[case["guided"]](mixture("mix").denoiser, seen)
+        guided = make[case["guided"]](mixture(case["mixture"]).denoiser, seen)
         eta = case["eta"]
         start = jnp.asarray(get("x_T") / alpha[0])
         kwargs = {"noise": jnp.asarray(get("noise"))[: len(levels) - 1]}
@@ -125,7 +152,7 @@ def test_along_trajectories(operator):
         expected = get("traj") / alpha[1:, None, None]
         np.testing.assert_allclose(path.states[1:], expected, rtol=1e-5, atol=1e-6)
         count += 1
-    assert count >= 6
+    assert count == (24 if operator == "mask" else 16)
 
 
 def process(name, schedules, t):
@@ -142,13 +169,13 @@ def test_twisted_particles():
     """TDS step by step, with the recorded noise and ancestors: weights and states."""
     schedules = {c["schedule"]: c for c in golden().cases if c["what"] == "schedule"}
     A = jnp.asarray(golden()["operator/dense"])
-    found = cases("azula TDSSampler", mixture="mix")
-    assert len(found) == 2
+    found = cases("azula TDSSampler")
+    assert len(found) == 4
     for case in found:
         get = lambda name, case=case: golden().get(case, name)  # noqa: E731
         alpha, sigma = process(case["schedule"], schedules, get("timesteps"))
         levels, u = sigma / alpha, jnp.asarray(get("y"))
-        D = mixture("mix").denoiser
+        D = mixture(case["mixture"]).denoiser
         now = _twisted(D, A, u, get("x_T") / alpha[0], levels[0])
         now = now._replace(log_weights=now.log_twist)
         for i, (s, r) in enumerate(zip(levels[:-1], levels[1:], strict=True)):

@@ -57,6 +57,7 @@ def ddrm(
     measurement: Measurement,
     eta: float = 0.85,
     eta_b: float = 1.0,
+    eta_c: float | None = None,
 ) -> Iterator[State]:
     """DDRM (arXiv 2201.11793), for :func:`jaxdiff.sampling.direct.direct`, from
     :func:`ddrm_start`. One evaluation and one draw per step, in the operator's coordinates.
@@ -65,22 +66,29 @@ def ddrm(
         measurement: of a linear operator with a decomposition, one noise for all it measures.
         eta: in [0, 1], of coordinates that are not seen, or whose noise is above the level.
         eta_b: in [0, 1], of the others. The paper has 0.85 and 1.
+        eta_c: in [0, 1], of coordinates that are not seen where these are to have one of their own,
+            which the paper has not and its authors' code has.
 
     Raises:
         TypeError, ValueError: for another measurement, or numbers outside [0, 1].
     """
     check_eta("ddrm", eta)
     check_eta("ddrm", eta_b)
-    basis, kept = basis_of(measurement, "ddrm"), float(root(1 - eta * eta))
+    unseen = eta if eta_c is None else eta_c
+    check_eta("ddrm", unseen)
+    basis = basis_of(measurement, "ddrm")
     for s, r in pairwise(levels):
         state, output = value(y), value(D(y, s))
         seen, target, own = observed(measurement, state)
         x, x0 = basis.coordinates(state), basis.coordinates(output)
         s, r = expand(s, state), expand(r, state)
         above = seen & (r >= own)
+        fresh = jnp.where(seen, eta, unseen).astype(x.dtype)
         towards = jnp.where(seen, (target - x0) / jnp.where(own > 0, own, 1), (x - x0) / s)
-        mean = jnp.where(above, (1 - eta_b) * x0 + eta_b * target, x0 + kept * r * towards)
-        spread = jnp.where(above, root(jnp.where(above, r**2 - (eta_b * own) ** 2, 0)), eta * r)
+        mean = jnp.where(
+            above, (1 - eta_b) * x0 + eta_b * target, x0 + root(1 - fresh**2) * r * towards
+        )
+        spread = jnp.where(above, root(jnp.where(above, r**2 - (eta_b * own) ** 2, 0)), fresh * r)
         drawn = value(noise()).reshape(x.shape)
         y = seen_as(y, basis.sample(mean + spread * drawn))
         yield y
