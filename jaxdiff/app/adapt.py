@@ -256,11 +256,13 @@ def _start(config: configs.Adapt, model: Model) -> tuple[int, ...]:
 
 
 def _objective(model: Model) -> dict[str, Any]:
-    """Return levels and weight that the model was trained with, by its process and prediction."""
+    """Return levels and weight that the model was trained with; of a run of earlier versions, which
+    does not say, those of its process and prediction.
+    """
     if model.published is not None:
         return {}
     said = {k: model.metadata[k] for k in ("process", "prediction", "sigma_data")}
-    known = objective(configs.Train("", **said))
+    known = objective(configs.Train("", **said, **model.metadata.get("objective", {})))
     return {"levels": known.levels, "weight": known.weight}
 
 

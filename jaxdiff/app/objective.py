@@ -26,6 +26,8 @@ WEIGHTS: dict[str, Weight] = {
     "snr_plus_one": snr_plus_one_weight, "truncated_snr": truncated_snr_weight,
 }  # fmt: skip
 OF_TIMES = ("uniform", "logit_normal")
+OBJECTIVE = ("levels", "level_mean", "level_std", "weighting", "snr_limit", "sigmoid_bias")
+"""Options of the levels and of the weights of their errors, which a run keeps."""
 
 
 class Objective(NamedTuple):

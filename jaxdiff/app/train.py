@@ -16,7 +16,7 @@ from jaxdiff.app.load import load_model
 from jaxdiff.app.logs import check_log, look_at, of_teacher, sample_every, sinks_of, watching
 from jaxdiff.app.methods import average, teacher_method
 from jaxdiff.app.models import Model
-from jaxdiff.app.objective import check_objective, objective_text, predicted
+from jaxdiff.app.objective import OBJECTIVE, check_objective, objective_text, predicted
 from jaxdiff.app.optimiser import check_optimiser, warmup_of
 from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.published import coded
@@ -59,6 +59,7 @@ def train(config: configs.Train, progress: bool = True) -> Model:
         "classes": data.num_classes,
         "class_names": list(data.class_names),
         "sigma_data": config.sigma_data,
+        "objective": {name: getattr(config, name) for name in OBJECTIVE},
         "autoencoder": None if config.latent is None else str(Path(config.run).resolve() / FILE),
         "measure": None if config.measure is None else dataclasses.asdict(config.measure),
         "data": dataclasses.asdict(config.data),

@@ -15,6 +15,8 @@ from jaxdiff.app.data import data_of
 from jaxdiff.app.distill import check_classes
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
+from jaxdiff.app.objective import OBJECTIVE
+from jaxdiff.app.presets import PRESETS
 from jaxdiff.app.text import captioned
 from jaxdiff.app.train import train
 from jaxdiff.data import Dataset
@@ -61,6 +63,17 @@ def test_a_latent_run_is_adapted_by_its_own_objective():
     run = Model(None, {}, (4, 4, 2), 0, False, metadata, None, source=object())  # type: ignore[arg-type]
     assert {*_objective(run)} == {"levels", "weight"}
     assert _objective(run._replace(metadata={"network": None})) == {}
+
+
+def test_an_adapter_is_trained_at_the_levels_of_the_run():
+    options = {name: getattr(PRESETS["text"][1], name) for name in OBJECTIVE}
+    told = {"network": {}, "process": "edm", "prediction": "edm", "sigma_data": 0.4}
+    run = Model(None, {}, (4, 4, 3), 0, False, told | {"objective": options})  # type: ignore[arg-type]
+    key, x = jax.random.key(0), np.zeros((4000, 1), np.float32)
+    logs = np.log(_objective(run)["levels"].draw(key, x))
+    np.testing.assert_allclose([logs.mean(), logs.std()], [-0.4, 1.4], atol=0.08)
+    before = _objective(run._replace(metadata=told))["levels"].draw(key, x)
+    np.testing.assert_allclose(np.log(before).mean(), -1.2, atol=0.08)
 
 
 @pytest.mark.slow
