@@ -10,8 +10,10 @@ import optax
 
 from jaxdiff import grids, solvers
 from jaxdiff.app import config as configs
+from jaxdiff.app import picture_prompt
+from jaxdiff.app.adapt_texts import conditions_of, start_of
 from jaxdiff.app.conditions import check_class_condition, takes_text
-from jaxdiff.app.control import CONTROLS, shown_edges, started
+from jaxdiff.app.control import CONTROLS, shown, shown_edges, started
 from jaxdiff.app.data import check_classes, class_labels, data_of, read_data
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
@@ -20,9 +22,8 @@ from jaxdiff.app.objective import objective
 from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.published import from_pictures
 from jaxdiff.app.shown import with_measurements
-from jaxdiff.app.text import in_turn, texts_condition
+from jaxdiff.app.text import away
 from jaxdiff.data.dataset import Dataset, to_float
-from jaxdiff.data.words import WordTokenizer, split
 from jaxdiff.denoisers import description
 from jaxdiff.files import check_writable
 from jaxdiff.sampling.sampler import Sampler
@@ -44,24 +45,15 @@ class Shown(NamedTuple):
     prior: Cond
 
 
-def adapt(config: configs.Adapt, progress: bool = True) -> dict[str, float]:
-    """Train an adapter and save it; return the metrics of the last update.
+def adapt(config: configs.Adapt, progress: bool = True) -> tuple[Model, dict[str, float]]:
+    """Train an adapter and save it; return the model that it is of, and the metrics of the last
+    update.
 
     Raises ValueError, before anything is computed, for options without effect, a model that is a
     student or conditioned on what is not given, and layers that there are not.
     """
-    from jaxdiff.adapt import (
-        STEERING,
-        adapted,
-        adapter_only,
-        dreambooth,
-        save_adapter,
-        save_steering,
-        steering_of,
-        trainable,
-        with_prior,
-    )
-    from jaxdiff.distill import Student, score_matching
+    from jaxdiff.adapt import dreambooth, save_adapter, save_steering, steering_of, with_prior
+    from jaxdiff.distill import score_matching
     from jaxdiff.training.loop import fit
 
     check(config)
@@ -76,23 +68,14 @@ def adapt(config: configs.Adapt, progress: bool = True) -> dict[str, float]:
     beside, measure = config.kind in CONTROLS, model.measure
     _check_model(config, model)
     adapter: Any = None if beside else adapter_of(config, model)
-    shown, size = _shown(model, config, progress)
-    optimiser = optax.adam(config.learning_rate)
-    if beside:
-        D = started(config.kind, model, size, config.out, config.seed)
-        optimiser, classes = trainable(optimiser, STEERING), None
-    else:
-        D = adapted(model.denoiser, adapter, config.seed)
-        optimiser, classes = adapter_only(optimiser), model.classes or None
-    if measure is not None:
-        classes = None  # an entry beside the measurement
-    student = Student.of(D, classes=classes, label_drop=0.0, optimiser=optimiser)
+    given, size = _shown(model, config, progress)
+    student = _steered(config, model, given, size) if beside else _adapted(config, model, adapter)
     aim = _objective(model)
-    data = _batches(shown, config)
+    data = _batches(given, config)
     if measure is not None:
         data = with_measurements(data, measure, model.shape, config.seed)
     if config.kind in WITH_PRIOR and config.prior_weight:
-        data = with_prior(data, *_own_samples(model, config, shown, progress), config.seed)
+        data = with_prior(data, *_own_samples(model, config, given, progress), config.seed)
         method = dreambooth(student, prior_weight=config.prior_weight, **aim)
     else:
         method = score_matching(student, **aim)
@@ -108,7 +91,36 @@ def adapt(config: configs.Adapt, progress: bool = True) -> dict[str, float]:
     else:
         token = config.token or ""
         save_adapter(config.out, model.params, adapter, params["adapter"], token=token)
-    return last
+    return model, last
+
+
+def _adapted(config: configs.Adapt, model: Model, adapter: Any) -> Any:
+    """Return the student whose network has an adapter inside, which alone is trained."""
+    from jaxdiff.adapt import adapted, adapter_only
+    from jaxdiff.distill import Student
+
+    optimiser = adapter_only(optax.adam(config.learning_rate))
+    classes = None if model.measure else model.classes or None  # an entry beside the measurement
+    D = adapted(model.denoiser, adapter, config.seed)
+    return Student.of(D, classes=classes, label_drop=0.0, optimiser=optimiser)
+
+
+def _steered(config: configs.Adapt, model: Model, given: Shown, size: tuple[int, ...]) -> Any:
+    """Return the student with a network beside its own, which alone is trained."""
+    from jaxdiff.adapt import STEERING, trainable
+    from jaxdiff.distill import Student
+
+    drop: dict[str, Any] = {"label_drop": 0.0}
+    if config.kind == "ip":
+        assert isinstance(given.cond, dict) and model.tokenizer is not None
+        none = picture_prompt.nothing_shown(width := given.cond["image"].shape[1])
+        drop = {"null": away(model.tokenizer, None) | {"image": none}}
+        drop["label_drop"] = dict.fromkeys(drop["null"], picture_prompt.DROPPED)
+        D = picture_prompt.started(model, width, config.out, config.seed)
+    else:
+        D = started(config.kind, model, size, config.out, config.seed)
+    optimiser = trainable(optax.adam(config.learning_rate), STEERING)
+    return Student.of(D, classes=None, optimiser=optimiser, **drop)
 
 
 def adapter_of(config: configs.Adapt, model: Model) -> Any:
@@ -127,7 +139,7 @@ def adapter_of(config: configs.Adapt, model: Model) -> Any:
         return LowRank(config.rank, alpha=config.alpha, dora=dora, **of_layers)
     if config.kind in ("svdiff", "whole"):
         return (SpectralShift if config.kind == "svdiff" else Whole)(**of_layers)
-    start = _start(config, model)
+    start = start_of(config, model)
     if config.kind == "custom":
         return custom_diffusion(start, config.vectors, **of_layers)
     return TextualInversion(start, config.vectors)
@@ -139,6 +151,8 @@ def _check_options(config: configs.Adapt) -> None:
         refuse(config, f"{kind} has neither", "rank", "alpha")
     if kind in CONTROLS:
         refuse(config, f"{kind} is a network beside the model's", "layers")
+    if kind != "ip":
+        refuse(config, f"{kind} reads none", "features")
     if kind not in WITH_TOKEN:
         refuse(config, f"{kind} has no new token", "token", "vectors", "start")
     elif config.token is None or config.start is None:
@@ -156,6 +170,11 @@ def _check_model(config: configs.Adapt, model: Model) -> None:
     """Raise ValueError for options that do not go with a model."""
     if config.kind in CONTROLS:
         model.check_images(f"adapt --kind {config.kind}")
+    if config.kind == "ip" and model.tokenizer is None:
+        raise ValueError(
+            f"{config.run} is no run of texts: --kind ip adds pictures to what it attends to; of "
+            "published weights jaxdiff.adapt.ip_adapter_of makes one"
+        )
     if config.data.captions and model.tokenizer is None:
         raise ValueError("--data.captions would have no effect: this model takes no text")
     if config.kind in WITH_PRIOR and model.measure is not None:
@@ -183,7 +202,10 @@ def _shown(model: Model, config: configs.Adapt, progress: bool) -> tuple[Shown, 
     cond, prior = _conditions(model, config, data)
     rows = len(jax.tree.leaves(cond)[0]) if cond is not None else len(images)
     of_each = rows // len(images)  # texts
-    if config.kind in CONTROLS:
+    if config.kind == "ip":
+        read = picture_prompt.features_named(config.features)(to_float(data.images))
+        cond = shown(cond, np.repeat(read, of_each, axis=0), "image")
+    elif config.kind in CONTROLS:
         cond = shown_edges(cond, np.repeat(data.images, of_each, axis=0))
     return Shown(np.repeat(images, of_each, axis=0), cond, prior), data.shape[:2]
 
@@ -191,7 +213,7 @@ def _shown(model: Model, config: configs.Adapt, progress: bool) -> tuple[Shown, 
 def _conditions(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:
     """Return the conditions of the images, and of the own samples."""
     if model.tokenizer is not None:
-        return _texts(model, config, data)
+        return conditions_of(model, config, data)
     if takes_text(model):
         raise ValueError(
             f"{config.run} is a pipeline whose text encoder is a network of its own: from Python, "
@@ -212,47 +234,6 @@ def _conditions(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Con
         )
     check_classes(data, model)
     return data.labels, prior
-
-
-def _texts(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:
-    """Return the conditions of a text model's images, and of its own samples."""
-    refuse(config, "this model is conditioned on texts", "label", "prior_label")
-    words = model.tokenizer
-    assert words is not None
-    given = (config.prompt,) if config.prompt else _templates(words) if config.token else ()
-    captions: list[str] = list(data.conditions.get("text", ()))
-    if not given and not captions:
-        raise ValueError(f"{data.name} has no captions: give the images' --prompt")
-    if config.kind == "dreambooth" and config.prior_weight and config.prior_prompt is None:
-        raise ValueError(
-            "own samples of a text model need a text, such as of the class: --prior-prompt"
-        )
-    if config.token and not all("{}" in text for text in given):
-        raise ValueError(f"--prompt {config.prompt!r} does not say with {{}} where the token goes")
-    known = words if config.token is None else words.with_token(config.token, config.vectors)
-    texts = [text.replace("{}", config.token or "{}") for text in given] or captions
-    plain = [text.replace("{}", config.start or "{}") for text in given] or captions
-    own = [config.prior_prompt] if config.prior_prompt else plain
-    prior = texts_condition(words, in_turn(own, config.prior_count))
-    return texts_condition(known, texts if not given else texts * len(data)), prior
-
-
-def _templates(words: WordTokenizer) -> tuple[str, ...]:
-    """Return texts around a new token, of words that are known."""
-    from jaxdiff.adapt.textual_inversion import TEMPLATES
-
-    known = lambda text: all(w in words.vocabulary for w in split(text.replace("{}", "")))  # noqa: E731
-    return tuple(text for text in TEMPLATES if known(text)) or ("{}",)
-
-
-def _start(config: configs.Adapt, model: Model) -> tuple[int, ...]:
-    """Return the number of the word that a new token starts as."""
-    words = model.tokenizer
-    if words is None:
-        raise ValueError(f"{config.run} takes no text: --kind {config.kind} is of text models")
-    if config.start not in words.vocabulary:
-        raise ValueError(f"--start {config.start!r} is not a word that {config.run} knows")
-    return (words.vocabulary[str(config.start)],)
 
 
 def _objective(model: Model) -> dict[str, Any]:

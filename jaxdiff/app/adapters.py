@@ -63,17 +63,12 @@ def _with_one(model: Model, path: str, scale: float) -> Model:
 
 
 def _steered(model: Model, path: str, scale: float) -> Model:
-    """Return a model with a ControlNet or T2I-Adapter beside its network."""
+    """Return a model with a ControlNet, T2I-Adapter or IP-Adapter beside its network."""
     from jaxdiff.adapt.steering_files import load_steering, steered
-    from jaxdiff.app.control import keys_of
+    from jaxdiff.app.control import steering
 
     control = load_steering(path)
-    if type(control.network).__name__ == "IPAdapter":
-        raise ValueError(
-            f"{path} is an IP-Adapter, which is shown features of an image encoder: from Python, "
-            "jaxdiff.pretrained.with_ip_adapter"
-        )
-    if keys_of(model):
+    if steering(model):
         raise ValueError(f"{path} is a second network that a --control would steer by: give one")
     D = steered(model.denoiser, control, scale)
     made: Any = description(D)

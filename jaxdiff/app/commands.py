@@ -60,12 +60,13 @@ def adapt(config: configs.Adapt) -> None:
     """Train an adapter of a run."""
     from jaxdiff.app.adapt import adapt
 
-    last = adapt(config)
+    model, last = adapt(config)
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in last.items() if name != "step")
-    shown = " --control edges:IMAGE" if config.kind in ("controlnet", "t2i") else ""
+    shown = {"controlnet": " --control edges:IMAGE", "t2i": " --control edges:IMAGE"}
+    shown |= {"ip": " --control IMAGE"}
     print(
-        f"the adapter is in {config.out} (last update: {numbers})\nnext: jaxdiff sample "
-        f"--run {config.run} --adapter {config.out}{shown}"
+        f"the adapter is in {config.out} (last update: {numbers})\n{_next(config.run, model)} "
+        f"--adapter {config.out}{shown.get(config.kind, '')}"
     )
 
 

@@ -17,6 +17,7 @@ AdapterKind = Literal[
     "custom",
     "controlnet",
     "t2i",
+    "ip",
 ]
 
 
@@ -49,8 +50,8 @@ class Adapt:
     singular values (svdiff, 2303.11305), chosen parameters whole (whole), low-rank changes with the
     model's own samples beside the images (dreambooth, 2208.12242), a new token of a text model
     alone (textual-inversion, 2208.01618) or with keys and values of cross-attention and own samples
-    (custom, 2212.04488); or what reads edges beside the network, by which sample --control then
-    steers it (controlnet, 2302.05543; t2i, 2302.08453).
+    (custom, 2212.04488); or what reads edges beside the network (controlnet, 2302.05543; t2i,
+    2302.08453), or a picture as a prompt (ip, 2308.06721), by which sample --control steers it.
     """
     rank: Count = 4
     """Rank of lora, dora and dreambooth."""
@@ -59,6 +60,11 @@ class Adapt:
     layers: tuple[str, ...] = ()
     """Patterns of the paths of parameters, such as "*attention*kernel"; by default all kernels, of
     custom the keys and values of cross-attention, of whole everything.
+    """
+    features: str = "pixels"
+    """What ip reads of a picture: its pixels, or what an image encoder of yours makes of images
+    (n, height, width, channels) in [-1, 1], an array (n, d), module:FILE.py:FUNCTION (the file is
+    run). Sampling needs the same.
     """
     label: str | None = None
     """Class that all images are given, by its name or number; by default that of the data."""

@@ -68,8 +68,12 @@ class Sample:
     FILE, or FILE:SCALE.
     """
     control: str | None = None
-    """Picture that a ControlNet or T2I-Adapter among the adapters is shown, of the size that it was
-    trained with: IMAGE, or edges:IMAGE for the edges of one.
+    """Picture that a ControlNet, T2I-Adapter or IP-Adapter among the adapters is shown, of the size
+    that it was trained with: IMAGE, or edges:IMAGE for the edges of one.
+    """
+    features: str = "pixels"
+    """What an IP-Adapter reads of the picture, as in its training: pixels, or
+    module:FILE.py:FUNCTION.
     """
     label: str | None = None
     """Class to sample, by its name or number; by default all classes in turn."""

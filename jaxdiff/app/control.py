@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.app import picture_prompt
 from jaxdiff.app.models import Model
+from jaxdiff.app.options import refuse
+from jaxdiff.app.published import picture_shape
 from jaxdiff.conditioning.guidance import Prompts
 from jaxdiff.data.edges import edges
 from jaxdiff.data.pictures import decode
 from jaxdiff.data.tally import Tally
 from jaxdiff.typing import Cond
 
-CONTROLS = ("controlnet", "t2i")
+CONTROLS = ("controlnet", "t2i", "ip")
 WIDTHS = (16, 32, 96, 256)
 
 
@@ -57,14 +60,16 @@ def shown_edges(cond: Cond, images: np.ndarray) -> dict[str, Any]:
     return shown(cond, edges(images))
 
 
-def shown(cond: Cond, picture: np.ndarray) -> dict[str, Any]:
-    """Return conditions with a picture (n, height, width, channels) beside them."""
+def shown(cond: Cond, picture: np.ndarray, key: str = "control") -> dict[str, Any]:
+    """Return conditions with a picture (n, height, width, channels), or its features, beside
+    them.
+    """
     given: dict[str, Any] = dict(cond) if isinstance(cond, dict) else {"classes": cond}
-    return {k: v for k, v in given.items() if v is not None} | {"control": picture}
+    return {k: v for k, v in given.items() if v is not None} | {key: picture}
 
 
-def keys_of(model: Model) -> tuple[str, ...]:
-    """Return the keys of cond that a model is shown pictures at, () for one that nothing steers."""
+def steering(model: Model) -> dict[str, Any]:
+    """Return the networks that steer a model, by the keys of cond of what they are shown."""
     from jaxdiff.denoisers import description
     from jaxdiff.networks import Controlled
 
@@ -72,28 +77,53 @@ def keys_of(model: Model) -> tuple[str, ...]:
     module = getattr(made["network"], "module", None) if made else None
     inner = getattr(module, "unet", None)
     found = next((m for m in (module, inner) if isinstance(m, Controlled)), None)
-    return () if found is None else found.pictures
+    return {} if found is None else dict(zip(found.pictures, found.controls, strict=True))
 
 
-def controlled(model: Model, cond: Cond, given: str | None, count: int) -> Cond:
-    """Return the conditions of samples with the picture that they are shown.
-
-    given: IMAGE, or edges:IMAGE for the edges of one. Raises ValueError for a picture that is not
-    asked for, one that is missing, and one of another size; OSError for one that cannot be read.
+def nulls_of(model: Model) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return what stands for no picture in guidance, one sample's, of IP-Adapters; and the keys of
+    the pictures that the unconditional call is shown, too.
     """
-    keys = keys_of(model)
-    if not keys:
-        if given is not None:
-            raise ValueError(
-                "--control would have no effect: no --adapter is a ControlNet or T2I-Adapter"
-            )
+    from jaxdiff.networks import IPAdapter
+
+    every = steering(model)
+    prompts = {k: n.image_width for k, n in every.items() if isinstance(n, IPAdapter)}
+    none = {key: picture_prompt.nothing_shown(width) for key, width in prompts.items()}
+    return none, tuple(key for key in every if key not in none)
+
+
+def controlled(model: Model, cond: Cond, config: Any) -> Cond:
+    """Return the conditions of samples with the picture that they are shown, ``config.control``:
+    IMAGE, or edges:IMAGE for the edges of one.
+
+    Raises ValueError for a picture, or features, that are not asked for, one that is missing, and
+    one of another size; OSError for one that cannot be read.
+    """
+    networks = steering(model)
+    if not networks:
+        refuse(config, "no --adapter is shown a picture", "control", "features")
         return cond
-    if given is None:
+    if config.control is None:
         raise ValueError("the --adapter is shown a picture: give it by --control IMAGE")
-    picture = np.repeat(_read(given, *_wanted(model)), count, axis=0)
+    ((key, network),) = networks.items()
+    if key == "image":
+        size, channels = _picture(model)
+        values = 2 * _read(config.control, size, channels) - 1
+        picture = picture_prompt.read(network, values, config.features)
+    else:
+        refuse(config, "the picture itself is shown to the --adapter", "features")
+        picture = _read(config.control, *_wanted(model))
+    picture = np.repeat(picture, config.count, axis=0)
     if isinstance(cond, Prompts):
-        return Prompts(shown(cond.positive, picture), shown(cond.negative, picture))
-    return shown(cond, picture)
+        away = np.zeros_like(picture) if key == "image" else picture
+        return Prompts(shown(cond.positive, picture, key), shown(cond.negative, away, key))
+    return shown(cond, picture, key)
+
+
+def _picture(model: Model) -> tuple[tuple[int, int], int]:
+    """Return the size and the channels of a model's pictures."""
+    height, width, channels = picture_shape(model.source, model.shape)
+    return (height, width), channels
 
 
 def _wanted(model: Model) -> tuple[tuple[int, int], int]:

@@ -47,7 +47,7 @@ def image_features(config: configs.Evaluate, progress: bool = True) -> ImageFeat
     if config.features == "inception":
         return _inception(config, progress)
     if config.features.startswith("module:"):
-        return _user_s(config.features.removeprefix("module:"), progress)
+        return user_features(config.features.removeprefix("module:"), progress)
     raise ValueError(
         f"--features is classifier, pixels, inception or module:FILE.py:FUNCTION, not "
         f"{config.features}"
@@ -73,7 +73,7 @@ def _alone(network: Any, images: Array) -> Array:
     return network.features(images)
 
 
-def _user_s(place: str, progress: bool) -> ImageFeatures:
+def user_features(place: str, progress: bool) -> ImageFeatures:
     """Return the feature function "FILE.py:FUNCTION", its results checked at every call."""
     found = function_in(place)
 

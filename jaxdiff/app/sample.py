@@ -30,7 +30,7 @@ def sample(config: configs.Sample) -> None:
     if (said := range_text(model)) and hosts.is_main_process():
         print(said, flush=True)
     labels = conditions(model, config)
-    cond = controlled(model, labels, config.control, config.count)
+    cond = controlled(model, labels, config)
     folder = Path(config.out)
     for name in ("samples.npz", "samples.png", "sampler.json"):
         check_writable(folder / name)

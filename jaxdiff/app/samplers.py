@@ -13,7 +13,7 @@ import numpy as np
 from jaxdiff import grids, solvers
 from jaxdiff.app import config as configs
 from jaxdiff.app.conditions import takes_text
-from jaxdiff.app.control import keys_of
+from jaxdiff.app.control import nulls_of
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check, given, refuse
 from jaxdiff.app.student_file import blend, decode
@@ -179,9 +179,9 @@ def guided(model: Model, D: Any, weight: float, negative: str | None = None) -> 
 
     negative: of a run that is conditioned on texts, the text to keep away from.
     """
-    pictures = keys_of(model)
+    none, pictures = nulls_of(model)
     if model.tokenizer is not None:
-        return classifier_free(D, weight, away(model.tokenizer, negative), keep=pictures)
+        return classifier_free(D, weight, away(model.tokenizer, negative) | none, keep=pictures)
     if takes_text(model):
         return negative_prompt(D, weight)
     if not model.classes:

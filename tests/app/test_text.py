@@ -74,6 +74,9 @@ def test_the_next_command_after_training_has_a_prompt(model, monkeypatch, capsys
         monkeypatch.setattr(f"jaxdiff.app.{name}.{name}", lambda config, plain=plain: plain)
         getattr(commands, name)(config)
         assert "next: jaxdiff sample --run r\n" in capsys.readouterr().out
+    monkeypatch.setattr("jaxdiff.app.adapt.adapt", lambda config: (model, {"loss": 1.0}))
+    commands.adapt(configs.Adapt("r", "a.safetensors"))
+    assert "--run r --prompt TEXT --adapter a.safetensors\n" in capsys.readouterr().out
 
 
 def test_prompts_are_taken_in_turn(model):
