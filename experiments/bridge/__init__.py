@@ -1,1 +1,1 @@
-"""Denoisers smaller than their teacher, by every method, on handwritten digits."""
+"""Denoisers smaller than their teacher, by every method, on handwritten digits and MNIST."""

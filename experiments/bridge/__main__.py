@@ -1,15 +1,16 @@
-"""Smaller denoisers of handwritten digits: quality against parameters and multiplications.
+"""Smaller denoisers of digits: quality against parameters and multiplications.
 
-    python -m experiments.bridge --widths 8 12 --updates 2000 --seeds 1 2 3
+    python -m experiments.bridge --data digits mnist --widths 8 12 --seeds 1 2 3
 
-A class-conditional U-Net is the teacher. For each width a U-Net of the same levels is trained
-without it ("alone"), by output regression, by regression of outputs and maps, by calibrated maps
-(SemCKD), as the encoder of the teacher's own decoder (SimKD, of 0, 1 and 2 reused stages), and with
-peers in place of a teacher (OKDDip). All have equally many updates and are sampled in the same
-steps. Reused decoders count among a student's parameters: compare rows of like size, not width.
+The teachers are the class-conditional U-Nets that come with the package. For each width a U-Net of
+the same levels is trained without one ("alone"), by output regression, by regression of outputs and
+maps, by calibrated maps (SemCKD), as the encoder of the teacher's own decoder (SimKD, of 0, 1 and 2
+reused stages), and with peers in place of a teacher (OKDDip). All have equally many updates, on the
+levels that their teacher was trained on, and are sampled in the same steps. Reused decoders count
+among a student's parameters: compare rows of like size, not width.
 
 Rows are kept in the JSON file as they are made, and a run that was stopped goes on where it was. A
-Markdown page comes beside it.
+Markdown page and a picture come beside it.
 """
 
 import argparse
@@ -18,18 +19,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.bridge.report import page
+from experiments.bridge.report import QUALITY, figure, page
 from experiments.classify.__main__ import Kept
 from experiments.gym.cost import multiplications
-from jaxdiff import grids, solvers
+from jaxdiff import grids, load_pretrained, solvers
 from jaxdiff.app.evaluator import Evaluator, make_evaluator, measure
 from jaxdiff.app.generate import generate
+from jaxdiff.app.presets import PRESETS
+from jaxdiff.data import Dataset, load
 from jaxdiff.data.digits import load_digits
 from jaxdiff.data.epochs import batches
 from jaxdiff.distill import (
@@ -41,40 +44,78 @@ from jaxdiff.distill import (
     semckd,
     simkd,
 )
+from jaxdiff.distill.parts.level_distributions import LevelDistribution, log_normal
 from jaxdiff.files import write_text
 from jaxdiff.method import Method
-from jaxdiff.networks import UNet, count_parameters, from_linen, init
+from jaxdiff.networks import count_parameters, from_linen, init
+from jaxdiff.pretrained import Pretrained
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.ema import constant
 from jaxdiff.training.loop import fit
-from jaxdiff.typing import Denoiser
 
-SHAPE, QUALITY = (8, 8, 1), "Frechet distance"
+PRESET = {"digits": "digits", "mnist": "mnist-small"}  # what the teachers were trained by
 
 
-def student_of(channels: int, updates: int) -> Student:
+class Problem(NamedTuple):
+    """A teacher that comes with the package, the levels it was trained on, and its images."""
+
+    name: str
+    teacher: Pretrained
+    levels: LevelDistribution
+    train: Dataset
+    test: Dataset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return tuple(self.teacher.shape)
+
+
+def read(name: str, folder: Path) -> Problem:
+    """Return a problem by its name; MNIST is read from a folder."""
+    preset = PRESETS[PRESET[name]][1]
+    mean, std = preset.level_mean, preset.level_std
+    levels = log_normal() if mean is None or std is None else log_normal(mean, std)
+    train, test = (
+        load_digits(part) if name == "digits" else load(folder / "mnist.npz", split=part)
+        for part in ("train", "test")
+    )
+    return Problem(name, load_pretrained(name), levels, train, test)
+
+
+def student_of(problem: Problem, channels: int, updates: int) -> Student:
     """Return a student of a width, with a rate that falls to 0."""
-    module = UNet(channels=channels, embedding=4 * channels, num_classes=10)
+    large: Any = problem.teacher.network
+    module = large.clone(parent=None, channels=channels, embedding=4 * channels)
     rate = optax.cosine_decay_schedule(2e-3, updates)
     return Student(
-        from_linen(module), lambda key: init(module, key, SHAPE), classes=10, label_drop=0.1,
-        optimiser=optax.adam(rate), ema={"average": constant(0.99)},
+        from_linen(module), lambda key: init(module, key, problem.shape), classes=10,
+        label_drop=0.1, optimiser=optax.adam(rate), ema={"average": constant(0.99)},
     )  # fmt: skip
 
 
-def methods(options: argparse.Namespace) -> dict[str, Callable[[Denoiser, Student], Method]]:
-    """Return the methods by name, each of a teacher and a student."""
-    made: dict[str, Callable[[Denoiser, Student], Method]] = {
-        "alone": lambda T, S: score_matching(S),
-        "output": lambda T, S: block_knowledge(T, S, SHAPE, shares=Shares(features=0.0)),
-        "output and maps": lambda T, S: block_knowledge(T, S, SHAPE),
-        "semckd": lambda T, S: semckd(T, S, SHAPE, batch=options.batch),
-        "okddip": lambda T, S: okddip(S, num_updates=options.updates),
+def methods(options: argparse.Namespace) -> dict[str, Callable[[Problem, Student], Method]]:
+    """Return the methods by name, each of a problem with its teacher and a student."""
+
+    def regression(p: Problem, S: Student, features: float) -> Method:
+        shares = Shares(features=features)
+        return block_knowledge(p.teacher.denoiser, S, p.shape, shares=shares, levels=p.levels)
+
+    def reused(p: Problem, S: Student, stages: int) -> Method:
+        return simkd(p.teacher.denoiser, S, p.shape, reused=stages, levels=p.levels)
+
+    def calibrated(p: Problem, S: Student) -> Method:
+        return semckd(p.teacher.denoiser, S, p.shape, batch=options.batch, levels=p.levels)
+
+    return {
+        "alone": lambda p, S: score_matching(S, levels=p.levels),
+        "output": lambda p, S: regression(p, S, 0.0),
+        "output and maps": lambda p, S: regression(p, S, 1.0),
+        "semckd": calibrated,
+        "okddip": lambda p, S: okddip(S, num_updates=options.updates, levels=p.levels),
+        **{f"simkd-{n}": lambda p, S, n=n: reused(p, S, n) for n in (0, 1, 2)},
     }
-    for reused in (0, 1, 2):
-        made[f"simkd-{reused}"] = lambda T, S, n=reused: simkd(T, S, SHAPE, reused=n)
-    return made
 
 
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
@@ -82,88 +123,77 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.bridge")
     add, names = parser.add_argument, list(methods(argparse.Namespace()))
     add("--method", nargs="+", default=["all"], metavar="NAME", help=f"all, or of {names}")
+    add("--data", nargs="+", choices=list(PRESET), default=["digits"])
+    add("--folder", type=Path, default=Path("../shared/data"), help="of mnist.npz")
     add("--widths", type=int, nargs="+", default=[8, 12], help="of students (8 12)")
-    add("--teacher-width", type=int, default=24)
     add("--seeds", type=int, nargs="+", default=[1])
     add("--updates", type=int, default=2000, help="of a student (2000)")
-    add("--teacher-updates", type=int, default=4000, help="of a teacher (4000)")
     add("--batch", type=int, default=64)
-    add("--count", type=int, default=500, help="samples that are scored (500)")
+    add("--count", type=int, default=1000, help="samples that are scored (1000)")
     add("--num-steps", type=int, default=9, help="of Heun's method (9)")
     add("--json", type=Path, default=Path("experiments/results/bridge.json"))
     options = parser.parse_args(given)
     options.method = names if options.method == ["all"] else options.method
     if strange := set(options.method) - set(names):
         parser.error(f"no method is called {', '.join(sorted(strange))}; there are {names}")
-    for name in ("updates", "teacher_updates", "batch", "count", "num_steps", "teacher_width"):
+    for name in ("updates", "batch", "count", "num_steps"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options
 
 
-def trained(method: Method, updates: int, seed: int, batch: int) -> tuple[Any, float]:
-    """Return the state after training on the digits, and the seconds that it took."""
-    data, began = batches(load_digits("train"), batch, seed), time.monotonic()
-    state = fit(method, data, num_updates=updates, key=seed, progress=False)
-    jax.block_until_ready(state.params)
-    return state, time.monotonic() - began
-
-
 def row(
-    name: str, width: int, seed: int, D: Any, seconds: float, evaluator: Evaluator,
+    problem: Problem, name: str, seed: int, D: Any, seconds: float, evaluator: Evaluator,
     options: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the numbers of a denoiser."""
     steps = table(solvers.heun, grids.karras(options.num_steps))
     labels = evaluator.labels(options.count)
-    images = generate(Sampler(D, steps), options.count, SHAPE, labels, seed=seed, progress=False)
+    made = Sampler(D, steps)
+    images = generate(made, options.count, problem.shape, labels, seed=seed, progress=False)
     score = measure(evaluator, images, labels, [QUALITY])
-    one = jnp.zeros((1, *SHAPE)), jnp.ones((1,)), jnp.zeros((1,), jnp.int32)
+    one = jnp.zeros((1, *problem.shape)), jnp.ones((1,)), jnp.zeros((1,), jnp.int32)
     return {
-        "method": f"{name} {width}", "seed": seed, QUALITY: score[QUALITY].value,
+        "method": f"{problem.name}: {name}", "seed": seed, QUALITY: score[QUALITY].value,
         "agreement": score["agreement"].value, "seconds": seconds, "nfe": steps.nfe,
         "parameters": count_parameters(D.args[0]),
         "multiplications": multiplications(lambda *given: D(*given), *one),
     }  # fmt: skip
 
 
-def compare(options: argparse.Namespace, kept: Kept) -> None:
+def compare(problem: Problem, options: argparse.Namespace, kept: Kept) -> None:
     """Train and score all that ``kept`` does not have yet."""
     makers = methods(options)
+    trained = [(f"{name} {w}", name, w) for w in options.widths for name in options.method]
+    evaluator = make_evaluator(problem.train, problem.test, "classifier")
     for seed in options.seeds:
-        wanted = [
-            (name, width)
-            for width in options.widths
-            for name in options.method
-            if not kept.has(f"{name} {width}", seed)
-        ]
-        teacher_row = ("teacher", options.teacher_width)
-        fresh = not kept.has(f"teacher {options.teacher_width}", seed)
-        if not wanted and not fresh:
-            continue
-        evaluator = make_evaluator(load_digits("train"), load_digits("test"), "classifier", seed)
-        teach = score_matching(student_of(options.teacher_width, options.teacher_updates))
-        state, seconds = trained(teach, options.teacher_updates, seed, options.batch)
-        T = teach.sampler(state, ema="average").denoiser
-        if fresh:
-            made = row(*teacher_row, seed, T, seconds, evaluator, options)
+        if not kept.has(f"{problem.name}: teacher", seed):
+            D = problem.teacher.denoiser
+            made = row(problem, "teacher", seed, D, 0.0, evaluator, options)
             real = evaluator.real_data_scores(options.count, [QUALITY])[QUALITY]
             kept({**made, "real": real.value})
-        for name, width in wanted:
-            method = makers[name](T, student_of(width, options.updates))
-            state, seconds = trained(method, options.updates, seed, options.batch)
+        for title, name, width in trained:
+            if kept.has(f"{problem.name}: {title}", seed):
+                continue
+            method = makers[name](problem, student_of(problem, width, options.updates))
+            data, began = batches(problem.train, options.batch, seed), time.monotonic()
+            state = fit(method, data, num_updates=options.updates, key=seed, progress=False)
+            jax.block_until_ready(state.params)
+            seconds = time.monotonic() - began
             D = method.sampler(state, ema="average").denoiser
-            kept(row(name, width, seed, D, seconds, evaluator, options))
+            kept(row(problem, title, seed, D, seconds, evaluator, options))
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measure, and write the page."""
+    """Measure, and write the page and the picture."""
     options = arguments_of(given)
-    names = ("teacher_width", "updates", "teacher_updates", "batch", "count", "num_steps")
+    names = ("updates", "batch", "count", "num_steps")
     kept = Kept(options.json, {name: getattr(options, name) for name in names})
-    compare(options, kept)
+    for name in options.data:
+        compare(read(name, options.folder), options, kept)
     numbers = json.loads(options.json.read_text())
     write_text(options.json.with_suffix(".md"), page(numbers))
+    figure(numbers).savefig(options.json.with_suffix(".png"), dpi=110)
     print(page(numbers))
     return 0
 
