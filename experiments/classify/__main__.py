@@ -33,6 +33,7 @@ VARIANTS = {  # further rows: (method, choices)
     "simkd-8": ("simkd", {"factor": 8}),
     "simkd-weight-30": ("simkd", {"weight": 30.0}),
     "semckd-weight-100": ("semckd", {"weight": 100.0}),
+    "semckd-weight-25": ("semckd", {"weight": 25.0}),
     "simkd-1-block": ("simkd", {"blocks": 1}),
     "okddip-networks": ("okddip", {"branches": False}),
     "okddip-reference": ("okddip", {"reference": True}),
