@@ -70,7 +70,8 @@ def page(numbers: dict[str, Any]) -> str:
         lines += [
             f"## {name}\n",
             f"As many real images, or half of all there are, have {np.mean(real):.2f}.\n",
-            "| method | parameters | multiplications | Frechet distance | class | seeds | seconds |",
+            "| method | parameters | multiplications | Frechet distance | class | seeds "
+            "| seconds |",
             "|---|--:|--:|--:|--:|--:|--:|",
             *(line(row) for row in summaries(rows, name)),
             "",

@@ -6,6 +6,7 @@
     state = jd.fit(method, data, num_updates=10_000)            # batches of "image" and "label"
     jd.classify.accuracy(method.sampler(state), images, labels)
 
+A teacher for pictures of any kind is ``load_efficientnet_lite(side=...)``, of ImageNet's classes.
 ``OFFLINE`` has the methods of a trained teacher by name, ``ONLINE_METHODS`` those without one.
 ``diffusion_classifier`` classifies by the errors of a conditional denoiser.
 ``jaxdiff.classify.interactions`` is another subject: drug-target prediction by kernels and

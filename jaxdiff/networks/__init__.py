@@ -18,6 +18,7 @@ from jaxdiff.networks.critic import pair_critic
 from jaxdiff.networks.dit import DiT
 from jaxdiff.networks.dit_embedders import DiTEmbedders
 from jaxdiff.networks.edm2 import EDM2UNet
+from jaxdiff.networks.efficientnet_lite import EfficientNetLite
 from jaxdiff.networks.embedding import Embedding, class_index, fourier, sinusoidal
 from jaxdiff.networks.flux import FluxTransformer
 from jaxdiff.networks.guided_classifier import GuidedClassifier
@@ -89,6 +90,7 @@ __all__ = [
     "small_text_to_image",
     "softmax_attention",
     "ImageClassifier",
+    "EfficientNetLite",
     "MobileNetV2",
     "ResNetCIFAR",
     "ShuffleNetV1",

@@ -93,13 +93,16 @@ class Layers(NamedTuple):
     """How the layers of one call are made: within a module's compact method they are its own.
 
     train: batch norm by the batch's statistics. axis_name: of the pmap axis that the batch is split
-    over. dtype, param_dtype: what they compute in and are kept in.
+    over. dtype, param_dtype: what they compute in and are kept in. momentum, epsilon: of batch
+    norm.
     """
 
     train: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    momentum: float = MOMENTUM
+    epsilon: float = EPSILON
 
     def conv(
         self, x: Array, features: int, side: int = 3, stride: int = 1, groups: int = 1, *,
@@ -114,7 +117,7 @@ class Layers(NamedTuple):
     def norm(self, x: Array, name: str) -> Array:
         """Return ``x`` (batch, ..., channels) after batch norm."""
         return nn.BatchNorm(
-            not self.train, momentum=MOMENTUM, epsilon=EPSILON, axis_name=self.axis_name,
+            not self.train, momentum=self.momentum, epsilon=self.epsilon, axis_name=self.axis_name,
             dtype=self.dtype, param_dtype=self.param_dtype, use_fast_variance=False,
             force_float32_reductions=jnp.dtype(self.dtype).itemsize < 4, name=name,
         )(x)  # fmt: skip

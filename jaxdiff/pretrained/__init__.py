@@ -3,6 +3,7 @@
 from jaxdiff.pretrained.cifar_resnet import load_cifar_resnet
 from jaxdiff.pretrained.clip import ImageEncoder, TextEncoder
 from jaxdiff.pretrained.controls import Control
+from jaxdiff.pretrained.efficientnet_lite import load_efficientnet_lite
 from jaxdiff.pretrained.guided_classifier import Classifier, load_guided_classifier
 from jaxdiff.pretrained.inception import InceptionFeatures, load_inception
 from jaxdiff.pretrained.ip_adapter import load_ip_adapter, save_ip_adapter
@@ -34,6 +35,7 @@ __all__ = [
     "load_autoencoder",
     "load_cifar_resnet",
     "load_controlnet",
+    "load_efficientnet_lite",
     "load_guided_classifier",
     "load_image_encoder",
     "load_inception",
