@@ -18,9 +18,11 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from jaxdiff.brief import short
-from jaxdiff.typing import Array, Cond, Denoiser
+from jaxdiff.typing import Array, Cond, Denoiser, Values
 
 C = TypeVar("C", bound=type)
+
+ALIGNED = 64  # bytes
 
 einsum = functools.partial(jnp.einsum, precision="highest")  # not TF32
 
@@ -70,6 +72,22 @@ def check(message: str, condition: Callable[..., Any], *values: ArrayLike) -> No
     traced = any(isinstance(v, Tracer) for v in values)
     if not traced and not condition(*map(np.asarray, values)):
         raise ValueError(f"{message}; got {', '.join(str(v) for v in values)}")
+
+
+def on_device(values: Values) -> Array:
+    """Return numbers as a JAX array, which shares no memory with an array of NumPy's.
+
+    One copy of that is made, aligned so that the CPU's arrays can be it: jnp.asarray holds another
+    meanwhile, gigabytes of large data.
+    """
+    if not isinstance(values, np.ndarray) or values.dtype.hasobject:
+        return jnp.asarray(values)
+    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    room = np.empty(values.size * dtype.itemsize + ALIGNED, np.uint8)
+    begin = -room.ctypes.data % ALIGNED
+    copy = room[begin : begin + values.size * dtype.itemsize].view(dtype).reshape(values.shape)
+    copy[...] = values
+    return jax.device_put(copy)
 
 
 def expand(numbers: ArrayLike, like: Array) -> Array:

@@ -7,7 +7,7 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff.app.generate import generate
-from jaxdiff.arrays import one_by_one
+from jaxdiff.arrays import on_device, one_by_one
 from jaxdiff.sampling.pairs import make_pairs, pair_batches, pairs_like
 from jaxdiff.training.tune import held_out
 
@@ -63,6 +63,17 @@ def test_other_solvers_carry_them_or_refuse(mixture):
         jd.reverse_sde(D, y, 80.0, 0.1, LABELS, key=jax.random.key(0))
     with pytest.raises(ValueError, match="Give them in cond|given in cond"):
         jd.log_likelihood(D, y, 80.0, 0.1, LABELS)
+
+
+def test_numbers_on_the_device_share_no_memory_with_those_that_were_given():
+    room = np.zeros(64 + 16)
+    offset = -room.ctypes.data // 8 % 8  # where 64 bytes begin, so that JAX could take it over
+    given = room[offset : offset + 64]
+    made = on_device(given)
+    given[:] = 1
+    assert given.ctypes.data % 64 == 0
+    assert made.dtype == np.float64 and not np.any(np.asarray(made))
+    assert on_device([1, 2]).dtype == np.int64 and on_device(made) is made
 
 
 def test_numbers_of_another_batch_are_refused(mixture):

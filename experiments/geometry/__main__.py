@@ -1,15 +1,16 @@
 r"""How much of the geometry of sampling needs a network: published statistics, and null models.
 
     python -m experiments.geometry --data ../shared/data/cifar10-train-32x32.zip \
-        --weights ../shared/data/weights --mnist ../shared/data/mnist.npz --run runs/digits \
-        --json experiments/results/geometry.json
+        --mnist ../shared/data/mnist.npz --weights ../shared/data/weights --run digits
 
 writes numbers, a page and a figure. Each data set that is given is measured anew and takes the
 place of what the file says of it; the others stay:
 
     --data                 images, no network: their Gaussian, exactly and by Euler, and themselves
-    --mnist and --weights  a published model of MNIST beside its null models
-    --run                  a run of jaxdiff train digits, and with --students some of its students
+    --mnist                the model of MNIST that comes with the package, beside null models
+    --weights              with --mnist, a published model of it instead
+    --run                  "digits", the package's model, or a run of jaxdiff train digits; with
+                           --students some of its students (jaxdiff distill --teacher digits)
 
 Source: Chen et al., arXiv 2305.19947, 2405.11326 and 2506.10177, and the authors' notebook.
 """
@@ -35,18 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.geometry")
     add = parser.add_argument
     add("--data", help="zip or folder of images, measured without a network")
-    add("--weights", metavar="DIR", help=f"folder of {learned.MNIST}; with --mnist")
-    add("--mnist", metavar="FILE", help="mnist.npz; with --weights")
-    add("--run", metavar="DIR", help="a run of jaxdiff train digits")
+    add("--mnist", metavar="FILE", help="mnist.npz: the package's model of it")
+    add("--weights", metavar="DIR", help=f"instead of that {learned.PUBLISHED}, in this folder")
+    add("--run", metavar="DIR", help='"digits", or a run of jaxdiff train digits')
     add("--students", metavar="DIR", nargs="*", default=(), help="students of --run")
     add("--json", type=Path, default=Path("experiments/results/geometry.json"))
     add("--count", type=int, default=64, help="trajectories (64)")
-    add("--mnist-count", type=int, default=16, help="trajectories of the MNIST model (16)")
     add("--seed", type=int, default=0)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(arguments)
-    if (options.weights is None) != (options.mnist is None):
-        parser.error("--weights and --mnist go together")
+    if options.weights is not None and options.mnist is None:
+        parser.error("--weights is of a model of --mnist")
     if options.students and options.run is None:
         parser.error("--students are of a --run")
     numbers = read_json(options.json) if options.json.exists() else {}
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         write_text(options.json, json.dumps(_rounded(numbers), indent=1) + "\n")
     if not numbers:
-        parser.error("nothing to measure: give --data, --weights and --mnist, or --run")
+        parser.error("nothing to measure: give --data, --mnist or --run")
     write_text(options.json.with_suffix(".md"), page(numbers))
     figure(numbers).savefig(options.json.with_suffix(".png"), dpi=110)
     print(page(numbers))
@@ -71,10 +71,11 @@ def _parts(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]
     parts: dict[str, Callable[[], dict[str, Any]]] = {}
     if options.data is not None:
         parts["images"] = lambda: closed.measured(options.data, options.count, options.seed)
-    if options.mnist is not None:
-        parts["MNIST"] = lambda: learned.mnist(
-            options.weights, options.mnist, options.mnist_count, options.seed
-        )
+    given = options.mnist, options.count, options.seed
+    if options.weights is not None:
+        parts["published MNIST"] = lambda: learned.published(options.weights, *given)
+    elif options.mnist is not None:
+        parts["MNIST"] = lambda: learned.mnist(*given)
     if options.run is not None:
         students = tuple(options.students)
         parts["digits"] = lambda: learned.digits(options.run, students, options.count, options.seed)

@@ -113,8 +113,6 @@ def nearest(numbers: Numbers, name: str) -> float | None:
 
 def jumps(numbers: Numbers, name: str) -> float | None:
     """Return at which share of levels the denoised output is nearer to data than the state."""
-    if "convergence" not in numbers:
-        return None
     one = numbers["convergence"]["models"][name]
     return float(np.mean(np.array(one["D"]) <= np.array(one["x"])))
 
@@ -123,8 +121,8 @@ def middle(numbers: Numbers, name: str) -> float | None:
     """Return the spread of ends half-way on the straight line between noises, over that at its
     ends.
     """
-    if "interpolation" in numbers and name == GAUSSIAN:
-        return numbers["interpolation"]["linear"]["end"]
+    if name in numbers.get("interpolation", {}):
+        return numbers["interpolation"][name]["linear"]["end"]
     models = numbers.get("latent", {}).get("models", {})
     if name not in models:
         return None
@@ -133,10 +131,12 @@ def middle(numbers: Numbers, name: str) -> float | None:
 
 
 def moved(numbers: Numbers, name: str) -> float | None:
-    """Return a student's distance to the end over its teacher's, in the mean over levels."""
-    models = [one for n, one in numbers.get("distillation", {}).get("models", {}).items()
-              if n != "teacher"]  # fmt: skip
-    return models[0]["share"] if models and name == NETWORK else None
+    """Return students' distance to the end over their teacher's, in the mean over levels and over
+    the students whose methods are meant to follow its flow.
+    """
+    models = numbers.get("distillation", {}).get("models", {}).values()
+    shares = [one["share"] for one in models if one.get("follows")]
+    return float(np.mean(shares)) if shares and name == NETWORK else None
 
 
 CLAIMS = (
@@ -172,7 +172,7 @@ CLAIMS = (
           "spread of the ends in the middle of a straight line / at its ends", middle,
           below(0.99)),
     Claim("G12", "distillation moves D to the end of the path",
-          "|D_student - end| / |D - end|, summed over levels", moved, below(0.8),
+          "|D_student - end| / |D - end|, summed over levels, mean of students", moved, below(0.8),
           "needs a network: a student"),
     Claim("G13", "curvature peaks late on the path", "level of the largest curvature",
           lambda numbers, name: bends(numbers, name), below(1.0)),
@@ -185,7 +185,7 @@ CLAIMS = (
 
 def bends(numbers: Numbers, name: str) -> float | None:
     """Return the level of the largest mean curvature."""
-    one = numbers["paths"][name].get("curvature")
+    one = numbers["paths"].get(name, {}).get("curvature")
     return None if one is None else one["levels"][int(np.argmax(one["mean"]))]
 
 

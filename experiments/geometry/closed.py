@@ -2,6 +2,7 @@
 themselves, from the same noises.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,13 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import analysis, grids
-from jaxdiff.app.geometry import Followed, bends, density_rises, euler_path, statistics
-from jaxdiff.app.subjects import Subject
+from jaxdiff.app.geometry import (
+    Followed,
+    Study,
+    bends,
+    convergence,
+    density_rises,
+    euler_path,
+    statistics,
+)
+from jaxdiff.app.subjects import Data, Subject
 from jaxdiff.data.dataset import to_float
 from jaxdiff.data.readers import load
 from jaxdiff.distance import norm
 from jaxdiff.exact import Empirical, Gaussian
-from jaxdiff.grids.dynamic import shortest
 from jaxdiff.metrics.neighbours import nearest_distances
 from jaxdiff.noise import start_noise
 from jaxdiff.sampling.sample import Trajectory
@@ -24,6 +32,8 @@ from jaxdiff.typing import Array
 STEPS, HIGH, LOW = 20, 80.0, 0.002
 PUBLISHED_GITS = (0, 19, 27, 33, 39, 45, 60)  # its levels for CIFAR-10, as indices of 61
 DISCOUNTS = (1.0, 1.05, 1.1, 1.15)
+COUNTS = (1, 4, 16, 256)  # trajectories that GITS is given
+METRIC = "sliced Wasserstein"
 GAUSSIAN, EXACT, FINITE = "Gaussian", "Gaussian, exact", "finite data set"
 FLOOR = 1e-9  # of the mean variance: far below the lowest level squared
 FEW = 16  # trajectories of which densities and neighbours are taken
@@ -72,22 +82,33 @@ def measured(path: str, count: int, seed: int) -> dict[str, Any]:
         FINITE: euler_path(Subject(finite.denoiser), levels, noise),
     }
     found = {name: statistics(one) for name, one in paths.items()}
-    found[GAUSSIAN] |= bends(Subject(model.denoiser), paths[GAUSSIAN].path)
+    subjects = {GAUSSIAN: Subject(model.denoiser), FINITE: Subject(finite.denoiser)}
+    for name, one in subjects.items():
+        found[name] |= bends(one, paths[name].path, torsion=name != FINITE)
+    study = Study(subjects, noise, levels, Data(points, None, None, path), paths)
     for one in found.values():
         del one["boomerang"]  # many numbers, which no table has
     return {
         "data": known, "levels": levels.tolist(), "count": count,
         "paths": found,
         "optimal": against_optimal(model, finite, paths),
-        "likelihood": {GAUSSIAN: density_rises(finite, _few(paths[GAUSSIAN]))},
+        "likelihood": {
+            name: density_rises(finite, _few(paths[name])) for name in (GAUSSIAN, FINITE)
+        },
+        "convergence": convergence(study, METRIC, seed),
         "nearest": {
             name: float(np.median(nearest_distances(np.asarray(paths[name].end), points).distance))
             for name in (GAUSSIAN, FINITE)
         },
         "traces": traces(model, finite, paths[FINITE].path),
         "lipschitz": lipschitz(model, finite, paths[FINITE].path, seed),
-        "interpolation": interpolation(model, noise),
-        "gits": gits(model, noise),
+        "interpolation": {
+            GAUSSIAN: interpolation(lambda z: model.flow(HIGH * z, HIGH, LOW), model, noise),
+            FINITE: interpolation(
+                lambda z: euler_path(Subject(finite.denoiser), levels, z).end, model, noise
+            ),
+        },
+        "gits": gits(model, start_noise(jax.random.key(seed), max(COUNTS), points.shape[1:])),
     }  # fmt: skip
 
 
@@ -157,19 +178,18 @@ def _rows(path: Trajectory) -> list[int]:
     return [int(np.abs(np.asarray(path.levels) - s).argmin()) for s in PLACES]
 
 
-def interpolation(model: Gaussian, noise: Array) -> dict[str, dict[str, float]]:
-    """Return |z|/sqrt(d) half-way between two noises and the norm of the exact end, over that of
-    the ends of the two noises.
+def interpolation(
+    ends: Callable[[Array], Array], model: Gaussian, noise: Array
+) -> dict[str, dict[str, float]]:
+    """Return |z|/sqrt(d) half-way between two noises and the distance of its end from the data's
+    mean, over that of the ends of the first noises.
     """
     half = len(noise) // 2
     first, second = noise[:half], noise[half : 2 * half]
-    end = lambda z: norm(model.flow(HIGH * z, HIGH, LOW) - model.mean[None])  # noqa: E731
-    ends = float(jnp.mean(end(first)))
+    away = lambda z: float(jnp.mean(norm(ends(z) - model.mean[None])))  # noqa: E731
+    beside = away(first)
     return {
-        name: {
-            "norm": float(jnp.mean(norm(z)) / np.sqrt(z[0].size)),
-            "end": float(jnp.mean(end(z))) / ends,
-        }
+        name: {"norm": float(jnp.mean(norm(z)) / np.sqrt(z[0].size)), "end": away(z) / beside}
         for name, z in (
             ("linear", (first + second) / 2), ("square root", (first + second) / np.sqrt(2)),
         )
@@ -178,11 +198,18 @@ def interpolation(model: Gaussian, noise: Array) -> dict[str, dict[str, float]]:
 
 def gits(model: Gaussian, noise: Array) -> dict[str, Any]:
     """Return the levels that GITS finds for 6 steps on exact trajectories of the Gaussian, as
-    indices of 61 levels, by discount.
+    indices of 61 levels: by discount on all of them, and on a few with the last discount.
     """
     levels = grids.karras(60, LOW, HIGH, zero=False)
-    followed = exact_path(model, levels, noise)
-    path = followed.path
-    costs = analysis.truncation_errors(path.levels, path.states, followed.denoised, "dev")
-    found = {f"{g:g}": shortest(costs, 6, g).tolist() for g in DISCOUNTS}
-    return {"found": found, "published": list(PUBLISHED_GITS)}
+    path, denoised = exact_path(model, levels, noise)
+    given = levels, path.states, denoised, 6
+    found = {}
+    for g in DISCOUNTS[:-1]:
+        whole = analysis.searched_grids(*given, counts=[len(noise)], discount=g)
+        found[f"{g:g}"] = whole.places[0].tolist()
+    few = analysis.searched_grids(*given, counts=COUNTS, discount=DISCOUNTS[-1])
+    found[f"{DISCOUNTS[-1]:g}"] = few.places[-1].tolist()
+    return {
+        "found": found, "published": list(PUBLISHED_GITS),
+        "of a few": {str(n): row.tolist() for n, row in zip(few.counts, few.places, strict=True)},
+    }  # fmt: skip

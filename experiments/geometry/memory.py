@@ -5,9 +5,10 @@ r"""Peak memory of what runs over many trajectories, or over all data, in a proc
 
 ``streamed``: principal components of all states of Euler's 20 steps, solved and added up block by
 block (:func:`jaxdiff.analysis.streamed_components`); the states themselves would be 2.6 GB.
-``finite``: trajectories of the denoiser of a finite data set, 0.6 GB of normal numbers, which the
-caller, the denoiser and for a moment JAX, while it takes them, have each. The peak is the
-process's largest resident set, Python and JAX within.
+``finite``: a denoiser beside the optimal one of a finite data set, 0.6 GB of normal numbers, which
+the caller and the model have each: coupled trajectories, their four distances, and how many of the
+data count (:mod:`jaxdiff.analysis.deviation`). The peak is the process's largest resident set,
+Python and JAX within; a GB is 1e9 bytes.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import numpy as np
 
 from experiments.geometry.closed import HIGH, LOW, STEPS
 from jaxdiff import analysis, grids, solvers
-from jaxdiff.exact import Empirical, Gaussian
+from jaxdiff.exact import Gaussian
 from jaxdiff.metrics.neighbours import nearest_distances
 from jaxdiff.noise import start_noise
 from jaxdiff.sampling.sample import trajectory
@@ -34,8 +35,8 @@ run = jax.jit(trajectory)
 
 
 def peak() -> float:
-    """Return the largest resident set so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    """Return the largest resident set so far, in GB of 1e9 bytes; the system counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def streamed(count: int, dimension: int, block: int) -> dict[str, float]:
@@ -71,20 +72,25 @@ def streamed(count: int, dimension: int, block: int) -> dict[str, float]:
 
 
 def finite(points: int, dimension: int, count: int) -> dict[str, float]:
-    """Return peak and seconds of trajectories of the denoiser of so many normal vectors, and how
-    far they end from one of these at most.
+    """Return peak and seconds of an isotropic Gaussian's denoiser against the optimal one of so
+    many normal vectors, how many of these count at the first and the last level, and how far the
+    optimal trajectories end from one of them at most.
     """
     given = np.random.default_rng(0).standard_normal((points, dimension), np.float32)
-    data = Empirical(given)
+    data = analysis.finite_data_set(given)
     first, began = peak(), time.process_time()
-    noise = start_noise(jax.random.key(0), count, (dimension,))
-    made = table(solvers.euler, grids.karras(STEPS, LOW, HIGH))
-    end = np.asarray(run(data.denoiser, made, HIGH * noise).states[-1])
+    start = HIGH * start_noise(jax.random.key(0), count, (dimension,))
+    made = table(solvers.euler, grids.karras(STEPS, LOW, HIGH, zero=False))
+    model = Gaussian(jnp.zeros(dimension), jnp.ones(dimension))
+    found = analysis.coupled(model.denoiser, data.denoiser, made, start)
+    few = np.asarray(analysis.effective_neighbours(data, found.optimal)).mean(axis=1)
     seconds, most = time.process_time() - began, peak()
-    near = nearest_distances(end, given).distance
+    near = nearest_distances(np.asarray(found.optimal.states[-1]), given).distance
     return {
         "points": points, "dimension": dimension, "trajectories": count, "peak GB": most,
         "GB before": first, "seconds of processor time": seconds,
+        "largest |r(x*) - r*(x*)|": float(jnp.mean(found.on_optimal, axis=1).max()),
+        "neighbours first": float(few[0]), "neighbours last": float(few[-1]),
         "largest distance to the nearest": float(np.max(near)),
     }  # fmt: skip
 

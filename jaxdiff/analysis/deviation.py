@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from jaxdiff.analysis.denoising import denoise_all, denoising_trajectory
 from jaxdiff.analysis.points import Profile, distances, floating, same_shape, states_of, vectors
-from jaxdiff.arrays import einsum
+from jaxdiff.arrays import einsum, on_device
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distance import norm
@@ -144,12 +144,13 @@ def nearest(
     generalize when they fail to memorize, 2023 (the ratio of a third).
     """
     flat = vectors("points", points, least=1)
-    same_shape("points", points[0], "data", floating("data", data))
+    data = floating("data", on_device(data))
+    same_shape("points", points[0], "data", data)
     if not 1 <= count <= len(data):
         raise ValueError(f"{len(data)} data have 1 to {len(data)} nearest, not {count}")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1; got {chunk}")
-    others = jnp.asarray(data, flat.dtype).reshape(len(data), -1)
+    others = data.astype(flat.dtype).reshape(len(data), -1)
     return Neighbours(*_nearest(flat, others, count, min(chunk, len(data))))
 
 

@@ -135,7 +135,7 @@ def finite_data_set(data: ArrayLike, chunk: int = 1024) -> Empirical:
     Raises:
         ValueError: for no data, numbers that are not finite or a chunk below 1.
     """
-    examples = jnp.asarray(data)
+    examples = data if isinstance(data, np.ndarray) else jnp.asarray(data)
     if examples.ndim < 2:
         raise ValueError(f"data must have shape (n, *shape); got {examples.shape}")
     return Empirical(examples.reshape(len(examples), -1), chunk)

@@ -117,11 +117,10 @@ def _parts(
     """
 
     def bends() -> Any:
-        bent = [name for name in study.subjects if name not in geometry.STRAIGHT]
-        for name in bent:
-            found = geometry.bends(study.subjects[name], study.paths[name].path)
-            numbers["paths"][name] |= found
-        return {"models": bent, "trajectories": min(geometry.BENT, config.count)}
+        for name, one in study.subjects.items():
+            bent = geometry.bends(one, study.paths[name].path, torsion=name != geometry.FINITE)
+            numbers["paths"][name] |= bent
+        return {"trajectories": min(geometry.BENT, config.count)}
 
     def local_error() -> Any:
         found, advice = step_errors.local_error(study, config.nfe)

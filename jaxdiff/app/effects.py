@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxdiff.app.data import class_labels
 from jaxdiff.app.ends import between, spread
-from jaxdiff.app.geometry import euler_path, over_levels, statistics
+from jaxdiff.app.geometry import bends, euler_path, over_levels, statistics
 from jaxdiff.app.models import Model
 from jaxdiff.app.subjects import Subject
 from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.distance import norm
+from jaxdiff.recipes import RECIPES
 from jaxdiff.sampling.run import call
 from jaxdiff.typing import Array
 
@@ -32,7 +33,8 @@ def distillation(
 
     A student of a map between two levels is evaluated by its jump to level 0, and one that samples
     from noise alone is known at the highest level only. And the spread of the students' own
-    outputs between two noises at the highest level.
+    outputs between two noises at the highest level. "follows": whether its method is meant to end
+    where the teacher's flow ends.
     """
     cond = conditioned(model, noise.shape[0], label)
     path = euler_path(Subject(model.denoiser, cond), levels, noise)
@@ -47,10 +49,13 @@ def distillation(
             for mode, z in given.noises.items()
         }
     teacher = found["teacher"].mean(axis=1).sum()
-    models = {
+    models: dict[str, dict[str, Any]] = {
         name: over_levels(levels, apart) | {"share": float(apart.mean(axis=1).sum() / teacher)}
         for name, apart in found.items()
     }
+    for name, student in students.items():
+        recipe = RECIPES.get(student.metadata["method"])
+        models[name] |= {"follows": None if recipe is None else recipe.follows_flow}
     latents = {"fractions": given.fractions.tolist(), "models": ends}
     return {"models": models, "latent": latents}
 
@@ -72,11 +77,13 @@ def guidance(
     model: Model, weights: tuple[float, ...], noise: Array, levels: np.ndarray, label: int | None
 ) -> dict[str, Any]:
     """Return statistics of trajectories with classifier-free guidance of several weights, on the
-    same noises and classes.
+    same noises and classes, and their curvature.
     """
     cond, found = conditioned(model, noise.shape[0], label), {}
     for weight in weights:
         D = classifier_free(model.denoiser, jnp.asarray(weight, noise.dtype))
-        path = euler_path(Subject(D, cond), levels, noise)
-        found[f"weight {weight:g}"] = statistics(path)
+        guided = Subject(D, cond)
+        path = euler_path(guided, levels, noise)
+        bent = bends(guided, path.path, torsion=False)
+        found[f"weight {weight:g}"] = statistics(path) | bent
     return found

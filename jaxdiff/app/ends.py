@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdiff import analysis
 from jaxdiff.analysis.latent import Mode
-from jaxdiff.app.geometry import COMPARED, GAUSSIAN, MODEL, Study, euler_path
+from jaxdiff.app.geometry import COMPARED, FINITE, GAUSSIAN, MODEL, Study, euler_path
 from jaxdiff.typing import Array
 
 FRACTIONS = 9  # places from one noise to the other
@@ -74,11 +74,12 @@ def spread(given: Between, noises: Array, ends: Array) -> dict[str, list[float]]
 
 
 def latent(study: Study) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, int]]]:
-    """Return norms and ends of noises between two noises, of the model and the Gaussian; and by
-    mode the model's ends of the first pairs, (pairs * fractions, *shape), and how many fractions.
+    """Return norms and ends of noises between two noises, of the model, the Gaussian and the finite
+    data set; and by mode the model's ends of the first pairs, (pairs * fractions, *shape), and how
+    many fractions.
     """
     given, images = between(study.noise), {}
-    found: dict[str, Any] = {name: {} for name in (MODEL, GAUSSIAN)}
+    found: dict[str, Any] = {n: {} for n in study.subjects if n in (MODEL, GAUSSIAN, FINITE)}
     for mode, noises in given.noises.items():
         for name in found:
             one = study.subjects[name]

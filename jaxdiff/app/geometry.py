@@ -1,5 +1,6 @@
 """Measurements of ``jaxdiff analyse``, a function a part; each returns plain numbers for JSON."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ MODEL, GAUSSIAN, FINITE = "model", "Gaussian", "finite data set"
 COMPARED = 1000  # data that states are compared with
 COMPONENTS = 10
 BENT = 8  # trajectories whose curvature is taken
-STRAIGHT = ("isotropic Gaussian", FINITE)  # the last one where it has one neighbour
+ROUNDED = 0.1  # of the curvature at most may be rounding
 DRAWN = 30  # paths of the three-dimensional picture
 DENSE = 0.1
 
@@ -93,15 +94,40 @@ def statistics(followed: Followed) -> dict[str, Any]:
     return found | {"summary": _summary(found, made, levels)}
 
 
-def bends(subject: Subject, path: Trajectory) -> dict[str, Any]:
+def bends(subject: Subject, path: Trajectory, torsion: bool = True) -> dict[str, Any]:
     """Return the exact curvature and torsion of a subject's flow at states of its trajectories, of
-    the first ``BENT``. Not of ``STRAIGHT`` ones: where nothing bends, the torsion is rounding.
+    the first ``BENT``, at the levels at which they are more than rounding: of a straight line at
+    none.
     """
-    some = path._replace(states=path.states[:, :BENT], denoised=path.denoised[:, :BENT])
+    states, levels = path.states[:, :BENT], np.asarray(path.levels)
     cond = None if subject.cond is None else subject.cond[:BENT]
-    found = analysis.frenet(subject.denoiser, some, cond)
-    pairs = zip(("curvature", "torsion"), found, strict=True)
-    return {name: over_levels(path.levels, values) for name, values in pairs}
+    found, error = _frenet(subject.denoiser, states, path.levels, cond, 3 if torsion else 2)
+    rows = np.flatnonzero(np.asarray(error).mean(axis=1) <= ROUNDED)
+    pairs = zip(("curvature", "torsion") if torsion else ("curvature",), found, strict=False)
+    return {
+        name: over_levels(levels[rows], np.asarray(values)[rows])
+        for name, values in pairs
+        if len(rows)
+    }
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _frenet(
+    D: Any, states: Array, levels: Array, cond: Any, order: int
+) -> tuple[analysis.Frenet, Array]:
+    """Return curvature and torsion, 0 of order 2, and the curvature's relative rounding error: x -
+    D is rounded as x is, which turns x' = (x - D)/s, and the part of x'' along x' seems to bend.
+    """
+
+    def one(pair: tuple[Array, Array]) -> tuple[analysis.Frenet, Array]:
+        x, level = pair
+        made = analysis.flow_derivatives(D, x, level, cond, order=order)
+        first, second, third = made if order == 3 else (*made, jnp.zeros_like(x))
+        found = analysis.curvatures(first, second, third)
+        turned = jnp.finfo(x.dtype).eps * norm(x) / (level * norm(first))
+        return found, turned * norm(second) / (found.curvature * norm(first) ** 2)
+
+    return jax.lax.map(one, (states, levels))
 
 
 class _Made(NamedTuple):

@@ -18,7 +18,7 @@ from jaxdiff.tuning.learned.path import Path, follow
 from jaxdiff.tuning.search.gits import jump_costs
 
 FINER = 3  # steps of an accurate path for one of Euler's; 60 for 20, as in GITS
-FEW = (1, 4, 16, 64)  # trajectories that GITS is given
+FEW = (1, 4, 16, 64, 256)  # trajectories that GITS is given
 SOLVERS: dict[str, tuple[Any, dict[str, Any], int]] = {  # options, evaluations of a step
     "Euler": (solvers.euler, {}, 1),
     "Heun": (solvers.heun, {}, 2),

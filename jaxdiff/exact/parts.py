@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxdiff.arrays import check
+from jaxdiff.arrays import check, on_device
 from jaxdiff.typing import Array, Cond, Values
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ NEAREST = 1e-20  # stands for level^2 = 0 in a data set's softmax, which is then
 
 def floats(name: str, values: Values) -> Array:
     """Return a floating array of finite numbers."""
-    array = jnp.asarray(values)
+    array = on_device(values)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(jnp.result_type(float))
     check(f"{name} must be finite", lambda a: np.isfinite(a).all(), array)

@@ -112,8 +112,9 @@ def _paths(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     drawn += [panel for panel in bends if panel.curves]
     text = (
         "Bands are one standard deviation over trajectories. |eps|^2 is how many dimensions are "
-        "still noise. Curvature and torsion are exact, from derivatives of the ODE; those of the "
-        "isotropic Gaussian are 0, and of the finite data set where it has one neighbour."
+        "still noise. Curvature and torsion are exact, from derivatives of the ODE, where "
+        "they are more than rounding: the isotropic Gaussian has neither, and the finite data set "
+        "no torsion where it has one neighbour."
     )
     figure = panels(drawn, 2, list(models))
     caption = "Sampling runs from left to right."

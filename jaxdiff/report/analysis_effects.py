@@ -69,9 +69,11 @@ def local_error(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
 
 
 def jacobian(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
-    """Return the section: whether denoised outputs are a gradient."""
+    """Return the section: whether denoised outputs are a gradient, and how steep they are."""
     found = numbers["jacobian"]
-    titles = {"asymmetry": "|J - J^T| / |J|", "trace": "tr J"}
+    titles = {
+        "asymmetry": "|J - J^T| / |J|", "steepness": "largest singular value of J", "trace": "tr J"
+    }  # fmt: skip
     drawn = []
     for key, title in titles.items():
         each = {name: one[key] for name, one in found["models"].items()}
@@ -80,13 +82,14 @@ def jacobian(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     text = (
         "J = dD/dx. The outputs of an optimal denoiser are a gradient, and its J symmetric; how "
         "far a network's is from that says how far its outputs are from those of any density. "
+        "The largest singular value is the local Lipschitz constant of D. "
         "tr J is how many dimensions the denoiser keeps."
     )
     probes = found["probes"]
     how = "exact" if probes is None else f"by {probes} random probes each"
     caption = f"Means over {found['samples']} trajectories, {how}, along each model's own path."
-    picture = Picture(panels(drawn, 2, list(numbers["paths"])), caption,
-                      "Asymmetry and trace of the Jacobian over the noise level.")  # fmt: skip
+    alt = "Asymmetry, largest singular value and trace of the Jacobian over the noise level."
+    picture = Picture(panels(drawn, 3, list(numbers["paths"])), caption, alt)
     return [Section("Is it a gradient?", [text], [picture])]
 
 
@@ -173,9 +176,13 @@ def guidance(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     for key, title in titles.items():
         curves = {n: Curve(one[key]["levels"], one[key]["mean"]) for n, one in found.items()}
         drawn.append(Panel(title, curves))
+    bent = {n: one["curvature"] for n, one in found.items() if "curvature" in one}
+    if bent:
+        curves = {n: Curve(one["levels"], one["mean"]) for n, one in bent.items()}
+        drawn.append(Panel("curvature of x", curves, log="xy"))
     names = ("peak deviation of x", "at level", "|D| last", "path / chord")
     rows = [[name, *(one["summary"][q] for q in names)] for name, one in found.items()]
     text = "The same noises and classes with classifier-free guidance of several weights."
-    picture = Picture(panels(drawn, 2), "Means over trajectories.",
-                      "Deviation and norms for several guidance weights.")  # fmt: skip
+    picture = Picture(panels(drawn, 3), "Means over trajectories.",
+                      "Deviation, norms and curvature for several guidance weights.")  # fmt: skip
     return [Section("Guidance", [text], [picture], [Table(["weight", *names], rows)])]

@@ -134,7 +134,11 @@ def test_the_jacobian_of_a_gaussian_is_symmetric_with_its_trace_and_a_turned_one
     given = study._replace(subjects=study.subjects | {"model": turned})
     found = jacobians.jacobians(given, 0)
     assert found["samples"] == 6 and found["probes"] is None
-    model, gaussian = found["models"]["model"], found["models"]["Gaussian"]
+    model, gaussian, finite = found["models"].values()
+    assert "asymmetry" not in finite and finite["steepness"]["mean"][-1] < 0.1
+    steepest = np.max(VARIANCES / (VARIANCES + LEVELS[:, None] ** 2), axis=1)
+    np.testing.assert_allclose(gaussian["steepness"]["mean"], steepest, rtol=0.01)  # from below
+    np.testing.assert_allclose(model["steepness"]["mean"], 1, rtol=1e-5)
     ratio = np.linalg.norm(turn - turn.T) / np.linalg.norm(turn)
     np.testing.assert_allclose(model["asymmetry"]["mean"], ratio, rtol=1e-5)
     np.testing.assert_allclose(model["trace"]["mean"], 1, rtol=1e-5)
@@ -160,6 +164,24 @@ def test_the_jacobian_of_many_numbers_is_probed_sample_by_sample(study):
     np.testing.assert_allclose(found["models"]["Gaussian"]["asymmetry"]["mean"], 0, atol=1e-6)
 
 
+def test_curvature_is_a_gaussians_where_it_is_more_than_rounding(study):
+    """x' = s x/(v + s^2) and x'' = v x/(v + s^2)^2, of each principal coordinate."""
+    one, path = study.subjects["Gaussian"], study.paths["Gaussian"].path
+    both, alone = (geometry.bends(one, path, torsion=t)["curvature"] for t in (True, False))
+    x, s = np.asarray(path.states, np.float64), LEVELS[:, None, None]
+    first, second = s * x / (VARIANCES + s * s), VARIANCES * x / (VARIANCES + s * s) ** 2
+    along = np.sum(first * second, axis=2) / np.sum(first**2, axis=2)
+    across = np.linalg.norm(second - along[..., None] * first, axis=2)
+    want = (across / np.sum(first**2, axis=2)).mean(axis=1)
+    rows = np.isin(np.float32(LEVELS), np.float32(alone["levels"]))
+    assert rows[:9].all() and not rows[-1]  # at 0.002 single precision has 200 times as much
+    np.testing.assert_allclose(alone["mean"], want[rows], rtol=0.05)
+    np.testing.assert_allclose(both["mean"], alone["mean"], rtol=1e-3)
+    straight = subjects.Subject(analysis.isotropic_of(study.data.values).denoiser)
+    path = geometry.euler_path(straight, LEVELS, study.noise).path
+    assert geometry.bends(straight, path, torsion=False) == {}
+
+
 def test_densities_of_low_levels_are_those_of_the_first(study):
     """Below DENSE at every level there is one to compare, and not none."""
     data = analysis.finite_data_set(study.data.values)
@@ -171,6 +193,7 @@ def test_densities_of_low_levels_are_those_of_the_first(study):
 
 def test_a_straight_line_between_noises_shrinks_them_and_their_ends(study):
     found, images = ends.latent(study)
+    assert list(found["models"]) == ["model", "Gaussian", "finite data set"]
     line, root = (found["models"]["Gaussian"][mode] for mode in ("linear", "spherical"))
     middle = len(found["fractions"]) // 2
     first, second = np.asarray(study.noise[:1]), np.asarray(study.noise[1:2])
