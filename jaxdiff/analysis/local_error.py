@@ -167,11 +167,13 @@ def refined(
         raise ValueError(f"substeps must be at least 1 and low positive; got {substeps} and {low}")
     grid, places = [knots[0]], [0]
     for s, r in zip(knots[:-1], knots[1:], strict=True):
-        bottom = r if r > 0 else min(low, s)
-        if bottom < s:
+        bottom = r if r > 0 else low
+        if bottom < s * (1 - 1e-9):  # the lowest level of a grid is ``low`` but for rounding
             shares = np.arange(1, substeps + 1) / substeps
             between = (s ** (1 / 7) + shares * (bottom ** (1 / 7) - s ** (1 / 7))) ** 7
             grid += [*between[:-1], bottom]
+        elif r > 0:
+            grid.append(r)
         grid += [0.0] if r == 0 else []
         places.append(len(grid) - 1)
     return np.array(grid), np.array(places)

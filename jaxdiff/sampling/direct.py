@@ -24,7 +24,7 @@ from jaxdiff.noise import draw, sample_keys
 from jaxdiff.sampling.checks import as_states, check_key, check_no_noise, check_start, check_typed
 from jaxdiff.sampling.correction import as_correction, corrected
 from jaxdiff.sampling.run import call
-from jaxdiff.sampling.trace import check_options, check_solver, solver_name
+from jaxdiff.sampling.solver_options import check_options, check_solver, solver_name
 from jaxdiff.solvers.held import Held, hold, value
 from jaxdiff.solvers.scalar import Scalar, State, check_levels
 from jaxdiff.typing import Array, Cond, Correct, Denoiser, Key, Solver

@@ -26,9 +26,10 @@ from jaxdiff.brief import short
 from jaxdiff.sampling.checks import check_start
 from jaxdiff.sampling.direct import execute
 from jaxdiff.sampling.sample import sample
+from jaxdiff.sampling.solver_options import check_options, check_solver, solver_name
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.table_inverse import invert_table
-from jaxdiff.sampling.trace import check_options, check_solver, solver_name, table
+from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.bdia import bdia, bdia_inverse
 from jaxdiff.solvers.edict import edict, edict_inverse
 from jaxdiff.solvers.scalar import D, Scalar, State, check_levels, is_zero, sqrt

@@ -6,17 +6,22 @@ becomes a row of weights.
 """
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.sampling.solver_options import check_options, check_solver, solver_name
 from jaxdiff.sampling.table import Label, Table
 from jaxdiff.solvers.scalar import Scalar, check_levels, is_traced, is_zero
 from jaxdiff.typing import Array, Solver
+
+_NOT_LINEAR = (
+    "a solver that is not linear has no table: of states and of what the denoiser returns it makes "
+    "sums and multiples by numbers only; jaxdiff.direct runs any"
+)
 
 
 class Vector:
@@ -41,9 +46,7 @@ class Vector:
 
     def __mul__(self, scale: Scalar) -> "Vector":
         if isinstance(scale, Vector) or np.ndim(scale) != 0:
-            raise TypeError(
-                "a solver may only multiply a state by a number: what is not linear has no table"
-            )
+            raise TypeError(_NOT_LINEAR)
         return Vector({i: scale * w for i, w in self.terms.items()})
 
     __rmul__ = __mul__
@@ -56,6 +59,15 @@ class Vector:
 
     def __truediv__(self, scale: Scalar) -> "Vector":
         return self * (1.0 / scale)
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(_NOT_LINEAR)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Refuse what arrays have: shape, dtype, ..."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise TypeError(_NOT_LINEAR)
 
     def is_basis(self) -> int | None:
         """Return the basis vector that this is, if it is one."""
@@ -158,7 +170,8 @@ def table(
         The table: levels and weights of the evaluations, its accepted states, name and grid.
 
     Raises:
-        ValueError: levels that do not strictly decrease, are negative or not finite.
+        ValueError: levels that do not strictly decrease, are negative or not finite; options that
+            give no finite weights, or evaluations at no positive level.
         TypeError: an option that the solver does not have, or a solver that is no function or not
             linear in its states.
 
@@ -190,7 +203,20 @@ def table(
         recorded["first"] = getattr(first, "__name__", str(first))
     if denoise:
         recorded["denoise"] = True
-    return _assemble(tape, knots, Label(name or solver_name(solver), recorded))
+    made = _assemble(tape, knots, Label(name or solver_name(solver), recorded))
+    _check_weights(made)
+    return made
+
+
+def _check_weights(made: Table) -> None:
+    """Raise ValueError for known weights that are not finite, or nodes that are no levels."""
+    known = [w for w in (made.states, made.denoised, made.noises) if isinstance(w, np.ndarray)]
+    nodes = made.nodes if isinstance(made.nodes, np.ndarray) else np.ones(1)
+    if not all(np.isfinite(w).all() for w in known) or not ((nodes > 0) & (nodes < np.inf)).all():
+        raise ValueError(
+            f"{made.label.name} has no table with these levels and options {made.label.options}: "
+            "its weights are not finite, or it evaluates the denoiser at no positive level"
+        )
 
 
 def _assemble(tape: _Tape, knots: list[Scalar], label: Label) -> Table:
@@ -261,34 +287,6 @@ def _array(numbers: list[Scalar], shape: tuple[int, ...]) -> Array | np.ndarray:
     return jnp.stack([jnp.asarray(x, traced[0].dtype) for x in numbers]).reshape(shape)
 
 
-def check_solver(solver: Solver) -> None:
-    """Raise TypeError for what is no solver: a name, a table, or anything else but a function."""
-    if callable(solver):
-        return
-    if isinstance(solver, str):
-        raise TypeError(
-            f"a solver is a function, not its name: give jaxdiff.solvers.{solver}, not {solver!r}"
-        )
-    raise TypeError(
-        f"a solver is a function solver(D, y, levels, **options), such as those of "
-        f"jaxdiff.solvers; this is {type(solver).__name__}"
-    )
-
-
-def check_options(solver: Solver, options: dict[str, Any]) -> bool:
-    """Return whether the solver takes noise. Raises TypeError for options that it does not have."""
-    known = inspect.signature(solver).parameters
-    free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    own = [k for k in known if k not in ("D", "y", "levels", "noise")]
-    for option in options:
-        if option not in known and not free:
-            raise TypeError(
-                f"{solver_name(solver)} has no option {option!r}; "
-                f"it has: {', '.join(own) or 'none'}"
-            )
-    return "noise" in known
-
-
 def _plain(option: Any) -> Any:
     """Return an option as a file of the table can hold it: a number, a text, or lists of these."""
     if isinstance(option, (list, tuple, np.ndarray)):
@@ -298,10 +296,3 @@ def _plain(option: Any) -> Any:
     if isinstance(option, (float, np.floating)) and math.isfinite(option):
         return float(option)
     return getattr(option, "__name__", None) or str(option)
-
-
-def solver_name(solver: Solver) -> str:
-    """Return what to call a solver."""
-    return getattr(solver, "__name__", None) or getattr(
-        getattr(solver, "func", None), "__name__", "solver"
-    )

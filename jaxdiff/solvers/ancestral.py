@@ -8,7 +8,7 @@ standard normal vector. Each documents how many it draws, and in which order.
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_zero, sqrt
+from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_traced, is_zero, sqrt
 from jaxdiff.solvers.steps import dpm2_step
 
 
@@ -25,9 +25,9 @@ def ancestral_levels(s: Scalar, r: Scalar, eta: Scalar) -> tuple[Scalar, Scalar]
     return (r / s) * sqrt((1.0 - eta * eta) * s * s + eta * eta * r * r), up
 
 
-def check_eta(solver: str, eta: float) -> None:
-    """Raise ValueError for an amount of noise outside [0, 1]."""
-    if not 0 <= eta <= 1:
+def check_eta(solver: str, eta: Scalar) -> None:
+    """Raise ValueError for an amount of noise outside [0, 1]; a traced one is trusted."""
+    if not is_traced(eta) and not 0 <= eta <= 1:
         raise ValueError(f"{solver} needs 0 <= eta <= 1, not {eta}")
 
 
@@ -49,9 +49,13 @@ def dpm2_ancestral(
     Yields:
         State at every level after the first, of the shape of ``y``.
 
+    Raises:
+        ValueError: for an eta outside [0, 1].
+
     Source: Lu et al., DPM-Solver, arXiv 2206.00927; the ancestral split is that of DDPM, arXiv
     2006.11239.
     """
+    check_eta("dpm2_ancestral", eta)
     for s, r in pairwise(levels):
         down, up = ancestral_levels(s, r, eta)
         y = dpm2_step(D, y, s, down)
@@ -79,8 +83,12 @@ def dpmpp_2s_ancestral(
     Yields:
         State at every level after the first, of the shape of ``y``.
 
+    Raises:
+        ValueError: for an eta outside [0, 1].
+
     Source: Lu et al., DPM-Solver++, arXiv 2211.01095, algorithm 1.
     """
+    check_eta("dpmpp_2s_ancestral", eta)
     for s, r in pairwise(levels):
         down, up = ancestral_levels(s, r, eta)
         output = D(y, s)

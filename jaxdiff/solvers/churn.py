@@ -42,9 +42,14 @@ def churn(
     Yields:
         State at every level after the first, of the shape of ``y``.
 
+    Raises:
+        ValueError: for a negative amount.
+
     Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
     2206.00364, algorithm 2.
     """
+    if not is_traced(amount) and not amount >= 0:
+        raise ValueError(f"churn needs an amount of at least 0, not {amount}")
     num_steps = len(levels) - 1
     for s, r in pairwise(levels):
         z = noise()

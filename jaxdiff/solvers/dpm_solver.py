@@ -18,6 +18,7 @@ from jaxdiff.solvers.exponential_integrator import (
     exponential_step,
     predicted,
 )
+from jaxdiff.solvers.intermediate import check_ratios
 from jaxdiff.solvers.orders import check_order
 from jaxdiff.solvers.scalar import D, Scalar, State, is_traced, is_zero
 from jaxdiff.solvers.steps import dpm2_step
@@ -36,8 +37,12 @@ def dpm2(D: D, y: State, levels: Sequence[Scalar], ratio: Scalar = 0.5) -> Itera
     Yields:
         State at every level after the first, of the shape of ``y``.
 
+    Raises:
+        ValueError: for another ratio.
+
     Source: Lu et al., DPM-Solver, arXiv 2206.00927.
     """
+    check_ratios([ratio])
     for s, r in pairwise(levels):
         y = dpm2_step(D, y, s, r, ratio)
         yield y

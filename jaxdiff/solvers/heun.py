@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from jaxdiff.solvers.scalar import D, Scalar, State
+from jaxdiff.solvers.scalar import D, Scalar, State, is_traced
 from jaxdiff.solvers.steps import heun_step
 
 
@@ -23,9 +23,14 @@ def heun(D: D, y: State, levels: Sequence[Scalar], ratio: Scalar = 1.0) -> Itera
     Yields:
         State at every level after the first, of the shape of ``y``.
 
+    Raises:
+        ValueError: for another ratio.
+
     Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
     2206.00364.
     """
+    if not is_traced(ratio) and not 0 < ratio <= 1:
+        raise ValueError(f"heun needs a ratio within (0, 1], not {ratio}")
     for s, r in pairwise(levels):
         y = heun_step(D, y, s, r, ratio)
         yield y

@@ -74,12 +74,14 @@ def sa_solver(
         State at every level after the first, of the shape of ``y``.
 
     Raises:
-        ValueError: for an order that it does not have.
+        ValueError: for an order that it does not have, or a negative tau.
 
     Source: Xue et al., SA-Solver: Stochastic Adams Solver for Fast Sampling of Diffusion Models,
     arXiv 2309.05019.
     """
     check_orders(predictor, corrector)
+    if not callable(tau) and not is_traced(tau) and not tau >= 0:
+        raise ValueError(f"sa_solver needs tau >= 0, not {tau}")
     num_steps = len(levels) - 1
     history = [(-log(levels[0]), D(y, levels[0]))]  # newest first, at predicted states
     for i, (s, r) in enumerate(pairwise(levels)):

@@ -7,7 +7,7 @@ every call gives a new standard normal vector. Each documents how many it draws,
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from jaxdiff.solvers.ancestral import ancestral_levels
+from jaxdiff.solvers.ancestral import ancestral_levels, check_eta
 from jaxdiff.solvers.exponential_integrator import (
     Prediction,
     adams,
@@ -15,6 +15,7 @@ from jaxdiff.solvers.exponential_integrator import (
     differences,
     predicted,
 )
+from jaxdiff.solvers.intermediate import check_ratios
 from jaxdiff.solvers.orders import check_order
 from jaxdiff.solvers.scalar import D, Noise, Scalar, State, exp, expm1, is_zero, log, root
 
@@ -59,12 +60,14 @@ def sde_dpmpp(
         State at every level after the first, of the shape of ``y``.
 
     Raises:
-        ValueError: for an order, prediction or ``second`` that it does not have.
+        ValueError: for an order, prediction or ``second`` that it does not have, or a negative eta.
 
     Source: Lu et al., DPM-Solver++, arXiv 2211.01095, section 5.
     """
     check_order("sde_dpmpp", order)
     check_prediction("sde_dpmpp", prediction)
+    if not eta >= 0:
+        raise ValueError(f"sde_dpmpp needs eta >= 0, not {eta}")
     if second not in ("midpoint", "exact"):
         raise ValueError(f"sde_dpmpp has second 'midpoint' and 'exact', not {second!r}")
     history: list[tuple[Scalar, State]] = []
@@ -115,8 +118,13 @@ def sde_dpmpp_2s(
     Yields:
         State at every level after the first, of the shape of ``y``.
 
+    Raises:
+        ValueError: for an eta outside [0, 1], or a ratio outside (0, 1).
+
     Source: Lu et al., DPM-Solver++, arXiv 2211.01095.
     """
+    check_eta("sde_dpmpp_2s", eta)
+    check_ratios([ratio])
     fraction = 1.0 / (2.0 * ratio)
     for s, r in pairwise(levels):
         output = D(y, s)

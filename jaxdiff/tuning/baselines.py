@@ -7,8 +7,9 @@ import numpy as np
 
 from jaxdiff import grids, solvers
 from jaxdiff.grids.uniform import has_vp_time
+from jaxdiff.sampling.solver_options import solver_name
 from jaxdiff.sampling.table import Table
-from jaxdiff.sampling.trace import solver_name, table
+from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Solver
 
 

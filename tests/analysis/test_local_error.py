@@ -35,6 +35,10 @@ def test_grids_are_divided_to_the_lowest_level_and_no_further():
     assert grid[-2] == 0.01 and (np.diff(grid) < 0).all()
     grid, places = refined([20.0, 1.0, 0.01, 0.0], 4, low=0.05)  # below: the step as it is
     assert grid[-2:].tolist() == [0.01, 0.0] and places.tolist() == [0, 4, 8, 9]
+    known = grids.karras(4)  # its lowest level is the default ``low`` but for rounding
+    grid, places = refined(known, 4)
+    np.testing.assert_array_equal(grid[places], known)
+    assert len(grid) == 3 * 4 + 2 and (np.diff(grid) < 0).all()
 
 
 def test_the_reference_is_the_exact_flow(gaussian):

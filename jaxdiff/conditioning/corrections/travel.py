@@ -15,8 +15,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.sampling.solver_options import check_options, check_solver, solver_name
 from jaxdiff.sampling.table import Table
-from jaxdiff.sampling.trace import check_options, check_solver, solver_name, table
+from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.scalar import D, Noise, Scalar, State, check_levels, is_traced, sqrt
 from jaxdiff.typing import Array, Solver
 

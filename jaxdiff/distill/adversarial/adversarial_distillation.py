@@ -92,6 +92,7 @@ def add(
         student.
 
     Sampled in up to as many evaluations as it has levels.
+    No code of the training is published.
     Deviations: R1 is of the critic's input, in the paper of its heads'; the paper's critic is
     conditioned on a text and an image's embedding, which here is what ``critic.logits`` makes of
     ``cond``. Fails: without distillation samples lose the condition; bound to the feature network's
@@ -167,9 +168,10 @@ def ladd(
     Data are the teacher's own (guided) samples in the paper: batches of them.
     Deviations: the student's levels are even on the cosine schedule, which any process has, and
     drawn equally often; the paper's are the times 1, 3/4, 1/2 and 1/4 of its rectified flow, with
-    weights that change during training. Of published code, FastGen updates the student in every
-    fifth step and the heads in the others; here both move in every step, or the heads ``every``
-    times.
+    weights that change during training. Data and samples have the same noise before the critic.
+    No code of the authors is published; of others', FastGen gives each its own, and updates the
+    student in every fifth step and the heads in the others; here both move in every step, or the
+    heads ``every`` times.
     Fails: small batches with a hinge lose modes; without other losses there is nothing that brings
     them back.
     Cost: a student call and a teacher call with gradient to its input per update of the student,

@@ -187,7 +187,14 @@ def ufogen(
         ValueError: for a fake score without a head on its own features.
 
     Trains on data. Sampled in one evaluation, or in several as a consistency model is.
-    Deviations: the pairs of levels are neighbours on a short grid.
+    The pairs of levels are neighbours on a short grid, as in the paper's algorithm 1; its critic
+    moves before the student in each update.
+    Deviations: data and samples that the critic compares have the same noise. The first author's
+    later code, for latents of ImageNet, draws t from all of a thousand steps, with s a quarter of
+    them below; its reconstruction is the error of the noise, |x - x0|^2/t^2 here, its critic a
+    whole network that gives a map of logits and has no gradient where it is right by more than 0.5
+    (a :class:`jaxdiff.distill.parts.critic.Game` of the head), without a penalty, moved in every
+    second update; both have Adam at 1e-4, the critic's with b1 = 0, clipped at norm 1.
     Fails: where the critic wins, samples are those of a regression, blurred; too much
     ``reconstruction`` blurs too.
     Cost: one generator and one critic call per update of the student, as many and two for the
