@@ -82,7 +82,9 @@ KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "grids": functions("grids"),
     "methods": methods,
     "tuners": tuners,
-    "guidance": functions("guidance", "blending", "posterior"),
+    "guidance": functions(
+        "guidance", "blending", "posterior", "corrections", "processes", "editing", "attention"
+    ),
     "metrics": functions("metrics"),
     "networks": networks,
     "adapters": adapters,

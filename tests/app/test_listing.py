@@ -26,6 +26,8 @@ def test_names_and_papers():
     assert found["unipc"][2] == "2302.04867" and found["deis"][2] == "2204.13902"
     guidance = {row[0]: row[2] for row in rows("guidance")}
     assert guidance["classifier_free"] == "2207.12598" and "check" not in guidance
+    steers = {"dps", "ddnm_plus", "ddrm", "sinsr", "flow_edit", "prompt_to_prompt"}
+    assert steers <= set(guidance)
 
 
 def test_summaries_are_plain():

@@ -11,8 +11,10 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff import processes
+from jaxdiff.arrays import expand
 from jaxdiff.conditioning.processes.restore import step_weights
 from jaxdiff.method import Context
+from jaxdiff.noise import start_noise
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(2)
@@ -201,6 +203,54 @@ def test_a_network_that_knows_has_loss_0_and_restores(name):
     np.testing.assert_allclose(back, x0, rtol=1e-9)
 
 
+def two_maps(params, x, t, cond=None, key=None):
+    """A linear network: one map at t = 1, another at t = 0."""
+    t = t[:, None]
+    late, early = (params[i] * x + params[i + 1] * cond for i in (0, 2))
+    return t * late + (1 - t) * early
+
+
+def sinsr_loss(params, batch, **weights):
+    """SinSR's loss with the exact denoiser of x0 ~ N(0, 1) and m = x0 + e/2 as its teacher."""
+    method = processes.sinsr(two_maps, jnp.zeros(4), exact_denoiser, SHIFT, TIMES, **weights)
+    method.check(batch)
+    context = CONTEXT._replace(frozen=method.frozen)
+    return method, *method.players["student"].loss(params, context, batch, KEY)
+
+
+SHIFT = BRIDGES["resshift"]
+
+
+def exact_denoiser(x, t, cond):
+    b, c = (expand(jnp.asarray(v, x.dtype), x) for v in (SHIFT.weight(t), SHIFT.variance(t)))
+    return (4 * cond + (1 - b) * (x - b * cond) / c) / (5 + (1 - b) ** 2 / c)
+
+
+def test_sinsr_at_its_optimum_and_by_hand():
+    """The flow of Gaussian data is linear: with it and its inverse every part of the loss is 0, and
+    one evaluation is the teacher's five.
+    """
+    m, image = (jnp.asarray(RNG.standard_normal((8, 2))) for _ in range(2))
+    start = m + jnp.sqrt(SHIFT.variance(1.0)) * start_noise(KEY, jnp.arange(8), (2,), m.dtype)
+    made = processes.restore(exact_denoiser, SHIFT, TIMES, m, m, key=KEY, eta=0.0)
+    columns = np.stack([np.ravel(start), np.ravel(m)], axis=1)
+    a, b = np.linalg.lstsq(columns, np.ravel(made), rcond=None)[0]
+    best, batch = jnp.asarray([a, b, 1 / a, -b / a]), {"image": image, "degraded": m}
+    method, value, _ = sinsr_loss(best, batch)
+    assert value < 1e-16 / a**2
+    D = method.sampler(types.SimpleNamespace(params={"student": best}))
+    once = processes.restore(D, SHIFT, [1.0, 0.0], m, m, key=KEY)
+    np.testing.assert_allclose(once, made, rtol=1e-7, atol=1e-9)
+
+    wrong = jnp.asarray([0.1, 1.0, 0.3, 0.5])
+    _, value, parts = sinsr_loss(wrong, batch, inverse=2.0, truth=3.0)
+    truth = 0.1 * (0.3 * image + 0.5 * m) + m
+    np.testing.assert_allclose(parts["truth"], jnp.mean((truth - image) ** 2))
+    total = parts["distilled"] + 2 * parts["inverse"] + 3 * parts["truth"]
+    np.testing.assert_allclose(value, total)
+    np.testing.assert_array_less(1e-3, [parts["distilled"], parts["inverse"]])
+
+
 def test_cold_diffusion_by_a_linear_degradation_is_exact():
     """Degrading by a known shift: errors of the denoiser cancel (section 4.2 of the paper)."""
     x0, away = jnp.asarray(RNG.standard_normal((3, 2))), jnp.array([[1.0, -2.0]])
@@ -224,6 +274,13 @@ WRONG = {
     "at least 2 steps": lambda: processes.resshift(num_steps=1),
     "last must": lambda: processes.resshift(last=1.5),
     "indi predicts x0": lambda: processes.restorer(network, {}, processes.indi(), "difference"),
+    "ends without noise": lambda: processes.sinsr(
+        two_maps, {}, exact_denoiser, processes.indi(), TIMES
+    ),
+    "times from 1 to 0": lambda: processes.sinsr(two_maps, {}, exact_denoiser, SHIFT, [0.9, 0.0]),
+    "weights must not": lambda: processes.sinsr(
+        two_maps, {}, exact_denoiser, SHIFT, TIMES, truth=-1.0
+    ),
     "lowest time": lambda: processes.bridge_matching(network, {}, processes.i2sb(), lowest=0.0),
     "give one of them": lambda: processes.restore(
         lambda x, t, c=None: x, processes.i2sb(), TIMES, ZEROS, key=KEY, mean=True, eta=0.5

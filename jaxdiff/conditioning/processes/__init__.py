@@ -5,6 +5,7 @@
 | DDRM | :func:`ddrm` from :func:`ddrm_start`, by :func:`jaxdiff.direct` |
 | SNIPS | :func:`snips`, by :func:`jaxdiff.direct` |
 | I2SB, DDBM, IR-SDE, DriftRec, InDI, ResShift | :func:`restore` with a :class:`Bridge`, trained by :func:`bridge_matching` |
+| SinSR, one evaluation of ResShift | :func:`restore` with a student that :func:`sinsr` trained |
 | cold diffusion | :func:`cold`, by :func:`jaxdiff.direct` |
 
     direct(D, processes.ddrm, levels, processes.ddrm_start(start, levels[0], measurement),
@@ -21,6 +22,7 @@ from jaxdiff.conditioning.processes.bridge import ir_sde as ir_sde
 from jaxdiff.conditioning.processes.bridge import resshift as resshift
 from jaxdiff.conditioning.processes.ddrm import ddrm as ddrm
 from jaxdiff.conditioning.processes.ddrm import ddrm_start as ddrm_start
+from jaxdiff.conditioning.processes.one_step import sinsr as sinsr
 from jaxdiff.conditioning.processes.restore import cold as cold
 from jaxdiff.conditioning.processes.restore import posterior as posterior
 from jaxdiff.conditioning.processes.restore import restore as restore

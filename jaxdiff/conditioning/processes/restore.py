@@ -107,12 +107,15 @@ def restore(
     made = table(posterior, times, bridge=bridge, name=bridge.name, **options)
     first = jnp.sqrt(jnp.asarray(bridge.variance(made.levels[0]), degraded.dtype))
     own = start_noise(key, index_of(degraded, index), degraded.shape[1:], degraded.dtype)
-    around = Partial(_around, as_partial(denoiser))
-    z = sample(around, made, first * own, (degraded, cond), key=key, index=index)
+    own_frame = Partial(around, as_partial(denoiser))
+    z = sample(own_frame, made, first * own, (degraded, cond), key=key, index=index)
     return degraded + z
 
 
-def _around(denoiser: Partial, z: Array, t: Array, cond: Cond = None) -> Array:
+def around(denoiser: Partial, z: Array, t: Array, cond: Cond = None) -> Array:
+    """Return a bridge's denoiser in coordinates around the degraded picture, the first of the two
+    that are its condition.
+    """
     degraded, own = cond
     return denoiser(z + degraded, t, own) - degraded
 
