@@ -177,6 +177,10 @@ def predict(options: argparse.Namespace) -> None:
         print(f"{names[0]}\t{names[1]}\t{score:.6g}")
 
 
+def _say(message: Warning | str, *more: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study, or predict."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -196,7 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument("--seed", type=int, default=0, help="of methods that start at random")
         options = parser.parse_args(given)
         try:
-            predict(options)
+            with warnings.catch_warnings():
+                warnings.showwarning = _say
+                predict(options)
         except (OSError, ValueError) as error:
             parser.error(str(error))
         return

@@ -162,6 +162,9 @@ def test_new_interactions_are_the_highest_of_the_unknown():
         interactions.new_interactions(lambda p, key: table, whole, jax.random.key(0), 8)
     with pytest.raises(ValueError, match="not finite"):
         interactions.new_interactions(lambda p, key: table * jnp.nan, whole, jax.random.key(0), 1)
+    full = whole._replace(known=np.ones_like(whole.known))
+    with pytest.raises(ValueError, match="every pair is known"):
+        interactions.new_interactions(lambda p, key: table, full, jax.random.key(0), 1)
 
 
 def test_matrices_are_read_with_and_without_names(tmp_path):
@@ -172,6 +175,9 @@ def test_matrices_are_read_with_and_without_names(tmp_path):
     assert (rows, columns) == (("d1", "d2"), ("t1", "t2"))
     np.testing.assert_array_equal(values, interactions.read_matrix(plain).values)
     assert interactions.read_matrix(plain)[1:] == (None, None)
+    named.write_text("\t7\t8\n101\t1\t0\n102\t0.5\t1\n")  # numbers of a data base as names
+    values, rows, columns = interactions.read_matrix(named)
+    assert (rows, columns) == (("101", "102"), ("7", "8")) and values[1, 0] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -193,6 +199,12 @@ def test_files_that_are_no_matrices_are_refused(tmp_path, text, message):
     assert "bad.txt" in str(raised.value)
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"\x80\xff")
+    with pytest.raises(ValueError, match="bad.txt is no text file"):
+        interactions.read_matrix(tmp_path / "bad.txt")
+
+
 def test_files_that_name_things_differently_are_refused():
     check_names("drugs", ("a", "b"), ("a", "b"))
     check_names("drugs", None, ("a", "b"))
@@ -200,3 +212,5 @@ def test_files_that_name_things_differently_are_refused():
         check_names("drugs", ("a", "b"), ("b", "a"))
     with pytest.raises(ValueError, match="different drugs: 'b' and 'c'"):
         check_names("drugs", ("a", "b"), ("a", "c"))
+    with pytest.raises(ValueError, match="two drugs are called 'a' in one file"):
+        check_names("drugs", ("a", "b", "a"), None)

@@ -52,6 +52,14 @@ def test_predict_says_what_is_wrong_with_the_files(tmp_path, capsys, known, opti
     assert message in capsys.readouterr().err
 
 
+def test_predict_says_in_a_line_that_similarities_were_no_kernel(tmp_path, capsys):
+    given = written(tmp_path, [[0, 1], [1, 0], [0, 0]])
+    (tmp_path / "targets").write_text("\tt\tu\nt\t1\t0.4\nu\t0.2\t1\n")
+    main([*given, "--count", "1"])
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("warning: targets") and "no kernel" in said
+
+
 def test_predict_refuses_drugs_in_another_order(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(written(tmp_path, [[0, 1], [1, 0], [0, 0]], ("b", "a", "c")))

@@ -45,9 +45,11 @@ def new_interactions(
         count: how many; at most as many as there are unknown pairs.
 
     Raises:
-        ValueError: for a count out of range, or scores that are not finite.
+        ValueError: for a count out of range, no unknown pair, or scores that are not finite.
     """
     unknown = np.asarray(whole.known) == 0
+    if not unknown.any():
+        raise ValueError("every pair is known to interact: there is no new one to look for")
     if not 1 <= count <= unknown.sum():
         raise ValueError(f"count must be 1 to {unknown.sum()}, the unknown pairs, not {count}")
     scores = np.asarray(jax.jit(method)(Problem(*map(jnp.asarray, whole)), key))
@@ -61,14 +63,17 @@ def new_interactions(
 
 
 def read_matrix(path: str | Path) -> Matrix:
-    """Return the matrix in a text file.
+    """Return the matrix in a text file. Names may be numbers where the first line begins with none.
 
     Raises:
         OSError: if it cannot be read.
         ValueError: naming file and line, for rows of different lengths, for what is no number, and
-            for NaN or infinity.
+            for NaN or infinity; naming the file, for one that is no text.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file (in UTF-8)") from error
     separator = next((s for s in "\t," if s in text), None)
     lines = [(k + 1, line) for k, line in enumerate(text.splitlines()) if line.strip()]
     cells = [(k, _cells(line, separator)) for k, line in lines]
@@ -77,7 +82,8 @@ def read_matrix(path: str | Path) -> Matrix:
     columns = None
     if not all(map(_is_number, cells[0][1][1:])) or not cells[0][1][0]:
         columns, cells = tuple(cells[0][1]), cells[1:]
-    named = bool(cells) and not _is_number(cells[0][1][0])
+    nameless = columns is not None and not columns[0]  # so that the first column has names
+    named = bool(cells) and (nameless or not _is_number(cells[0][1][0]))
     rows = tuple(row[0] for _, row in cells) if named else None
     numbers = [_row(path, k, row[1:] if named else row) for k, row in cells]
     if len({len(row) for row in numbers}) != 1:
@@ -86,7 +92,7 @@ def read_matrix(path: str | Path) -> Matrix:
         where = f"line {cells[odd][0]} has {lengths[odd]}" if cells else "there are none"
         raise ValueError(f"{path}: every row must have as many numbers; {where}")
     values = np.array(numbers)
-    if columns is not None and (not columns[0] or (named and len(columns) > values.shape[1])):
+    if columns is not None and (nameless or (named and len(columns) > values.shape[1])):
         columns = columns[1:]  # of the column of names
     if columns is not None and len(columns) != values.shape[1]:
         raise ValueError(
@@ -96,7 +102,13 @@ def read_matrix(path: str | Path) -> Matrix:
 
 
 def check_names(what: str, first: Sequence[str] | None, second: Sequence[str] | None) -> None:
-    """Raise ValueError if two files name drugs, or targets, differently or in another order."""
+    """Raise ValueError if two files name drugs, or targets, differently or in another order, or a
+    file two of them alike.
+    """
+    for names in (first, second):
+        if names is not None and len(set(names)) < len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise ValueError(f"two {what} are called {twice!r} in one file")
     if first is None or second is None:
         return
     if sorted(first) == sorted(second) and list(first) != list(second):
