@@ -119,6 +119,17 @@ def take(tree: PyTree, rows: slice | int | np.ndarray | Array) -> PyTree:
     return jax.tree.map(lambda x: (x if hasattr(x, "dtype") else np.asarray(x))[rows], tree)
 
 
+def pick(rows: Array, index: ArrayLike) -> Array:
+    """Return the number of each row (batch, count) at its index (batch,); NaN for an index that is
+    not 0 to count - 1, never another's number. Raises TypeError for an index that is no integer.
+    """
+    if not jnp.issubdtype(jnp.result_type(index), jnp.integer):
+        raise TypeError(f"classes are whole numbers, not {jnp.result_type(index)}")
+    index = jnp.asarray(index).astype(jnp.int32)
+    index = jnp.where(index < 0, rows.shape[1], index)  # JAX counts -1 from the end
+    return jnp.take_along_axis(rows, index[:, None], axis=1)[:, 0]
+
+
 def check_rows(tree: PyTree, count: int, name: str) -> None:
     """Raise ValueError, naming the leaf, unless every leaf has ``count`` rows."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:

@@ -7,7 +7,8 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff.app.generate import generate
-from jaxdiff.arrays import on_device, one_by_one
+from jaxdiff.arrays import on_device, one_by_one, pick
+from jaxdiff.classify.losses import logits
 from jaxdiff.sampling.pairs import make_pairs, pair_batches, pairs_like
 from jaxdiff.training.tune import held_out
 
@@ -128,3 +129,17 @@ def test_one_class_for_all_in_solvers_of_one_sample(mixture):
     ):
         with pytest.raises(ValueError, match=r"cond.* has shape \(2,\).* of 3 samples"):
             run(jnp.array([0, 1]))
+
+
+def test_an_index_beyond_a_row_is_no_other_s_number():
+    """JAX counts -1 from the end: the last class, without a word."""
+    rows = jnp.arange(8.0).reshape(2, 4)
+    picked = jax.jit(pick)
+    np.testing.assert_array_equal(picked(rows, jnp.array([3, 0])), [3.0, 4.0])
+    for index in (jnp.array([-1, 2]), jnp.array([4, 2]), np.array([255, 2], np.uint8)):
+        np.testing.assert_array_equal(picked(rows, index), [np.nan, 6.0])
+    for loss in (logits.cross_entropy, lambda z, label: logits.decoupled(z, z, label)):
+        assert np.isnan(loss(rows, jnp.array([0, -1]))) and np.isnan(loss(rows, jnp.array([4, 0])))
+        assert np.isfinite(loss(rows, jnp.array([0, 1])))
+    with pytest.raises(TypeError, match="classes are whole numbers, not float"):
+        pick(rows, jnp.array([0.0, 1.0]))

@@ -18,6 +18,7 @@ from jaxdiff.app.shown import null_of
 from jaxdiff.app.snapshots import decay_name, snapshot_name
 from jaxdiff.app.student_file import sampler_metadata
 from jaxdiff.app.text import away, tokenizer_of
+from jaxdiff.arrays import pick
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.denoisers import description
 from jaxdiff.distill.parts.stage import Stage
@@ -152,8 +153,7 @@ def class_reward(data: Dataset, seed: int) -> Reward:
     classifier, _ = classifier_features(to_float(data.images), data.labels, seed)
 
     def reward(samples: Array, cond: Cond) -> Array:
-        scores = jax.nn.log_softmax(classifier.logits(samples), axis=1)
-        return jnp.take_along_axis(scores, jnp.asarray(cond)[:, None], axis=1)[:, 0]
+        return pick(jax.nn.log_softmax(classifier.logits(samples), axis=1), cond)
 
     return reward
 

@@ -183,7 +183,9 @@ class UNet2D(nn.Module):
 
         if self.time == "learned":
             rows = nn.Embed(self.num_steps, self.channels[0], name="time_features", **kinds)
-            times = rows(jnp.round(label).astype(jnp.int32)).astype(label.dtype)
+            step = jnp.round(label).astype(jnp.int32)
+            step = jnp.where(step < 0, self.num_steps, step)  # NaN, never a step from the end
+            times = rows(step).astype(label.dtype)
         else:
             times = features(label)
         e = Perceptron(width, name="time_embedding", **kinds)(times)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxdiff.arrays import pick
 from jaxdiff.networks.adapters import from_linen
 from jaxdiff.networks.guided_classifier import GuidedClassifier
 from jaxdiff.pretrained.guided import process_of, shapes_of, step_label
@@ -130,5 +131,4 @@ class _Logits:
 
 def _log_probability(logits: Any, y: Array, level: Array, cond: Array) -> Array:
     """The log probability of each image's class."""
-    table = jax.nn.log_softmax(logits(y, level), axis=-1)
-    return jnp.take_along_axis(table, cond[:, None], axis=1)[:, 0]
+    return pick(jax.nn.log_softmax(logits(y, level), axis=-1), cond)

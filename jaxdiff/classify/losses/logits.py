@@ -19,14 +19,15 @@ et al., arXiv 2203.08679, eq. 7; DIST, Huang et al., arXiv 2205.10536, eqs. 8 to
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.arrays import check
+from jaxdiff.arrays import check, pick
 from jaxdiff.typing import Array
 
 
 def cross_entropy(logits: Array, label: Array) -> Array:
-    """Return the mean of -log softmax(logits) at the labels (batch,), integers."""
-    log_share = jax.nn.log_softmax(logits, axis=1)
-    return -jnp.mean(jnp.take_along_axis(log_share, label[:, None], axis=1))
+    """Return the mean of -log softmax(logits) at the labels (batch,), integers; NaN for a label
+    that is no class.
+    """
+    return -jnp.mean(pick(jax.nn.log_softmax(logits, axis=1), label))
 
 
 def divergence(log_student: Array, log_teacher: Array) -> Array:
@@ -64,7 +65,7 @@ def decoupled(
 
     def parts(logits: Array) -> tuple[Array, Array]:
         log_share = jax.nn.log_softmax(logits / temperature, axis=1)
-        own = jnp.sum(jnp.where(of_label, log_share, 0.0), axis=1)
+        own = pick(log_share, label)
         others = jnp.where(of_label, -jnp.inf, log_share)
         rest = jax.nn.logsumexp(others, axis=1)
         within = jnp.where(of_label, 0.0, log_share - rest[:, None])
