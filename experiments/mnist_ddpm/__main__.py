@@ -1,22 +1,26 @@
-"""Real weights made by strangers, sampled in ten evaluations: J. Hughes's MNIST models.
+"""Real weights made by strangers, sampled in ten evaluations and fewer: J. Hughes's MNIST models.
 
-    python -m experiments.mnist_ddpm --weights DIR --json experiments/results/mnist_ddpm.json
+    python -m experiments.mnist_ddpm --weights DIR --data mnist.npz
 
-writes numbers, a page and a picture. Of the checkpoint 0400 of the
-published run, and of the earlier 0100, the page has
+makes numbers, a page and pictures. Of the checkpoint 0400 of the published run, and of the earlier
+0100, the page has
 
-    start       root mean square distance to accurate end points, by the level that sampling starts
-                from: the end points are the same network's probability flow from that level
-    solvers     ten evaluations and fewer, on held-out noise, and tables that jaxdiff tune made with
-                the baselines that it found best, named in the tables: mean and quantiles of samples
-    students    with --data: distilled to one and two evaluations, and Frechet distances of samples
-                to test digits, of these and of others
+    start       what is sampled from several levels: the highest are of no use
+    solvers     distances to accurate end points on held-out noise, of two solvers, of the best of
+                all baselines, and of tables tuned from it (:mod:`experiments.mnist_ddpm.tables`)
+    reasons     how far richer rules come with the same evaluations (.limits)
     guidance    autoguidance with the early checkpoint as the worse model (arXiv 2406.02507)
+    students    distilled to one and two evaluations (.students)
+    scores      Frechet distances of samples to test digits (.scores)
+
+Pairs, tables, students and scores are kept in --runs: a command that was stopped goes on there. On
+one CPU core all of it takes about a quarter of an hour.
 """
 
 import argparse
 import json
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -26,56 +30,35 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.mnist_ddpm import students
-from jaxdiff import grids, solvers
-from jaxdiff.app.evaluator import make_evaluator
+from experiments.mnist_ddpm import students, tables
+from experiments.mnist_ddpm.ends import (
+    SOLVERS,
+    START,
+    accurate,
+    distance,
+    ends,
+    kept,
+    kept_arrays,
+    on_grid,
+    spread,
+)
+from experiments.mnist_ddpm.limits import limits
+from experiments.mnist_ddpm.page import page
+from experiments.mnist_ddpm.scores import SHOWN, pictures, scored
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import to_pictures
+from jaxdiff.arrays import take
 from jaxdiff.conditioning.guidance import autoguidance
+from jaxdiff.files import read_json, write_text
 from jaxdiff.report.images import side_by_side
-from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.sampler import Sampler
-from jaxdiff.sampling.table import load_table
-from jaxdiff.sampling.trace import table
-from jaxdiff.tuning.baselines import baselines
 
 LATE, EARLY = "mnist_ddpm_0001_0400.pt", "mnist_ddpm_0001_0100.pt"
-START, ACCURATE, LONGER = 10.0, 30, 40
-SOLVERS = {
-    "dpmpp": (solvers.dpmpp, {"order": 2}),
-    "unipc": (solvers.unipc, {"order": 3}),
-}
-run = jax.jit(sample)
-
-
-def ends(model: Model, D: Any, noise: np.ndarray, high: float, made: Any) -> np.ndarray:
-    """Return the samples (count, 28, 28, 1) that a table makes of standard normal noise."""
-    return np.asarray(run(D, made, high * noise))
-
-
-def on_grid(model: Model, name: str, num_steps: int, high: float) -> Any:
-    """Return the table of a solver on Karras's grid from ``high`` to the model's lowest level."""
-    solver, options = SOLVERS[name]
-    return table(solver, grids.karras(num_steps, model.levels[0], high), **options)
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the root mean square difference, black and white being 1 apart."""
-    return float(np.sqrt(np.mean((a - b) ** 2)))
-
-
-def spread(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    """Return the distance, and the quartiles of single samples' distances."""
-    each = np.sqrt(np.mean((a - b) ** 2, axis=(1, 2, 3)))
-    low, middle, high = np.quantile(each, [0.25, 0.5, 0.75]).tolist()
-    return {"distance": distance(a, b), "quarter": low, "median": middle, "three quarters": high}
-
-
-def named_baseline(name: str, nfe: int, low: float, high: float) -> Any:
-    """Return the table of a baseline by the name that ``jaxdiff tune`` gives it."""
-    (found,) = (one for one in baselines(nfe, low=low, high=high) if one.name == name)
-    return found.table()
+LONGER = 40  # evaluations that show how accurate the accurate ends are
+ALONE = 0.05  # rate of levels of a table for one sample, whose gradients have no noise
+HIGHS = (40.0, START, 4.0)  # levels to start from, after the highest
+Images = dict[str, np.ndarray]
 
 
 def outside(samples: np.ndarray) -> float:
@@ -83,214 +66,205 @@ def outside(samples: np.ndarray) -> float:
     return float(np.mean(np.abs(samples) > 0.6))
 
 
-def measured(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the numbers of the page, and its pictures by their titles."""
-    late = load_model(Path(options.weights) / LATE)
-    early = load_model(Path(options.weights) / EARLY)
-    key = jax.random.key(options.seed)
-    noise = np.asarray(jax.random.normal(key, (options.count, *late.shape)), np.float32)
-    D, pictures = late.denoiser, {}
-    start = []
-    for high in (late.levels[1], 40.0, START, 4.0):
-        made = ends(late, D, noise, high, on_grid(late, "unipc", 10, high))
-        start.append({"high": high, "outside": outside(made), "std": float(made.std())})
-        pictures[f"from {high:.3g}"] = made
-    exact = ends(late, D, noise, START, on_grid(late, "unipc", ACCURATE, START))
-    longer = ends(late, D, noise, START, on_grid(late, "unipc", LONGER, START))
-    pictures["accurate"] = exact
-    rows = []
-    for name in SOLVERS:
-        for nfe in options.nfe:
-            made = ends(late, D, noise, START, on_grid(late, name, nfe, START))
-            rows.append({"sampler": name, "nfe": nfe, **spread(made, exact)})
-    for path in options.tables or ():
-        given = load_table(path)
-        name = str(given.metadata["baseline"])
-        best = named_baseline(name, given.nfe, late.levels[0], START)
-        for kind, title, one in (("best baseline", "best", best), ("tuned", "tuned", given)):
-            made = ends(late, D, noise, START, one)
-            rows.append({"sampler": kind, "nfe": given.nfe, **spread(made, exact), "name": name})
-            pictures[f"{title} {given.nfe}"] = made
-    guided = autoguidance(D, early.denoiser, options.weight)
-    worse = on_grid(early, "unipc", 10, START)
-    pictures["early"] = ends(early, early.denoiser, noise, START, worse)
-    own = on_grid(late, "unipc", 10, START)
-    pictures["guided"] = ends(late, guided, noise, START, own)
-    guidance = [
-        {"model": name, "outside": outside(pictures[key]), "std": float(pictures[key].std())}
-        for key, name in (
-            ("early", "early checkpoint"),
-            ("guided", f"autoguidance {options.weight:g}"),
-        )
-    ]
-    numbers = {
-        "levels": late.levels, "start": start, "solvers": rows, "guidance": guidance,
-        "accuracy": distance(exact, longer), "count": options.count,
-    }  # fmt: skip
-    return numbers, {k: to_pictures(late.source, v) for k, v in pictures.items()}
+def starts(model: Model, noise: np.ndarray) -> tuple[list[dict[str, float]], Images]:
+    """Return what is sampled from several levels in ten evaluations."""
+    rows, drawn = [], {}
+    for high in (model.levels[1], *HIGHS):
+        made = ends(model.denoiser, high * noise, on_grid(model, "unipc", 10, high))
+        rows.append({"high": high, "outside": outside(made), "std": float(made.std())})
+        drawn[f"from {high:.3g}"] = made
+    return rows, drawn
 
 
-def scored(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return Frechet distances by sampler, and some pictures of the students."""
-    late = load_model(Path(options.weights) / LATE)
-    early = load_model(Path(options.weights) / EARLY)
-    train, test = students.images(options.data, options.images)
-    evaluator = make_evaluator(train, test)
-    own = on_grid(late, "unipc", 10, START)
-    guided = autoguidance(late.denoiser, early.denoiser, options.weight)
-    samplers = {
-        "UniPC": Sampler(late.denoiser, own),
-        "UniPC, early checkpoint": Sampler(early.denoiser, own),
-        f"UniPC, autoguidance {options.weight:g}, both networks": Sampler(guided, own),
+def guided(
+    late: Model, early: Model, noise: np.ndarray, weight: float
+) -> tuple[list[dict[str, Any]], Images]:
+    """Return what the early checkpoint makes alone, and what it makes of the late one."""
+    D = autoguidance(late.denoiser, early.denoiser, weight)
+    drawn = {
+        "early": ends(early.denoiser, START * noise, on_grid(early, "unipc", 10)),
+        "guided": ends(D, START * noise, on_grid(late, "unipc", 10)),
     }
-    for path in options.tables or ():
-        samplers[f"tuned, {Path(path).parent.name}"] = Sampler(late.denoiser, load_table(path))
-    folder = options.runs / f"{options.method}-{options.updates}"
-    made = students.distil(options.method, late, train, START, options.updates, folder)
-    samplers |= {f"student by {options.method}": made[1], "the same, two steps": made[2]}
-    rows, pictures = [], {}
-    for name, sampler in samplers.items():
-        value, shown = students.score(evaluator, sampler, late, options.samples)
-        rows.append({"sampler": name, "nfe": sampler.table.nfe, "distance": value})
-        print(rows[-1], flush=True)
-        if "student" in name or "same" in name:
-            pictures[f"NFE {sampler.table.nfe}"] = shown[:12]
-    real = evaluator.real_data_scores(options.samples, [students.QUALITY])[students.QUALITY]
-    return {
-        "rows": rows, "real": real.value, "real std": real.std, "samples": options.samples,
-        "reference": evaluator.reference_name, "updates": options.updates,
-    }, pictures  # fmt: skip
-
-
-def _aim(rows: list[dict[str, Any]]) -> list[str]:
-    """Return how far tuned tables are from the aim, in words."""
-    known = {(r["sampler"], r["nfe"]): r["distance"] for r in rows}
-    lines = [""]
-    for name, nfe in known:
-        if name == "tuned":
-            said = f"{known[name, nfe] / known['best baseline', nfe]:.2f} of the best baseline's"
-            if ("dpmpp", nfe) in known:
-                said += f", {known[name, nfe] / known['dpmpp', nfe]:.2f} of DPM-Solver++'s"
-            lines.append(f"With {nfe} evaluations the tuned distance is {said}.")
-    return [
-        *lines,
-        "The aim of half of the best baseline's, which is the best of all solvers on all grids",
-        "that `jaxdiff tune` ranks, was not reached. Distances on the noise that was tuned on are",
-        "hardly smaller than on held-out noise, and those of single samples lie close together:",
-        "neither more pairs nor a few hard samples are the reason, but one rule for all samples.",
+    names = {"early": "early checkpoint", "guided": f"autoguidance {weight:g}"}
+    rows = [
+        {"model": names[k], "outside": outside(x), "std": float(x.std())} for k, x in drawn.items()
     ]
+    return rows, drawn
 
 
-def _scores(found: dict[str, Any]) -> list[str]:
-    """Return the section of Frechet distances."""
-    lines = [
-        "\n## Frechet distances to test digits\n",
-        f"{found['samples']} samples each, features of a small classifier, against",
-        f"{found['reference']}; as many other real digits: {found['real']:.2f}"
-        f" +- {found['real std']:.2f}. The student is the published network after",
-        f"{found['updates']} updates of 32 images from level {START:g}.\n",
-        "| sampler | NFE | Frechet distance |", "|---|--:|--:|",
-    ]  # fmt: skip
-    lines += [f"| {r['sampler']} | {r['nfe']} | {r['distance']:.4g} |" for r in found["rows"]]
-    return [
-        *lines,
-        "\nThe recipes of distillation are for some thousands of updates: a few hundred try the",
-        "program, and are no result of the method.",
-    ]
+def measured(
+    model: Model, held: dict[str, np.ndarray], found: dict[int, tables.Pair]
+) -> tuple[list[dict[str, Any]], Images]:
+    """Return distances to accurate ends on held-out noise, by sampler."""
+    D, rows, drawn = model.denoiser, [], {}
+    for name in SOLVERS:
+        for nfe in (*found, 10):
+            made = ends(D, held["start"], on_grid(model, name, nfe))
+            rows.append({"sampler": name, "nfe": nfe, **spread(made, held["image"])})
+    for nfe, pair in found.items():
+        own = (("best baseline", "best", pair.baseline), ("tuned", "tuned", pair.tuned))
+        for kind, title, one in own:
+            made = ends(D, held["start"], one)
+            row = {"sampler": kind, "nfe": nfe, **spread(made, held["image"])}
+            rows.append({**row, "name": pair.name})
+            drawn[f"{title} {nfe}"] = made
+    return rows, drawn
 
 
-def page(numbers: dict[str, Any], command: str) -> str:
-    """Return the page as Markdown."""
-    low, high = numbers["levels"]
-    lines = [
-        "# Real weights from elsewhere: MNIST digits in ten evaluations and fewer\n",
-        f"Made by `{command}` in {numbers['seconds']:.0f} s on {numbers['machine']}, without",
-        "distillation and scores.",
-        f"{numbers['count']} samples of held-out noise; values lie in [-0.5, 0.5].\n",
-        "## Where sampling starts\n",
-        f"The model's levels reach from {low:.3g} to {high:.4g}. The error of a network of eps is",
-        "multiplied by the level: from the highest, the flow leaves the data. *outside*: the share",
-        "of pixels beyond +-0.6. UniPC of order 3 with 10 evaluations.\n",
-        "| from level | outside | standard deviation |\n|--:|--:|--:|",
-        *(f"| {r['high']:.4g} | {r['outside']:.4f} | {r['std']:.3f} |" for r in numbers["start"]),
-        f"\n## Distance to accurate end points, from level {START:g}\n",
-        f"Root mean square, to UniPC's with {ACCURATE} evaluations, which are",
-        f"{numbers['accuracy']:.4f} from those with {LONGER}.\n",
-    ]
-    each = sorted({r["nfe"] for r in numbers["solvers"]})
-    lines += ["| sampler | " + " | ".join(map(str, each)) + " |", "|---|" + "--:|" * len(each)]
-    for name in dict.fromkeys(r["sampler"] for r in numbers["solvers"]):
-        known = {r["nfe"]: r["distance"] for r in numbers["solvers"] if r["sampler"] == name}
-        cells = (f"{known[n]:.4f}" if n in known else "" for n in each)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    found = [r for r in numbers["solvers"] if r["sampler"] in ("best baseline", "tuned")]
-    if found:
-        lines += [
-            "\nThe best baseline is that which `jaxdiff tune` found on other noise. Root mean",
-            "squares of all, and quartiles over samples:\n",
-            "| NFE | sampler | all | quarter | median | three quarters |",
-            "|--:|---|--:|--:|--:|--:|",
-        ]
-        for r in found:
-            cells = (f"{r[k]:.4f}" for k in ("distance", "quarter", "median", "three quarters"))
-            name = r["name"] if r["sampler"] == "best baseline" else "tuned from it"
-            lines.append(f"| {r['nfe']} | {name} | " + " | ".join(cells) + " |")
-        lines += _aim(numbers["solvers"])
-    lines += [
-        "\n## Autoguidance by the early checkpoint\n",
-        "| model | outside | std |\n|---|--:|--:|",
-    ]
-    for r in numbers["guidance"]:
-        lines.append(f"| {r['model']} | {r['outside']:.4f} | {r['std']:.3f} |")
-    lines += _scores(numbers["scores"]) if "scores" in numbers else []
-    lines.append("\nSamplers that `jaxdiff tune --high 10` made join the tables by `--tables`.")
-    if "scores" in numbers:
-        lines.append("\n![Samples of the student](mnist_ddpm_students.png)")
-    lines += [
-        "\n![Samples](mnist_ddpm.png)",
-        "\nTwelve samples each, of the same noise: by ten evaluations from several levels;",
-        "accurate ends; by the best baseline and the tuned table of so many evaluations; the early",
-        "checkpoint; autoguidance.",
-    ]
-    return "\n".join([*lines, ""])
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.mnist_ddpm")
+    add = parser.add_argument
+    add("--weights", type=Path, required=True, metavar="DIR", help=f"with {LATE} and {EARLY}")
+    add("--data", type=Path, required=True, help="mnist.npz, to score samples by")
+    add("--json", type=Path, default=Path("experiments/results/mnist_ddpm.json"))
+    add("--runs", type=Path, default=Path("runs/mnist_ddpm"), help="what is kept (runs/mnist_ddpm)")
+    add("--nfe", type=int, nargs="+", default=[3, 4, 5, 6, 8], help="to tune at (3 4 5 6 8)")
+    add("--count", type=int, default=64, help="samples that distances are measured on (64)")
+    add("--pairs", type=int, default=64, help="to tune on, and to choose by (64)")
+    add("--updates", type=int, default=120, help="of a table (120)")
+    add("--rate", type=float, default=0.005, help="of a table's levels (0.005)")
+    add("--batch", type=int, default=16, help="of a table (16)")
+    add("--alone", type=int, default=8, help="samples with a table of their own (8)")
+    add("--alone-nfe", type=int, nargs="*", default=[5], help="of these (5)")
+    add("--weight", type=float, default=2.0, help="of autoguidance (2)")
+    add("--paths", type=int, default=768, help="of the teacher, to distil from (768)")
+    add("--student-updates", type=int, default=300, help="of each student (300)")
+    add("--student-batch", type=int, default=32, help="of each student (32)")
+    add("--samples", type=int, default=512, help="that are scored (512)")
+    add("--images", type=int, default=4000, help="of the data's two parts, at most (4000)")
+    return parser.parse_args(arguments)
+
+
+def begin(options: argparse.Namespace) -> None:
+    """Keep the settings in the folder. ValueError for a folder of other settings."""
+    own = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    own = {k: v for k, v in own.items() if k not in ("json", "runs", "weights", "data")}
+    there = kept(options.runs / "settings.json", lambda: own)
+    if there != own:
+        other = [k for k in own if there.get(k) != own[k]]
+        raise ValueError(
+            f"{options.runs} holds numbers made with other {', '.join(other)}: give another --runs"
+        )
+
+
+def distilled(
+    options: argparse.Namespace, model: Model
+) -> tuple[list[dict[str, Any]], dict[int, Sampler]]:
+    """Return the students' rows, and their samplers by evaluations."""
+    stored, levels = students.paths(model, options.paths, options.runs, seed=3)
+    rows, samplers = [], {}
+    for num_steps in students.RATES:
+        samplers[num_steps], far = students.distil(
+            model, stored, levels, num_steps, options.student_updates, options.student_batch,
+            options.runs,
+        )  # fmt: skip
+        rows.append({
+            "nfe": num_steps, "updates": options.student_updates, "batch": options.student_batch,
+            "distance": far,
+        })  # fmt: skip
+        print(f"student of {num_steps}: {far:.4f}", flush=True)
+    return rows, samplers
+
+
+def make(options: argparse.Namespace) -> tuple[dict[str, Any], Images, Images]:
+    """Return the page's numbers, its pictures, and those of the students."""
+    late, early = load_model(options.weights / LATE), load_model(options.weights / EARLY)
+    held = kept_arrays(options.runs / "held.npz", lambda: accurate(late, options.count, seed=1))
+    noise = held["start"] / np.float32(START)
+    longer = ends(late.denoiser, held["start"], on_grid(late, "unipc", LONGER))
+    start, drawn = starts(late, noise)
+    drawn["accurate"] = held["image"]
+    fit = {"count": options.pairs, "updates": options.updates, "batch": options.batch}
+    found = tables.tuned(late, options.nfe, options.runs / "tables", rate=options.rate, **fit)
+    solved, more = measured(late, held, found)
+    reasons = kept(options.runs / "reasons.json", lambda: why(options, late, held, found))
+    guidance, others = guided(late, early, noise, options.weight)
+    rows, made = distilled(options, late)
+    single = {n: tables.best(late, n, options.runs / "tables", options.pairs) for n in made}
+    own = on_grid(late, "unipc", 10)
+    D = autoguidance(late.denoiser, early.denoiser, options.weight)
+    title = f"UniPC, autoguidance {options.weight:g}, both networks"
+    samplers = {
+        "UniPC": (10, Sampler(late.denoiser, own)),
+        "UniPC, early checkpoint": (10, Sampler(early.denoiser, own)),
+        title: (20, Sampler(D, own)),
+        **{f"best baseline in {n}": (n, Sampler(late.denoiser, t)) for n, t in single.items()},
+        **{f"student in {n}": (n, sampler) for n, sampler in made.items()},
+        **{f"best baseline in {n}": (n, Sampler(late.denoiser, p.baseline))
+           for n, p in found.items()},
+        **{f"tuned in {n}": (n, Sampler(late.denoiser, p.tuned)) for n, p in found.items()},
+    }  # fmt: skip
+    scores = scored(
+        samplers, late, options.data, options.samples, options.images, options.runs / "scores"
+    )
+    numbers = {
+        "levels": late.levels, "start": start, "solvers": solved, "guidance": guidance,
+        "accuracy": distance(held["image"], longer), "longer": LONGER, "count": options.count,
+        "reasons": reasons, "alone": options.alone, "students": rows, "paths": options.paths,
+        "tuning": fit | {"rate": options.rate}, "scores": scores,
+    }  # fmt: skip
+    shown = {
+        "teacher, NFE 10": pictures(samplers["UniPC"][1], late, SHOWN),
+        **{f"student, NFE {n}": pictures(s, late, SHOWN) for n, s in made.items()},
+        **{f"baseline, NFE {n}": pictures(Sampler(late.denoiser, t), late, SHOWN)
+           for n, t in single.items()},
+    }  # fmt: skip
+    whole = drawn | more | others
+    return numbers, {k: to_pictures(late.source, v) for k, v in whole.items()}, shown
+
+
+def why(
+    options: argparse.Namespace, model: Model, held: dict[str, np.ndarray],
+    found: dict[int, tables.Pair],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return how far richer rules come, by evaluations and by the table they start from."""
+    pairs = tables.pairs_of(model, options.pairs, options.runs / "tables")
+    rows = []
+    for nfe, pair in found.items():
+        given = tables.task(
+            model, nfe, pairs, 2 * options.pairs, num_updates=options.updates, rate=ALONE
+        )
+        alone = options.alone if nfe in options.alone_nfe else 0
+        for name, made in (("best baseline", pair.baseline), ("tuned", pair.tuned)):
+            more = alone if name == "best baseline" else 0
+            rows.append({"nfe": nfe, "table of": name, **limits(given, made, held, more)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def timed(path: Path, begun: float) -> float:
+    """Add the processor time since ``begun`` to what the file says; return the sum."""
+    total = time.process_time() - begun + (read_json(path) if path.exists() else 0.0)
+    write_text(path, json.dumps(total))
+    return total
+
+
+def draw(images: Images, path: Path) -> None:
+    """Write pictures, twelve of each title."""
+    shown = {title: np.clip(take(x, slice(SHOWN)), -1, 1) for title, x in images.items()}
+    side_by_side(shown, rows=4, columns=3).savefig(path, dpi=100)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.mnist_ddpm")
-    add = parser.add_argument
-    add("--weights", required=True, metavar="DIR", help=f"folder of {LATE} and {EARLY}")
-    add("--json", type=Path, default=Path("experiments/results/mnist_ddpm.json"))
-    add("--tables", nargs="*", metavar="FILE", help="tables by jaxdiff tune --high 10")
-    add("--nfe", type=int, nargs="+", default=[4, 6, 10])
-    add("--count", type=int, default=32, help="samples (32)")
-    add("--weight", type=float, default=2.0, help="of autoguidance (2)")
-    add("--seed", type=int, default=1)
-    add("--data", type=Path, help="mnist.npz: distil, and score samples against its digits")
-    add("--images", type=int, default=4000, help="of its two parts, at most (4000)")
-    add("--method", default="easy_consistency", help="of distillation")
-    add("--updates", type=int, default=200, help="of the student (200)")
-    add("--runs", type=Path, default=Path("runs/mnist_ddpm"), help="the student's checkpoints")
-    add("--samples", type=int, default=256, help="that are scored (256)")
+    """Make what is missing, and write the page."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(arguments)
-    begun = time.monotonic()
-    numbers, pictures = measured(options)
-    numbers["seconds"] = time.monotonic() - begun  # without distillation and its scores
-    if options.data is not None:
-        numbers["scores"], made = scored(options)
-        drawn = {title: np.clip(images, -1, 1) for title, images in made.items()}
-        path = options.json.with_name(f"{options.json.stem}_students.png")
-        side_by_side(drawn, rows=4, columns=3).savefig(path, dpi=100)
-    numbers["machine"] = (
-        f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
-    )
-    command = "python -m experiments.mnist_ddpm " + " ".join(arguments)
-    options.json.write_text(json.dumps(numbers | {"command": command}, indent=1) + "\n")
-    options.json.with_suffix(".md").write_text(page(numbers, command))
-    shown = {title: np.clip(images[:12], -1, 1) for title, images in pictures.items()}
-    side_by_side(shown, rows=4, columns=3).savefig(options.json.with_suffix(".png"), dpi=100)
-    print(page(numbers, command))
+    options = parse(arguments)
+    begin(options)
+    begun, clock = time.process_time(), options.runs / "seconds.json"
+    try:
+        numbers, drawn, shown = make(options)
+    finally:
+        seconds = timed(clock, begun)
+    machine = f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
+    command = shlex.join(["python", "-m", "experiments.mnist_ddpm", *arguments])
+    numbers |= {"seconds": seconds, "machine": machine, "command": command}
+    write_text(options.json, json.dumps(numbers, indent=1) + "\n")
+    text = page(numbers, command, options.json.stem)
+    write_text(options.json.with_suffix(".md"), text)
+    draw(drawn, options.json.with_suffix(".png"))
+    draw(shown, options.json.with_name(f"{options.json.stem}_students.png"))
+    print(text)
     return 0
 
 
