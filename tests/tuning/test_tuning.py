@@ -512,6 +512,8 @@ def test_samplers_are_chosen_on_held_out_pairs_and_searched_on_training_pairs():
     inner = held_out(D, pairs(0))
     assert inner(found.tuned.table) == min(inner(made) for made in schedules.dmn(requested))
     assert weights.gs(requested).score(FINE) == held_out(D, other)(FINE)
+    known = tasks.ranked_baselines(requested)[::-1]
+    assert solve(requested._replace(baselines=known), "dmn").baseline_name == known[0].name
 
 
 def test_labels_reach_objective_and_score():
