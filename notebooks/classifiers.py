@@ -91,8 +91,8 @@ print(f"{share['diffusion model']:.0%} of {count} test digits")
 # ## Which drug acts on which protein?
 #
 # A matrix of known interactions, similarities of drugs and of targets; the missing pairs are to be ranked. The data here are made on the spot:
-# hidden groups of drugs act on hidden groups of targets, and a third of the interactions is not known yet. (`jaxdiff predict` reads your own
-# matrices.)
+# hidden groups of drugs act on hidden groups of targets, and a third of the interactions is not known yet. (`python -m
+# experiments.drug_target predict` reads your own matrices.)
 
 # %%
 drugs, targets = rng.integers(0, 6, 60), rng.integers(0, 5, 45)
