@@ -23,7 +23,8 @@ import numpy as np
 
 from experiments.inverse.report import page, picture
 from jaxdiff.app import config as configs
-from jaxdiff.app.restoration_methods import METHODS, refusal
+from jaxdiff.app.restoration_methods import METHODS
+from jaxdiff.app.restoration_refusals import refusal
 from jaxdiff.app.restoration_scores import Setting, scores
 from jaxdiff.app.restore import prepared, restored_by
 from jaxdiff.files import read_json, replacing, write_text

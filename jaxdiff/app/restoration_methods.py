@@ -5,13 +5,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdiff import solvers
 from jaxdiff.app.shown import condition
 from jaxdiff.arrays import pytree_dataclass
 from jaxdiff.conditioning import corrections, posterior, processes
-from jaxdiff.conditioning.operators import Linear, Measurement, Operator, average
+from jaxdiff.conditioning.operators import Linear, Measurement
 from jaxdiff.conditioning.posterior.particles import effective_number
 from jaxdiff.noise import draw, sample_keys
 from jaxdiff.sampling.direct import direct
@@ -24,12 +23,20 @@ REPEATS, ODE_STEPS, INNER = 5, 5, 3  # RePaint's repeats; evaluations of a step 
 DRAWS, RED_RATE = 10, 0.1  # of LGD-MC; of RED-diff's Adam
 
 
+class Pictures(NamedTuple):
+    """Of a model of latents: what was measured of the pictures, and the autoencoder's two ways."""
+
+    seen: Measurement
+    encode: Any
+    decode: Any
+
+
 @pytree_dataclass
 class Problem:
     """Measurements of rows, (batch, *measured), and what they are restored with.
 
     start: (batch, *shape), noise of the first level. index: (batch,), their numbers. data_std:
-    standard deviation of the data.
+    standard deviation of the data. pictures: of a model of latents.
     """
 
     denoiser: Any
@@ -39,6 +46,7 @@ class Problem:
     index: Array
     cond: Any
     data_std: float
+    pictures: Pictures | None = None
 
 
 class Method(NamedTuple):
@@ -47,7 +55,8 @@ class Method(NamedTuple):
     run: ``run(problem, levels) -> (batch, *shape)``; of particles ``run(problem, levels) ->
     Particles`` of one measurement. linear: whether the operator must be linear. mask: whether it
     must be a mask. blocks: whether it must be the means of blocks. smaller: whether the measurement
-    must be a smaller image. shown: whether the network is shown the measurement. noise: whether the
+    must be a smaller image. shown: whether the network is shown the measurement. latents: whether
+    it is for models of latents, a linear measurement of the pictures. noise: whether the
     measurement has some, none, or either. evaluations: of the network by number of steps. compiled:
     as one program, or by steps. particles: whether it takes one measurement at a time.
     """
@@ -58,6 +67,7 @@ class Method(NamedTuple):
     blocks: bool = False
     smaller: bool = False
     shown: bool = False
+    latents: bool = False
     noise: Literal["some", "none", "either"] = "either"
     evaluations: Callable[[int], int] = lambda n: n
     compiled: bool = True
@@ -125,22 +135,6 @@ def _ilvr(p: Problem) -> Any:
     return corrections.ilvr(reference, factor, filter="average")
 
 
-def block_size(operator: Operator) -> int:
-    """Return of how many pixels, along each axis, the operator takes the means; 1 for others."""
-    shape, measured = operator.shape, operator.measured
-    if not isinstance(operator, Linear) or len(shape) != 3 or len(measured) != 3:
-        return 1
-    factor = shape[0] // measured[0]
-    if factor < 2 or any(n % factor for n in shape[:2]):
-        return 1
-    known = average(shape, factor)
-    probe = jnp.asarray(np.random.default_rng(0).normal(size=(1, *shape)), jnp.float32)
-    same = known.measured == measured and np.allclose(
-        known.apply(probe), operator.apply(probe), atol=1e-5
-    )
-    return factor if same else 1
-
-
 def _red_diff(p: Problem, levels: Any) -> Array:
     """Adam on the misfit and RED-diff's regulariser, a level a step, begun with A^+ u."""
     import optax  # here: slow to import
@@ -165,6 +159,11 @@ def _red_diff(p: Problem, levels: Any) -> Array:
     each = jnp.asarray(levels[:-1], p.start.dtype)  # all but 0
     (x, _), _ = jax.lax.scan(body, (first, adam.init(first)), (jnp.arange(len(each)), each))
     return x
+
+
+def _psld(p: Problem, levels: Any) -> Any:
+    assert p.pictures is not None
+    return posterior.psld(p.denoiser, *p.pictures, levels)
 
 
 def _tds(p: Problem, levels: Any) -> Any:
@@ -216,7 +215,8 @@ METHODS: dict[str, Method] = {
     "daps": Method(
         _by_steps(posterior.daps), noise="some", evaluations=lambda n: ODE_STEPS * n, compiled=False
     ),
-    "resample": Method(_by_steps(posterior.resample), compiled=False),
+    "resample": Method(_by_steps(posterior.resample), linear=False, compiled=False),
+    "psld": Method(_guided(_psld), latents=True),
     "ddnm": Method(_guided(lambda p, s: corrections.ddnm(p.denoiser, p.seen)), noise="none"),
     "ddnm_plus": Method(_by_steps(corrections.ddnm_plus), compiled=False),
     "ddrm": Method(_by_steps(processes.ddrm, processes.ddrm_start), compiled=False),
@@ -236,33 +236,6 @@ METHODS: dict[str, Method] = {
     "tds": Method(_tds, noise="some", particles=True),
     "fps_smc": Method(_fps_smc, noise="some", particles=True),
 }  # fmt: skip
-
-
-def refusal(method: Method, measurement: Measurement, unseen: str | None = None) -> str | None:
-    """Return why a method does not take a measurement; None if it does. unseen: why the model's own
-    network is not shown it, if it is not.
-    """
-    if method.shown:
-        return unseen
-    operator = measurement.operator
-    if method.smaller and not _is_smaller(operator.measured, operator.shape):
-        return "it enlarges small images: tasks super, bicubic and decimate"
-    if method.linear and not isinstance(measurement.operator, Linear):
-        return "it is for linear measurements, and this one is not"
-    if method.mask and measurement.operator.support is None:
-        return "it is for measurements of pixels, tasks inpaint and pixels"
-    if method.blocks and block_size(measurement.operator) == 1:
-        return "it is for the means of blocks of pixels, task super"
-    if method.noise == "some" and not float(measurement.noise):
-        return "it divides by the noise: give a --noise above 0"
-    if method.noise == "none" and float(measurement.noise):
-        return "it is for measurements without noise: --noise 0"
-    return None
-
-
-def _is_smaller(measured: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    same = len(measured) == len(shape) and measured[-1] == shape[-1]
-    return same and all(m < n for m, n in zip(measured[:-1], shape[:-1], strict=True))
 
 
 def runner(method: Method, levels: Any) -> Callable[[Problem], Any]:

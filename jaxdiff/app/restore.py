@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import shown
@@ -18,7 +19,14 @@ from jaxdiff.app.measured_images import given_images
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import check, refuse
 from jaxdiff.app.published import picture_shape, to_pictures
-from jaxdiff.app.restoration_methods import METHODS, Problem, of_particles, refusal, runner
+from jaxdiff.app.restoration_methods import (
+    METHODS,
+    Pictures,
+    Problem,
+    of_particles,
+    runner,
+)
+from jaxdiff.app.restoration_refusals import refusal
 from jaxdiff.app.restoration_scores import Setting, in_words, picture_rows, scores
 from jaxdiff.app.restoration_tasks import operator_of
 from jaxdiff.app.sample import save_figure
@@ -79,7 +87,8 @@ def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str
     own = of_latents(operator, model) if model.bounds is None else operator
     noise = config.noise * (bounds[1] - bounds[0]) / 2
     blank = Measurement(own, jnp.zeros(operator.measured), noise)
-    chosen = methods_of(config, blank, unseen_by(model, config, options))
+    pictures = operator if model.bounds is None else None
+    chosen = methods_of(config, blank, unseen_by(model, config, options), pictures)
     low, high = config.low or model.levels[0], config.high or model.levels[1]
     if not low < high:
         raise ValueError(f"--low {low:g} must be below --high {high:g}")
@@ -118,15 +127,16 @@ def unseen_by(model: Model, config: configs.Restore, options: dict[str, Any]) ->
 
 
 def methods_of(
-    config: configs.Restore, measurement: Measurement, unseen: str | None = shown.NOTHING
-) -> list[str]:
+    config: configs.Restore, measurement: Measurement, unseen: str | None = shown.NOTHING,
+    pictures: Operator | None = None,
+) -> list[str]:  # fmt: skip
     """Return the methods of a configuration. unseen: why the model's own network is not shown the
-    measurement. ValueError for one that does not take the measurement, and for ``method`` beside
-    ``methods``.
+    measurement. pictures: of a model of latents, what is measured of their pictures. ValueError for
+    one that does not take the measurement, and for ``method`` beside ``methods``.
     """
     if config.method is not None and config.methods is not None:
         raise ValueError("give --method, one, or --methods, several or all: one of the two")
-    why = {name: refusal(method, measurement, unseen) for name, method in METHODS.items()}
+    why = {name: refusal(method, measurement, unseen, pictures) for name, method in METHODS.items()}
     able = [name for name, reason in why.items() if reason is None]
     quiet = not float(measurement.noise) and "ddnm" in able
     order = ("network", *["ddnm"] * quiet, "mmps", "pigdm", "dps")
@@ -195,7 +205,12 @@ def _problem(setting: Setting, images: np.ndarray, rows: np.ndarray, key: Any) -
     first = start(key, setting.levels, jnp.asarray(rows, jnp.int32), model.shape)
     own = Measurement(setting.own, seen.observation[images], seen.noise)
     index = jnp.asarray(rows, jnp.int32)
-    return Problem(model.denoiser, own, first, key, index, cond, data_std(model))
+    pictures = None
+    if model.bounds is None:
+        vae: Any = model.source.parts["vae"]  # type: ignore[union-attr]
+        pixels = Measurement(seen.operator, seen.observation[images], seen.noise)
+        pictures = Pictures(pixels, Partial(vae.encode), Partial(vae.decode))
+    return Problem(model.denoiser, own, first, key, index, cond, data_std(model), pictures)
 
 
 def _with_particles(

@@ -6,6 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+import jaxdiff as jd
+from jaxdiff import operators as ops
+from jaxdiff import posterior
 from jaxdiff.app import config as configs
 from jaxdiff.app import edit as editing
 from jaxdiff.app import restore
@@ -158,6 +161,18 @@ def test_restoration_measures_the_pixels_of_latents(tmp_path, monkeypatch):
     apart = np.mean((found[:, 0] - images) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(numbers["by image"]["psnr"], 10 * np.log10(4 / apart), rtol=1e-5)
     assert picture_rows(setting, {"dps": found})["dps"].shape[2:] == (8, 8, 1)
+    own = dataclasses.replace(config, method="resample")
+    fitted = scores(restore.restored_by("resample", setting, own)[0], setting)["misfit"]
+    assert fitted < 0.5 * numbers["misfit"]
+    found, _ = restore.restored_by("psld", setting, config)
+    pixels = ops.Measurement(setting.seen.operator, setting.seen.observation, 0.1)
+    guided = posterior.psld(D, pixels, vae.encode, vae.decode, setting.levels)
+    table = jd.table(jd.solvers.ddim, setting.levels, eta=1.0)
+    key = jax.random.key(config.seed)
+    latents = jd.sample(guided, table, jd.start(key, table, 2, (4, 4, 2)), key=key)
+    np.testing.assert_allclose(found[:, 0], np.clip(vae.decode(latents), -1, 1), atol=1e-4)
+    with pytest.raises(ValueError, match="psld does not take this measurement: it is for linear"):
+        restore.prepared(dataclasses.replace(config, method="psld", task="jpeg"), progress=False)
     with pytest.raises(ValueError, match="this one is not. These do: dps"):
         restore.prepared(dataclasses.replace(config, method="mmps"), progress=False)
 

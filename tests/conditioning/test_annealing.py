@@ -57,6 +57,12 @@ def test_resample_is_ddim_until_it_puts_the_measurement_in():
         step=0.5, num_iterations=60,
     )  # fmt: skip
     np.testing.assert_allclose(slow, y, rtol=1e-6)
+    project = ops.nonlinear(lambda x: x @ MATRIX.T.astype(x.dtype), (3,))
+    seen = ops.Measurement(project, SEEN.observation, SEEN.noise)
+    own = jd.direct(
+        D, posterior.resample, levels, start, noise=noise, measurement=seen, every=2, gamma=gamma
+    )
+    np.testing.assert_allclose(own, y, rtol=1e-6)  # Polyak's steps, to the same minimum
 
 
 def test_the_regularisers_gradient_pulls_to_the_mean():
@@ -76,7 +82,6 @@ def test_the_regularisers_gradient_pulls_to_the_mean():
         (lambda run: run(posterior.daps, step=-1.0), "positive step"),
         (lambda run: run(posterior.daps, num_ode_steps=0), "at least one iteration"),
         (lambda run: run(posterior.daps, measurement=curved()), "needs step="),
-        (lambda run: run(posterior.resample, measurement=curved()), "needs step="),
         (lambda run: run(posterior.resample, gamma=0.0), "positive gamma"),
         (lambda run: posterior.red_diff(D, jnp.ones((2, 3)), 0.0, jnp.ones((2, 3))), "positive"),
         (lambda run: posterior.red_diff(D, jnp.ones((2, 3)), 1.0, jnp.ones(3)), "shape of x"),

@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxdiff.arrays import expand
 from jaxdiff.conditioning.operators.linear import Linear
 from jaxdiff.conditioning.operators.measurement import Measurement, checked
 from jaxdiff.conditioning.posterior.energy import slope
-from jaxdiff.conditioning.posterior.parts import check_iterations, gain
+from jaxdiff.conditioning.posterior.parts import check_iterations, dot, gain, over
 from jaxdiff.solvers.held import value
 from jaxdiff.solvers.scalar import D, Noise, Scalar, State, is_zero
 from jaxdiff.solvers.steps import euler_step
@@ -100,20 +101,17 @@ def resample(
         measurement: of any operator; of latents, of the operator after the decoder.
         every: steps from one resampling to the next, the last step is one.
         gamma: 40 of the paper.
-        num_iterations: of gradient descent on |u - A(x)|^2/2.
+        num_iterations: of gradient descent on f = |u - A(x)|^2/2.
         step: their size. None, for a linear operator with a decomposition, takes its minimum
-            nearest to D.
+            nearest to D; for others f/|grad f|^2, Polyak's step to a minimum of 0, in place of the
+            paper's optimiser with momentum.
 
     Raises:
-        ValueError: for a measurement that needs a step and has none.
+        ValueError: for a gamma or step that is not positive, or fewer than one iteration.
     """
     checked(measurement, "resample")
     check_iterations("resample", every)
     check_iterations("resample", num_iterations)
-    if step is None and not (
-        isinstance(measurement.operator, Linear) and measurement.operator.basis is not None
-    ):
-        raise ValueError("resample needs step=, of gradient descent, for this measurement")
     if not gamma > 0 or (step is not None and not step > 0):
         raise ValueError(f"resample needs a positive gamma and step; got {gamma}, {step}")
     count, state = len(levels) - 1, value(y)
@@ -161,18 +159,23 @@ def _langevin(
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _descended(measurement: Measurement, x: Array, count: int, step: Array) -> Array:
-    def misfit(x: Array) -> Array:
-        r = measurement.residual(x).reshape(x.shape[0], -1)
-        return 0.5 * jnp.sum(r**2, axis=1)
+def _descended(measurement: Measurement, x: Array, count: int, step: Array | None) -> Array:
+    def misfit(x: Array) -> tuple[Array, Array]:
+        each = 0.5 * dot(r := measurement.residual(x), r).reshape(-1)
+        return jnp.sum(each), each
 
-    move = lambda _, x: x - jnp.asarray(step, x.dtype) * slope(Partial(misfit), x)  # noqa: E731
+    def move(_: Array, x: Array) -> Array:
+        g, each = jax.grad(misfit, has_aux=True)(x)
+        if step is None:
+            return x - over(expand(each, x), dot(g, g)) * g
+        return x - jnp.asarray(step, x.dtype) * g
+
     return jax.lax.fori_loop(0, count, move, x)
 
 
 def _consistent(measurement: Measurement, x: Array, count: int, step: float | None) -> Array:
     """Return a sample near x that fits the measurement."""
-    if step is None:
-        A = measurement.operator
-        return x + A.pseudo_inverse(measurement.residual(x))  # type: ignore[union-attr]
-    return _descended(measurement, x, count, jnp.asarray(step))
+    A = measurement.operator
+    if step is None and isinstance(A, Linear) and A.basis is not None:
+        return x + A.pseudo_inverse(measurement.residual(x))
+    return _descended(measurement, x, count, None if step is None else jnp.asarray(step))
