@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -61,11 +62,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for a pipe, a socket or a device, reading which may wait for ever; OSError
+    if there is nothing.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(f"{path} is a pipe, a socket or a device: give a file")
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Return the value in a JSON file. Raises OSError, and ValueError for a file that is not JSON
     or is larger than any that is written here.
     """
     path = Path(path)
+    check_file(path)
     if (size := path.stat().st_size) > LARGEST_TEXT:
         raise ValueError(f"{path} has {size} bytes; the limit for JSON is {LARGEST_TEXT}")
     return parse_json(path.read_bytes(), str(path))
@@ -103,6 +114,7 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     that no tool for images or arrays uses (a few bytes of some expand to gigabytes whatever size
     they declare), and declared sizes out of all proportion to the file.
     """
+    check_file(path)
     with open(path, "rb") as file:
         try:
             archive = zipfile.ZipFile(file)
@@ -228,6 +240,7 @@ def read_array_header(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], np
     """Return shape and dtype of an .npy. Raises OSError, and ValueError, naming the file, if it is
     damaged, of objects, or not as long as its header says.
     """
+    check_file(path)
     with open(path, "rb") as stream, reading(path, "its header"):
         shape, dtype = _header(stream)
         if dtype.hasobject:

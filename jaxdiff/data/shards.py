@@ -14,6 +14,7 @@ import numpy as np
 from jaxdiff.data import tree as trees
 from jaxdiff.data.labels import numbered
 from jaxdiff.data.tally import Tally
+from jaxdiff.files import check_file
 
 LARGEST_FILE = 1 << 28
 CLASS = ".cls"
@@ -55,6 +56,7 @@ def tree_of(path: pathlib.Path, archives: Iterable[pathlib.Path], skipped: Tally
 
 
 def _members(archive: pathlib.Path, skipped: Tally) -> Iterable[tuple[str, int, int]]:
+    check_file(archive)
     try:
         with tarfile.open(archive, "r:") as tar:
             for member in tar:

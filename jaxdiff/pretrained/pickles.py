@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.files import open_archive, read_member
+from jaxdiff.files import check_file, open_archive, read_member
 from jaxdiff.pretrained.opcodes import MANY, Machine
 from jaxdiff.pretrained.stand_ins import (
     Name,
@@ -207,6 +207,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     OSError, and ValueError, naming the file, for one that is damaged or calls anything else.
     """
     path = Path(path)
+    check_file(path)
     with open(path, "rb") as file:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

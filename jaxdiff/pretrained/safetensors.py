@@ -16,6 +16,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from jaxdiff.files import check_file
+
 LARGEST_HEADER = 10**8  # bytes, the format's own limit
 MOST_AXES = 32
 DTYPES: dict[str, np.dtype] = {
@@ -35,6 +37,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
 
     Raises OSError, and ValueError, naming the file, for a header that is none or does not fit it.
     """
+    check_file(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.files import naming, open_archive, read_array, read_json
+from jaxdiff.files import check_file, naming, open_archive, read_array, read_json
 from jaxdiff.pretrained import safetensors
 from jaxdiff.pretrained.pickles import (
     DEEPEST,
@@ -104,6 +104,7 @@ def open_tensors(path: str | os.PathLike[str], part: str | None = None) -> Tenso
     if path.suffix == ".npz":
         return _npz(path)
     if path.suffix == ".msgpack":
+        check_file(path)
         return _msgpack(path)
     if path.suffix in PICKLES:
         return tensors_in(read_pickle(path), str(path), part)

@@ -13,6 +13,7 @@ from helpers.fuzz_readers import answer, changes, damages, depth, forall, memory
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from jaxdiff.files import read_json
 from jaxdiff.pretrained import load_pretrained
 from jaxdiff.pretrained.tensors import open_tensors
 
@@ -127,6 +128,14 @@ def shards(tmp_path):
         return path
 
     return index
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.npz", "a.msgpack", "a.json"])
+def test_pipes_are_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    read = read_json if name == "a.json" else load_pretrained
+    with pytest.raises(ValueError, match=f"{name} is a pipe, a socket or a device"):
+        read(tmp_path / name)
 
 
 def test_shards_lie_beside_their_index(shards, tmp_path):
