@@ -150,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if model.classes != 10 or tuple(model.shape) != test.images.shape[1:]:
             parser.error(f"{options.teacher} is {model}: a run on {name} by class is needed")
         count = options.count or COUNT[name]
+        assert test.labels is not None  # both data sets have classes
         images = np.asarray(to_float(test.images[:count]))
         labels = np.asarray(test.labels[:count])
         accuracy = logistic(train, images, labels)
