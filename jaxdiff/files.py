@@ -42,15 +42,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise OSError now if the file ``path`` could not be written after the work. Its folder is
-    made if need be.
+    """Raise OSError now if the file ``path`` could not be written after the work. Of folders that
+    are not there yet the nearest that is must be one to make them in; none is made.
     """
     path = Path(path)
+    folder = path.parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has this name")
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error

@@ -1,5 +1,6 @@
 """The command that restores images: exact posteriors, numbers as saved, refusals by name."""
 
+import dataclasses
 import json
 
 import jax
@@ -152,6 +153,7 @@ def test_particles_of_one_measurement(folder):
         ({"task": "bicubic", "noise": 0.0, "method": "ilvr"}, "means of blocks"),
         ({"method": "dps", "methods": "all"}, "one of the two"),
         ({"methods": "all,dps"}, "with commas between; not 'all'"),
+        ({"method": "psld"}, "psld does not take .*models of latents"),
         ({"methods": "dps,ddpm"}, "not 'ddpm'"),
         ({"particles": 8}, "--particles would have no effect"),
         ({"methods": "tds", "samples": 65}, "as many --particles"),
@@ -163,9 +165,11 @@ def test_particles_of_one_measurement(folder):
         ({"low": 90.0}, "must be below --high"),
     ],
 )  # fmt: skip
-def test_refusals_by_name_before_anything_runs(folder, options, message):
+def test_refusals_by_name_before_anything_runs(folder, options, message, tmp_path):
+    given = dataclasses.replace(arguments(folder, **options), out=str(tmp_path / "a" / "b"))
     with pytest.raises(ValueError, match=message):
-        command.restore(arguments(folder, **options), False)
+        command.restore(given, False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_task_has_a_method_that_is_refused_nothing(folder):
