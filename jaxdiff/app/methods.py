@@ -50,10 +50,28 @@ def teacher_method(config: configs.Train, metadata: dict[str, Any], start: Any =
     )
     fresh = lambda key: init(module, key, tuple(metadata["shape"]))  # noqa: E731
     shapes = jax.eval_shape(fresh, jax.random.key(0))
+    if isinstance(config.network, configs.Module):
+        _check_output(config.network, network, shapes, metadata)
     if start is None:
         return _teacher(config, network, fresh, metadata)
     check_fits(start, shapes, f"--init {config.init}")
     return _teacher(config, network, lambda key: jax.tree.map(jnp.copy, start), metadata)
+
+
+def _check_output(
+    config: configs.Module, network: Network, params: Params, metadata: dict[str, Any]
+) -> None:
+    """Raise ValueError for a module of the user's own whose output is not shaped as its input."""
+    x = jax.ShapeDtypeStruct((2, *metadata["shape"]), jnp.dtype(config.dtype))
+    label = jax.ShapeDtypeStruct((2,), jnp.float32)
+    cond = jax.ShapeDtypeStruct((2,), jnp.int32) if metadata["classes"] else None
+    made: Any = jax.eval_shape(lambda *given: network(*given), params, x, label, cond)
+    if getattr(made, "shape", None) != x.shape:
+        got = getattr(made, "shape", type(made).__name__)
+        raise ValueError(
+            f"{config.source} makes {got} of samples {x.shape}: a network's output is one array, "
+            "of the shape of its input"
+        )
 
 
 def _teacher(

@@ -103,7 +103,8 @@ def keys(arrays: Sequence[str], split: str, path: pathlib.Path) -> tuple[str, st
 def _with_channel(images: np.ndarray, path: pathlib.Path) -> np.ndarray:
     if images.ndim not in (3, 4) or not images.size:
         raise ValueError(
-            f"{path}: images must be (n, h, w) or (n, h, w, c), none of them 0; got {images.shape}"
+            f"{path}: images must be (n, h, w) or (n, h, w, c), none of them 0; got {images.shape};"
+            " points, signals and volumes are read by --data.arrays"
         )
     check_channels_last(images, str(path))
     if images.ndim == 4:

@@ -148,7 +148,10 @@ def by_array(
     shape, dtype = read_array_header(path)
     whole = shape if len(shape) == 4 else (*shape, 1)
     if len(whole) != 4 or 0 in whole:
-        raise ValueError(f"{path}: images must be (n, h, w) or (n, h, w, c), not {shape}")
+        raise ValueError(
+            f"{path}: images must be (n, h, w) or (n, h, w, c), not {shape}; points, signals and "
+            "volumes are read by --data.arrays"
+        )
     mapped = np.load(path, mmap_mode="r", allow_pickle=False).reshape(whole)
     if dtype != np.uint8 and values is None:
         raise ValueError(

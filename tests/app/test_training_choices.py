@@ -31,6 +31,11 @@ class Net(nn.Module):
     def __call__(self, x, label, cond=None):
         h = nn.Dense(self.width)(x.reshape(len(x), -1)) + nn.Dense(self.width)(label[:, None])
         return nn.Dense(x[0].size)(nn.tanh(h)).reshape(x.shape)
+
+class Narrow(nn.Module):
+    @nn.compact
+    def __call__(self, x, label, cond=None):
+        return nn.Dense(3)(x)
 """
 
 
@@ -200,6 +205,9 @@ def test_modules_that_do_not_fit_are_named(folder):
         build_network(configs.Module(source, {"depth": 3}), 0)
     with pytest.raises(ValueError, match="is not a class of flax.linen modules"):
         build_network(configs.Module(source.replace(":Net", ":Other")), 0)
+    config = configs.Train("r", network=configs.Module(source.replace(":Net", ":Narrow")))
+    with pytest.raises(ValueError, match=r"Narrow makes \(2, 3\) of samples \(2, 5\)"):
+        teacher_method(config, {"classes": 0, "shape": [5], "sigma_data": 0.5})
     with pytest.raises(ValueError, match="mlp, text or module:FILE.py:CLASS, not cnn"):
         network_named("cnn")
 
