@@ -4,8 +4,9 @@
 
 The teachers are the class-conditional U-Nets that come with the package. For each width a U-Net of
 the same levels is trained without one ("alone"), by output regression, by regression of outputs and
-maps, by calibrated maps (SemCKD), as the encoder of the teacher's own decoder (SimKD, of 0, 1 and 2
-reused stages), and with peers in place of a teacher (OKDDip). All have equally many updates, on the
+maps (the maps' squares at weight 1, as their paper has it, and at 1/100), by calibrated maps
+(SemCKD), as the encoder of the teacher's own decoder (SimKD, of 0, 1 and 2 reused stages), and with
+peers in place of a teacher (OKDDip). All have equally many updates, on the
 levels that their teacher was trained on, and are sampled in the same steps. Reused decoders count
 among a student's parameters: compare rows of like size, not width.
 
@@ -112,6 +113,7 @@ def methods(options: argparse.Namespace) -> dict[str, Callable[[Problem, Student
         "alone": lambda p, S: score_matching(S, levels=p.levels),
         "output": lambda p, S: regression(p, S, 0.0),
         "output and maps": lambda p, S: regression(p, S, 1.0),
+        "output and maps/100": lambda p, S: regression(p, S, 0.01),
         "semckd": calibrated,
         "okddip": lambda p, S: okddip(S, num_updates=options.updates, levels=p.levels),
         **{f"simkd-{n}": lambda p, S, n=n: reused(p, S, n) for n in (0, 1, 2)},

@@ -93,6 +93,6 @@ def figure(numbers: dict[str, Any]) -> Figure:
                 known = None if np.isnan(spread).any() else spread
                 curves[kind] = Curve(x, y, known)
             drawn.append(Panel(data, curves, label, QUALITY, "xy", levels=False))
-    order = ["alone", "output", "output and maps", "semckd", "okddip", "simkd-0", "simkd-1",
-             "simkd-2", "teacher"]  # fmt: skip
+    order = ["alone", "output", "output and maps", "output and maps/100", "semckd", "okddip",
+             "simkd-0", "simkd-1", "simkd-2", "teacher"]  # fmt: skip
     return panels(drawn, 2, order, height=3.2)

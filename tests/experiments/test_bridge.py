@@ -77,7 +77,7 @@ def test_a_run_makes_its_rows_and_goes_on_where_it_was(tmp_path, monkeypatch):
 def test_unknown_methods_are_refused(capsys):
     options = study.arguments_of(["--method", "simkd-1", "--widths", "4"])
     assert options.method == ["simkd-1"] and options.widths == [4]
-    assert len(study.arguments_of([]).method) == 8
+    assert len(study.arguments_of([]).method) == 9
     for given in (["--method", "nothing"], ["--updates", "0"]):
         with pytest.raises(SystemExit):
             study.arguments_of(given)
