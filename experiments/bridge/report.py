@@ -95,4 +95,7 @@ def figure(numbers: dict[str, Any]) -> Figure:
             drawn.append(Panel(data, curves, label, QUALITY, "xy", levels=False))
     order = ["alone", "output", "output and maps", "output and maps/100", "semckd", "okddip",
              "simkd-0", "simkd-1", "simkd-2", "teacher"]  # fmt: skip
-    return panels(drawn, 2, order, height=3.2)
+    made = panels(drawn, 2, order, height=3.2)
+    for axes in made.axes:  # names of minor ticks would lie over each other
+        axes.xaxis.set_minor_formatter("")
+    return made
