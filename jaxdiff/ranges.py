@@ -32,6 +32,7 @@ class Range(NamedTuple):
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 Several = Annotated[int, Range(2)]
+Scored = Annotated[int, Range(6)]  # samples of which each has five nearest others
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Number = Annotated[float, Range()]
 Positive = Annotated[float, Range(0.0, above=True)]

@@ -13,6 +13,7 @@ from jaxdiff.ranges import (
     Count,
     Number,
     Positive,
+    Scored,
     Seed,
     Several,
 )
@@ -105,7 +106,7 @@ class Evaluate:
     """Reference, in place of the data: an .npz of statistics (mu and sigma of features,
     as pytorch-fid and EDM have them), or a folder, zip or .npz of images.
     """
-    reference_count: Count = 5000
+    reference_count: Scored = 5000
     """Compare with so many real images at most, chosen at random."""
     save_statistics: str | None = None
     """Write the statistics of the reference's features to this .npz, a --reference of later."""
@@ -115,7 +116,7 @@ class Evaluate:
     """File for the report (HTML, numbers beside it as JSON); evaluation.html in the run's folder
     by default, and here for published weights.
     """
-    count: Count = 1000
+    count: Scored = 1000
     """Samples."""
     batch: Count = 256
     """Samples at a time."""

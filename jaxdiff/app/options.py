@@ -14,12 +14,16 @@ from jaxdiff.training.devices import first_devices
 
 
 def check(config: Any, prefix: str = "--") -> None:
-    """Raise ValueError, naming the option, for a number outside of its field's range."""
+    """Raise ValueError, naming the option, for a number outside of its field's range, a text that
+    is empty, and no number where the default has some.
+    """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
             check(value, f"{name}.")
+        elif value in ("", ()) and value != _default(field):
+            raise ValueError(f"{name} is empty: give a value, or leave it out")
         else:
             _check(hints[field.name], value, name)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdiff.data.dataset import Dataset, check_channels_last
 from jaxdiff.data.labels import LARGEST_CLASS, NoSplit, numbered
-from jaxdiff.data.pictures import Range, fitted
+from jaxdiff.data.pictures import Range, fitted, usual_range
 from jaxdiff.data.tally import Tally
 from jaxdiff.files import check_names, open_archive, read_array
 
@@ -157,7 +157,7 @@ def _guessed(low: float, high: float, kind: str, found: str, where: str) -> Rang
         return 0, 1
     if kind == "f" and -1 <= low <= -0.5 and high <= 1:  # else [0, 1] with some rounding
         return -1, 1
-    black, white = min(low, 0), max(high, 1)
+    black, white = usual_range(low, high)
     why, also = "expected integers in 0..255, or floats in [0, 1] or [-1, 1]", ""
     if low >= 0 and high < (DARK if kind in "iu" else DARK / 255):
         why = "in the range of its dtype this is nearly all black"

@@ -175,11 +175,23 @@ def _deep(image: "Image.Image", values: Range | None) -> np.ndarray:
     """Return a grey image of more than 8 bits, which only a range makes readable."""
     array = np.asarray(image)
     if values is None:
+        low, high = float(array.min()), float(array.max())
+        black, white = usual_range(low, high)
         raise ValueError(
-            f"mode {image.mode} has more than 8 bits per channel, here {array.min()}.."
-            f"{array.max()}; say which value is black and which white: --data.range 0 65535"
+            f"mode {image.mode} has more than 8 bits per channel, here {low:g}..{high:g}; say "
+            f"which value is black and which white: --data.range {black:g} {white:g}"
         )
     return to_bytes(array, values)
+
+
+def usual_range(low: float, high: float) -> Range:
+    """Return the values that black and white usually have where images go from ``low`` to
+    ``high``: those of a depth of 8, 10, 12 or 16 bits that they fill by half, or their own.
+    """
+    for black, white in ((0, 255), (-128, 127), (0, 1023), (0, 4095), (0, 65535)):
+        if black <= low and (white - black) / 2 < high - low and high <= white:
+            return black, white
+    return min(low, 0), max(high, 1)
 
 
 def to_bytes(array: np.ndarray, values: Range) -> np.ndarray:

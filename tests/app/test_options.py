@@ -76,6 +76,18 @@ def changed(config, names, value):
     return dataclasses.replace(config, **{first: (value,) if plural else value})
 
 
+@pytest.mark.parametrize(
+    "config, name",
+    [(configs.Train(run=""), "--run"), (configs.Sample(run="r", out=""), "--out"),
+     (configs.Train(run="r", data=configs.Data(path="")), "--data.path"),
+     (configs.Train(run="r", ema=()), "--ema")],
+)  # fmt: skip
+def test_what_is_empty_is_refused(config, name):
+    """A run without a name was written into the folder that one stood in."""
+    with pytest.raises(ValueError, match=f"{name} is empty: give a value, or leave it out"):
+        options.check(config)
+
+
 def test_noise_levels_are_the_grid_themselves():
     levels = (20.0, 5.0, 1.0, 0.0)
     made = choosing.make_sampler(MODEL, configs.Sample("r", noise_levels=levels, solver="euler"))

@@ -13,6 +13,7 @@ from jaxdiff.app.data import check_classes, class_labels, read_data
 from jaxdiff.app.models import Model
 from jaxdiff.app.train import train
 from jaxdiff.data import Dataset, load, parts
+from jaxdiff.data.pictures import usual_range
 
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 
@@ -391,3 +392,13 @@ def test_a_class_is_asked_for_by_name_or_number(label, names, index):
 def test_a_class_that_there_is_not_is_refused(label, names):
     with pytest.raises(ValueError, match=f"label {label} is not one of {', '.join(names)}"):
         class_labels(3, 2, label, names)
+
+
+@pytest.mark.parametrize(
+    "found, usual",
+    [((0, 254), (0, 255)), ((-128, 126), (-128, 127)), ((3, 1000), (0, 1023)),
+     ((1322, 64551), (0, 65535)), ((0.01, 0.98), (0, 1)), ((0, 15), (0, 15)), ((-3, 3), (-3, 3))],
+)  # fmt: skip
+def test_the_range_that_is_suggested_is_that_of_a_usual_depth(found, usual):
+    """It was that of the values: a set without white would have been read too bright."""
+    assert usual_range(*found) == usual

@@ -219,3 +219,12 @@ def test_what_autoencoders_refuse():
             init(network, x, part="decode")
     with pytest.raises(ValueError, match="has no encoder"):
         init(AutoencoderTiny(halves=("decoder",)), x)
+
+
+@pytest.mark.slow
+def test_a_step_beyond_a_learned_table_of_times_is_no_other_step():
+    network = PLAIN.clone(time="learned", num_steps=5, classes="", num_classes=0)
+    x, _ = inputs(network, 4)[:2]
+    steps = jnp.array([0.0, 4.4, 5.0, -1.0], jnp.float32)
+    out = jax.jit(from_linen(network))(drawn(network), x, steps)
+    assert np.isfinite(out[:2]).all() and np.isnan(out[2:]).all()
