@@ -21,6 +21,13 @@ def learned(name: str, one: Numbers) -> list[str]:
     """Return all tables of one data set with a network."""
     models = one["paths"]
     quantities = next(iter(models.values()))["summary"]
+    parts: dict[str, Callable[[], list[str]]] = {
+        "jacobian": lambda: _jacobian(one["jacobian"]),
+        "local error": lambda: _local_error(one),
+        "latent": lambda: _latent(one["latent"]["fractions"], one["latent"]["models"], "model"),
+        "distillation": lambda: _distillation(one["distillation"]),
+        "guidance": lambda: _guidance(one["guidance"]),
+    }
     return [
         f"## {TITLES[name]}\n",
         f"{one['config']['count']} trajectories from level {one['levels'][0]:g}"
@@ -30,11 +37,7 @@ def learned(name: str, one: Numbers) -> list[str]:
             ["quantity", *models],
             [[q, *(m["summary"][q] for m in models.values())] for q in quantities],
         ),
-        *_jacobian(one["jacobian"]),
-        *_local_error(one),
-        *_latent(one["latent"]["fractions"], one["latent"]["models"], "model"),
-        *(_distillation(one["distillation"]) if "distillation" in one else []),
-        *(_guidance(one["guidance"]) if "guidance" in one else []),
+        *(line for part, make in parts.items() if part in one for line in make()),
     ]
 
 

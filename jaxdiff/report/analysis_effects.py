@@ -76,7 +76,7 @@ def jacobian(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     }  # fmt: skip
     drawn = []
     for key, title in titles.items():
-        each = {name: one[key] for name, one in found["models"].items()}
+        each = {name: one[key] for name, one in found["models"].items() if key in one}
         curves = {n: Curve(one["levels"], one["mean"], one["std"]) for n, one in each.items()}
         drawn.append(Panel(title, curves))
     text = (
@@ -87,7 +87,11 @@ def jacobian(numbers: Mapping[str, Any], shown: Shown) -> list[Section]:
     )
     probes = found["probes"]
     how = "exact" if probes is None else f"by {probes} random probes each"
-    caption = f"Means over {found['samples']} trajectories, {how}, along each model's own path."
+    caption = (
+        f"Means over {found['samples']} trajectories, {how}, along each model's own path; the "
+        "largest singular value by power iteration, from below. J of the finite data set is "
+        "symmetric by its form, and 0 where it has one neighbour."
+    )
     alt = "Asymmetry, largest singular value and trace of the Jacobian over the noise level."
     picture = Picture(panels(drawn, 3, list(numbers["paths"])), caption, alt)
     return [Section("Is it a gradient?", [text], [picture])]

@@ -15,6 +15,8 @@ from jaxdiff.app.main import main
 from jaxdiff.app.models import Model
 from jaxdiff.exact import Gaussian
 from jaxdiff.grids.dynamic import best_grids
+from jaxdiff.report import analysis_effects
+from jaxdiff.report.analysis_effects import Shown
 from jaxdiff.report.geometry import Curve, Panel, boomerang, panels
 
 LEVELS = grids.karras(12, zero=False)
@@ -139,6 +141,10 @@ def test_the_jacobian_of_a_gaussian_is_symmetric_with_its_trace_and_a_turned_one
     steepest = np.max(VARIANCES / (VARIANCES + LEVELS[:, None] ** 2), axis=1)
     np.testing.assert_allclose(gaussian["steepness"]["mean"], steepest, rtol=0.01)  # from below
     np.testing.assert_allclose(model["steepness"]["mean"], 1, rtol=1e-5)
+    (section,) = analysis_effects.jacobian({"jacobian": found, "paths": given.paths}, Shown())
+    drawn = section.figures[0].figure.axes
+    titles = [axes.get_title(loc="left") or axes.get_title() for axes in drawn]
+    assert titles == ["|J - J^T| / |J|", "largest singular value of J", "tr J"]
     ratio = np.linalg.norm(turn - turn.T) / np.linalg.norm(turn)
     np.testing.assert_allclose(model["asymmetry"]["mean"], ratio, rtol=1e-5)
     np.testing.assert_allclose(model["trace"]["mean"], 1, rtol=1e-5)
