@@ -1,14 +1,15 @@
 """Guidance by measurements against exact posteriors.
 
     python -m experiments.posteriors [--seeds 4] [--samples 4096] [--budgets 0 20 50 100]
-        [--method NAME ...] [--json FILE] [--markdown FILE]
+        [--beside 16] [--method NAME ...] [--json FILE] [--markdown FILE]
 
 For every method of :mod:`experiments.posteriors.methods` on every problem of
 :mod:`experiments.posteriors.problems`: sliced 2-Wasserstein distance (256 directions) to as many
 exact samples, error of the mean, relative error of the covariance (Frobenius), root mean square of
 u - A x; seconds of a second run. Budget 0 is the reference table's evaluations, others are so many.
 Rows that the JSON file has are not made again, unless they are of other seeds or samples;
-``--method`` alone, with no name, only writes the page.
+methods of the reference table are measured on ``--beside`` problems, too. ``--method`` alone, with
+no name, only writes the page.
 """
 
 import argparse
@@ -34,20 +35,25 @@ Entry = dict[str, Any]
 READING = """\
 What can be read off these tables:
 
-- Particles are the only way here to the posterior itself: TDS with PiGDM's spread in its twist is
-  where exact samples are. With the likelihood for a twist, the paper's, as many particles are not
-  enough. FPS-SMC counts the measurement of every level as one more, and fits it more closely than
-  its noise allows.
+- Particles are the only way here to the posterior itself: TDS with PiGDM's spread in its twist
+  comes nearest to exact samples. With the likelihood for a twist, the paper's, as many particles
+  are not enough. FPS-SMC counts the measurement of every level as one more, and fits it more
+  closely than its noise allows.
 - Of methods with one evaluation at a time and a denoiser that can be differentiated, MMPS fits the
   measurement as well as its noise says, at every noise and without a number to choose; the
-  ancestral sampler is better with it, and with PiGDM, than the flow.
-- DPS and MCG's gradient can come nearer, with a step that suits the problem: their misfit is that
+  ancestral sampler is better with it, and with PiGDM, than the flow. One iteration is enough.
+- DPS and MCG's gradient can come as near, with a step that suits the problem: their misfit is that
   of the step, not of the noise (too large with zeta 1, too small with 0.3).
-- Of methods that differentiate nothing, DDRM does best; DDS, MPGD and backward guidance fit the
-  measurement more closely than its noise allows.
-- LGD-MC needs noise that is not small beside the spread of its draws; TMPD's sums of rows can be
-  negative, and some samples then leave their path, which is why it can be worse than the prior.
-- Without noise, replacement is half of the way, and RePaint's repeats go on, the more the better.
+- Of methods that differentiate nothing, RED-diff does best in distance, and DDRM and DDNM+ of
+  those that sample; RED-diff, ReSample, DDS and MPGD do not know how large the noise is.
+- LGD-MC needs noise that is not small beside the spread of its draws: with noise 0.3 it is next to
+  the particles, with 0.05 it is not. TMPD's sums of rows can be negative, and some samples then
+  leave their path: in the mean over problems it alone is worse than the prior. On the problem
+  whose prior is nearest to its posterior LGD-MC, the energy of the likelihood and narrow twists
+  are, too.
+- ULA and SK-ROCK stay at one level, in the mode where they began.
+- Without noise, replacement and projection are half of the way, and RePaint's repeats go on, the
+  more the better.
 """
 
 
@@ -114,17 +120,38 @@ def markdown(result: dict[str, Any]) -> str:
         f"seeds, {result['samples']} samples.", "",
         "Scores are sliced 2-Wasserstein distance / error of the mean / relative error of the "
         "covariance / rms of u - A x, means over the seeds, and the range of the distance over "
-        "them. The reference is another implementation's, means over four other mixtures of the "
-        "same kind (dimension, components, variances, operator; the spread of their means is not "
-        "known). *apart* is by how many standard deviations of their difference its means lie from "
-        "these. Evaluations are at most so many. Seconds are of one "
-        "run after the first, of one core; those of solvers that are no table (DAPS, ReSample, "
-        "SNIPS, DDRM, DDNM+) are not of one program.", "",
+        "them. Evaluations are at most so many. Seconds are of one run after the first, on one "
+        "core that others used, too; solvers that are no table (DAPS, ReSample, SNIPS, DDRM, "
+        "DDNM+) are not one program.", "",
     ]  # fmt: skip
     for noise in NOISES:
         text += section(noise, result["floor"][str(noise)],
                         [r for r in result["rows"] if r["noise"] == noise])  # fmt: skip
+    if result["beside"]["rows"]:
+        text += beside(result["beside"])
     return "\n".join([*text, READING])
+
+
+def beside(result: dict[str, Any]) -> list[str]:
+    """Return the lines of the table beside the reference."""
+    text = [
+        "## Beside another implementation", "",
+        "The reference has means over four other mixtures of the same kind (dimension, components, "
+        "variances, operator; how far their means lie apart is not known). Here are means over "
+        f"{result['seeds']} problems, and by how many standard deviations of their difference the "
+        "reference's lie from these.", "",
+        "| method | noise | reference | here | apart |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for noise in NOISES:
+        rows = [("exact samples", result["floor"][str(noise)], FLOOR.get(noise, ()))]
+        rows += [(r["method"], r["scores"], r["reference"])
+                 for r in result["rows"] if r["noise"] == noise]  # fmt: skip
+        for name, found, reference in rows:
+            if reference:
+                apart = " / ".join(f"{x:+.1f}" for x in deviations(found, reference))
+                given = " / ".join(f"{x:g}" for x in reference)
+                text.append(f"| {name} | {noise:g} | {given} | {cell(found)} | {apart} |")
+    return [*text, ""]
 
 
 def section(noise: float, exact: list[dict[str, float]], rows: list[Entry]) -> list[str]:
@@ -132,19 +159,14 @@ def section(noise: float, exact: list[dict[str, float]], rows: list[Entry]) -> l
     order = {row.name: i for i, row in enumerate(ROWS)}
     rows = sorted(rows, key=lambda r: order.get(r["method"], len(order)))
     title = f"noise {noise:g}, three projections" if noise else "four coordinates, no noise"
-    text = [f"## {title}", "", "| method | evaluations | scores | range | reference | apart | s |",
-            "|---|---|---|---|---|---|---|"]  # fmt: skip
-    lines: list[tuple[Any, ...]] = [("exact samples", "", exact, FLOOR.get(noise, ()), "")]
-    lines += [
-        (r["method"], r["evaluations"], r["scores"], r["reference"], f"{r['seconds']:.2f}")
+    text = [f"## {title}", "", "| method | evaluations | scores | range | s |",
+            "|---|---|---|---|---|",
+            f"| exact samples | | {cell(exact)} | {spread(exact, 'sliced')} | |"]  # fmt: skip
+    text += [
+        f"| {r['method']} | {r['evaluations']} | {cell(r['scores'])} | "
+        f"{spread(r['scores'], 'sliced')} | {r['seconds']:.2f} |"
         for r in rows
         if not r["budget"]
-    ]
-    text += [
-        f"| {name} | {count} | {cell(found)} | {spread(found, 'sliced')} | "
-        f"{' / '.join(f'{x:g}' for x in given)} | "
-        f"{' / '.join(f'{x:+.1f}' for x in deviations(found, given))} | {s} |"
-        for name, count, found, given, s in lines
     ]
     budgets = sorted({r["evaluations"] for r in rows if r["budget"]})
     if budgets:
@@ -171,31 +193,44 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--budgets", type=int, nargs="*", default=(0, 20, 50, 100))
+    parser.add_argument("--beside", type=int, default=16, help="problems beside the reference")
     parser.add_argument("--method", nargs="*", help="parts of names; all methods by default")
     options = parser.parse_args()
-    settings = {"seeds": options.seeds, "samples": options.samples}
-    result = {"rows": [], "floor": {}}
-    if (
-        os.path.exists(options.json)
-        and settings.items() <= (known := read_json(options.json)).items()
-    ):
-        result = known
-    result |= {
-        "jax": jax.__version__,
-        "device": f"{jax.devices()[0]}, {platform.machine()}",
-    } | settings
+    known = read_json(options.json) if os.path.exists(options.json) else {}
+    result = of_settings(known, options.seeds, options.samples)
+    result["beside"] = of_settings(known.get("beside", {}), options.beside, options.samples)
+    result |= {"jax": jax.__version__, "device": f"{jax.devices()[0]}, {platform.machine()}"}
+    save = lambda: write_text(options.json, json.dumps(result, indent=1) + "\n")  # noqa: E731
     chosen = [r for r in ROWS if options.method is None or any(m in r.name for m in options.method)]
+    measure(result, chosen, options.budgets, save)
+    if options.beside:
+        measure(result["beside"], [row for row in chosen if row.reference], (0,), save)
+    write_text(options.markdown, markdown(result))
+
+
+def of_settings(known: dict[str, Any], seeds: int, samples: int) -> dict[str, Any]:
+    """Return what is known of so many problems and samples, nothing of others."""
+    settings = {"seeds": seeds, "samples": samples}
+    same = settings.items() <= known.items()
+    return settings | (
+        {k: known[k] for k in ("rows", "floor")} if same else {"rows": [], "floor": {}}
+    )
+
+
+def measure(
+    result: dict[str, Any], chosen: Sequence[Row], budgets: Sequence[int], save: Callable[[], None]
+) -> None:
+    """Put in the rows that are missing."""
     for noise in NOISES:
-        problems = [problem(seed, noise) for seed in range(options.seeds)]
-        result["floor"].setdefault(str(noise), floor(problems, options.samples))
-        for row, budget in [(r, b) for b in options.budgets for r in chosen if noise in r.noises]:
+        problems = [problem(seed, noise) for seed in range(result["seeds"])]
+        result["floor"].setdefault(str(noise), floor(problems, result["samples"]))
+        for row, budget in [(r, b) for b in budgets for r in chosen if noise in r.noises]:
             if not has(result["rows"], row, noise, budget) and (not budget or budget >= row.least):
-                made = entry(row, noise, budget, problems, options.samples)
+                made = entry(row, noise, budget, problems, result["samples"])
                 result["rows"].append(made)
-                write_text(options.json, json.dumps(result, indent=1) + "\n")
+                save()
                 print(f"{noise:g} {row.name} at {made['evaluations']}: {cell(made['scores'])}",
                       flush=True)  # fmt: skip
-    write_text(options.markdown, markdown(result))
 
 
 def entry(row: Row, noise: float, budget: int, problems: list[Problem], count: int) -> Entry:
