@@ -216,10 +216,12 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.conditional.text")
     add = parser.add_argument
     add("--folder", type=Path, help="of mnist.npz; by default the digits of scikit-learn")
-    add("--updates", type=int, default=4000)
+    _, preset = PRESETS["text"]
+    add("--updates", type=int, default=preset.updates)
     add("--pictures", type=int, default=20_000, help="composed pictures to train on")
     add("--size", type=int, default=16, help="side of a picture")
-    add("--channels", type=int, nargs="+", default=[32, 64], help="of the U-Net's levels")
+    own = list(preset.network.channels)  # type: ignore[union-attr]
+    add("--channels", type=int, nargs="+", default=own, help="of the U-Net's levels")
     add("--test", type=int, default=512, help="prompts of each kind")
     add("--steps", type=int, default=12, help="of DPM-Solver++")
     add("--guidance", type=float, nargs="+", default=[1.0, 3.0])

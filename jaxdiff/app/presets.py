@@ -23,13 +23,14 @@ mnist_small = Train(
     level_std=1.4,
 )
 
+# Place and class are decided where a picture can hardly be seen: at noise levels of 2 and more.
 text = Train(
     run="runs/text",
     data=Data("digits", compose=20_000, size=16),
-    network=TextUNet(),
-    updates=4000,
+    network=TextUNet(channels=(16, 32, 64)),
+    updates=3000,
     sigma_data=0.4,
-    level_mean=-0.4,
+    level_mean=0.3,
     level_std=1.4,
 )
 

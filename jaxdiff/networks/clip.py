@@ -42,8 +42,11 @@ class ClipText(nn.Module):
 
     vocabulary: number of tokens. length: the longest text. hidden: units of a block's perceptron.
     projection: length of the projected vector, 0 for none. end: the end token's number, whose first
-    place is taken; None for the place of the largest number, as the first models have it. dtype,
-    param_dtype, attention_fn: see :class:`jaxdiff.networks.dit.DiT`.
+    place is taken; None for the place of the largest number, as the first models have it.
+    from_words: whether it starts with tokens of unit deviation and blocks that are the identity, so
+    that what it returns are the words themselves; small tokens are lost in what blocks make of them
+    at other starts, which training from nothing has to undo first. dtype, param_dtype,
+    attention_fn: see :class:`jaxdiff.networks.dit.DiT`.
     """
 
     vocabulary: int = 49408
@@ -56,6 +59,7 @@ class ClipText(nn.Module):
     epsilon: float = 1e-5
     projection: int = 0
     end: int | None = None
+    from_words: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     attention_fn: AttentionFn = softmax_attention
@@ -63,10 +67,11 @@ class ClipText(nn.Module):
     def setup(self) -> None:
         """Make the layers, all of them by name."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.tokens = nn.Embed(self.vocabulary, self.width, **kinds)
+        unit = {"embedding_init": nn.initializers.normal(1.0)} if self.from_words else {}
+        self.tokens = nn.Embed(self.vocabulary, self.width, **unit, **kinds)
         start = nn.initializers.normal(0.02)
         self.positions = self.param("positions", start, (self.length, self.width), self.param_dtype)
-        self.block = [_block(self, i) for i in range(self.depth)]
+        self.block = [_block(self, i, self.from_words) for i in range(self.depth)]
         self.out_norm = LayerNorm(self.param_dtype, self.epsilon)
         if self.projection:
             self.projected = nn.Dense(self.projection, use_bias=False, **kinds)
@@ -164,23 +169,25 @@ class Block(nn.Module):
     dtype: Any
     param_dtype: Any
     stage: str
+    zero_out: bool = False
 
     @nn.compact
     def __call__(self, h: Array, attention: AttentionFn, mask: Array | None = None) -> Array:
         """Update ``h`` (batch, tokens, width)."""
         kinds, width = (self.dtype, self.param_dtype), h.shape[-1]
+        start = {"out_init": nn.initializers.zeros} if self.zero_out else {}
         mix = Attention(
             self.heads, width // self.heads, *kinds, attention, grid=h.shape[1:2],
-            stage=self.stage, name="attention",
+            stage=self.stage, name="attention", **start,
         )  # fmt: skip
         norms = [LayerNorm(self.param_dtype, self.epsilon, name=f"norm_{i}") for i in (1, 2)]
         h = h + mix(norms[0](h), mask=mask)
-        feed = Perceptron(width, self.hidden, self.activation, *kinds, name="feed_forward")
+        feed = Perceptron(width, self.hidden, self.activation, *kinds, name="feed_forward", **start)
         return h + feed(norms[1](h))
 
 
-def _block(module: Any, number: int) -> Block:
+def _block(module: Any, number: int, zero_out: bool = False) -> Block:
     return Block(
         module.heads, module.hidden, module.activation, module.epsilon, module.dtype,
-        module.param_dtype, f"block_{number}",
+        module.param_dtype, f"block_{number}", zero_out,
     )  # fmt: skip

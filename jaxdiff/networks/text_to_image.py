@@ -146,7 +146,8 @@ def small_text_to_image(
     small.
 
     Its last convolution starts at zero, so that with EDM's preconditioning training starts from the
-    best denoiser of Gaussian data; everything else starts as the published networks do.
+    best denoiser of Gaussian data, and the encoder as one that returns the words, so that the U-Net
+    is given them from the start; everything else starts as the published networks do.
 
     Args:
         vocabulary: number of tokens.
@@ -189,6 +190,6 @@ def small_text_to_image(
     )  # fmt: skip
     encoder = ClipText(
         vocabulary, length, text_width, text_depth, text_width // head_width, 4 * text_width,
-        dtype=jnp.float32 if dtype is None else dtype,
+        from_words=True, dtype=jnp.float32 if dtype is None else dtype,
     )  # fmt: skip
     return TextToImage(unet, encoder, tuple(empty))

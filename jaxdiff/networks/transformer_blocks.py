@@ -23,6 +23,7 @@ from jaxdiff.networks.patches import to_patches
 from jaxdiff.typing import Array
 
 Activation = Callable[[Array], Array]
+LECUN = nn.initializers.lecun_normal()
 
 
 def gelu_tanh(x: Array) -> Array:
@@ -41,20 +42,24 @@ def quick_gelu(x: Array) -> Array:
 
 
 class Perceptron(nn.Module):
-    """out(activation(hidden(x))): the feed-forward part of a block, and embeddings."""
+    """out(activation(hidden(x))): the feed-forward part of a block, and embeddings.
+
+    out_init: how the kernel of its last layer starts.
+    """
 
     width: int
     hidden: int
     activation: Activation
     dtype: Any
     param_dtype: Any
+    out_init: Any = LECUN
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map (..., any) to (..., width)."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         h = self.activation(nn.Dense(self.hidden, name="hidden", **kinds)(x))
-        return nn.Dense(self.width, name="out", **kinds)(h)
+        return nn.Dense(self.width, name="out", kernel_init=self.out_init, **kinds)(h)
 
 
 def embedded(label: Array, width: int, param_dtype: Any, name: str, shift: float = 0.0) -> Array:
@@ -160,7 +165,8 @@ class Heads(nn.Module):
 class Attention(nn.Module):
     """Attention of tokens to each other, or to those of a condition.
 
-    bias: of queries, keys and values; grid, stage: see :class:`jaxdiff.networks.attention.Place`.
+    bias: of queries, keys and values; grid, stage: see :class:`jaxdiff.networks.attention.Place`;
+    out_init: how the kernel of its last layer starts.
     """
 
     heads: int
@@ -172,6 +178,7 @@ class Attention(nn.Module):
     rms_norm: bool = False
     grid: tuple[int, ...] = ()
     stage: str = ""
+    out_init: Any = LECUN
 
     @nn.compact
     def __call__(self, h: Array, source: Array | None = None, mask: Array | None = None) -> Array:
@@ -182,7 +189,10 @@ class Attention(nn.Module):
         kind = "self" if source is None else "cross"
         place = Place("/".join(self.path), kind, self.grid, self.stage, mask)
         out = attend(self.attention, q, k, v, place).reshape(*h.shape[:2], -1)
-        dense = nn.Dense(h.shape[-1], name="out", dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = nn.Dense(
+            h.shape[-1], name="out", dtype=self.dtype, param_dtype=self.param_dtype,
+            kernel_init=self.out_init,
+        )  # fmt: skip
         return dense(out)
 
 

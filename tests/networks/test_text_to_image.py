@@ -57,6 +57,19 @@ def test_no_condition_is_the_null(given, run):
     assert (np.abs(other - plain).max(axis=(1, 2, 3)) > 1e-3).tolist() == [True, True, False, True]
 
 
+def test_the_encoder_starts_with_the_words():
+    ids = jnp.asarray([[1, 5, 7, 2], [1, 8, 7, 2]])  # one word after two others
+
+    def alike(encoder):
+        params = jax.jit(encoder.init)(jax.random.key(0), ids)
+        h = np.asarray(encoder.apply(params, ids).last)[:, 2]
+        return h[0] @ h[1] / np.linalg.norm(h[0]) / np.linalg.norm(h[1])
+
+    encoder = MODULE.encoder.clone(depth=2)
+    assert alike(encoder) > 0.999
+    assert alike(encoder.clone(from_words=False)) < 0.95  # where training from nothing was slow
+
+
 @pytest.mark.slow
 def test_it_starts_at_zero():
     params = init(MODULE, jax.random.key(0), (8, 8, 1))
