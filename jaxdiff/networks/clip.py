@@ -67,7 +67,9 @@ class ClipText(nn.Module):
     def setup(self) -> None:
         """Make the layers, all of them by name."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        unit = {"embedding_init": nn.initializers.normal(1.0)} if self.from_words else {}
+        unit: dict[str, Any] = {}
+        if self.from_words:
+            unit["embedding_init"] = nn.initializers.normal(1.0)
         self.tokens = nn.Embed(self.vocabulary, self.width, **unit, **kinds)
         start = nn.initializers.normal(0.02)
         self.positions = self.param("positions", start, (self.length, self.width), self.param_dtype)
@@ -175,7 +177,7 @@ class Block(nn.Module):
     def __call__(self, h: Array, attention: AttentionFn, mask: Array | None = None) -> Array:
         """Update ``h`` (batch, tokens, width)."""
         kinds, width = (self.dtype, self.param_dtype), h.shape[-1]
-        start = {"out_init": nn.initializers.zeros} if self.zero_out else {}
+        start: dict[str, Any] = {"out_init": nn.initializers.zeros} if self.zero_out else {}
         mix = Attention(
             self.heads, width // self.heads, *kinds, attention, grid=h.shape[1:2],
             stage=self.stage, name="attention", **start,
