@@ -227,7 +227,11 @@ def test_sampler_is_a_denoiser_and_a_table(gaussian, key):
 
 @pytest.mark.parametrize(
     "name",
-    ["multidevice_sampling.py", pytest.param("multidevice_solves.py", marks=pytest.mark.slow)],
+    [
+        "multidevice_sampling.py",
+        pytest.param("multidevice_solves.py", marks=pytest.mark.slow),
+        pytest.param("multidevice_guidance.py", marks=pytest.mark.slow),
+    ],
 )
 def test_samples_are_the_same_on_eight_devices(name):
     assert "same everywhere" in last_line(name, devices=8)
