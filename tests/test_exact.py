@@ -389,3 +389,18 @@ def test_a_finite_data_set_at_the_lowest_levels_compiled_is_its_nearest_point(rn
     found = jax.jit(lambda y: (model.denoise(y, level), model.neighbours(y, level)))(y)
     np.testing.assert_allclose(found[0], data[:9], atol=1e-6)
     np.testing.assert_array_equal(found[1], np.ones(9))
+
+
+@pytest.mark.parametrize("chunk", [2, 5])
+def test_outputs_of_a_finite_data_set_have_a_derivative_in_the_level(rng, chunk):
+    """Whether the last chunk repeats points or not; at low levels it is 0, not 0 times infinity."""
+    data, y = rng.normal(size=(5, 3)), jnp.asarray(rng.normal(size=(2, 3)))
+
+    def dense(s):
+        away = jnp.sum((y[:, None] - data[None]) ** 2, axis=2)
+        return jax.nn.softmax(-away / (2 * s**2), axis=1) @ data
+
+    own = Empirical(data, chunk).denoise
+    slope = jax.jit(lambda s: [jax.jvp(f, (s,), (1.0,))[1] for f in (lambda s: own(y, s), dense)])
+    np.testing.assert_allclose(*slope(0.7), rtol=1e-10)
+    np.testing.assert_allclose(slope(1e-3)[0], 0, atol=1e-10)

@@ -168,5 +168,10 @@ class _Weighed(NamedTuple):
 
 
 def _exp(difference: Array, s: Array) -> Array:
-    """Return exp(difference/s^2) of differences that are at most 0; at level 0 its limit."""
-    return jnp.exp(difference / jnp.maximum(s**2, NEAREST))
+    """Return exp(difference/s^2) of differences that are at most 0; at level 0 its limit.
+
+    Of -inf it is 0 at any level, and so is its derivative, which is not to be 0 times infinity.
+    """
+    known = difference > -jnp.inf
+    made = jnp.exp(jnp.where(known, difference, 0) / jnp.maximum(s**2, NEAREST))
+    return jnp.where(known, made, 0)
