@@ -355,6 +355,7 @@ WRONG = {
     "factor of at least 1": lambda: corrections.ilvr(KNOWN, 2, filter="box"),  # type: ignore[arg-type]
     "cannot be made 3": lambda: corrections.ilvr(KNOWN, 3, axes=(1,))(START, 1.0, KEYS),
     "must be at least 1": lambda: corrections.resampling_path(5, 0, 1),
+    "take a shorter one": lambda: corrections.resampling_path(5, 5, 2),
     "ends at 6": lambda: corrections.travel_table(solvers.euler, LEVELS, [0, 1, 3, 6]),
     "0 <= eta": lambda: solve(ddrm, measurement=NOISELESS, eta=2.0),
     "num_inner": lambda: solve(snips, measurement=NOISELESS, num_inner=0),

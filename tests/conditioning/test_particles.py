@@ -83,6 +83,7 @@ def test_effective_numbers():
         (lambda s, k: posterior.tds(jnp.sin, jnp.sum, (2.0, 1.0), s, jax.random.PRNGKey(0)),
          TypeError, "key"),
         (lambda s, k: posterior.fps_smc(jnp.sin, rows(), (2.0, 1.0), s, k), ValueError, "vmap"),
+        (lambda s, k: posterior.gaussian_twist(rows()), ValueError, "of all particles"),
     ],
 )  # fmt: skip
 def test_what_is_refused(call, error, words, key):

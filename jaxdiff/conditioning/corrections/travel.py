@@ -32,7 +32,7 @@ def resampling_path(num_steps: int, jump: int = 10, repeats: int = 10) -> list[i
         repeats: how often a stretch is gone through, 1 for never going up.
 
     Raises:
-        ValueError: for numbers below 1.
+        ValueError: for numbers below 1, and for a jump over the whole grid, which is never made.
 
     >>> resampling_path(4, 1, 2)
     [0, 1, 0, 1, 2, 1, 2, 3, 2, 3, 4]
@@ -41,6 +41,8 @@ def resampling_path(num_steps: int, jump: int = 10, repeats: int = 10) -> list[i
         raise ValueError(
             f"num_steps, jump and repeats must be at least 1, not {num_steps}, {jump}, {repeats}"
         )
+    if repeats > 1 and jump >= num_steps > 1:
+        raise ValueError(f"a jump of {jump} has no place on {num_steps} steps: take a shorter one")
     left = {num_steps - 1 - t: repeats - 1 for t in range(0, num_steps - jump, jump)}
     path = [0]
     while path[-1] < num_steps:

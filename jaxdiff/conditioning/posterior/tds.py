@@ -88,11 +88,18 @@ def gaussian_twist(measurement: Measurement, data_std: float | Array = 1.0) -> P
     Args:
         measurement: of a linear operator with a decomposition, with one noise.
         data_std: d, standard deviation of the data.
+
+    Raises:
+        ValueError: for several observations or noises, or a noise or data_std that is not positive.
+        TypeError: for what is no measurement of a linear operator.
     """
     _ = linear_of(checked(measurement, "gaussian_twist", noisy=True), "gaussian_twist").svd
     check("data_std must be positive", lambda d: (d > 0).all(), data_std)
-    if measurement.noise.ndim:
-        raise ValueError("gaussian_twist takes one noise")
+    if measurement.noise.ndim or measurement.observation.ndim != len(measurement.operator.measured):
+        raise ValueError(
+            "gaussian_twist takes one observation and one noise, of all particles; jax.vmap over "
+            "measurements is for several"
+        )
     return Partial(_gaussian_twist, measurement, data_std)
 
 
