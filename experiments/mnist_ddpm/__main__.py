@@ -11,10 +11,10 @@ makes numbers, a page and pictures. Of the checkpoint 0400 of the published run,
     reasons     how far richer rules come with the same evaluations (.limits)
     guidance    autoguidance with the early checkpoint as the worse model (arXiv 2406.02507)
     students    distilled to one and two evaluations (.students)
-    scores      Frechet distances of samples to test digits (.scores)
+    scores      samples beside test digits (.scores)
 
 Pairs, tables, students and scores are kept in --runs: a command that was stopped goes on there. On
-one CPU core all of it takes about a quarter of an hour.
+one CPU core all of it takes about twenty minutes.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from experiments.mnist_ddpm.ends import (
 )
 from experiments.mnist_ddpm.limits import limits
 from experiments.mnist_ddpm.page import page
-from experiments.mnist_ddpm.scores import SHOWN, pictures, scored
+from experiments.mnist_ddpm.scores import SHOWN, outside, pictures, samples, scored
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import to_pictures
@@ -59,11 +59,6 @@ LONGER = 40  # evaluations that show how accurate the accurate ends are
 ALONE = 0.05  # rate of levels of a table for one sample, whose gradients have no noise
 HIGHS = (40.0, START, 4.0)  # levels to start from, after the highest
 Images = dict[str, np.ndarray]
-
-
-def outside(samples: np.ndarray) -> float:
-    """Return the share of numbers more than a tenth outside of [-0.5, 0.5]."""
-    return float(np.mean(np.abs(samples) > 0.6))
 
 
 def starts(model: Model, noise: np.ndarray) -> tuple[list[dict[str, float]], Images]:
@@ -131,7 +126,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--paths", type=int, default=768, help="of the teacher, to distil from (768)")
     add("--student-updates", type=int, default=300, help="of each student (300)")
     add("--student-batch", type=int, default=32, help="of each student (32)")
-    add("--samples", type=int, default=512, help="that are scored (512)")
+    add("--samples", type=int, default=256, help="that are scored (256)")
     add("--images", type=int, default=4000, help="of the data's two parts, at most (4000)")
     return parser.parse_args(arguments)
 
@@ -187,6 +182,7 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], Images, Images]:
     title = f"UniPC, autoguidance {options.weight:g}, both networks"
     samplers = {
         "UniPC": (10, Sampler(late.denoiser, own)),
+        "UniPC, from level 4": (10, Sampler(late.denoiser, on_grid(late, "unipc", 10, 4.0))),
         "UniPC, early checkpoint": (10, Sampler(early.denoiser, own)),
         title: (20, Sampler(D, own)),
         **{f"best baseline in {n}": (n, Sampler(late.denoiser, t)) for n, t in single.items()},
@@ -204,12 +200,12 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], Images, Images]:
         "reasons": reasons, "alone": options.alone, "students": rows, "paths": options.paths,
         "tuning": fit | {"rate": options.rate}, "scores": scores,
     }  # fmt: skip
-    shown = {
-        "teacher, NFE 10": pictures(samplers["UniPC"][1], late, SHOWN),
-        **{f"student, NFE {n}": pictures(s, late, SHOWN) for n, s in made.items()},
-        **{f"baseline, NFE {n}": pictures(Sampler(late.denoiser, t), late, SHOWN)
-           for n, t in single.items()},
-    }  # fmt: skip
+    few = {
+        "teacher, NFE 10": samplers["UniPC"][1],
+        **{f"student, NFE {n}": sampler for n, sampler in made.items()},
+        **{f"baseline, NFE {n}": Sampler(late.denoiser, t) for n, t in single.items()},
+    }
+    shown = {name: pictures(late, samples(s, late, SHOWN)) for name, s in few.items()}
     whole = drawn | more | others
     return numbers, {k: to_pictures(late.source, v) for k, v in whole.items()}, shown
 

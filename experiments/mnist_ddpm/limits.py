@@ -97,9 +97,9 @@ def own_tables(given: Task, made: Table, pairs: Pairs) -> np.ndarray:
     numbers: Any = jax.tree.map(lambda x: jnp.stack([x] * len(start)), first)
     state, least, best = optimiser.init(numbers), np.full(len(start), np.inf), np.zeros(0)
     for _ in range(given.num_updates):
-        numbers, state, apart, made = update(given.denoiser, numbers, state)
+        numbers, state, apart, ended = update(given.denoiser, numbers, state)
         nearer = np.asarray(apart) < least
-        best = np.where(nearer[:, None, None, None], made, best if best.size else made)
+        best = np.where(nearer[:, None, None, None], ended, best if best.size else ended)
         least = np.minimum(least, apart)
     return best
 

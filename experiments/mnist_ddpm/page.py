@@ -95,8 +95,9 @@ def _verdict(numbers: dict[str, Any], known: dict[tuple[str, int], float]) -> It
     yield f"\nThe aim is missed at {_listed(missed)} evaluations."
     if beyond:
         yield f"At {_listed(beyond)} not even hindsight reaches it: no weights of these outputs,"
-        yield "not those of a sample's own, come to half of the best baseline's distance, so that"
-        yield "it is the evaluations that are too few, not the tuning that is too short."
+        yield "not a sample's own, come to half of the best baseline's distance. What is missing is"
+        yield "in the evaluations, not in how they are added up, and a filter in the place of every"
+        yield "weight does not make up for it."
 
 
 def _listed(each: list[int]) -> str:
@@ -125,12 +126,20 @@ def _students(numbers: dict[str, Any]) -> Iterator[str]:
 def _scores(numbers: dict[str, Any]) -> Iterator[str]:
     found = numbers["scores"]
     real = found["real"]
-    yield "\n## Frechet distances to test digits\n"
-    yield f"{found['samples']} samples each, features of a small classifier, against {real['of']};"
-    yield f"as many other real digits: {real['mean']:.2f} +- {real['std']:.2f}.\n"
-    yield "| sampler | NFE | Frechet distance |\n|---|--:|--:|"
-    for r in found["rows"]:
-        yield f"| {r['sampler']} | {r['nfe']} | {r['distance']:.4g} |"
+    yield "\n## Samples beside test digits\n"
+    yield f"{found['samples']} samples each, features of a small classifier, against {real['of']}."
+    yield "Frechet distance, precision and recall; *outside* as above. A sample whose background"
+    yield "ends in white is as far from all digits as a hundred others together: a few of them"
+    yield "are the whole of a Frechet distance, and precision counts each once. From level 4, other"
+    yield f"than from level {START:g}, the flow stays within the data's range.\n"
+    yield "| sampler | NFE | Frechet distance | precision | recall | outside |"
+    yield "|---|--:|--:|--:|--:|--:|"
+    for r in [*found["rows"], {"sampler": "other real digits", **real["mean"]}]:
+        cells = (f"{r['precision']:.2f}", f"{r['recall']:.2f}")
+        out = f"{r['outside']:.3f}" if "outside" in r else ""
+        distance = f"{r['Frechet distance']:.4g}"
+        distance += "" if "outside" in r else f" +- {real['std']:.2g}"
+        yield f"| {r['sampler']} | {r.get('nfe', '')} | {distance} | {' | '.join(cells)} | {out} |"
 
 
 def _pictures(stem: str) -> Iterator[str]:

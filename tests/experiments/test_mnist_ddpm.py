@@ -56,12 +56,14 @@ def test_the_page_says_whether_hindsight_reaches_the_aim():
         {"nfe": nfe, "table of": "tuned", "table": 0.1, "filters": 0.1, "hindsight": low}
         for nfe, low in ((4, 0.06), (5, 0.04), (6, 0.06))
     ]
+    quality = {"Frechet distance": 1.0, "precision": 0.9, "recall": 0.8}
+    real = {"mean": quality, "std": 0.1, "of": "digits"}
     numbers = {
         "levels": (0.01, 100.0), "machine": "this one", "seconds": 1.0, "count": 2, "start": [],
         "accuracy": 0.01, "longer": 40, "solvers": rows, "reasons": reasons, "alone": 2,
         "tuning": {"updates": 1, "batch": 2, "count": 2, "rate": 0.1}, "guidance": [],
         "students": [], "paths": 1,
-        "scores": {"rows": [], "samples": 2, "real": {"mean": 1.0, "std": 0.1, "of": "digits"}},
+        "scores": {"rows": [], "samples": 2, "real": real},
     }  # fmt: skip
     text = page(numbers, "command", "stem")
     assert "The aim is missed at 4 and 5 evaluations." in text
