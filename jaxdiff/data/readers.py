@@ -41,7 +41,7 @@ from jaxdiff.data.arrays import parts as parts_of_arrays
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.options import Options
 from jaxdiff.data.pictures import Range
-from jaxdiff.data.shards import CLASS, by_class_files, shards, tree_of
+from jaxdiff.data.shards import CLASS, by_class_files, class_file, shards, tree_of
 from jaxdiff.data.tally import Tally
 from jaxdiff.data.unread import decoder, lazy_tree, load_npy
 from jaxdiff.files import check_names, open_archive, read_member
@@ -184,7 +184,8 @@ def _paired(names: list[str], options: Options) -> tuple[np.ndarray, str]:
 def _chosen(tree: trees.Tree, options: Options, skipped: Tally) -> trees.Chosen:
     """Return which images are read, with which classes; those of a .cls beside them come first."""
     if options.labels == "auto" and any(name.endswith(CLASS) for name in tree.files):
-        return by_class_files(tree, trees.choose(tree, options.split, "none", skipped))
+        used = {class_file(name) for name in trees.images(tree)}
+        return by_class_files(tree, trees.choose(tree, options.split, "none", skipped, used))
     return trees.choose(tree, options.split, options.labels, skipped)
 
 

@@ -91,18 +91,23 @@ def by_class_files(tree: trees.Tree, found: trees.Chosen) -> trees.Chosen:
     image has one. Raises ValueError where only some have.
     """
     known = {name for name in tree.files if name.endswith(CLASS)}
-    beside = [f"{_key(name)}{CLASS}" for name in found.names]
+    beside = [class_file(name) for name in found.names]
     with_class = [name in known for name in beside]
     if not any(with_class):
         return found
     if not all(with_class):
         lone = found.names[with_class.index(False)]
-        raise ValueError(f"{tree.path}: {lone} has no class beside it ({_key(lone)}{CLASS})")
+        raise ValueError(f"{tree.path}: {lone} has no class beside it ({class_file(lone)})")
     given = [tree.read(name).decode("utf-8", "strict").strip() for name in beside]
     labels, names = numbered(given)
     return found._replace(
         labels=np.asarray(labels), class_names=names, how=(f"labels by the files {CLASS}",)
     )
+
+
+def class_file(name: str) -> str:
+    """Return the name of the file that has an image's class."""
+    return f"{_key(name)}{CLASS}"
 
 
 def _key(name: str) -> str:

@@ -10,7 +10,7 @@ import os
 import pathlib
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -145,16 +145,19 @@ def parts(tree: Tree) -> tuple[str, ...]:
     return tuple(found)
 
 
-def choose(tree: Tree, split: str, mode: Labels, skipped: Tally) -> Chosen:
+def choose(
+    tree: Tree, split: str, mode: Labels, skipped: Tally, used: Container[str] = ()
+) -> Chosen:
     """Return which images of a tree are read, with which classes: see
-    :func:`jaxdiff.data.readers.load`.
+    :func:`jaxdiff.data.readers.load`. Files that are ``used`` otherwise are not skipped.
 
     Raises ValueError naming what is missing, ambiguous or empty.
     """
     known, where = suffixes(), str(tree.path)
     shown = images(tree)
     for name in tree.files:
-        if _suffix(name) not in known and name.split("/")[-1] != INDEX:
+        told = name.split("/")[-1] == INDEX or name in used
+        if _suffix(name) not in known and not told:
             skipped.add(_suffix(name) or "without suffix", name)
     base, part = _base(tree, shown, split)
     if part is None and split != "train":

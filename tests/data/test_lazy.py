@@ -202,8 +202,9 @@ def test_classes_may_lie_beside_the_images_of_a_tar(tmp_path):
     named = {}
     for i in range(6):
         named |= {f"{i:03}.png": png(COLOURS[i]), f"{i:03}.cls": str(i % 2 + 3).encode()}
-    data = load(shards(tmp_path / "web", named), lazy=True)
+    data = load(shards(tmp_path / "web", named | {"x.cls": b"3"}), lazy=True)
     assert data.class_names == ("3", "4") and data.labels.tolist() == [0, 1] * 3
+    assert data.skipped == (".cls: 1 (x.cls)",)  # of no image; the others are read
     assert load(tmp_path / "web", labels="none", lazy=True).labels is None
     del named["003.cls"]
     with pytest.raises(ValueError, match="003.png has no class beside it"):
