@@ -61,7 +61,7 @@ class Demo:
     """
     out: str = "runs/demo"
     """Folder for the report and the runs. Finished parts found there are not made again."""
-    train_updates: Count = 3000
+    train_updates: Count = 2000
     """Updates of the teacher."""
     method: MethodName = "easy_consistency"
     """Configuration of the distillation."""

@@ -23,7 +23,7 @@ from jaxdiff import grids, solvers
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_file
 from jaxdiff.app.distill import distill, history
-from jaxdiff.app.evaluator import Evaluator, make_evaluator, measure
+from jaxdiff.app.evaluator import make_evaluator, measure
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
@@ -34,12 +34,11 @@ from jaxdiff.app.train import train
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
 from jaxdiff.metrics.neighbours import Nearest, nearest_distances
-from jaxdiff.metrics.protocol import Score
 from jaxdiff.networks import count_parameters
 from jaxdiff.noise import start_noise
 from jaxdiff.recipes import RECIPES
 from jaxdiff.sampling.sample import trajectory
-from jaxdiff.sampling.sampler import Sampler
+from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 
 QUALITY = "Frechet distance"
@@ -83,7 +82,9 @@ def demo(config: configs.Demo) -> str:
     teacher, folder = the_teacher(options, out)
     clock.lap("teacher")
     only = OF_QUICK if options.quick else ()
-    rows = sweep(teacher, evaluator, labels, options.nfe, options.seed, only)
+    rows, samples = sweep(
+        teacher, evaluator, labels, options.nfe, options.seed, only, teacher_tables()
+    )
     clock.lap("every solver")
 
     print("distilling", flush=True)
@@ -99,7 +100,9 @@ def demo(config: configs.Demo) -> str:
     )
     clock.lap("student")
 
-    samples, scores = compare(teacher, student, options, evaluator, labels)
+    best, euler = samples.items()
+    samples = dict([best, *student_samples(student, options, labels).items(), euler])
+    scores = {name: measure(evaluator, images, labels) for name, images in samples.items()}
     distances = copies(samples, train_set.images, held_out.images)
     clock.lap("scores")
     numbers = {
@@ -220,25 +223,26 @@ def gap(quality: dict[str, float]) -> dict[str, float]:
     }
 
 
-def compare(
-    teacher: Model, student: Model, config: configs.Demo, evaluator: Evaluator, labels: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Score]]]:
-    """Teacher at many evaluations and at one, student at one and, if its method can, at two:
-    samples and all scores.
-    """
+def teacher_tables() -> dict[str, Table]:
+    """Return how the teacher is sampled beside its student: in many evaluations and in one."""
+    return {
+        "teacher, NFE 35": table(solvers.heun, grids.karras(18)),
+        "Euler, NFE 1": table(solvers.euler, grids.karras(1)),
+    }
+
+
+def student_samples(
+    student: Model, config: configs.Demo, labels: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return samples of a student at one evaluation and, if its method can, at two."""
     few = [n for n in (2, 1) if str(n) in student.metadata["samplers"]]
-    samplers = {
-        "teacher, NFE 35": Sampler(teacher.denoiser, table(solvers.heun, grids.karras(18))),
-        **{f"student, NFE {n}": student_sampler(student, n) for n in few},
-        "Euler, NFE 1": Sampler(teacher.denoiser, table(solvers.euler, grids.karras(1))),
-    }
-    samples = {
-        name: generate(
-            s, config.count, teacher.shape, labels, batch=config.count, seed=config.seed, title=name
+    return {
+        f"student, NFE {n}": generate(
+            student_sampler(student, n), config.count, student.shape, labels, batch=config.count,
+            seed=config.seed, title=f"student, NFE {n}",
         )
-        for name, s in samplers.items()
-    }
-    return samples, {name: measure(evaluator, images, labels) for name, images in samples.items()}
+        for n in few
+    }  # fmt: skip
 
 
 def copies(

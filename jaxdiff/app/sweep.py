@@ -1,6 +1,7 @@
 """Every solver at several numbers of evaluations, scored and timed, by a few compiled programs."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -52,15 +53,19 @@ def sweep(
     nfes: tuple[int, ...],
     seed: int = 0,
     only: tuple[str, ...] = (),
-) -> list[dict[str, Any]]:
+    also: Mapping[str, Table] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Score and time every solver at every number of evaluations; a few programs run them all.
 
-    only: the names of some solvers, () for all of the demo's.
+    only: the names of some solvers, () for all of the demo's. also: further tables, which the same
+    programs run. Returns the rows, and the samples of ``also`` by their names.
     """
+    also = also or {}
     entries = [entry for entry in sweep_tables(nfes) if not only or entry[0] in only]
-    padded = pad([t for _, _, t in entries])
+    padded = pad([*(t for _, _, t in entries), *also.values()])
+    swept, runners = padded[: len(entries)], padded[len(entries) :]
     shapes, rows = set(), []
-    bar = tqdm(list(zip(entries, padded, strict=True)), desc="every solver", unit="run")
+    bar = tqdm(list(zip(entries, swept, strict=True)), desc="every solver", unit="run")
     for (name, nfe, made), runner in bar:
         bar.set_postfix_str(f"{name} nfe {nfe}")
         assert made.nfe == nfe
@@ -79,7 +84,11 @@ def sweep(
         rows.append(
             {"solver": name, "nfe": nfe, "seconds_per_image": seconds / len(images), **scores}
         )
-    return rows
+    samples = {}
+    for (name, made), runner in zip(also.items(), runners, strict=True):
+        sampler = Sampler(model.denoiser, runner)
+        samples[name] = draw(sampler, float(made.levels[0]), model, labels, seed)
+    return rows, samples
 
 
 def draw(sampler: Sampler, start: float, model: Model, labels: np.ndarray, seed: int) -> np.ndarray:
