@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
+from jax.tree_util import Partial
 
 LONGEST = 300
 
@@ -58,3 +59,23 @@ def _array(x: Any) -> str:
     if x.shape == () and not isinstance(x, Tracer | jax.ShapeDtypeStruct) and not key:
         return f"{np.asarray(x).item():.6g}"
     return f"{x.dtype}{list(x.shape)}"
+
+
+class Changed(Partial):
+    """A denoiser made of others by a function, such as guidance: a Partial that shows itself in one
+    line, by the function's name and what it holds, in brief.
+    """
+
+    def __repr__(self) -> str:
+        """Say the function and the denoisers, weights and measurements that it has."""
+        func = getattr(self.func, "func", self.func)
+        func = getattr(func, "combine", func)  # of a blend of two outputs
+        name = getattr(func, "__name__", type(func).__name__).lstrip("_")
+        return f"{name}({', '.join(brief(part) for part in self.args if part is not None)})"
+
+
+jax.tree_util.register_pytree_node(
+    Changed,
+    lambda D: ((D.args, D.keywords), D.func),
+    lambda func, parts: Changed(func, *parts[0], **parts[1]),
+)

@@ -60,6 +60,8 @@ print(f"{counts[1]} numbers trained, {counts[0]} frozen; the base kept its bits:
 table = jd.table(jd.solvers.dpmpp, base.grid(10))
 classes = jnp.arange(10)
 start = jd.start(jax.random.key(0), table, 10, base.shape)
+others = jd.table(jd.solvers.dpmpp, base.grid(20)), jd.table(jd.solvers.euler, base.grid(1))
+ten, twenty, one = jd.pad([table, *others])  # one program runs all three
 strengths = (0.0, 0.5, 0.8, 1.0)
 styles = {}
 with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +70,7 @@ with tempfile.TemporaryDirectory() as folder:
     print(file.stat().st_size, "bytes")
     for strength in strengths:
         merged, _ = jd.adapt.with_adapter(base.denoiser, file, strength)
-        styles[strength] = jd.sample(merged, table, start, classes)
+        styles[strength] = jd.sample(merged, ten, start, classes)
 
 # %% [markdown]
 # ## Few steps as an adapter
@@ -89,12 +91,8 @@ images = np.asarray(digits.images, np.float32)
 state = jd.fit(method, lambda step: batch(step, images), num_updates=400, progress=False)
 key = jax.random.key(0)
 few = {
-    "base, 20 evaluations": jd.sample(
-        base.denoiser, jd.table(jd.solvers.dpmpp, base.grid(20)), start, classes
-    ),
-    "base, 1 (Euler)": jd.sample(
-        base.denoiser, jd.table(jd.solvers.euler, base.grid(1)), start, classes
-    ),
+    "base, 20 evaluations": jd.sample(base.denoiser, twenty, start, classes),
+    "base, 1 (Euler)": jd.sample(base.denoiser, one, start, classes),
     "adapter, 1": method.sampler(state, 1)(key, 10, base.shape, classes),
     "adapter, 2": method.sampler(state, 2)(key, 10, base.shape, classes),
 }

@@ -46,11 +46,12 @@ colour = np.asarray(truth.responsibilities(ends, 0.0)).argmax(axis=1)
 module = jd.networks.MLP(width=64, depth=2)
 network = jd.networks.from_linen(module)
 SIGMA_DATA = 0.7
+points = np.asarray(truth.sample(jax.random.key(4), 100_000))
 
 
 def data(step):
     """256 points: a function of the step."""
-    return {"image": np.asarray(truth.sample(jax.random.key(step), 256))}
+    return {"image": points[np.random.default_rng(step).integers(len(points), size=256)]}
 
 
 first = jd.distill.Student(
@@ -79,7 +80,7 @@ NAMES = {
     "diff_instruct": "Diff-Instruct",
     "sid": "SiD",
 }
-UPDATES, LOOKS = 400, 4
+UPDATES, LOOKS = 300, 3
 seen = {}
 
 

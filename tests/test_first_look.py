@@ -35,8 +35,12 @@ def test_a_denoiser_says_what_it_is_and_not_its_numbers():
     assert repr(D) == "Denoiser(UNet, edm of EDM, 454,305 parameters)"
     again = jax.tree.unflatten(jax.tree.structure(D), jax.tree.leaves(D))
     assert type(again) is type(D) and repr(again) == repr(D)
-    guided = repr(jd.guidance.classifier_free(D, 2.0))
-    assert repr(D) in guided and len(guided) < 200
+    guided = jd.guidance.classifier_free(D, 2.0)
+    assert repr(guided) == f"classifier_free({D!r}, 2.0)"
+    again = jax.tree.unflatten(jax.tree.structure(guided), jax.tree.leaves(guided))
+    assert repr(jd.blending.rescaled(again, 3.0, phi=0.5)).count("rescaled(classifier_free(") == 1
+    kept = jd.guidance.classifier_free(D, 2.0, channels=1)
+    assert repr(kept) == repr(guided)
     assert "jit(" not in repr(jax.eval_shape(lambda D: D, D))
     own = jd.denoiser(lambda params, x, label, cond: x, (), prediction="x0")
     assert repr(own) == "Denoiser(<lambda>, x0 of EDM, 0 parameters)"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.arrays import check, expand, fixed, null_condition, per_sample
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial, scalings
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -63,15 +64,13 @@ def classifier_free(
     if batched and null is None:
         raise ValueError("batched=True needs null: None has no row to stand in a batch")
     if channels is None and not keep and not batched:
-        return jax.tree_util.Partial(
-            _classifier_free, as_partial(denoiser), as_weight(weight), null
-        )
+        return Changed(_classifier_free, as_partial(denoiser), as_weight(weight), null)
     if channels is not None and channels < 1:
         raise ValueError(f"at least one channel is guided, not {channels}")
     if keep and not isinstance(null, dict):
         raise ValueError(f"keep = {keep} needs null, a dictionary of the entries that are not kept")
     guide = fixed(_classifier_free, channels=channels, keep=tuple(keep), batched=batched)
-    return jax.tree_util.Partial(guide, as_partial(denoiser), as_weight(weight), null)
+    return Changed(guide, as_partial(denoiser), as_weight(weight), null)
 
 
 def _classifier_free(
@@ -151,7 +150,7 @@ def autoguidance(
     [[3.0, 3.0]]
     """
     worse = as_partial(reference)
-    return jax.tree_util.Partial(
+    return Changed(
         _conditional_autoguidance if conditional else _autoguidance,
         as_partial(denoiser), worse, as_weight(weight),
     )  # fmt: skip
@@ -219,7 +218,7 @@ def negative_prompt(
     rescaled = not isinstance(rescale, (int, float)) or rescale != 0
     if rescaled:
         scalings(denoiser, 1.0)  # its error now
-    return jax.tree_util.Partial(
+    return Changed(
         _negative_prompt, as_partial(denoiser), as_weight(weight), rescale if rescaled else None
     )
 

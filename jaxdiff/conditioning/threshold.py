@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.arrays import check
+from jaxdiff.brief import Changed
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
 
@@ -45,7 +46,7 @@ def static(
     Understanding, arXiv 2205.11487, section 2.3.
     """
     check("static thresholding needs low < high", lambda a, b: a < b, low, high)
-    return jax.tree_util.Partial(_static, as_partial(denoiser), low, high)
+    return Changed(_static, as_partial(denoiser), low, high)
 
 
 def dynamic(
@@ -80,7 +81,7 @@ def dynamic(
     check("quantile must be in (0, 1]", lambda q: 0 < q <= 1, quantile)
     check("bound must be positive and finite", lambda b: 0 < b < math.inf, bound)
     check("largest must be at least bound", lambda a, b: a <= b, bound, largest)
-    return jax.tree_util.Partial(_dynamic, as_partial(denoiser), quantile, bound, largest)
+    return Changed(_dynamic, as_partial(denoiser), quantile, bound, largest)
 
 
 def _static(

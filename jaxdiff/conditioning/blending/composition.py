@@ -20,6 +20,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, null_condition
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.blending.pairs import inner, ratio
 from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at, within
@@ -50,7 +51,7 @@ def composed(denoiser: Denoiser, weights: Sequence[Weight], null: Cond = None) -
     """
     if len(weights) < 1:
         raise ValueError("composed needs a weight for each condition, at least one")
-    return Partial(_composed, as_partial(denoiser), tuple(as_weight(w) for w in weights), null)
+    return Changed(_composed, as_partial(denoiser), tuple(as_weight(w) for w in weights), null)
 
 
 def _composed(
@@ -97,7 +98,7 @@ def perpendicular_negative(
     if len(negatives) < 1:
         raise ValueError("perpendicular_negative needs a weight for each negative condition")
     each = tuple(as_weight(w) for w in negatives)
-    return Partial(_perpendicular, as_partial(denoiser), as_weight(weight), each, null)
+    return Changed(_perpendicular, as_partial(denoiser), as_weight(weight), each, null)
 
 
 def _perpendicular(
@@ -133,7 +134,7 @@ def two_weights(
     """
     if len(nulls) != 2:
         raise ValueError(f"nulls are two, one for each member of the pair, not {len(nulls)}")
-    return Partial(_two, as_partial(denoiser), as_weight(first), as_weight(second), tuple(nulls))
+    return Changed(_two, as_partial(denoiser), as_weight(first), as_weight(second), tuple(nulls))
 
 
 def _two(
@@ -167,7 +168,7 @@ def mixed(denoisers: Sequence[Denoiser], weights: Sequence[Weight]) -> Partial:
         one = lambda *w: np.all(abs(sum(w) - 1) < 1e-5)  # noqa: E731
         check("the weights of denoisers must sum to 1", one, *numbers)
     parts, each = tuple(map(as_partial, denoisers)), tuple(map(as_weight, weights))
-    return Partial(_mixed, parts, each)
+    return Changed(_mixed, parts, each)
 
 
 def _mixed(
@@ -204,10 +205,10 @@ def sine(
     """
     check("share must be in [0, 1]", lambda v: (v >= 0).all() and (v <= 1).all(), share)
     check("above must be a level, not negative", lambda s: s >= 0, above)
-    both = Partial(_sine, as_partial(denoiser), as_partial(tuned), as_weight(weight), share, null)
+    both = Changed(_sine, as_partial(denoiser), as_partial(tuned), as_weight(weight), share, null)
     if above == 0:
         return both
-    return within(0.0, above, Partial(_edit_alone, classifier_free(denoiser, weight, null)), both)
+    return within(0.0, above, Changed(_edit_alone, classifier_free(denoiser, weight, null)), both)
 
 
 def _edit_alone(guided: Partial, y: Array, level: Array, cond: Cond = None, **more: Any) -> Array:

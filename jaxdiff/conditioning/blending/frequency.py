@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.blending.pairs import towards_and_from
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
@@ -107,4 +108,4 @@ def frequency_decoupled(
     if len(weights) < 1:
         raise ValueError("frequency_decoupled needs a weight for each band, at least one")
     each = tuple(as_weight(w) for w in weights)
-    return Partial(_Bands(tuple(axes)), as_partial(denoiser), each, null)
+    return Changed(_Bands(tuple(axes)), as_partial(denoiser), each, null)

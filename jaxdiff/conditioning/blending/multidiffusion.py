@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from jaxdiff.arrays import check, expand
+from jaxdiff.brief import Changed
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
 
@@ -94,7 +95,7 @@ def windows(
             raise ValueError(f"weights have shape {jnp.shape(weights)}, windows {size}")
         check("the weights of a window must be positive", lambda w: (w > 0).all(), weights)
         weights = jnp.asarray(weights)
-    return Partial(_Windows(size, stride), as_partial(denoiser), weights)
+    return Changed(_Windows(size, stride), as_partial(denoiser), weights)
 
 
 def regions(denoiser: Denoiser, masks: ArrayLike) -> Partial:
@@ -114,7 +115,7 @@ def regions(denoiser: Denoiser, masks: ArrayLike) -> Partial:
     """
     check("masks must not be negative", lambda m: (m >= 0).all(), masks)
     check("every place must be covered by a mask", lambda m: (m.sum(0) > 0).all(), masks)
-    return Partial(_regions, as_partial(denoiser), jnp.asarray(masks))
+    return Changed(_regions, as_partial(denoiser), jnp.asarray(masks))
 
 
 def _regions(

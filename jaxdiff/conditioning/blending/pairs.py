@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import expand, null_condition
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.guidance import Prompts
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
@@ -89,7 +90,7 @@ def blended(
     """
     check_name(prediction)
     blend = Blend(combine, prediction)
-    return Partial(blend, as_partial(denoiser), as_weight(weight), null, numbers)
+    return Changed(blend, as_partial(denoiser), as_weight(weight), null, numbers)
 
 
 def inner(a: Array, b: Array) -> Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.blending.pairs import blended, inner, norm, ratio, towards_and_from
 from jaxdiff.conditioning.weights import Weight, weight_at
 from jaxdiff.denoisers import as_partial
@@ -70,7 +71,7 @@ def _projected(towards: Array, plain: Array, weight: Array, eta: Array, largest:
 
 def both_outputs(denoiser: Denoiser, null: Cond = None) -> Partial:
     """Return ``D(y, level, cond) -> (D_c, D_u)``, for solvers that blend them themselves."""
-    return Partial(_both, as_partial(denoiser), null)
+    return Changed(_both, as_partial(denoiser), null)
 
 
 def _both(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.blending.frequency import KERNEL, check_axes
 from jaxdiff.conditioning.blending.pairs import towards_and_from
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
@@ -83,4 +84,4 @@ def magic_fusion(
     check("sharpness must not be negative", lambda a, b: a >= 0 and b >= 0, *sharpness)
     both = as_partial(first), as_partial(second)
     each = as_weight(weights[0]), as_weight(weights[1])
-    return Partial(_Fusion(tuple(axes)), both, each, null, tuple(sharpness))
+    return Changed(_Fusion(tuple(axes)), both, each, null, tuple(sharpness))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import expand
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.operators.measurement import Measurement, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     denoised,
@@ -46,7 +47,7 @@ def annealed_langevin(
     """
     linear_of(measurement, "annealed_langevin")
     of = _same if gamma is None else gamma
-    return Partial(_annealed, as_partial(denoiser), measurement, as_weight(of), as_weight(weight))
+    return Changed(_annealed, as_partial(denoiser), measurement, as_weight(of), as_weight(weight))
 
 
 def score_sde(
@@ -80,7 +81,7 @@ def score_sde(
     linear_of(measurement, "score_sde")
     of = _same if gamma is None else gamma
     given = as_partial(denoiser), measurement, as_weight(of), as_weight(weight), key
-    return Partial(_score_sde, *given)
+    return Changed(_score_sde, *given)
 
 
 def _annealed(

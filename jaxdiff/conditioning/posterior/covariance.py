@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from jaxdiff.arrays import check, einsum
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     CHEAP_ITERATIONS,
@@ -56,7 +57,7 @@ def gaussian_covariance(
             f"a covariance of samples {A.shape} has their shape or ({n}, {n}); got {S.shape}"
         )
     check("variances must be positive", lambda v: (v > 0).all(), variances)
-    return Partial(_gaussian_covariance, as_partial(denoiser), measurement, variances, axes)
+    return Changed(_gaussian_covariance, as_partial(denoiser), measurement, variances, axes)
 
 
 def _gaussian_covariance(

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand, fixed
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
     denoised,
@@ -53,7 +54,7 @@ def classifier(
     >>> round(float(classifier(D, seen)(jnp.zeros((1, 1)), 1.0)[0, 0]), 4)  # E[x0 | y, u]
     0.3333
     """
-    return Partial(_classifier, as_partial(denoiser), as_function(log_likelihood, "a likelihood"),
+    return Changed(_classifier, as_partial(denoiser), as_function(log_likelihood, "a likelihood"),
                    as_weight(weight))  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def energy(denoiser: Denoiser, loss: Loss, weight: Weight = 1.0) -> Partial:
 
     Costs an evaluation and its gradient.
     """
-    return Partial(_energy, as_partial(denoiser), as_function(loss, "a loss"), as_weight(weight))
+    return Changed(_energy, as_partial(denoiser), as_function(loss, "a loss"), as_weight(weight))
 
 
 def mpgd(denoiser: Denoiser, loss: Loss, weight: Weight = 1.0) -> Partial:
@@ -80,7 +81,7 @@ def mpgd(denoiser: Denoiser, loss: Loss, weight: Weight = 1.0) -> Partial:
         loss: ``L(x0) -> (batch,)``.
         weight: the step, c_t of the paper: a number, one per sample, or a function of the level.
     """
-    return Partial(_mpgd, as_partial(denoiser), as_function(loss, "a loss"), as_weight(weight))
+    return Changed(_mpgd, as_partial(denoiser), as_function(loss, "a loss"), as_weight(weight))
 
 
 def backward(
@@ -100,7 +101,7 @@ def backward(
     check_iterations("backward", num_iterations)
     check("step must be positive", lambda a: (a > 0).all(), step)
     moves = fixed(_backward, num_iterations=num_iterations)
-    return Partial(moves, as_partial(denoiser), as_function(loss, "a loss"), step)
+    return Changed(moves, as_partial(denoiser), as_function(loss, "a loss"), step)
 
 
 def as_function(function: Callable[..., Any], name: str) -> Partial:

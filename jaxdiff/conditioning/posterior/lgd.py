@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand, fixed
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.posterior.energy import Loss, as_function, each
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
@@ -55,7 +56,7 @@ def lgd_mc(
     check_iterations("lgd_mc", num_draws)
     check("data_std must be positive", lambda d: (d > 0).all(), data_std)
     shift = fixed(_lgd_mc, num_draws=num_draws)
-    return Partial(
+    return Changed(
         shift, as_partial(denoiser), as_function(loss, "a loss"), key, data_std, as_weight(weight)
     )
 

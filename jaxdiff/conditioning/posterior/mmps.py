@@ -14,6 +14,7 @@ from jax import numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import fixed
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
@@ -49,7 +50,7 @@ def mmps(
     if solver not in SOLVERS:
         raise ValueError(f"solver is one of {', '.join(SOLVERS)}, not {solver!r}")
     shift = fixed(_mmps, num_iterations=num_iterations, solver=solver)
-    return Partial(shift, as_partial(denoiser), measurement)
+    return Changed(shift, as_partial(denoiser), measurement)
 
 
 def tmpd(denoiser: Denoiser, measurement: Measurement) -> Partial:
@@ -59,7 +60,7 @@ def tmpd(denoiser: Denoiser, measurement: Measurement) -> Partial:
     negative, and nothing keeps it from the noise's size: such a sample leaves its path.
     """
     linear_of(checked(measurement, "tmpd", noisy=True), "tmpd")
-    return Partial(_tmpd, as_partial(denoiser), measurement)
+    return Changed(_tmpd, as_partial(denoiser), measurement)
 
 
 def _mmps(

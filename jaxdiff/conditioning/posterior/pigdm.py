@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand, fixed
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.operators.measurement import Measurement, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     denoised,
@@ -50,7 +51,7 @@ def pigdm(
     linear_of(measurement, "pigdm")
     check("data_std must be positive", lambda d: (d > 0).all(), data_std)
     shift = fixed(_pigdm, jacobian=jacobian)
-    return Partial(shift, as_partial(denoiser), measurement, data_std, as_weight(weight))
+    return Changed(shift, as_partial(denoiser), measurement, data_std, as_weight(weight))
 
 
 def _pigdm(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, expand, fixed
+from jaxdiff.brief import Changed
 from jaxdiff.conditioning.operators.measurement import Measurement, linear_of
 from jaxdiff.conditioning.posterior.parts import (
     check_iterations,
@@ -41,7 +42,7 @@ def diffpir(
     """
     linear_of(measurement, "diffpir")
     check("strength must be positive", lambda a: (a > 0).all(), strength)
-    return Partial(_diffpir, as_partial(denoiser), measurement, strength)
+    return Changed(_diffpir, as_partial(denoiser), measurement, strength)
 
 
 def dds(
@@ -60,7 +61,7 @@ def dds(
     check_iterations("dds", num_iterations)
     check("gamma must be positive", lambda a: (a > 0).all(), gamma)
     steps = fixed(_dds, num_iterations=num_iterations)
-    return Partial(steps, as_partial(denoiser), measurement, gamma)
+    return Changed(steps, as_partial(denoiser), measurement, gamma)
 
 
 def _diffpir(
