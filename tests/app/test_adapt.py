@@ -18,16 +18,7 @@ from jaxdiff.app.models import model_of
 from jaxdiff.data.words import words_of
 from jaxdiff.networks import init, small_text_to_image
 
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users")
 
 
 @pytest.mark.parametrize(

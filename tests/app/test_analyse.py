@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,16 +18,10 @@ from jaxdiff.report import analysis_effects
 from jaxdiff.report.analysis_effects import Shown
 from jaxdiff.report.geometry import Curve, Panel, boomerang, panels
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 LEVELS = grids.karras(12, zero=False)
 VARIANCES = np.array([1.0, 0.25, 0.04])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Samples that are no images, from a file of numbers to samples: points, signals, volumes."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -10,14 +9,9 @@ from jaxdiff.app.data import read_data
 from jaxdiff.app.load import load_model
 from jaxdiff.app.train import train
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 SHAPES = {"points": (3,), "signals": (8, 2), "volumes": (4, 4, 4, 1)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 def numbers(shape, count=24):

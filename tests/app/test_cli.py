@@ -20,18 +20,9 @@ from jaxdiff.app.methods import class_reward
 from jaxdiff.app.network import build_network
 from jaxdiff.app.samplers import GRIDS, make_sampler
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 STEPS = ["--updates", "30", "--batch", "8", "--ema", "0.5"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users: in float32 with jax's default promotion."""
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        yield
 
 
 def test_a_configuration_survives_the_file(tmp_path):

@@ -1,6 +1,5 @@
 """Pictures that steer a run's model: trained by the command line, shown, refused."""
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,16 +12,7 @@ from jaxdiff.app.inspect import inspect
 from jaxdiff.conditioning.guidance import Prompts
 from jaxdiff.data.edges import edges
 
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users")
 
 
 def test_edges_are_where_the_gradient_is_long():

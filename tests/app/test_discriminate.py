@@ -12,16 +12,7 @@ from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.samplers import make_sampler
 
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,13 @@
 """The command that edits images: maps of Gaussians in closed form, refusals by name."""
 
-import jax
 import numpy as np
 import pytest
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import edit as command
 from jaxdiff.app.main import main
+
+pytestmark = pytest.mark.usefixtures("as_users")
 
 OWN = """
 import jax.numpy as jnp
@@ -22,14 +23,6 @@ first = lambda: made(0.2, 0.04)
 second = lambda: made(-0.3, 0.01)
 shifted = lambda: made(-0.3, 0.04)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 @pytest.fixture(scope="module")

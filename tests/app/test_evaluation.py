@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,15 +13,9 @@ from jaxdiff.app.data import read_data
 from jaxdiff.app.models import Model
 from jaxdiff.data import Dataset
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 CLASSES = ("ant", "bee", "cow")
-
-
-@pytest.fixture(autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 def pictures(count, seed, shares=(0.8, 0.1, 0.1), names=CLASSES, name="toy"):

@@ -16,6 +16,8 @@ from jaxdiff.app import evaluate as command
 from jaxdiff.app.models import Model
 from jaxdiff.pretrained import inception
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 FUNCTION = """
 import numpy as np
 
@@ -26,14 +28,6 @@ def flat(images):
 def wrong(images):
     return np.zeros((len(images), 2, 2))
 """
-
-
-@pytest.fixture(autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 @jax.tree_util.register_dataclass

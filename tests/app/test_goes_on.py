@@ -23,6 +23,8 @@ from jaxdiff.app.train import train
 from jaxdiff.networks import from_linen
 from jaxdiff.training import checkpoint as checkpoints
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 
 class Flat(nn.Module):
     """A network that compiles in no time: one layer, as wide as ``channels`` says."""
@@ -51,14 +53,6 @@ def small_networks():
         for module in (methods, models, network):
             patch.setattr(module, "build_network", build_flat)
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 def save(path, images, classes=2):

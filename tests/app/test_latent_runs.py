@@ -33,16 +33,10 @@ from jaxdiff.pretrained.model import Autoencoder
 from jaxdiff.pretrained.saving import save_safetensors
 from jaxdiff.process import EDM
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 SMALL = configs.Latent(channels=(8, 8), latent_channels=2, updates=2, batch=4)
 VQ = configs.Latent(regulariser="vq", channels=(8, 8), latent_channels=2, codes=5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 def drawn(latent):

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -10,15 +9,10 @@ from jaxdiff.app import main as cli
 from jaxdiff.app.logs import first_samples, sheet, watching
 from jaxdiff.training.history import read_history
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 SMALL = ["--network", "mlp", "--network.width", "8", "--network.depth", "1",
          "--network.embedding", "8", "--batch", "50"]  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from jaxdiff.pretrained.saving import save_diffusers
 from jaxdiff.process import Discrete, discrete_label
 from jaxdiff.training.checkpoint import fingerprint, save_params
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 STEPS = 20
 PROCESS = Discrete.from_betas(np.linspace(1e-3, 0.5, STEPS))
 NETWORK = UNet2D(
@@ -47,14 +49,6 @@ def make():
 def nothing():
     return 3
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 @functools.cache

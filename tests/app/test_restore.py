@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ from jaxdiff.app.restoration_methods import METHODS
 from jaxdiff.app.restoration_tasks import TASKS, operator_of
 from jaxdiff.conditioning.operators import Linear, Measurement
 from jaxdiff.metrics import psnr, ssim
+
+pytestmark = pytest.mark.usefixtures("as_users")
 
 SIDE = 4
 OWN = """
@@ -30,14 +31,6 @@ def make():
     D.shape = (4, 4, 1)
     return D
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 @pytest.fixture(scope="module")

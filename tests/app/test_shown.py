@@ -22,13 +22,7 @@ from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.start import start
 from jaxdiff.sampling.trace import table
 
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    """Commands run as they do for users."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
+pytestmark = pytest.mark.usefixtures("as_users")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from jaxdiff.power_average import profile
 from jaxdiff.process import RectifiedFlow
 from jaxdiff.training.checkpoint import save_params
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 NETWORK = """
 import flax.linen as nn
 
@@ -37,13 +39,6 @@ class Narrow(nn.Module):
     def __call__(self, x, label, cond=None):
         return nn.Dense(3)(x)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_precision():
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
 
 
 @pytest.fixture(scope="module")
