@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.demo.__main__ import page, write_pictures
+from jaxdiff.app.sweep import SWEEP
 from jaxdiff.report.demo import Shown, demo_page, in_words, quality_figure
 
 RESULTS = Path(__file__).parents[2] / "experiments/results"
@@ -30,6 +31,14 @@ def test_what_the_page_on_choosing_says_of_the_demo():
     real = NUMBERS["scores"]["student, NFE 1"]["Frechet distance"]["real_data"]["value"]
     expected = student["Euler at 1"], student["student at 1"], real
     assert said.groups() == tuple(f"{value:.2f}" for value in expected)
+    said = re.search(r"`sde_dpmpp` is level at 11 evaluations \(([\d.]+) against ([\d.]+) for "
+                     r"`ipndm`\) and best at 35 \(([\d.]+), where deterministic solvers stay at "
+                     r"([\d.]+) to ([\d.]+)\)", text)  # fmt: skip
+    sweep = {(r["solver"], r["nfe"]): r["Frechet distance"] for r in NUMBERS["sweep"]}
+    steady = [sweep[known.name, 35] for known in SWEEP if not known.stochastic]
+    expected = *(sweep[n, 11] for n in ("sde_dpmpp", "ipndm")), sweep["sde_dpmpp", 35]
+    assert said.groups() == tuple(f"{x:.2f}" for x in (*expected, min(steady), max(steady)))
+    assert min(sweep, key=sweep.get) == ("sde_dpmpp", 35)
 
 
 def test_the_pictures_are_those_of_the_report(tmp_path):
@@ -75,5 +84,7 @@ def test_the_page_of_the_demo_says_its_numbers(tmp_path):
         assert said in html and said in in_words(NUMBERS)
     (best,) = re.findall(r"<figcaption>([\w, ]+) are the best over all numbers", html)
     assert set(best.split(", ")) == {"ipndm", "ipndm_v", "deis", "dpmpp", "sde_dpmpp"}
-    assert "The best of the sweep is sde_dpmpp at NFE 35 with 0.973" in html
+    first = min(NUMBERS["sweep"], key=lambda row: row["Frechet distance"])
+    score = f"{first['solver']} at NFE {first['nfe']} with {first['Frechet distance']:.3g}"
+    assert f"The best of the sweep is {score}" in html
     assert html.count("data:image/") == 6
