@@ -25,7 +25,7 @@ def check_options(solver: Solver, options: dict[str, Any]) -> bool:
     """Return whether the solver takes noise. Raises TypeError for options that it does not have."""
     known = inspect.signature(solver).parameters
     free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    own = [k for k in known if k not in ("D", "y", "levels", "noise")]
+    own = [k for k in list(known)[3:] if k != "noise"]  # denoiser, state and levels are by position
     for option in options:
         if option not in known and not free:
             raise TypeError(

@@ -158,7 +158,7 @@ def test_inception_s_features_and_logits_are_kept_with_the_run(run, monkeypatch)
         ({"features": "module:{}/my_file.py:absent"}, "has no function absent"),
         ({"features": "module:{}/my_file.py:wrong"}, r"floats of shape \(256, d\)"),
         ({"features": "pixels", "reference": "{}/ref.npz"}, "say of which, by --features"),
-        ({"reference": "{}/ref.npz", "reference_count": 3}, "--reference-count would have no"),
+        ({"reference": "{}/ref.npz", "reference_count": 30}, "--reference-count would have no"),
         ({"save_statistics": "{}/a.txt"}, "written to an .npz"),
         ({"reference": "a", "data": configs.OtherData(path="b")}, "--reference and --data.path"),
     ],
