@@ -12,6 +12,12 @@ ResNet-8x4 (73.09 % alone) the README of SimKD's authors has KD 74.42, FitNet 74
 (2), in 240 epochs at the full width (arXiv 2203.14001).
 """
 
+CLAIMS = {  # of the papers: what is above what
+    "SimKD above KD": ("simkd", "kd"), "SimKD above FitNet": ("simkd", "fitnet"),
+    "the teacher above SimKD": ("teacher", "simkd"), "SemCKD above FitNet": ("semckd", "fitnet"),
+    "OKDDip's leader above the network alone": ("okddip", "vanilla"),
+}  # fmt: skip
+
 
 def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each method, its accuracies' mean and standard deviation over seeds (by n -
@@ -53,6 +59,30 @@ def line(summary: dict[str, Any]) -> str:
     )
 
 
+def differences(found: list[dict[str, Any]]) -> list[str]:
+    """Return lines that say by how much what the papers claim holds, of rows of several seeds: the
+    difference of means and its standard error. Of a method's variants the best one is taken.
+    """
+    several = [f for f in found if f.get("seeds", 1) > 1]
+
+    def best(base: str) -> dict[str, Any] | None:
+        own = [f for f in several if f["method"] == base or f["method"].startswith(f"{base}-")]
+        return max(own, key=lambda f: f["mean"], default=None)
+
+    lines = []
+    for claim, names in CLAIMS.items():
+        one, other = map(best, names)
+        if one is not None and other is not None:
+            apart = 100 * (one["mean"] - other["mean"])
+            error = 100 * math.hypot(*(f["spread"] / math.sqrt(f["seeds"]) for f in (one, other)))
+            shown = f"{one['method']} less {other['method']}"
+            lines.append(f"| {claim} | {shown} | {apart:+.2f} ± {error:.2f} |")
+    if lines:
+        head = "| claim | difference of means | points, with the standard error |"
+        lines = ["", head, "|---|---|--:|", *lines, ""]
+    return lines
+
+
 def page(numbers: dict[str, Any]) -> str:
     """Return the page as Markdown."""
     s, found = numbers["settings"], summaries(numbers["rows"])
@@ -85,5 +115,6 @@ def page(numbers: dict[str, Any]) -> str:
         if best:
             names = ", ".join(f"{f['method']} ({100 * f['mean']:.2f})" for f in best[:5])
             lines.append(f"In the order of their means: {names}.")
+    lines += differences(found)
     notes = numbers.get("notes", [])
     return "\n".join([*lines, *notes, "", PAPER])

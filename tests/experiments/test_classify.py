@@ -7,7 +7,7 @@ import pytest
 
 from experiments.classify import __main__ as study
 from experiments.classify.problem import Batches, Problem, augmented, pairs, read
-from experiments.classify.report import page, summaries
+from experiments.classify.report import differences, page, summaries
 
 
 @pytest.fixture
@@ -91,6 +91,18 @@ def test_the_table_has_means_deviations_and_what_a_pair_is_not_for():
     assert "its ensemble 45.00" in made and "| fsp | | | | | | other widths |" in made
     assert "| semckd | | | | | | nan in step 233 |" in made
     assert "The teacher is 40.00 above" in made and "kd (70.00), one (40.00)" in made
+
+
+def test_claims_are_differences_of_means_with_their_errors():
+    made = [
+        {"method": name, "seeds": seeds, "mean": mean, "spread": spread}
+        for name, seeds, mean, spread in (
+            ("kd", 4, 0.7, 0.03), ("simkd", 4, 0.6, 0.01), ("simkd-4", 4, 0.8, 0.04),
+            ("fitnet", 1, 0.9, np.nan), ("fsp", 0, 0.0, 0.0),
+        )
+    ]  # fmt: skip
+    (line,) = [x for x in differences(made) if "above" in x]  # fitnet has one seed
+    assert line == "| SimKD above KD | simkd-4 less kd | +10.00 ± 2.50 |"
 
 
 def test_rows_of_other_settings_are_not_joined(tmp_path):
