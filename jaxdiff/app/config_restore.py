@@ -91,6 +91,11 @@ class Restore:
     """Lowest noise level before 0; by default the model's."""
     high: Positive | None = None
     """Noise level to start from; by default the model's."""
+    features: str | None = None
+    """module:FILE.py:FUNCTION, a function of yours of images (n, height, width, channels) in [-1,
+    1] to features (n, d); the table then has the distance of a restoration's features to the
+    truth's. The file is run.
+    """
     particles: Several | None = None
     """tds, fps_smc: particles for each measurement, of which the samples are some; 64."""
     label: str | None = None

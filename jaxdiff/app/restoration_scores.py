@@ -1,6 +1,7 @@
 """Scores of the restorations of ``jaxdiff restore``, their table, and the picture's rows."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,11 +16,13 @@ from jaxdiff.report.images import apart
 from jaxdiff.report.terminal import Best, format_table
 
 SHOWN = 12  # images in a row of the picture
+FEATURES = "feature distance"
 
 
 class Setting(NamedTuple):
     """Common to all methods: the model, its images, the measurements (images,
-    *measured), the grid, and the operator of the model's own samples, which may be latents.
+    *measured), the grid, the operator of the model's own samples, which may be latents, and a
+    feature function, of images in [-1, 1], to compare them by.
     """
 
     model: Model
@@ -27,6 +30,7 @@ class Setting(NamedTuple):
     seen: Measurement
     levels: np.ndarray
     own: Operator
+    features: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def scores(found: np.ndarray, setting: Setting) -> dict[str, Any]:
@@ -52,9 +56,21 @@ def scores(found: np.ndarray, setting: Setting) -> dict[str, Any]:
             "psnr": per(psnr(flat, truth, high - low)),
             "psnr of mean": psnr(mean, setting.given.truth, high - low),
             "ssim": per(ssim(flat, truth, high - low)),
+            **feature_distances(flat, truth, setting, per),
         } | by_image
     means = {name: _number(float(np.mean(values))) for name, values in by_image.items()}
     return means | {"by image": {k: [_number(float(v)) for v in a] for k, a in by_image.items()}}
+
+
+def feature_distances(
+    images: np.ndarray, truth: np.ndarray, setting: Setting, per: Callable[..., np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return Euclidean distances of features, if there is a function of them."""
+    if setting.features is None:
+        return {}
+    source = None if setting.model.bounds is None else setting.model.source
+    own, real = (setting.features(to_pictures(source, x)) for x in (images, truth))
+    return {FEATURES: per(np.linalg.norm(own - real, axis=1))}
 
 
 def _number(value: float) -> float | None:
@@ -65,8 +81,10 @@ def in_words(rows: dict[str, dict[str, Any]], setting: Setting) -> str:
     """Return the table of the methods."""
     known = setting.given.truth is not None
     scored = ["psnr", "psnr of mean", "ssim"] if known else []
-    names = [*scored, "misfit", "spread", "nfe", "seconds"]
-    best: Best = dict.fromkeys(scored, "max") if len(rows) > 1 else {}
+    more = [FEATURES] if known and setting.features is not None else []
+    names = [*scored, *more, "misfit", "spread", "nfe", "seconds"]
+    best: Best = {**dict.fromkeys(scored, "max"), **dict.fromkeys(more, "min")}
+    best = best if len(rows) > 1 else {}
     return format_table(
         ["method", *names], [[name, *(row[n] for n in names)] for name, row in rows.items()], best
     )

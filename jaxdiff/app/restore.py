@@ -4,6 +4,7 @@ the numbers first, printed and saved; then the picture.
 
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax.tree_util import Partial
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import shown
+from jaxdiff.app.image_features import user_features
 from jaxdiff.app.load import load_model
 from jaxdiff.app.measured_images import given_images
 from jaxdiff.app.models import Model
@@ -101,7 +103,20 @@ def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str
     else:
         seen = Measurement(operator, jnp.asarray(given.observed), noise)
     levels = np.asarray(karras(config.num_steps, low, high))
-    return Setting(model, given, seen, levels, own), chosen, options
+    return Setting(model, given, seen, levels, own, features_of(config)), chosen, options
+
+
+def features_of(config: configs.Restore) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return the feature function that is named. Errors as :func:`user_features`'s, and ValueError
+    for one without a truth to compare with.
+    """
+    if config.features is None:
+        return None
+    if config.measured:
+        raise ValueError("--features would have no effect: with --measured there is no truth")
+    if not config.features.startswith("module:"):
+        raise ValueError(f"--features is module:FILE.py:FUNCTION, not {config.features}")
+    return user_features(config.features.removeprefix("module:"), progress=False).function
 
 
 def _least(operator: Operator) -> Array:

@@ -11,6 +11,7 @@ from jaxdiff.app import config as configs
 from jaxdiff.app import restore as command
 from jaxdiff.app.main import COMMANDS, main
 from jaxdiff.app.restoration_methods import METHODS
+from jaxdiff.app.restoration_scores import in_words, scores
 from jaxdiff.app.restoration_tasks import TASKS, operator_of
 from jaxdiff.conditioning.operators import Linear, Measurement
 from jaxdiff.metrics import psnr, ssim
@@ -155,6 +156,8 @@ def test_particles_of_one_measurement(folder):
         ({"task": "super", "measured": True}, r"measurements are \(2, 2, 1\).*--size 2 crops"),
         ({"images": (), "range": None}, "trained on is not known here: give IMAGES"),
         ({"images": (), "measured": True}, "--range and --measured would have no effect"),
+        ({"features": "lpips"}, "--features is module:FILE.py:FUNCTION, not lpips"),
+        ({"features": "module:x.py:f", "task": "blur", "measured": True}, "there is no truth"),
         ({"low": 90.0}, "must be below --high"),
     ],
 )  # fmt: skip
@@ -193,6 +196,23 @@ def test_psnr_and_ssim_of_known_images():
         ssim(a[0, 0], a[0, 0])
 
 
+def test_restorations_are_compared_by_the_features_that_are_given(folder):
+    """Twice the first pixel and the sum of all: distances to the truth's, image by image."""
+    (folder / "features.py").write_text(
+        "import jax.numpy as jnp\n"
+        "def f(x):\n"
+        "    return jnp.stack([2 * x[:, 0, 0, 0], x.sum((1, 2, 3))], axis=1)\n"
+    )
+    config = arguments(folder, features=f"module:{folder}/features.py:f")
+    setting, _, _ = command.prepared(config, progress=False)
+    truth = setting.given.truth
+    found = np.repeat(truth[:, None], 2, axis=1)
+    found[:, 0, 0, 0] += 0.1  # of the first of two samples: (0.2, 0.1)
+    made = scores(found, setting)
+    np.testing.assert_allclose(made["by image"]["feature distance"], 0.05**0.5 / 2, rtol=1e-4)
+    assert "feature distance" in in_words({"dps": made | {"nfe": 1, "seconds": 1.0}}, setting)
+
+
 @pytest.mark.slow
 def test_all_methods_in_one_command(folder, capsys):
     """Every method runs somewhere, and a mean of guided samples is nearer than the prior's mean."""
@@ -211,5 +231,6 @@ def test_all_methods_in_one_command(folder, capsys):
     with np.load(folder / "out/restored.npz") as saved:  # but for the last step's change
         made = saved["restored by ilvr"].reshape(3, 4, 2, 2, 2, 2, 1).mean(axis=(3, 5))
         np.testing.assert_allclose(made, np.stack([saved["observation"]] * 4, axis=1), atol=0.04)
-    elsewhere = {"ilvr", "network", "bicubic"}  # of other tasks, and of networks made for one
+    elsewhere = {"ilvr", "network", "bicubic", "psld"}  # of other tasks, networks made for one,
+    # and models of latents
     assert done | elsewhere == set(METHODS)
