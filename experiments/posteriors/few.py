@@ -5,9 +5,10 @@
 Problems are those of :mod:`experiments.posteriors.problems`. A table is tuned to the ends of the
 accurate flow (Heun's method in 64 steps), once of the prior alone and once of the guided denoiser,
 whose measurements are drawn anew from the prior and never those that it is scored on. With
-guidance by MMPS or PiGDM, and with the correction that projects on a measurement without noise,
-the error is the root mean square distance of samples to the ends of the accurate guided flow from
-the same starts, per coordinate; the sliced Wasserstein distance is to exact samples.
+guidance by MMPS (two iterations) or PiGDM, and with the correction that projects on a measurement
+without noise, the error is the root mean square distance of samples to the ends of the accurate
+guided flow from the same starts, per coordinate; the sliced Wasserstein distance is to exact
+samples.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def guided(given: Problem, kind: str) -> Callable[..., Any]:
     def denoiser(y: Any, level: Any, u: Any) -> Any:
         own = jd.operators.Measurement(seen.operator, u, seen.noise)
         if kind == "mmps":
-            return posterior.mmps(D, own, 4)(y, level)
+            return posterior.mmps(D, own, 2)(y, level)
         return posterior.pigdm(D, own)(y, level)
 
     return denoiser

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from experiments.posteriors import __main__ as posteriors
 from experiments.posteriors.methods import ROWS
 from experiments.posteriors.problems import problem, scores
+
+RESULTS = Path(__file__).parents[2] / "experiments/results/posteriors.json"
 
 
 @pytest.mark.slow
@@ -24,6 +27,18 @@ def test_the_page_is_written_and_rows_are_replaced(tmp_path, monkeypatch):
     text = page.read_text()
     assert text.count("| prior |") == 6  # three of them beside the reference
     assert "64 samples" in text
+
+
+def test_the_reference_is_within_its_deviation():
+    """With noise, of distance and mean of every method it has, in the committed numbers."""
+    rows = json.loads(RESULTS.read_text())["beside"]["rows"]
+    listed = [row for row in ROWS if 0.05 in row.reference]
+    assert len(listed) == 10
+    for row in listed:
+        for noise in (0.05, 0.3):
+            (made,) = [r for r in rows if (r["method"], r["noise"]) == (row.name, noise)]
+            apart = posteriors.deviations(made["scores"], row.reference[noise])
+            assert np.abs(apart[:2]).max() < 2.5, (row.name, noise, apart)
 
 
 def test_exact_samples_score_what_chance_leaves():
