@@ -130,8 +130,7 @@ def _scores(numbers: dict[str, Any]) -> Iterator[str]:
     yield f"{found['samples']} samples each, features of a small classifier, against {real['of']}."
     yield "Frechet distance, precision and recall; *outside* as above. A sample whose background"
     yield "ends in white is as far from all digits as a hundred others together: a few of them"
-    yield "are the whole of a Frechet distance, and precision counts each once. From level 4, other"
-    yield f"than from level {START:g}, the flow stays within the data's range.\n"
+    yield "are the whole of a Frechet distance, and precision counts each once.\n"
     yield "| sampler | NFE | Frechet distance | precision | recall | outside |"
     yield "|---|--:|--:|--:|--:|--:|"
     for r in [*found["rows"], {"sampler": "other real digits", **real["mean"]}]:

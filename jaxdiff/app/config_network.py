@@ -1,6 +1,7 @@
 """Networks of a configuration: one dataclass a kind, the kind's name in ``NETWORKS``."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal
 
 from jaxdiff.ranges import Below1, Count, Positive, Several
@@ -121,12 +122,14 @@ NETWORKS: dict[str, type] = {
 
 
 def network_named(name: str) -> Any:
-    """Return the default network called ``name``: unet, dit, mlp, text or module:FILE.py:CLASS.
+    """Return the default network called ``name``: unet, dit, mlp, text or module:FILE.py:CLASS,
+    the file by a path that leads to it from any folder.
 
     Raises ValueError for another.
     """
     if name.startswith("module:") and name.removeprefix("module:"):
-        return Module(name.removeprefix("module:"))
+        file, _, kind = name.removeprefix("module:").rpartition(":")
+        return Module(f"{Path(file).resolve()}:{kind}" if file else kind)
     if name not in NETWORKS or name == "module":
         raise ValueError(f"--network is unet, dit, mlp, text or module:FILE.py:CLASS, not {name}")
     return NETWORKS[name]()

@@ -106,7 +106,11 @@ def _network(name: str, fields: Mapping[str, Any]) -> Any:
 
     kind: Any = getattr(networks, name, None)
     if not (isinstance(kind, type) and issubclass(kind, linen.Module)):
-        raise ValueError(f"its network is a {name!r:.60}, which is none of jaxdiff.networks")
+        raise ValueError(
+            f"its network is a {name!r:.60}, which is none of jaxdiff.networks: for one of your own"
+            " make jd.denoiser(network, params), with params of the two functions tree_of and "
+            "open_tensors of jaxdiff.pretrained.tensors"
+        )
     made: dict[str, Any] = {}
     for key, value in fields.items():
         if key not in kind.__dataclass_fields__:

@@ -1,6 +1,7 @@
 """Any network, process, prediction and schedule from the command line."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -203,6 +204,7 @@ def test_modules_that_do_not_fit_are_named(folder):
     config = configs.Train("r", network=configs.Module(source.replace(":Net", ":Narrow")))
     with pytest.raises(ValueError, match=r"Narrow makes \(2, 3\) of samples \(2, 5\)"):
         teacher_method(config, {"classes": 0, "shape": [5], "sigma_data": 0.5})
+    assert network_named("module:net.py:Net").source == f"{Path('net.py').absolute()}:Net"
     with pytest.raises(ValueError, match="mlp, text or module:FILE.py:CLASS, not cnn"):
         network_named("cnn")
 
