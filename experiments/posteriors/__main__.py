@@ -52,11 +52,10 @@ What can be read off these tables:
   whose prior is nearest to its posterior LGD-MC, the energy of the likelihood and narrow twists
   are, too.
 - ULA and SK-ROCK stay at one level, in the mode where they began.
-- Beside the reference: with noise, the distance and the error of the mean of every method lie within
-  2.5 deviations. Its relative errors of the covariance are larger, most of all without noise, where
-  even those of its prior are (15 beside 4): its posteriors were narrower than these, and its
-  four coordinates another problem. Its order of the methods is the same but for RePaint's repeats,
-  which do more here.
+- Beside the reference: with noise, the distance and the error of the mean of every method lie
+  within 2.5 deviations. Its relative errors of the covariance are larger, most of all without
+  noise, where even that of its prior is (15 beside 4): its posteriors were narrower than these.
+  Its order of the methods is the same but for RePaint's repeats, which do more here.
 - Without noise, replacement and projection are half of the way, and RePaint's repeats go on, the
   more the better.
 """
