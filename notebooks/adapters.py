@@ -33,7 +33,7 @@ def batch(step, images):
 # %% [markdown]
 # ## A new style
 #
-# The same digits, each between two bright bars. 250 updates of LoRA of rank 4.
+# The same digits, each between two bright bars. 200 updates of LoRA of rank 4.
 
 # %%
 barred = np.array(digits.images, np.float32)
@@ -43,7 +43,7 @@ adapter = jd.adapt.LowRank(rank=4)
 D = jd.adapt.adapted(base.denoiser, adapter)
 student = jd.distill.Student.of(D, classes=10, optimiser=jd.adapt.adapter_only(optax.adam(5e-3)))
 state = jd.fit(
-    jd.distill.score_matching(student), lambda step: batch(step, barred), num_updates=250,
+    jd.distill.score_matching(student), lambda step: batch(step, barred), num_updates=200,
     progress=False,
 )  # fmt: skip
 small = state.params["student"]["adapter"]
@@ -82,13 +82,13 @@ with tempfile.TemporaryDirectory() as folder:
 faster = jd.adapt.LowRank(rank=16)
 student = jd.distill.Student.of(
     jd.adapt.adapted(base.denoiser, faster), classes=10,
-    optimiser=jd.adapt.adapter_only(optax.adam(optax.cosine_decay_schedule(5e-3, 400))),
+    optimiser=jd.adapt.adapter_only(optax.adam(optax.cosine_decay_schedule(5e-3, 300))),
 )  # fmt: skip
 method = jd.distill.consistency_distillation(
     base.denoiser, student, scales=12, solver_step=euler_step
 )
 images = np.asarray(digits.images, np.float32)
-state = jd.fit(method, lambda step: batch(step, images), num_updates=400, progress=False)
+state = jd.fit(method, lambda step: batch(step, images), num_updates=300, progress=False)
 key = jax.random.key(0)
 few = {
     "base, 20 evaluations": jd.sample(base.denoiser, twenty, start, classes),

@@ -80,7 +80,7 @@ NAMES = {
     "diff_instruct": "Diff-Instruct",
     "sid": "SiD",
 }
-UPDATES, LOOKS = 300, 3
+UPDATES, LOOKS = 400, 4
 seen = {}
 
 
