@@ -45,3 +45,15 @@ def test_solvers_without_a_table_say_so():
         jd.table(jd.solvers.dpm_v3, LEVELS)
     with pytest.raises(TypeError, match="er_sde: inflate is like 1.0, not 'much'"):
         jd.table(jd.solvers.er_sde, LEVELS, inflate="much")
+
+
+def test_what_a_solver_calls_its_state_is_its_own_affair():
+    def own(model, x, sigmas, noise=None, *, share=1.0):
+        for s, r in zip(sigmas, sigmas[1:], strict=False):
+            x = x + share * ((r - s) / s) * (x - model(x, s))
+            yield x
+
+    made, euler = jd.table(own, LEVELS), jd.table(jd.solvers.euler, LEVELS)
+    np.testing.assert_allclose(made.denoised, euler.denoised, atol=1e-12)
+    with pytest.raises(TypeError, match="own has no option 'order'; it has: share"):
+        jd.table(own, LEVELS, order=2)
