@@ -6,7 +6,8 @@ Priors are the two models that come with the package, images those of the test s
 measured with noise 0.05 and restored by all methods of ``jaxdiff restore`` that take it, and
 without noise by those that are for such measurements alone. Scores are those of ``jaxdiff
 restore``. Rows are written as they are made, and not made again; the images of each stand in
-``--arrays``; those of MNIST make the picture. ``--task`` alone, with no name, only makes the page.
+``--arrays``; those of the last model make the picture. ``--task`` alone, with no name, only makes
+the page.
 """
 
 import argparse
@@ -51,8 +52,8 @@ def main(given: Sequence[str] | None = None) -> int:
                     kept = {"settings": SETTINGS, "machine": machine(), "rows": rows}
                     write_text(options.json, json.dumps(kept, indent=1) + "\n")
                     print(row, flush=True)
-    write_text(options.markdown, page(read_json(options.json)))
-    picture(options.arrays, TASKS, options.picture)
+    picture(options.arrays, MODELS, TASKS, options.picture)
+    write_text(options.markdown, page(read_json(options.json), options.picture.exists()))
     return 0
 
 

@@ -22,8 +22,10 @@ WORDS = {
 }
 
 
-def page(result: dict[str, Any]) -> str:
-    """Return the page: for every model and noise a table of methods by tasks."""
+def page(result: dict[str, Any], pictured: bool) -> str:
+    """Return the page: for every model and noise a table of methods by tasks; ``pictured``, the
+    picture.
+    """
     s = result["settings"]
     text = [
         "# Six inverse problems on images", "",
@@ -42,7 +44,8 @@ def page(result: dict[str, Any]) -> str:
             chosen = [r for r in rows if (r["model"], r["noise"]) == (model, noise)]
             if chosen:
                 text += [f"## {model}, noise {noise:g}", "", *table(chosen), ""]
-    return "\n".join([*text, "![the first images and what methods make of them](inverse.png)", ""])
+    shown = ["![the first image of every task, and samples of some methods](inverse.png)", ""]
+    return "\n".join([*text, *shown * pictured])
 
 
 def table(rows: list[Entry]) -> list[str]:
@@ -73,23 +76,28 @@ def cell(row: Entry | None, best: float) -> str:
     return f"{single} / {row['psnr of mean']:.1f} / {row['misfit']:.3f}"
 
 
-def picture(arrays: Path, tasks: Sequence[str], path: Path) -> None:
-    """Draw of every task measured on MNIST its first image and two samples of some methods."""
-    tasks = [t for t in tasks if (arrays / f"mnist-{t}-0.05-measured.npz").exists()]
-    if not tasks:
+def picture(arrays: Path, models: Sequence[str], tasks: Sequence[str], path: Path) -> None:
+    """Draw of every task the first image and two samples of some methods, of the last of the models
+    that was measured. Nothing is drawn, and the file is left as it is, where none was.
+    """
+    made = [(m, t) for m in models for t in tasks if _file(arrays, m, t, "measured").exists()]
+    if not made:
         return
-    rows: dict[str, list[np.ndarray]] = {"truth": []}
-    rows |= {name: [] for name in SHOWN}
-    for task in tasks:
-        start = arrays / f"mnist-{task}-0.05"
-        with np.load(f"{start}-measured.npz") as file:
+    model = made[-1][0]
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("truth", *SHOWN)}
+    for task in [t for m, t in made if m == model]:
+        with np.load(_file(arrays, model, task, "measured")) as file:
             truth = file["truth"][:1]
         rows["truth"].append(truth)
         for name in SHOWN:
-            made = Path(f"{start}-{name}.npz")
-            if made.exists():
-                with np.load(made) as file:
+            if (found := _file(arrays, model, task, name)).exists():
+                with np.load(found) as file:
                     rows[name].append(file["restored"][0, :2])
             else:
                 rows[name].append(np.full((2, *truth.shape[1:]), GREY))
     restorations({name: np.stack(row) for name, row in rows.items()}).savefig(path)
+
+
+def _file(arrays: Path, model: str, task: str, name: str) -> Path:
+    """Return the file of a method's restorations, or of what was measured."""
+    return arrays / f"{model}-{task}-0.05-{name}.npz"
