@@ -22,6 +22,7 @@ from jaxdiff.distill.parts.primitives import perturb
 from jaxdiff.distill.parts.student import Student, trained
 from jaxdiff.method import Batch, Context, Method, Metrics, Player
 from jaxdiff.prediction import edm_weight
+from jaxdiff.ranges import Number, Positive, in_range
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -37,11 +38,12 @@ def score_matching_loss(
     return weight * squared(D(perturb(x0, level, eps), level), x0)
 
 
+@in_range
 def score_matching(
     student: Student,
     *,
-    mean: float = -1.2,
-    std: float = 1.2,
+    mean: Number = -1.2,
+    std: Positive = 1.2,
     weight: Callable[..., Array] = edm_weight,
     levels: LevelDistribution | None = None,
 ) -> Method:

@@ -13,6 +13,7 @@ from jaxdiff.distill.adversarial.truncated_diffusion import truncated_diffusion
 from jaxdiff.distill.parts.critic import HINGE, Critic
 from jaxdiff.distill.parts.stage import Stage
 from jaxdiff.distill.parts.two_players import FakeScore, Penalty
+from jaxdiff.ranges import Count, NotNegative, Number, Positive
 from jaxdiff.recipes.goal import Goal, one
 from jaxdiff.recipes.parts import (
     FEW,
@@ -29,7 +30,7 @@ LEVELS = (START, 1.2, 0.6, 0.3)  # of students in up to four evaluations
 
 
 def _add(
-    goal: Goal, num_steps: int = 1, distillation: float = 2.5, penalty: float = 1e-5
+    goal: Goal, num_steps: Count = 1, distillation: NotNegative = 2.5, penalty: NotNegative = 1e-5
 ) -> list[Stage]:
     """Its critic looks through the pretrained network, at a low level of noise.
 
@@ -56,7 +57,11 @@ def _add(
 
 
 def _ladd(
-    goal: Goal, num_steps: int = 1, penalty: float = 0.02, size: float = 0.1, every: int = 1
+    goal: Goal,
+    num_steps: Count = 1,
+    penalty: NotNegative = 0.02,
+    size: Positive = 0.1,
+    every: Count = 1,
 ) -> list[Stage]:
     """Its critic looks through the frozen pretrained network.
 
@@ -80,7 +85,7 @@ def _ladd(
 
 
 def _ufogen(
-    goal: Goal, reconstruction: float = 0.01, penalty: float = 0.01, every: int = 1
+    goal: Goal, reconstruction: NotNegative = 0.01, penalty: NotNegative = 0.01, every: Count = 1
 ) -> list[Stage]:
     method = ufogen(
         generator(goal, every, rate=0.2), fake_score_with_head(goal), levels=(*LEVELS, 0.0),
@@ -89,7 +94,7 @@ def _ufogen(
     return one(method)
 
 
-def _ddgan(goal: Goal, latent: int = 4, penalty: float = 0.01 / 15) -> list[Stage]:
+def _ddgan(goal: Goal, latent: int = 4, penalty: NotNegative = 0.01 / 15) -> list[Stage]:
     """With a perceptron for a critic."""
     from jaxdiff.networks.critic import pair_critic
 
@@ -106,11 +111,11 @@ def _ddgan(goal: Goal, latent: int = 4, penalty: float = 0.01 / 15) -> list[Stag
 def _truncated(
     goal: Goal,
     cut: float = 0.3,
-    adversarial: float = 1.0,
-    mean: float = -1.2,
-    std: float = 1.2,
-    penalty: float = 0.01,
-    every: int = 1,
+    adversarial: NotNegative = 1.0,
+    mean: Number = -1.2,
+    std: Positive = 1.2,
+    penalty: NotNegative = 0.01,
+    every: Count = 1,
 ) -> list[Stage]:
     """From the cut, where few steps are left, it goes on by DPM-Solver++."""
     method = truncated_diffusion(

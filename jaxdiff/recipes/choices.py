@@ -7,6 +7,7 @@ to (``of``) that are numbers, words or well-known functions, whose defaults are 
 """
 
 import inspect
+import math
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import (
 from jaxdiff import distance, prediction
 from jaxdiff.distill.consistency import schedules
 from jaxdiff.distill.score import score_distillation
-from jaxdiff.ranges import Range
+from jaxdiff.ranges import range_of
 from jaxdiff.solvers.adjusted_ddim import adjusted_ddim_step
 from jaxdiff.solvers.steps import euler_step, heun_step
 
@@ -146,11 +147,6 @@ def _plain(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
-def _range(kind: Any) -> Range | None:
-    given = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
-    return next((r for r in given if isinstance(r, Range)), None)
-
-
 def _words(annotation: Any) -> tuple[str, ...]:
     """Return the words that a Literal may be."""
     return tuple(str(w) for k in _kinds(annotation) if _origin(k) is Literal for w in get_args(k))
@@ -162,7 +158,7 @@ def _type_in_words(kind: Any) -> str:
         return " or ".join(words)
     if kind is types.NoneType:
         return "none"
-    name, allowed = getattr(_plain(kind), "__name__", str(kind)), _range(kind)
+    name, allowed = getattr(_plain(kind), "__name__", str(kind)), range_of(kind)
     return name if allowed is None else f"{name} {allowed}"
 
 
@@ -216,7 +212,7 @@ def _read(where: str, value: Any, choice: Choice) -> Any:
 
 def _as(kind: Any, value: Any) -> Any:
     """Return the value as this kind. ValueError or TypeError if it is another."""
-    word, allowed = str(value).strip(), _range(kind)
+    word, allowed = str(value).strip(), range_of(kind)
     if allowed is not None:
         number = _as(_plain(kind), value)
         if not allowed.holds(number):
@@ -233,6 +229,8 @@ def _as(kind: Any, value: Any) -> Any:
         if word.lower() not in words:
             raise ValueError(word)
         return words[word.lower()]
+    if kind is float and math.isnan(float(word)):
+        raise ValueError(word)
     if kind is int:
         number = float(word)
         if number != int(number):

@@ -20,6 +20,7 @@ from jaxdiff.distill.consistency.multistep import multistep_consistency
 from jaxdiff.distill.consistency.truncated import truncated_consistency, truncated_stages
 from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.method import Method
+from jaxdiff.ranges import Below1, Count, Fraction, NotNegative, Number, Positive, PositiveBelow1
 from jaxdiff.recipes.goal import Goal, Recipe, one
 from jaxdiff.typing import Denoiser
 
@@ -31,12 +32,12 @@ def _distillation(goal: Goal, **options: Any) -> list[Stage]:
     return one(consistency.consistency_distillation(goal.teacher, goal.student(), **options))
 
 
-def _training(goal: Goal, last: int = 160, decay: float = 0.01, **options: Any) -> list[Stage]:
+def _training(goal: Goal, last: Count = 160, decay: Below1 = 0.01, **options: Any) -> list[Stage]:
     numbers: dict[str, Any] = {"num_updates": goal.num_updates, "last": last, "decay": decay}
     return one(consistency.consistency_training(goal.student(), **numbers, **options))
 
 
-def _improved(goal: Goal, last: int = 160, c: float = WIDE, **options: Any) -> list[Stage]:
+def _improved(goal: Goal, last: Count = 160, c: NotNegative = WIDE, **options: Any) -> list[Stage]:
     student = goal.student()
     return one(
         improved_consistency(student, num_updates=goal.num_updates, last=last, c=c, **options)
@@ -44,7 +45,7 @@ def _improved(goal: Goal, last: int = 160, c: float = WIDE, **options: Any) -> l
 
 
 def _easy(
-    goal: Goal, stages: int = 4, q: float = 4.0, c: float = 0.06, **options: Any
+    goal: Goal, stages: Count = 4, q: Positive = 4.0, c: NotNegative = 0.06, **options: Any
 ) -> list[Stage]:
     """Return a pseudo-Huber distance, and stages that share the updates equally.
 
@@ -55,7 +56,7 @@ def _easy(
 
 
 def _easy_distillation(
-    goal: Goal, stages: int = 4, q: float = 4.0, c: float = WIDE, **options: Any
+    goal: Goal, stages: Count = 4, q: Positive = 4.0, c: NotNegative = WIDE, **options: Any
 ) -> list[Stage]:
     """Return the same by the teacher's steps.
 
@@ -65,7 +66,7 @@ def _easy_distillation(
 
 
 def _scd(
-    goal: Goal, mean: float = MEAN, std: float = STD, warmup: float = 0.25, **options: Any
+    goal: Goal, mean: Number = MEAN, std: Positive = STD, warmup: Fraction = 0.25, **options: Any
 ) -> list[Stage]:
     """Its student has a learned weight.
 
@@ -78,10 +79,10 @@ def _scd(
 
 def _sct(
     goal: Goal,
-    mean: float = MEAN,
-    std: float = STD,
-    warmup: float = 0.25,
-    c: float = WIDE,
+    mean: Number = MEAN,
+    std: Positive = STD,
+    warmup: Fraction = 0.25,
+    c: NotNegative = WIDE,
     prior_weight: bool = False,
     learned_weight: bool = False,
     **options: Any,
@@ -110,11 +111,11 @@ def _continuous_training(goal: Goal, **options: Any) -> list[Stage]:
 
 def _truncated(
     goal: Goal,
-    stages: int = 4,
-    q: float = 4.0,
-    c: float = WIDE,
-    gap: float = 1 / 128,
-    share: float = 0.5,
+    stages: Count = 4,
+    q: Positive = 4.0,
+    c: NotNegative = WIDE,
+    gap: Positive = 1 / 128,
+    share: PositiveBelow1 = 0.5,
     **options: Any,
 ) -> list[Stage]:
     """Return an easy consistency model, then the truncated one.
@@ -140,8 +141,8 @@ def _latent(
 def _multistep(
     goal: Goal,
     segments: tuple[int, ...] = (4, 2, 1),
-    first: int = 16,
-    last: int = 128,
+    first: Count = 16,
+    last: Count = 128,
     **options: Any,
 ) -> list[Stage]:
     """One stage after the other.
@@ -154,8 +155,8 @@ def _multistep(
 def _multistep_training(
     goal: Goal,
     segments: tuple[int, ...] = (4, 2, 1),
-    first: int = 16,
-    last: int = 128,
+    first: Count = 16,
+    last: Count = 128,
     **options: Any,
 ) -> list[Stage]:
     """One stage after the other.

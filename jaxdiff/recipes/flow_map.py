@@ -21,6 +21,7 @@ from jaxdiff.distill.flow_map.trajectory_consistency import trajectory_consisten
 from jaxdiff.distill.parts.critic import Critic
 from jaxdiff.distill.parts.stage import Stage
 from jaxdiff.distill.parts.student import Student
+from jaxdiff.ranges import Below1, Fraction, NotNegative, Positive
 from jaxdiff.recipes.goal import Goal, Recipe, one
 from jaxdiff.typing import Array, Cond, Key, Params
 
@@ -38,7 +39,7 @@ def _pairs(later: tuple[float, float], earlier: tuple[float, float], unequal: fl
 
 def _mean_flow(
     goal: Goal,
-    unequal: float = UNEQUAL,
+    unequal: Fraction = UNEQUAL,
     later: tuple[float, float] = LOG_LEVEL,
     earlier: tuple[float, float] = LOG_LEVEL,
     **options: Any,
@@ -54,10 +55,10 @@ def _mean_flow(
 
 def _mean_flow_of_data(
     goal: Goal,
-    unequal: float = UNEQUAL,
+    unequal: Fraction = UNEQUAL,
     later: tuple[float, float] = LOG_LEVEL,
     earlier: tuple[float, float] = LOG_LEVEL,
-    power: float = 0.0,
+    power: NotNegative = 0.0,
     **options: Any,
 ) -> list[Stage]:
     """In few dimensions by least squares, so that the minimum is the mean.
@@ -71,10 +72,10 @@ def _mean_flow_of_data(
 
 def _improved(
     goal: Goal,
-    unequal: float = UNEQUAL,
+    unequal: Fraction = UNEQUAL,
     later: tuple[float, float] = LOG_LEVEL,
     earlier: tuple[float, float] = LOG_LEVEL,
-    power: float = 0.0,
+    power: NotNegative = 0.0,
     **options: Any,
 ) -> list[Stage]:
     """By least squares.
@@ -86,7 +87,7 @@ def _improved(
     return one(improved_mean_flow(_student(goal), pairs=pairs, power=power, **options))
 
 
-def _align(goal: Goal, warmup: float = 0.1, **options: Any) -> list[Stage]:
+def _align(goal: Goal, warmup: Fraction = 0.1, **options: Any) -> list[Stage]:
     """Return a student of both times.
 
     warmup: share of the updates in which the tangent's share grows from 0 to 1.
@@ -97,7 +98,7 @@ def _align(goal: Goal, warmup: float = 0.1, **options: Any) -> list[Stage]:
     )
 
 
-def _align_lagrangian(goal: Goal, warmup: float = 0.1, **options: Any) -> list[Stage]:
+def _align_lagrangian(goal: Goal, warmup: Fraction = 0.1, **options: Any) -> list[Stage]:
     """Return a student of both times.
 
     warmup: share of the updates in which the tangent's share grows from 0 to 1.
@@ -128,7 +129,7 @@ def _self_distilled(residual: flow_map.Residual) -> Callable[..., list[Stage]]:
 
 
 def _trajectory_consistency(
-    goal: Goal, max_steps: int = 8, target: float = 0.99, std: float = 1.6, **options: Any
+    goal: Goal, max_steps: int = 8, target: Below1 = 0.99, std: Positive = 1.6, **options: Any
 ) -> list[Stage]:
     options |= {"max_steps": max_steps, "target": target, "std": std}
     return one(trajectory_consistency(goal.teacher, goal.student(labels=2), **options))
@@ -137,10 +138,10 @@ def _trajectory_consistency(
 def _adversarial(
     goal: Goal,
     max_steps: int = 8,
-    target: float = 0.99,
-    std: float = 1.6,
-    adversarial: float = 0.1,
-    start: float = 0.5,
+    target: Below1 = 0.99,
+    std: Positive = 1.6,
+    adversarial: NotNegative = 0.1,
+    start: Fraction = 0.5,
     **options: Any,
 ) -> list[Stage]:
     """With a critic.
@@ -175,14 +176,14 @@ def _critic(goal: Goal) -> Critic:
 
 
 def _shortcut(
-    goal: Goal, share: float = 0.5, count: int = 32, target: float = 0.99, **options: Any
+    goal: Goal, share: float = 0.5, count: int = 32, target: Below1 = 0.99, **options: Any
 ) -> list[Stage]:
     options |= {"share": share, "count": count, "target": target}
     return one(shortcut(goal.student(labels=2), **options))
 
 
 def _inductive_moments(
-    goal: Goal, group: int = 32, k: float = 4.0, ends: float = 0.25, **options: Any
+    goal: Goal, group: int = 32, k: Positive = 4.0, ends: Fraction = 0.25, **options: Any
 ) -> list[Stage]:
     # so small a k puts r at s for most groups: a direct comparison with the data, not inductive,
     # which is what few updates can learn

@@ -17,7 +17,7 @@ from jaxdiff.distill.score.score_implicit import huber_slope, sim
 from jaxdiff.distill.score.swift_brush import swiftbrush
 from jaxdiff.distill.trajectory.knowledge import stored_pairs
 from jaxdiff.prediction import uniform_weight
-from jaxdiff.ranges import NotNegative
+from jaxdiff.ranges import Below1, Count, Natural, NotNegative, Number, Positive
 from jaxdiff.recipes import parts
 from jaxdiff.recipes.goal import Goal, one
 from jaxdiff.recipes.parts import FEW, START, generator, matching_recipe
@@ -27,13 +27,13 @@ STEPS = (START, 0.8)  # of students in two evaluations
 
 def _diff_instruct(
     goal: Goal,
-    start: float = START,
-    mean: float = -1.2,
-    std: float = 1.2,
-    fake_mean: float = -1.2,
-    fake_std: float = 1.2,
+    start: Positive = START,
+    mean: Number = -1.2,
+    std: Positive = 1.2,
+    fake_mean: Number = -1.2,
+    fake_std: Positive = 1.2,
     weight: Weight = uniform_weight,
-    every: int = 1,
+    every: Count = 1,
     reward: NotNegative = 0.0,
 ) -> list[Stage]:
     """mean, std: of the logarithm of the levels of the student's noise.
@@ -52,14 +52,14 @@ def _diff_instruct(
 
 def _low_rank(
     goal: Goal,
-    rank: int = 16,
-    start: float = START,
-    mean: float = -1.2,
-    std: float = 1.2,
-    fake_mean: float = -1.2,
-    fake_std: float = 1.2,
+    rank: Count = 16,
+    start: Positive = START,
+    mean: Number = -1.2,
+    std: Positive = 1.2,
+    fake_mean: Number = -1.2,
+    fake_std: Positive = 1.2,
     weight: Weight = uniform_weight,
-    every: int = 1,
+    every: Count = 1,
 ) -> list[Stage]:
     """Its fake score is the teacher with adapters.
 
@@ -79,9 +79,9 @@ def _low_rank(
 
 def _dmd(
     goal: Goal,
-    regression: float = 0.25,
-    ends: float = 0.02,
-    every: int = 1,
+    regression: NotNegative = 0.25,
+    ends: Below1 = 0.02,
+    every: Count = 1,
     pairs: int | None = None,
 ) -> list[Stage]:
     """From the highest level, where its pairs start.
@@ -102,12 +102,12 @@ def _dmd(
 
 def _dmd2(
     goal: Goal,
-    num_steps: int = 1,
-    every: int = 2,
-    adversarial: float = 3e-3,
-    critic: float = 1e-2,
-    penalty: float = 0.0,
-    ends: float = 0.02,
+    num_steps: Count = 1,
+    every: Count = 2,
+    adversarial: NotNegative = 3e-3,
+    critic: NotNegative = 1e-2,
+    penalty: NotNegative = 0.0,
+    ends: Below1 = 0.02,
 ) -> list[Stage]:
     """In two evaluations the fake score is conditioned on which one made a sample.
 
@@ -135,11 +135,11 @@ def _dmd2(
 
 def _two_steps(
     goal: Goal,
-    every: int = 2,
-    adversarial: float = 3e-3,
-    critic: float = 1e-2,
-    penalty: float = 0.0,
-    ends: float = 0.02,
+    every: Count = 2,
+    adversarial: NotNegative = 3e-3,
+    critic: NotNegative = 1e-2,
+    penalty: NotNegative = 0.0,
+    ends: Below1 = 0.02,
 ) -> list[Stage]:
     """penalty: factor of R1.
     ends: shares of the grid of levels that the direction leaves out.
@@ -148,7 +148,7 @@ def _two_steps(
 
 
 def _decoupled(
-    goal: Goal, guidance: float = 1.5, ends: float = 0.02, every: int = 2
+    goal: Goal, guidance: Number = 1.5, ends: Below1 = 0.02, every: Count = 2
 ) -> list[Stage]:
     """ends: shares of the grid of levels that are left out."""
     method = decoupled_dmd(
@@ -162,15 +162,15 @@ def _decoupled(
 def _f_distill(
     goal: Goal,
     divergence: str = "jensen-shannon",
-    every: int = 2,
-    adversarial: float = 3e-3,
-    critic: float = 1e-2,
-    bins: int = 10,
+    every: Count = 2,
+    adversarial: NotNegative = 3e-3,
+    critic: NotNegative = 1e-2,
+    bins: Natural = 10,
     rate: float = 1.0,
-    min_ratio: float = 0.1,
-    max_ratio: float = 20.0,
-    penalty: float = 0.0,
-    ends: float = 0.02,
+    min_ratio: Positive = 0.1,
+    max_ratio: Positive = 20.0,
+    penalty: NotNegative = 0.0,
+    ends: Below1 = 0.02,
 ) -> list[Stage]:
     """min_ratio, max_ratio: limits of the density ratio.
     penalty: factor of R1.
@@ -187,13 +187,13 @@ def _f_distill(
 
 def _sid(
     goal: Goal,
-    alpha: float = 1.0,
-    start: float = START,
-    first: float = 0.2,
-    fake_mean: float = -1.2,
-    fake_std: float = 1.2,
-    scale: float = 1.0,
-    every: int = 1,
+    alpha: Number = 1.0,
+    start: Positive = START,
+    first: Below1 = 0.2,
+    fake_mean: Number = -1.2,
+    fake_std: Positive = 1.2,
+    scale: Positive = 1.0,
+    every: Count = 1,
 ) -> list[Stage]:
     """first: share of the grid of levels, of the highest, that is left out.
     fake_mean, fake_std: of the logarithm of the levels of the fake score's noise.
@@ -209,17 +209,17 @@ def _sid(
 
 def _sida(
     goal: Goal,
-    alpha: float = 1.0,
-    start: float = START,
-    first: float = 0.2,
-    fake_mean: float = -1.2,
-    fake_std: float = 1.2,
-    scale: float = 1.0,
-    adversarial: float = 1e-4,
-    critic: float = 0.01,
-    student_from: int = 0,
-    critic_from: int | None = None,
-    every: int = 1,
+    alpha: Number = 1.0,
+    start: Positive = START,
+    first: Below1 = 0.2,
+    fake_mean: Number = -1.2,
+    fake_std: Positive = 1.2,
+    scale: Positive = 1.0,
+    adversarial: NotNegative = 1e-4,
+    critic: NotNegative = 0.01,
+    student_from: Natural = 0,
+    critic_from: Natural | None = None,
+    every: Count = 1,
 ) -> list[Stage]:
     """Return SiDA, whose critic joins after a twentieth of the updates, by the paper's factor
     0.01 to a scale of 100. By its factor of a half, made for sums over 3072 numbers, the critic's
@@ -242,14 +242,14 @@ def _sida(
 
 def _sim(
     goal: Goal,
-    c: float = 0.03,
-    start: float = START,
-    mean: float = -1.2,
-    std: float = 1.2,
-    fake_mean: float = -1.2,
-    fake_std: float = 1.2,
+    c: Positive = 0.03,
+    start: Positive = START,
+    mean: Number = -1.2,
+    std: Positive = 1.2,
+    fake_mean: Number = -1.2,
+    fake_std: Positive = 1.2,
     weight: Weight = uniform_weight,
-    every: int = 1,
+    every: Count = 1,
     reward: NotNegative = 0.0,
 ) -> list[Stage]:
     """c: of the pseudo-Huber distance.
@@ -268,7 +268,7 @@ def _sim(
 
 
 def _moments(
-    goal: Goal, num_steps: int = 4, weight: Weight = uniform_weight, every: int = 2
+    goal: Goal, num_steps: Count = 4, weight: Weight = uniform_weight, every: Count = 2
 ) -> list[Stage]:
     """Its loss is that of x: by the paper's weight the errors of two networks at low noise, large
     next to their signal, would drown the rest.
@@ -281,7 +281,7 @@ def _moments(
 
 
 def _swiftbrush(
-    goal: Goal, rank: int = 16, start: float = START, every: int = 1, **options: Any
+    goal: Goal, rank: Count = 16, start: Positive = START, every: Count = 1, **options: Any
 ) -> list[Stage]:
     """Its fake score, the teacher with adapters, learns at four times the student's rate."""
     fake = goal.student()._replace(optimiser=parts.adam(goal, 2.0))

@@ -26,6 +26,7 @@ from jaxdiff.distill.trajectory.reflow_rounds import reflow_stages
 from jaxdiff.distill.trajectory.tract import tract, tract_stages
 from jaxdiff.distill.trajectory.trajectory_operator import trajectory_operator
 from jaxdiff.prediction import edm_weight
+from jaxdiff.ranges import Count, Fraction, Positive
 from jaxdiff.recipes.goal import Goal, Recipe, one
 from jaxdiff.recipes.parts import accurate
 from jaxdiff.sampling.pairs import Spread, here
@@ -69,7 +70,7 @@ def _progressive(
 def _features(
     goal: Goal,
     first: int = 8,
-    begin: int = 8,
+    begin: Count = 8,
     last: int = 1,
     substeps: int = 4,
     clip: float | None = None,
@@ -92,8 +93,8 @@ def _guided(
     first: int = 8,
     last: int = 1,
     high: float = 5.0,
-    substeps: int = 4,
-    guidance_share: float = 1.0,
+    substeps: Count = 4,
+    guidance_share: Positive = 1.0,
     **options: Any,
 ) -> list[Stage]:
     """Guidance, then rounds of halving.
@@ -190,7 +191,7 @@ def _perflow(
     solves: int = 4,
     solver_step: SolverStep = heun_step,
     weight: piecewise_flow.Weight = edm_weight,
-    at_start: float = 0.3,
+    at_start: Fraction = 0.3,
     **options: Any,
 ) -> list[Stage]:
     """One stage after the other.
@@ -203,7 +204,7 @@ def _perflow(
 
 
 def _trajectory_operator(
-    goal: Goal, starts: int = 4, cap: float = 10.0, **options: Any
+    goal: Goal, starts: int = 4, cap: Positive = 10.0, **options: Any
 ) -> list[Stage]:
     from jaxdiff.networks.temporal import temporal
 

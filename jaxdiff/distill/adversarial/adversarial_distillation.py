@@ -43,6 +43,7 @@ from jaxdiff.distill.parts.two_players import (
 from jaxdiff.distill.trajectory.progressive import cosine_levels
 from jaxdiff.method import Batch, Context, Method, Metrics
 from jaxdiff.process import VP
+from jaxdiff.ranges import Count, NotNegative, in_range
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 _LEVELS = in_time(cast(Any, VP()))
@@ -62,16 +63,17 @@ def student_noises(student: Student, num_steps: int) -> list[float]:
     ]
 
 
+@in_range
 def add(
     teacher: Denoiser,
     student: Student,
     critic: Critic,
     *,
     student_levels: Sequence[float] | None = None,
-    distillation: float = 2.5,
+    distillation: NotNegative = 2.5,
     levels: Levels = _LEVELS,
     weight: Weight = amplitude,
-    penalty: float = 1e-5,
+    penalty: NotNegative = 1e-5,
 ) -> Method:
     """Adversarial diffusion distillation, ADD (Sauer et al., arXiv 2311.17042).
 
@@ -135,6 +137,7 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> Levels:
 _FLOW_LEVELS = logit_normal()
 
 
+@in_range
 def ladd(
     teacher: Denoiser,
     student: Student,
@@ -143,7 +146,7 @@ def ladd(
     student_levels: Sequence[float] | None = None,
     levels: Levels = _FLOW_LEVELS,
     penalty: Penalty = NO_PENALTY,
-    every: int = 1,
+    every: Count = 1,
 ) -> Method:
     """Latent adversarial diffusion distillation, LADD (Sauer et al., arXiv 2403.12015).
 

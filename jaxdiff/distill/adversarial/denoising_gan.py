@@ -43,6 +43,7 @@ from jaxdiff.distill.parts.two_players import (
 )
 from jaxdiff.distill.score.moment_matching import ancestral_step
 from jaxdiff.method import Batch, Context, Method, Metrics
+from jaxdiff.ranges import Count, NotNegative, in_range
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -79,13 +80,14 @@ def neighbours(key: Key, x0: Array, levels: Sequence[float]) -> Pair:
     return Pair(perturb(y_s, rise, jax.random.normal(keys[2], x0.shape, x0.dtype)), t, y_s, s)
 
 
+@in_range
 def ddgan(
     student: Student,
     critic: Critic,
     *,
     levels: Sequence[float] = (80.0, 4.0, 1.3, 0.5, 0.0),
     latent: int = 100,
-    penalty: float = 0.01 / 15,
+    penalty: NotNegative = 0.01 / 15,
 ) -> Method:
     """Denoising diffusion GAN (Xiao et al., arXiv 2112.07804, section 4).
 
@@ -158,14 +160,15 @@ def ddgan(
     return method._replace(sampler=sampler)
 
 
+@in_range
 def ufogen(
     student: Student,
     fake_score: FakeScore,
     *,
     levels: Sequence[float] = (80.0, 4.0, 1.3, 0.5, 0.0),
-    reconstruction: float = 1.0,
+    reconstruction: NotNegative = 1.0,
     penalty: Penalty = _PENALTY,
-    every: int = 1,
+    every: Count = 1,
 ) -> Method:
     """UFOGen (Xu et al., arXiv 2311.09257, section 3).
 

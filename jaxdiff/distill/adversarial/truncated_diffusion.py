@@ -27,23 +27,25 @@ from jaxdiff.distill.parts.two_players import FakeScore, two_players
 from jaxdiff.distill.score_matching import score_matching_loss
 from jaxdiff.method import Method
 from jaxdiff.prediction import edm_weight
+from jaxdiff.ranges import Count, NotNegative, Number, Positive, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Key, Solver
 
 
+@in_range
 def truncated_diffusion(
     student: Student,
     fake_score: FakeScore,
     *,
     cut: float = 2.5,
-    adversarial: float = 1.0,
-    mean: float = -1.2,
-    std: float = 1.2,
-    penalty: float = 0.005 / 16,
+    adversarial: NotNegative = 1.0,
+    mean: Number = -1.2,
+    std: Positive = 1.2,
+    penalty: NotNegative = 0.005 / 16,
     solver: Solver = solvers.euler,
     options: dict[str, Any] | None = None,
-    every: int = 1,
+    every: Count = 1,
 ) -> Method:
     """Truncated diffusion probabilistic models, TDPM (Zheng et al., arXiv 2202.09671).
 

@@ -43,6 +43,7 @@ from jaxdiff.distill.parts.primitives import perturb
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.teacher import SolverStep, advance
 from jaxdiff.method import Decay, Method
+from jaxdiff.ranges import Below1, Count, NotNegative, Number, Positive, Several, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.steps import euler_step, heun_step
@@ -98,18 +99,19 @@ def student_levels(num_steps: int, high: float, intermediate: tuple[float, ...])
     return [high, *known, 0.0]
 
 
+@in_range
 def easy_consistency(
     student: Student,
     *,
     teacher: Denoiser | None = None,
-    stage_updates: int = 25_000,
-    q: float = 2.0,
-    k: float = 8.0,
-    b: float = 1.0,
-    c: float = 0.0,
-    mean: float = -1.1,
-    std: float = 2.0,
-    least_gap: float = 1e-4,
+    stage_updates: Count = 25_000,
+    q: Positive = 2.0,
+    k: Number = 8.0,
+    b: Number = 1.0,
+    c: NotNegative = 0.0,
+    mean: Number = -1.1,
+    std: Positive = 2.0,
+    least_gap: Positive = 1e-4,
     weight: Weight = inverse_gap,
     solver_step: SolverStep = euler_step,
     intermediate: tuple[float, ...] = (0.821,),
@@ -174,15 +176,16 @@ def easy_pair(
     return Pair(y_t, t, y_r, r)
 
 
+@in_range
 def consistency_distillation(
     teacher: Denoiser,
     student: Student,
     *,
-    scales: int = 18,
+    scales: Several = 18,
     solver_step: SolverStep = heun_step,
     distance: Distance = squared,
     target: Decay | None = None,
-    rho: float = 7.0,
+    rho: Positive = 7.0,
     intermediate: tuple[float, ...] = (0.821,),
 ) -> Method:
     """Consistency distillation (Song et al., arXiv 2303.01469, algorithm 2).
@@ -223,15 +226,16 @@ def consistency_distillation(
     )  # fmt: skip
 
 
+@in_range
 def consistency_training(
     student: Student,
     *,
     num_updates: int,
-    first: int = 2,
-    last: int = 150,
-    decay: float = 0.9,
+    first: Count = 2,
+    last: Count = 150,
+    decay: Below1 = 0.9,
     distance: Distance = squared,
-    rho: float = 7.0,
+    rho: Positive = 7.0,
     intermediate: tuple[float, ...] = (0.821,),
 ) -> Method:
     """Consistency training (Song et al., arXiv 2303.01469, algorithm 3): a consistency model

@@ -25,7 +25,7 @@ many dimensions all norms are alike, in few a c above them keeps the mean.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tangents import along, normalised, warmup
 from jaxdiff.method import Method, Metrics
 from jaxdiff.process import Number, TrigFlow
+from jaxdiff.ranges import Natural, NotNegative, Positive, Range, in_range
 from jaxdiff.typing import Array, Denoiser
 
 Field = Callable[[Array, Array], Array]
@@ -114,14 +115,15 @@ def sct(student: Student, **options: Any) -> Method:
     return scd(None, student, **options)
 
 
+@in_range
 def scd(
     teacher: Denoiser | None,
     student: Student,
     *,
-    mean: float = -1.0,
-    std: float = 1.4,
-    warmup_updates: int = 10_000,
-    c: float = 0.1,
+    mean: Annotated[float, Range()] = -1.0,
+    std: Positive = 1.4,
+    warmup_updates: Natural = 10_000,
+    c: NotNegative = 0.1,
     per_number: bool = False,
     prior_weight: bool = True,
     learned_weight: bool = True,
@@ -208,12 +210,13 @@ def continuous_training(student: Student, **options: Any) -> Method:
     return continuous_distillation(None, student, **options)
 
 
+@in_range
 def continuous_distillation(
     teacher: Denoiser | None,
     student: Student,
     *,
     held: bool = True,
-    rho: float = 7.0,
+    rho: Positive = 7.0,
     intermediate: tuple[float, ...] = (0.821,),
 ) -> Method:
     """Continuous-time consistency distillation (Song et al., arXiv 2303.01469, theorems 3 and 5).

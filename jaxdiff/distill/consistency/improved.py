@@ -30,6 +30,7 @@ from jaxdiff.distill.parts.levels import karras_level
 from jaxdiff.distill.parts.primitives import perturb
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.method import Method
+from jaxdiff.ranges import Count, NotNegative, Number, Positive, in_range
 from jaxdiff.typing import Array, Key
 
 
@@ -58,16 +59,17 @@ def log_normal_neighbours(
     return karras_level(index, *grid), karras_level(index + 1.0, *grid)
 
 
+@in_range
 def improved_consistency(
     student: Student,
     *,
     num_updates: int,
-    first: int = 10,
-    last: int = 1280,
-    mean: float = -1.1,
-    std: float = 2.0,
-    c: float | None = None,
-    rho: float = 7.0,
+    first: Count = 10,
+    last: Count = 1280,
+    mean: Number = -1.1,
+    std: Positive = 2.0,
+    c: NotNegative | None = None,
+    rho: Positive = 7.0,
     intermediate: tuple[float, ...] = (0.821,),
 ) -> Method:
     """Improved consistency training (Song and Dhariwal, arXiv 2310.14189), no teacher.

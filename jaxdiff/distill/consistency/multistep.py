@@ -39,6 +39,7 @@ from jaxdiff.distill.parts.tables import in_steps
 from jaxdiff.distill.parts.teacher import SolverStep
 from jaxdiff.method import Method
 from jaxdiff.prediction import edm_weight
+from jaxdiff.ranges import Positive, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.adjusted_ddim import adjusted_ddim_step
@@ -91,6 +92,7 @@ def segment_target(
     return jax.lax.stop_gradient(implied(y_t, t, z, end))
 
 
+@in_range
 def multistep_consistency(
     teacher: Denoiser | None,
     student: Student,
@@ -102,7 +104,7 @@ def multistep_consistency(
     solver_step: SolverStep = adjusted_ddim_step,
     distance: Distance = squared,
     weight: Callable[..., Array] = edm_weight,
-    rho: float = 7.0,
+    rho: Positive = 7.0,
 ) -> Method:
     """Multistep consistency distillation, or training without a teacher (Heek et al., arXiv
     2403.06807, algorithm 1).

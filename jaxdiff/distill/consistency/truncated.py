@@ -38,6 +38,7 @@ from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.method import Method
+from jaxdiff.ranges import NotNegative, Number, Positive, in_range
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -70,20 +71,21 @@ def handed_over(
     return lambda y, s: jnp.where(expand(s, y) < border, first(y, s), f(y, s))
 
 
+@in_range
 def truncated_consistency(
     first_stage: Denoiser,
     student: Student,
     *,
-    border: float = 1.0,
-    boundary: float = 0.25,
-    boundary_weight: float = 0.1,
-    df: float = 0.01,
-    mean: float = 0.0,
-    scale: float = 0.2,
-    gap: float = 1e-3,
-    k: float = 8.0,
-    b: float = 1.0,
-    c: float = 1e-8,
+    border: Positive = 1.0,
+    boundary: Positive = 0.25,
+    boundary_weight: NotNegative = 0.1,
+    df: Positive = 0.01,
+    mean: Number = 0.0,
+    scale: Positive = 0.2,
+    gap: Positive = 1e-3,
+    k: Number = 8.0,
+    b: Number = 1.0,
+    c: NotNegative = 1e-8,
     weight: Weight = inverse_gap,
     teacher: Denoiser | None = None,
     intermediate: tuple[float, ...] = (),

@@ -47,6 +47,7 @@ from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tangents import along, warmup
 from jaxdiff.method import Method
+from jaxdiff.ranges import Natural, NotNegative, in_range
 from jaxdiff.typing import Array, Denoiser, Key
 
 Residual: TypeAlias = Callable[[MeanField, Array, Array, Array, Array, Key], Array]
@@ -146,15 +147,16 @@ INTERVALS = interval_pairs()
 UNIFORM = uniform_pairs()
 
 
+@in_range
 def align_your_flow(
     teacher: Denoiser,
     student: Student,
     *,
     form: str = "eulerian",
     pairs: Pairs = INTERVALS,
-    warmup_updates: int = 10_000,
-    power: float = 1.0,
-    c: float = 0.1,
+    warmup_updates: Natural = 10_000,
+    power: NotNegative = 1.0,
+    c: NotNegative = 0.1,
 ) -> Method:
     """Align your flow (Sabour et al., arXiv 2506.14603): a teacher's flow map by continuous-time
     distillation, AYF-EMD or AYF-LMD.
@@ -197,14 +199,15 @@ def align_your_flow(
     return regression(student, student_loss, tables, optimiser=optax.radam(1e-4), teacher=teacher)
 
 
+@in_range
 def self_distilled_flow_map(
     student: Student,
     *,
     residual: Residual = lagrangian,
     teacher: Denoiser | None = None,
     pairs: Pairs = UNIFORM,
-    power: float = 0.0,
-    c: float = 1e-3,
+    power: NotNegative = 0.0,
+    c: NotNegative = 1e-3,
 ) -> Method:
     """Self-distilled flow maps (Boffi et al., arXiv 2505.18825): flow matching where r = t, an
     identity of flow maps elsewhere.

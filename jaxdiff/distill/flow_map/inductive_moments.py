@@ -33,7 +33,7 @@ come from one x0 and eps: they are no unbiased estimate of anything, and vanish 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tangents import norm
 from jaxdiff.method import Method
 from jaxdiff.process import Number
+from jaxdiff.ranges import Fraction, Positive, Range, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Key
 
@@ -144,14 +145,15 @@ def time_label(sigma_data: Number = 0.5, scale: float = 1000.0) -> Callable[[Arr
     return lambda level: scale * level / (level + sigma_data)
 
 
+@in_range
 def inductive_moments(
     student: Student,
     *,
     group: int = 4,
-    k: float = 15.0,
-    a: float = 1.0,
-    b: float = 5.0,
-    ends: float = 0.0,
+    k: Positive = 15.0,
+    a: Annotated[float, Range()] = 1.0,
+    b: Annotated[float, Range()] = 5.0,
+    ends: Fraction = 0.0,
     intermediate: tuple[float, ...] | None = None,
 ) -> Method:
     """Inductive moment matching, IMM (Zhou et al., arXiv 2503.07565, algorithm 1); no teacher.

@@ -52,6 +52,7 @@ from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tangents import warmup
 from jaxdiff.method import Method
+from jaxdiff.ranges import Natural, NotNegative, in_range
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.typing import Array, Cond, Denoiser
 
@@ -63,15 +64,16 @@ def _with_guidance(
     return D(y, level, cond, extra=extra, **options)
 
 
+@in_range
 def mean_flow(
     student: Student,
     *,
     teacher: Denoiser | None = None,
     pairs: Pairs = CIFAR_PAIRS,
-    power: float = 0.75,
-    c: float = 1e-3,
+    power: NotNegative = 0.75,
+    c: NotNegative = 1e-3,
     normalise: bool = False,
-    warmup_updates: int = 0,
+    warmup_updates: Natural = 0,
     omega: float = 1.0,
     kappa: float = 0.0,
 ) -> Method:
@@ -124,13 +126,14 @@ def mean_flow(
     return regression(student, student_loss, tables, optimiser=optax.adam(6e-4), teacher=teacher)
 
 
+@in_range
 def improved_mean_flow(
     student: Student,
     *,
     teacher: Denoiser | None = None,
     pairs: Pairs = IMAGENET_PAIRS,
-    power: float = 1.0,
-    c: float = 1e-2,
+    power: NotNegative = 1.0,
+    c: NotNegative = 1e-2,
     largest: float | None = None,
 ) -> Method:
     """Improved mean flow (Geng et al., arXiv 2512.02012): a regression of V = u + (t - r) sg(du/dt)

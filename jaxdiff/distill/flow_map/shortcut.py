@@ -32,6 +32,7 @@ from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tables import flow_levels, jump_table
 from jaxdiff.method import Method
 from jaxdiff.process import RectifiedFlow
+from jaxdiff.ranges import Below1, Positive, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Key
 
@@ -77,13 +78,14 @@ def flow_tables(student: Student, count: int) -> Callable[..., Table]:
     return tables
 
 
+@in_range
 def shortcut(
     student: Student,
     *,
     count: int = 128,
     share: float = 1 / 8,
-    clip: float | None = 4.0,
-    target: float = 0.999,
+    clip: Positive | None = 4.0,
+    target: Below1 = 0.999,
 ) -> Method:
     """Shortcut model (Frans et al., arXiv 2410.12557, algorithm 1), without a teacher.
 

@@ -42,6 +42,7 @@ from jaxdiff.distill.parts.teacher import SolverStep, rollout
 from jaxdiff.distill.score_matching import score_matching_loss
 from jaxdiff.method import Batch, Context, Method, Metrics
 from jaxdiff.prediction import edm_weight
+from jaxdiff.ranges import Natural, NotNegative, Number, Positive, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.solvers.steps import heun_step
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Params
@@ -126,23 +127,24 @@ def jump_tables(
     return tables
 
 
+@in_range
 def trajectory_consistency(
     teacher: Denoiser,
     student: Student,
     *,
     scales: int = 18,
     max_steps: int = 17,
-    rho: float = 7.0,
+    rho: Positive = 7.0,
     solver_step: SolverStep = heun_step,
     distance: Distance = squared,
     target: float = 0.999,
-    denoising: float = 1.0,
-    mean: float = -1.2,
-    std: float = 1.2,
+    denoising: NotNegative = 1.0,
+    mean: Number = -1.2,
+    std: Positive = 1.2,
     last: Callable[[str], bool] | None = None,
     critic: Critic | None = None,
-    adversarial: float = 1.0,
-    critic_from: int = 50_000,
+    adversarial: NotNegative = 1.0,
+    critic_from: Natural = 50_000,
     intermediate: tuple[float, ...] = (0.821,),
 ) -> Method:
     """Consistency trajectory model, CTM (Kim et al., arXiv 2310.02279, algorithm 1).

@@ -33,20 +33,22 @@ from jaxdiff.distill.score.distribution_matching import (
     whole_grid,
 )
 from jaxdiff.method import Method
+from jaxdiff.ranges import Count, Number, in_range
 from jaxdiff.typing import Denoiser
 
 
+@in_range
 def decoupled_dmd(
     teacher: Denoiser,
     student: Student,
     *,
-    guidance: float = 4.5,
+    guidance: Number = 4.5,
     fake_score: FakeScore = SCORE,
     student_levels: tuple[float, ...] | None = None,
     levels: Levels | None = None,
     fake_levels: Levels | None = None,
     engine_levels: Levels | None = None,
-    every: int = 5,
+    every: Count = 5,
 ) -> Method:
     """Decoupled DMD (Liu et al., arXiv 2511.22677): guidance and matching with noise of their own.
 

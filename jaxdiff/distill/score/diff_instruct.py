@@ -40,6 +40,7 @@ from jaxdiff.distill.parts.two_players import (
 )
 from jaxdiff.method import Method, Metrics
 from jaxdiff.prediction import uniform_weight
+from jaxdiff.ranges import Count, Positive, in_range
 from jaxdiff.typing import Array, Cond, Denoiser
 
 Reward = Callable[[Array, Cond], Array]  # of samples and labels: (batch,)
@@ -76,16 +77,17 @@ def rewarded(values: Array, step: Step, reward: Reward | None, factor: float) ->
     return values - factor * found, metrics
 
 
+@in_range
 def diff_instruct(
     teacher: Denoiser,
     student: Student,
     *,
     fake_score: FakeScore = SCORE,
-    start: float = 1.0,
+    start: Positive = 1.0,
     levels: Levels = _LEVELS,
     fake_levels: Levels = _LEVELS,
     weight: Weight = uniform_weight,
-    every: int = 1,
+    every: Count = 1,
     reward: Reward | None = None,
     reward_factor: float = 1.0,
 ) -> Method:

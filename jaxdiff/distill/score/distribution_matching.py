@@ -60,6 +60,7 @@ from jaxdiff.distill.parts.two_players import (
 )
 from jaxdiff.distill.score.diff_instruct import Reward, check_reward, rewarded, score_difference
 from jaxdiff.method import Method
+from jaxdiff.ranges import Count, NotNegative, in_range
 from jaxdiff.typing import Array, Denoiser, Key
 
 
@@ -74,17 +75,18 @@ def matching_direction(
     return score_difference(lambda y, s: x, step.fake, y, s, weight), x
 
 
+@in_range
 def dmd(
     teacher: Denoiser,
     student: Student,
     *,
     fake_score: FakeScore = SCORE,
     student_levels: tuple[float, ...] | None = None,
-    regression: float = 0.25,
+    regression: NotNegative = 0.25,
     distance: Distance = squared,
     levels: Levels | None = None,
     fake_levels: Levels | None = None,
-    every: int = 1,
+    every: Count = 1,
 ) -> Method:
     """Distribution matching distillation, DMD (Yin et al., arXiv 2311.18828, algorithm 1).
 
@@ -140,6 +142,7 @@ def dmd(
     )  # fmt: skip
 
 
+@in_range
 def dmd2(
     teacher: Denoiser,
     student: Student,
@@ -149,10 +152,10 @@ def dmd2(
     label_evaluations: bool = False,
     levels: Levels | None = None,
     fake_levels: Levels | None = None,
-    adversarial: float = 3e-3,
-    critic: float = 1e-2,
+    adversarial: NotNegative = 3e-3,
+    critic: NotNegative = 1e-2,
     penalty: Penalty = NO_PENALTY,
-    every: int = 5,
+    every: Count = 5,
     reward: Reward | None = None,
     reward_factor: float = 1.0,
 ) -> Method:

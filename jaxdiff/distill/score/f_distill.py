@@ -39,6 +39,7 @@ from jaxdiff.distill.parts.two_players import (
 from jaxdiff.distill.score.distribution_matching import matching_direction, slow_adam
 from jaxdiff.method import Method
 from jaxdiff.prediction import edm_weight
+from jaxdiff.ranges import Count, Natural, NotNegative, in_range
 from jaxdiff.typing import Array, Denoiser, Params
 
 DIVERGENCES = {
@@ -77,6 +78,7 @@ def bin_means(r: Array, index: Array, bins: Array) -> Array:
     return jnp.where(count > 0, total / jnp.maximum(count, 1.0), bins)
 
 
+@in_range
 def f_distill(
     teacher: Denoiser,
     student: Student,
@@ -85,13 +87,13 @@ def f_distill(
     divergence: str = "jensen-shannon",
     student_levels: tuple[float, ...] | None = None,
     levels: Levels | None = None,
-    adversarial: float = 3e-3,
-    critic: float = 1e-2,
-    bins: int = 10,
+    adversarial: NotNegative = 3e-3,
+    critic: NotNegative = 1e-2,
+    bins: Natural = 10,
     rate: float = 1.0,
     limits: tuple[float, float] = (0.1, 20.0),
     penalty: Penalty = NO_PENALTY,
-    every: int = 5,
+    every: Count = 5,
 ) -> Method:
     """f-distill (Xu et al., arXiv 2502.15681, algorithm 1). With "reverse-kl" it is
     :func:`jaxdiff.distill.score.distribution_matching.dmd2`.

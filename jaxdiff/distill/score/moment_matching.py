@@ -29,6 +29,7 @@ from jaxdiff.distill.score.diff_instruct import score_difference
 from jaxdiff.distill.trajectory.progressive import cosine_levels
 from jaxdiff.method import Method
 from jaxdiff.prediction import truncated_snr_weight
+from jaxdiff.ranges import Count, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array, Denoiser, Key
@@ -50,6 +51,7 @@ def ancestral_step(y: Array, t: Array, s: Array, x: Array, z: Array) -> Array:
     return mean + expand(s / t * jnp.sqrt((t - s) * (t + s)), y) * z
 
 
+@in_range
 def moment_matching(
     teacher: Denoiser,
     student: Student,
@@ -57,7 +59,7 @@ def moment_matching(
     fake_score: FakeScore = SCORE,
     num_steps: int = 8,
     weight: Weight = truncated_snr_weight,
-    every: int = 1,
+    every: Count = 1,
 ) -> Method:
     """Moment matching distillation (Salimans et al., arXiv 2406.04103, algorithm 2, alternating).
 

@@ -33,6 +33,7 @@ from jaxdiff.distill.parts.two_players import FakeScore, two_players
 from jaxdiff.distill.score.diff_instruct import score_difference
 from jaxdiff.method import Batch, Context, Decay, Method, Metrics, Player
 from jaxdiff.process import VP
+from jaxdiff.ranges import Natural, in_range
 from jaxdiff.typing import Array, Denoiser, Key, Params
 
 Render = Callable[[Params, Key], Array]
@@ -103,16 +104,17 @@ def score_distillation(
     )  # fmt: skip
 
 
+@in_range
 def variational_score_distillation(
     teacher: Denoiser,
     render: Render,
     scene: Params | Callable[[Key], Params],
     fake: Student,
     *,
-    rank: int = 4,
+    rank: Natural = 4,
     levels: Levels = MIDDLE,
     late_levels: Levels = _LATE,
-    late_from: int = 5000,
+    late_from: Natural = 5000,
     fake_levels: Levels = WHOLE,
     weight: Weight = variance,
     fake_weight: Weight = inverse_square,

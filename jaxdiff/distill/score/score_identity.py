@@ -54,6 +54,7 @@ from jaxdiff.distill.parts.two_players import (
 )
 from jaxdiff.method import Method
 from jaxdiff.prediction import edm_weight
+from jaxdiff.ranges import Count, Natural, NotNegative, Number, Positive, in_range
 from jaxdiff.typing import Array, Denoiser
 
 _LEVELS = log_normal(-1.2, 1.2)
@@ -68,17 +69,18 @@ def identity_loss(teacher: Array, fake: Array, x: Array, alpha: float, weight: A
     return weight * jnp.sum(product.reshape(len(x), -1), axis=1)
 
 
+@in_range
 def sid(
     teacher: Denoiser,
     student: Student,
     *,
     fake_score: FakeScore = SCORE,
-    alpha: float = 1.2,
-    start: float = 2.5,
+    alpha: Number = 1.2,
+    start: Positive = 2.5,
     levels: Levels | None = None,
     fake_levels: Levels = _LEVELS,
-    scale: float = 100.0,
-    every: int = 1,
+    scale: Positive = 100.0,
+    every: Count = 1,
 ) -> Method:
     """Score identity distillation, SiD (Zhou et al., arXiv 2404.04057).
 
@@ -124,22 +126,23 @@ def sid(
     )  # fmt: skip
 
 
+@in_range
 def sida(
     teacher: Denoiser,
     student: Student,
     fake_score: FakeScore,
     *,
-    alpha: float = 1.0,
-    start: float = 2.5,
+    alpha: Number = 1.0,
+    start: Positive = 2.5,
     levels: Levels | None = None,
     fake_levels: Levels = _LEVELS,
-    scale: float = 100.0,
-    adversarial: float = 0.01,
-    critic: float = 0.5,
-    bound: float = 10.0,
-    student_from: int = 391,
-    critic_from: int = 782,
-    every: int = 1,
+    scale: Positive = 100.0,
+    adversarial: NotNegative = 0.01,
+    critic: NotNegative = 0.5,
+    bound: Positive = 10.0,
+    student_from: Natural = 391,
+    critic_from: Natural = 782,
+    every: Count = 1,
 ) -> Method:
     """Adversarial score identity distillation, SiDA (Zhou et al., arXiv 2410.14919).
 

@@ -43,6 +43,7 @@ from jaxdiff.distill.parts.two_players import (
 from jaxdiff.distill.score.diff_instruct import Reward, check_reward, rewarded
 from jaxdiff.method import Method
 from jaxdiff.prediction import uniform_weight
+from jaxdiff.ranges import Count, Positive, in_range
 from jaxdiff.typing import Array, Denoiser
 
 Slope = Callable[[Array], Array]  # the derivative d' of a distance in its argument
@@ -71,17 +72,18 @@ def implicit_loss(teacher: Array, fake: Array, x: Array, slope: Slope, weight: A
     return -weight * jnp.sum(product.reshape(len(x), -1), axis=1)
 
 
+@in_range
 def sim(
     teacher: Denoiser,
     student: Student,
     *,
     fake_score: FakeScore = SCORE,
     slope: Slope | None = None,
-    start: float = 2.5,
+    start: Positive = 2.5,
     levels: Levels = _LEVELS,
     fake_levels: Levels = _LEVELS,
     weight: Weight = uniform_weight,
-    every: int = 1,
+    every: Count = 1,
     reward: Reward | None = None,
     reward_factor: float = 1.0,
 ) -> Method:

@@ -17,6 +17,7 @@ from jaxdiff.distill.parts.two_players import FakeScore, generating, two_players
 from jaxdiff.distill.score.diff_instruct import score_difference
 from jaxdiff.distill.score.score_distillation import MIDDLE, WHOLE, variance
 from jaxdiff.method import Method
+from jaxdiff.ranges import Count, Positive, in_range
 from jaxdiff.typing import Array, Denoiser
 
 
@@ -27,18 +28,19 @@ def faded(level: Array) -> Array:
     return 1.0 / (level**2 * (1.0 + level**2))
 
 
+@in_range
 def swiftbrush(
     teacher: Denoiser,
     student: Student,
     fake: Student,
     *,
-    rank: int = 64,
-    start: float | None = None,
+    rank: Count = 64,
+    start: Positive | None = None,
     levels: Levels = MIDDLE,
     fake_levels: Levels = WHOLE,
     weight: Weight = variance,
     fake_weight: Weight = faded,
-    every: int = 1,
+    every: Count = 1,
 ) -> Method:
     """SwiftBrush (Nguyen and Tran, arXiv 2312.05239, algorithm 1).
 

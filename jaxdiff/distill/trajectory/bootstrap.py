@@ -35,6 +35,7 @@ from jaxdiff.distill.parts.tables import in_steps
 from jaxdiff.distill.parts.teacher import SolverStep, advance
 from jaxdiff.method import Method
 from jaxdiff.process import Process, TrigFlow, level, time
+from jaxdiff.ranges import NotNegative, in_range
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.steps import euler_step
 from jaxdiff.typing import Array, Denoiser
@@ -76,12 +77,13 @@ def boundary_loss(f: Signal, D: Callable[[Array, Array], Array], eps: Array, hig
     return squared(f(eps, top), jax.lax.stop_gradient(D(high * eps, top)))
 
 
+@in_range
 def boot(
     teacher: Denoiser,
     student: Student,
     *,
     delta: float = 0.04,
-    beta: float = 1.0,
+    beta: NotNegative = 1.0,
     solver_step: SolverStep = euler_step,
     process: Process | None = None,
 ) -> Method:

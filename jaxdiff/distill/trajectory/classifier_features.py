@@ -43,6 +43,7 @@ from jaxdiff.distill.trajectory.progressive import (
 )
 from jaxdiff.method import Method, Metrics
 from jaxdiff.prediction import uniform_weight
+from jaxdiff.ranges import Count, Positive, in_range
 from jaxdiff.typing import Array, Denoiser
 
 Features = Callable[[Array], Array]
@@ -73,13 +74,14 @@ def decided_and_varied(log_share: Array, gamma: float = 0.75) -> Array:
     return gamma * entropy + (1.0 - gamma) * jnp.sum(jax.scipy.special.xlogy(mean, mean))
 
 
+@in_range
 def feature_distillation(
     teacher: Denoiser,
     student: Student,
     features: Features,
     *,
     num_steps: int = 4,
-    temperature: float = 0.9,
+    temperature: Positive = 0.9,
     beta: float = 0.0,
     gamma: float = 0.75,
     logits: Features | None = None,
@@ -147,13 +149,14 @@ def feature_distillation(
     return clipped(in_steps(num_steps, method), clip)
 
 
+@in_range
 def feature_stages(
     teacher: Denoiser,
     student: Student | Callable[[float], Student],
     features: Features,
     *,
     first: int = 512,
-    begin: int = 8,
+    begin: Count = 8,
     last: int = 1,
     feature_updates: int = 10_000,
     features_only: Mapping[str, Any] | None = None,

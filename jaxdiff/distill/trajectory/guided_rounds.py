@@ -15,9 +15,11 @@ from jaxdiff.distill.trajectory.progressive import (
     share_of,
 )
 from jaxdiff.method import Method
+from jaxdiff.ranges import Count, Positive, in_range
 from jaxdiff.typing import Denoiser
 
 
+@in_range
 def guided_stages(
     teacher: Denoiser,
     student: Student | Callable[[float], Student],
@@ -26,8 +28,8 @@ def guided_stages(
     last: int = 1,
     guidance_range: Range = (1.0, 5.0),
     stochastic: bool = False,
-    guidance_share: float = 2.0,
-    substeps: int = 2,
+    guidance_share: Positive = 2.0,
+    substeps: Count = 2,
     num_updates: int = 50_000,
     **options: Any,
 ) -> list[Stage]:

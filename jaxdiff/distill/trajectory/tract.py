@@ -33,6 +33,7 @@ from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.teacher import SolverStep, advance
 from jaxdiff.method import Method
 from jaxdiff.prediction import edm_weight
+from jaxdiff.ranges import Below1, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.steps import euler_step, heun_step
@@ -63,6 +64,7 @@ def tract_target(
     return jax.lax.stop_gradient(implied(y, s, z, end))
 
 
+@in_range
 def tract(
     teacher: Denoiser,
     student: Student,
@@ -71,7 +73,7 @@ def tract(
     last: int = 1,
     solver_step: SolverStep = heun_step,
     weight: Weight = edm_weight,
-    self_ema: float = 0.5,
+    self_ema: Below1 = 0.5,
 ) -> Method:
     """One phase of TRACT (Berthelot et al., arXiv 2303.04248): the teacher's steps on
     a grid become ``last`` steps of the student.

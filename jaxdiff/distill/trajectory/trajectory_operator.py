@@ -27,6 +27,7 @@ from jaxdiff.distance import Distance, absolute
 from jaxdiff.distill.parts.frame import Step, regression
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.method import Method
+from jaxdiff.ranges import Positive, in_range
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -94,6 +95,7 @@ def nearest(
     return jnp.take_along_axis(points, index.reshape(-1, *(1,) * y.ndim), axis=1)[:, 0]
 
 
+@in_range
 def trajectory_operator(
     student: Student,
     levels: Sequence[float],
@@ -101,7 +103,7 @@ def trajectory_operator(
     keep: Sequence[int] = (4, 8, 12, 16),
     starts: int = 1,
     distance: Distance = absolute,
-    cap: float = 1e4,
+    cap: Positive = 1e4,
 ) -> Method:
     """Diffusion model sampling with a neural operator, DSNO (Zheng et al., arXiv 2211.13449).
 
