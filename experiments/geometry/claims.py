@@ -113,6 +113,8 @@ def nearest(numbers: Numbers, name: str) -> float | None:
 
 def jumps(numbers: Numbers, name: str) -> float | None:
     """Return at which share of levels the denoised output is nearer to data than the state."""
+    if "convergence" not in numbers:
+        return None
     one = numbers["convergence"]["models"][name]
     return float(np.mean(np.array(one["D"]) <= np.array(one["x"])))
 

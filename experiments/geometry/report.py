@@ -95,7 +95,9 @@ def _claims(numbers: Numbers) -> list[str]:
         last = [verdict(claim, values), "" if gap is None else f"{100 * gap:.0f} %"]
         row = [claim.name, claim.said.replace("|", "\\|"), measured, *cells, *last]
         lines.append("| " + " | ".join(row) + " |")
-    return [*lines, "", WITHOUT, ""]
+    some = [NAMES[s] for s in sets if "latent" not in numbers[s] and s != "images"]
+    said = f"\nOf {', '.join(some)} trajectories and ends alone were measured." if some else ""
+    return [*lines, "", WITHOUT + said, ""]
 
 
 def _convex() -> list[str]:
@@ -176,26 +178,17 @@ def _more(one: Numbers) -> list[str]:
              + " |", "|---|" + "--:|" * len(traces["levels"])]  # fmt: skip
     for name in (GAUSSIAN, FINITE):
         lines.append(f"| {name} | " + " | ".join(cell_text(v) for v in traces[name]) + " |")
-    slopes = one["lipschitz"]
-    lines += ["", "| largest singular value of dD/dx | "
-              + " | ".join(f"{s:.3g}" for s in slopes["levels"]) + " |",
-              "|---|" + "--:|" * len(slopes["levels"])]  # fmt: skip
-    for name in (GAUSSIAN, FINITE):
-        lines.append(f"| {name} | " + " | ".join(cell_text(v) for v in slopes[name]) + " |")
-    lines += [
-        "\nIt is the local Lipschitz constant of D; J of the finite data set is the covariance of",
-        "the data near x over the level squared. Both are symmetric by their form; a network for",
-        "CIFAR-10 is not at hand, and the asymmetry of networks is below, of MNIST and the digits.",
-    ]
+    lines += _slopes(one["lipschitz"]) if "lipschitz" in one else []
     found = "; ".join(f"{path} with discount {g}" for g, path in gits["found"].items())
-    few = "; ".join(f"{n}: {path}" for n, path in gits["of a few"].items())
+    few = "; ".join(f"{n}: {path}" for n, path in gits.get("of a few", {}).items())
     line, root = (one["interpolation"][GAUSSIAN][m] for m in ("linear", "square root"))
-    own = one["interpolation"][FINITE]
+    own = one["interpolation"].get(FINITE)
     return [
         *lines,
         "\nGITS on exact trajectories of the Gaussian, indices of 61 levels for 6 steps:",
         f"{found}; the schedule published for CIFAR-10, searched with a network, is",
-        f"{gits['published']}. With discount 1.15 from so many trajectories alone: {few}.",
+        f"{gits['published']}."
+        + (f" With discount 1.15 from so many trajectories alone: {few}." if few else ""),
         f"\nThe kernel density of the data rises from x to D(x) at {100 * like['jump']:.1f} % of",
         "the Gaussian's states at levels from 0.1 on and from x to the next state at",
         f"{100 * like['step']:.1f} %; the largest mean of \\|D - D*\\| / \\|D* - x\\| is "
@@ -204,8 +197,29 @@ def _more(one: Numbers) -> list[str]:
         f"data set, and {one['nearest'][GAUSSIAN]:.2f} for the Gaussian (medians).",
         f"\nHalf-way between two noises on a straight line the noise has {line['norm']:.3f} of its",
         f"norm and the Gaussian's exact end {line['end']:.3f} of its distance from the mean; with",
-        f"weights whose squares sum to 1, {root['norm']:.3f} and {root['end']:.3f}; of the finite",
-        f"data set's end it is {own['linear']['end']:.3f} and {own['square root']['end']:.3f}.\n",
+        f"weights whose squares sum to 1, {root['norm']:.3f} and {root['end']:.3f}."
+        + (
+            f" Of the finite data set's end it is {own['linear']['end']:.3f} and "
+            f"{own['square root']['end']:.3f}."
+            if own
+            else ""
+        ),
+        "",
+    ]
+
+
+def _slopes(slopes: Numbers) -> list[str]:
+    """Return the local Lipschitz constants."""
+    lines = ["", "| largest singular value of dD/dx | "
+             + " | ".join(f"{s:.3g}" for s in slopes["levels"]) + " |",
+             "|---|" + "--:|" * len(slopes["levels"])]  # fmt: skip
+    for name in (GAUSSIAN, FINITE):
+        lines.append(f"| {name} | " + " | ".join(cell_text(v) for v in slopes[name]) + " |")
+    return [
+        *lines,
+        "\nIt is the local Lipschitz constant of D; J of the finite data set is the covariance of",
+        "the data near x over the level squared. Both are symmetric by their form; a network for",
+        "CIFAR-10 is not at hand, and the asymmetry of networks is below, of other data.",
     ]
 
 

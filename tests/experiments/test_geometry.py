@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,6 +25,8 @@ from experiments.geometry.claims import (
     shape_apart,
     verdict,
 )
+from experiments.geometry.report import page
+from jaxdiff.files import read_json
 
 
 def test_a_claim_needs_a_network_where_it_holds_of_no_null_model_on_every_data_set():
@@ -98,6 +101,12 @@ def test_a_few_images_without_a_network_from_end_to_end(tmp_path):
     assert "| Euler | 100 % | 0.00 |" in page and "| DPM-Solver++ 2M | 10 % |" in page
     assert "| G1 |" in page and "without a network" in page
     assert (tmp_path / "g.png").exists()
+
+
+def test_the_page_is_made_of_the_numbers_beside_it():
+    results = Path(__file__).parents[2] / "experiments/results"
+    written = (results / "geometry.md").read_text(encoding="utf-8")
+    assert page(read_json(results / "geometry.json")) == written
 
 
 def test_students_that_follow_the_flow_are_what_distillation_is_judged_by():
