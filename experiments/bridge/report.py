@@ -52,10 +52,12 @@ def page(numbers: dict[str, Any]) -> str:
     s, rows, data = numbers["settings"], numbers["rows"], datasets(numbers)
     command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in s.items())
     seeds = sorted({r["seed"] for r in rows})
+    last = {r["method"].rsplit(" ", 1)[1] for r in rows}
+    widths = " ".join(map(str, sorted(int(word) for word in last if word.isdigit())))
     lines = [
         "# Denoisers smaller than their teacher\n",
-        f"Made by `python -m experiments.bridge --data {' '.join(data)} {command} "
-        f"--seeds {' '.join(map(str, seeds))}`",
+        f"Made by `python -m experiments.bridge --data {' '.join(data)} "
+        f"--widths {widths} {command} --seeds {' '.join(map(str, seeds))}`",
         f"on {numbers['machine']}. The teachers are those that come with the package; the number",
         "after a method is the student's width. Parameters and millions of multiplications of one",
         "evaluation of what is sampled, a reused decoder and projectors included; Frechet distance",

@@ -33,7 +33,7 @@ def test_the_page_has_means_by_size_of_each_data_set():
     text = page(numbers)
     assert "| simkd-1 8 | 300 | 2.00 | 6.00 ± 1.41 | 50.0 | 2 | 2 |" in text
     assert "| alone 8 | 100 | 2.00 | 9.00 | 50.0 | 1 | 2 |" in text
-    assert "--data digits mnist --count 500 --updates 7 --seeds 1 2" in text
+    assert "--data digits mnist --widths 8 --count 500 --updates 7 --seeds 1 2" in text
     assert text.index("have 1.50") < text.index("## mnist") < text.index("have 2.50")
 
 
