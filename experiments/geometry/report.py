@@ -30,7 +30,7 @@ REPORTED_OPTIMAL = {
     "on the model's path": "- / - / - / 16.7",
 }  # fmt: skip
 NAMES = {
-    "images": "CIFAR-10", "MNIST": "MNIST", "published MNIST": "MNIST, published",
+    "images": "CIFAR-10", "MNIST": "MNIST", "published MNIST": "MNIST DDPM",
     "digits": "digits",
 }  # fmt: skip
 WITHOUT = """Where a cell is "-" there is no number. EDM's network for CIFAR-10 is not at hand: its
