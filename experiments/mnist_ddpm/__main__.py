@@ -162,14 +162,13 @@ def distilled(
     return rows, samplers
 
 
-def make(options: argparse.Namespace) -> tuple[dict[str, Any], Images, Images]:
-    """Return the page's numbers, its pictures, and those of the students."""
+def make(options: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[Images, str, int]]]:
+    """Return the page's numbers, and its pictures: each with the end of its name and columns."""
     late, early = load_model(options.weights / LATE), load_model(options.weights / EARLY)
     held = kept_arrays(options.runs / "held.npz", lambda: accurate(late, options.count, seed=1))
     noise = held["start"] / np.float32(START)
     longer = ends(late.denoiser, held["start"], on_grid(late, "unipc", LONGER))
     start, drawn = starts(late, noise)
-    drawn["accurate"] = held["image"]
     fit = {"count": options.pairs, "updates": options.updates, "batch": options.batch}
     found = tables.tuned(late, options.nfe, options.runs / "tables", rate=options.rate, **fit)
     solved, more = measured(late, held, found)
@@ -206,8 +205,9 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], Images, Images]:
         **{f"baseline, NFE {n}": Sampler(late.denoiser, t) for n, t in single.items()},
     }
     shown = {name: pictures(late, samples(s, late, SHOWN)) for name, s in few.items()}
-    whole = drawn | more | others
-    return numbers, {k: to_pictures(late.source, v) for k, v in whole.items()}, shown
+    whole = [drawn | others, {"accurate": held["image"]} | more]
+    first, second = ({k: to_pictures(late.source, v) for k, v in x.items()} for x in whole)
+    return numbers, [(first, "", 3), (second, "_tuned", 1), (shown, "_students", 3)]
 
 
 def why(
@@ -236,10 +236,10 @@ def timed(path: Path, begun: float) -> float:
     return total
 
 
-def draw(images: Images, path: Path) -> None:
-    """Write pictures, twelve of each title."""
+def draw(images: Images, path: Path, columns: int = 3) -> None:
+    """Write pictures, four rows of each title."""
     shown = {title: np.clip(take(x, slice(SHOWN)), -1, 1) for title, x in images.items()}
-    side_by_side(shown, rows=4, columns=3).savefig(path, dpi=100)
+    side_by_side(shown, rows=4, columns=columns).savefig(path, dpi=100)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin(options)
     begun, clock = time.process_time(), options.runs / "seconds.json"
     try:
-        numbers, drawn, shown = make(options)
+        numbers, drawn = make(options)
     finally:
         seconds = timed(clock, begun)
     machine = f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
@@ -258,8 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(options.json, json.dumps(numbers, indent=1) + "\n")
     text = page(numbers, command, options.json.stem)
     write_text(options.json.with_suffix(".md"), text)
-    draw(drawn, options.json.with_suffix(".png"))
-    draw(shown, options.json.with_name(f"{options.json.stem}_students.png"))
+    for images, end, columns in drawn:
+        draw(images, options.json.with_name(f"{options.json.stem}{end}.png"), columns)
     print(text)
     return 0
 

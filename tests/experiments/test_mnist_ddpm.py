@@ -1,12 +1,16 @@
 """The study of the published MNIST model: what bounds its tables, and what its page says of it."""
 
+import jax
 import numpy as np
 import pytest
 
+import jaxdiff as jd
 from experiments.mnist_ddpm import __main__ as study
 from experiments.mnist_ddpm.ends import kept, kept_arrays, spread
-from experiments.mnist_ddpm.limits import RADIUS, filtered, hindsight
+from experiments.mnist_ddpm.limits import RADIUS, filtered, hindsight, limits
 from experiments.mnist_ddpm.page import page
+from jaxdiff.denoisers import as_partial
+from jaxdiff.recipes.tuning import Task
 
 
 def test_hindsight_is_the_nearest_sum_of_each_samples_terms(rng):
@@ -27,6 +31,20 @@ def test_filters_are_found(rng):
         images += taps[k, i, j] * padded[:, k, i : i + 9, j : j + 9]
     made = filtered(x[:3], images[:3], x[3:])
     np.testing.assert_allclose(made, images[3:], atol=0.01)
+
+
+@pytest.mark.slow
+def test_a_table_of_ones_own_is_nearer(rng):
+    """Standard normal data, whose flow from level s ends in y/sqrt(1 + s^2)."""
+    start = 4.0 * rng.standard_normal((3, 2, 2, 1))
+    pairs = {"start": start, "image": start / np.sqrt(17.0)}
+    D = as_partial(lambda y, s, cond=None: y / (1.0 + s**2))
+    given = Task(D, 2, pairs, pairs, pairs["image"], num_updates=60, rate=0.05, sigma_data=1.0)
+    made = jd.table(jd.solvers.euler, [4.0, 1.0, 0.0])
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        found = limits(given, made, pairs, 2)
+    assert found["hindsight"] < 1e-6 < found["table"]  # one number of the start is enough here
+    assert found["own table, few"] < 0.2 * found["table, few"]
 
 
 def test_what_was_made_is_kept(tmp_path):
