@@ -46,7 +46,8 @@ def deis(
         State at every level after the first, of the shape of ``y``.
 
     Raises:
-        ValueError: for another variable, or an order that it does not have.
+        ValueError: for another variable, an order that it does not have, or levels and a time out
+            of range.
 
     Source: Zhang and Chen, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv
     2204.13902.
@@ -54,6 +55,11 @@ def deis(
     check_order("deis", order, None)
     if variable not in ("time", "log_level"):
         raise ValueError(f"deis interpolates in 'time' or 'log_level', not {variable!r}")
+    if not (0 < low < high and 0 < smallest < 1):
+        raise ValueError(
+            f"deis needs 0 < low < high, and a smallest time within (0, 1); got {low}, {high} and "
+            f"{smallest}"
+        )
     time, rate = _vp_time(low, high, smallest) if variable == "time" else (log, exp)
     history: list[tuple[Scalar, State]] = []
     for i, (s, r) in enumerate(pairwise(levels)):

@@ -19,6 +19,8 @@ MESSAGES = {
     ("dpm2", "ratio", -1.0): r"must lie within \(0, 1\); one is -1.0",
     ("er_sde", "inflate", float("nan")): "er_sde: inflate is a number, not nan",
     ("er_sde", "inflate", float("inf")): "its weights are not finite",
+    ("deis", "high", 0.001): "deis needs 0 < low < high",
+    ("deis", "smallest", -1.0): "smallest time within",
     ("epd", "times", -1.0): "at no positive level",
 }
 
