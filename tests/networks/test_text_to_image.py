@@ -78,7 +78,9 @@ def test_it_starts_at_zero():
         for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
         if leaf.ndim > 1 and not leaf.any()
     }
-    assert silent == {"unet/conv_out/kernel"}
+    block = "encoder/block_0"
+    ends = {f"{block}/attention/out/kernel", f"{block}/feed_forward/out/kernel"}
+    assert silent == {"unet/conv_out/kernel", *ends}
 
 
 def test_attention_is_the_unets(given):
