@@ -83,6 +83,7 @@ def page(found: dict[str, Any], drawn: bool) -> str:
         numbers = found[part.module]
         lines += [f"## {part.title}", "", about(part.module), "", *columns(numbers["rows"]), ""]
         lines += [f"Settings: {listed(numbers['settings'])}. Machine: {numbers['machine']}.", ""]
+        lines += [f"Note: {'; '.join(numbers['notes'])}.", ""] if numbers.get("notes") else []
     if drawn:
         lines += ["![samples and their prompts](conditional.png)", ""]
     return "\n".join(lines)
