@@ -34,8 +34,9 @@ def page(result: dict[str, Any], pictured: bool) -> str:
         f"{s['steps']} steps, {s['particles']} particles of the methods that have some. "
         f"{result['machine']}.", "",
         "In a cell: PSNR of single samples / of the mean of a measurement's samples, dB / misfit, "
-        "the root mean square of u - A(x), which is to be the noise. A dash is a task that the "
-        "method is not for. *evaluations* are of the network, without gradients through it.", "",
+        "the root mean square of u - A(x), which is to be the noise. A dash is a task that a "
+        "method is not for or was not measured on. *evaluations* are of the network, without "
+        "gradients through it.", "",
         *[f"- *{task}*: {words}" for task, words in WORDS.items()], "",
     ]  # fmt: skip
     rows = result["rows"]
