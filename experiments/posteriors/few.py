@@ -38,6 +38,14 @@ SOLVERS: tuple[tuple[str, Any, dict[str, Any]], ...] = (
 KINDS = (("prior", 0.05), ("mmps", 0.05), ("mmps", 0.3), ("pigdm", 0.05), ("pigdm", 0.3),
          ("projection", 0.0))  # fmt: skip
 
+READING = """\
+What holds: a table that was tuned to the prior alone is a good table under guidance. With MMPS its
+samples are 2.6 to 3.4 times nearer to the accurate guided flow than the best textbook solver's, and
+as good in distribution as 127 evaluations; tuning to the guided flow, by other measurements, adds
+little. With PiGDM without its own tuning the gain is 1.4 to 1.5, with it 1.6 to 1.9. What does not:
+under a correction that draws noise at every step a tuned table gains little (1.2).
+"""
+
 
 def guided(given: Problem, kind: str) -> Callable[..., Any]:
     """Return D(y, level, u) of a way to steer, u the measurements (batch, *measured)."""
@@ -109,13 +117,14 @@ def page(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     names = list(dict.fromkeys(r["table"] for r in rows))
     text = [
         "# Restoration in five evaluations", "",
-        f"Made by `python -m experiments.posteriors.few`: {settings['seeds']} problems of "
-        f"[posteriors.md](posteriors.md), {COUNT} samples, {settings['updates']} updates of a "
-        "table. In a cell: root mean square distance to the ends of the accurate flow from the "
-        "same starts / sliced Wasserstein distance to exact samples / root mean square of u - A x, "
-        "means over the problems. *Tuned, prior*: to the flow without guidance; *tuned, guided*: "
-        "to the guided flow, of other measurements than are scored. The projection's samples have "
-        "noise of their own at every step; it has no guided flow to tune to.", "",
+        f"Made by `python -m experiments.posteriors.few --seeds {settings['seeds']} --updates "
+        f"{settings['updates']}`: so many problems of [posteriors.md](posteriors.md), and updates "
+        f"of a table; {COUNT} samples. In a cell: root mean square distance to the ends of the "
+        "accurate flow from the same starts / sliced Wasserstein distance to exact samples / root "
+        "mean square of u - A x, means over the problems. *Tuned, prior*: to the flow without "
+        "guidance; *tuned, guided*: to the guided flow, of other measurements than are scored. The "
+        "projection's samples have noise of their own at every step; it has no guided flow to tune "
+        "to.", "",
         "| steered by | noise | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|",
     ]  # fmt: skip
     for kind, noise in dict.fromkeys((r["kind"], r["noise"]) for r in rows):
@@ -125,7 +134,7 @@ def page(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
             means = (np.mean([r[k] for r in own]) for k in ("error", "sliced", "misfit"))
             cells.append(" / ".join(f"{m:.3g}" for m in means) if own else "-")
         text.append(f"| {kind} | {noise:g} | " + " | ".join(cells) + " |")
-    return "\n".join([*text, ""])
+    return "\n".join([*text, "", READING])
 
 
 def main(given: Sequence[str] | None = None) -> None:
