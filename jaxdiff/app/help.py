@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {  # what is in none of them comes first
     "other models": ("adapter", "control", "base", "base_noise"),
     "sampler": (
         "solver", "order", "num_steps", "grid", "noise_levels", "end", "low", "high", "table",
-        "guidance", "discriminator", "discriminator_weight", "base_noise",
+        "guidance", "discriminator", "discriminator_weight",
     ),
     "objective": (
         "process", "prediction", "levels", "weighting", "snr_limit", "sigmoid_bias", "sigma_data",
