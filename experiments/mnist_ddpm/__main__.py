@@ -5,7 +5,7 @@
 makes numbers, a page and pictures. Of the checkpoint 0400 of the published run, and of the earlier
 0100, the page has
 
-    start       what is sampled from several levels: the highest are of no use
+    start       what is sampled from several levels: the highest need a threshold
     solvers     distances to accurate end points on held-out noise, of two solvers, of the best of
                 all baselines, and of tables tuned from it (:mod:`experiments.mnist_ddpm.tables`)
     reasons     how far richer rules come with the same evaluations (.limits)
@@ -50,6 +50,7 @@ from jaxdiff.app.models import Model
 from jaxdiff.app.published import to_pictures
 from jaxdiff.arrays import take
 from jaxdiff.conditioning.guidance import autoguidance
+from jaxdiff.conditioning.threshold import static
 from jaxdiff.files import read_json, write_text
 from jaxdiff.report.images import side_by_side
 from jaxdiff.sampling.sampler import Sampler
@@ -58,17 +59,24 @@ LATE, EARLY = "mnist_ddpm_0001_0400.pt", "mnist_ddpm_0001_0100.pt"
 LONGER = 40  # evaluations that show how accurate the accurate ends are
 ALONE = 0.05  # rate of levels of a table for one sample, whose gradients have no noise
 HIGHS = (40.0, START, 4.0)  # levels to start from, after the highest
+RANGE = (-0.5, 0.5)  # of the data
 Images = dict[str, np.ndarray]
 
 
 def starts(model: Model, noise: np.ndarray) -> tuple[list[dict[str, float]], Images]:
-    """Return what is sampled from several levels in ten evaluations."""
-    rows, drawn = [], {}
+    """Return what is sampled from several levels in ten evaluations, and what the denoiser makes
+    whose output is held within the data's range.
+    """
+    rows, drawn, held = [], {}, static(model.denoiser, *RANGE)
     for high in (model.levels[1], *HIGHS):
-        made = ends(model.denoiser, high * noise, on_grid(model, "unipc", 10, high))
-        rows.append({"high": high, "outside": outside(made), "std": float(made.std())})
-        drawn[f"from {high:.3g}"] = made
-    return rows, drawn
+        for kind, D, solver in (("from", model.denoiser, "unipc"), ("held, from", held, "dpmpp")):
+            made = ends(D, high * noise, on_grid(model, solver, 10, high))
+            row = {"high": high, "outside": outside(made), "std": float(made.std())}
+            rows.append({**row, "threshold": D is held, "solver": solver})
+            if high in (model.levels[1], START):
+                drawn[f"{kind} {high:.3g}"] = made
+    order = sorted(drawn, key=lambda name: name.startswith("held"))
+    return rows, {name: drawn[name] for name in order}
 
 
 def guided(
@@ -189,6 +197,9 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[Images
         **{f"best baseline in {n}": (n, Sampler(late.denoiser, p.baseline))
            for n, p in found.items()},
         **{f"tuned in {n}": (n, Sampler(late.denoiser, p.tuned)) for n, p in found.items()},
+        **{f"DPM-Solver++, held within the range, from level {high:.4g}": (10, Sampler(
+            static(late.denoiser, *RANGE), on_grid(late, "dpmpp", 10, high)
+        )) for high in (late.levels[1], START)},
     }  # fmt: skip
     scores = scored(
         samplers, late, options.data, options.samples, options.images, options.runs / "scores"
