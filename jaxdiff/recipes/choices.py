@@ -212,8 +212,8 @@ def _read(where: str, value: Any, choice: Choice) -> Any:
 
 def _as(kind: Any, value: Any) -> Any:
     """Return the value as this kind. ValueError or TypeError if it is another."""
-    word, allowed = str(value).strip(), range_of(kind)
-    if allowed is not None:
+    word = str(value).strip()
+    if _plain(kind) is not kind and (allowed := range_of(kind)) is not None:
         number = _as(_plain(kind), value)
         if not allowed.holds(number):
             raise ValueError(word)
