@@ -13,6 +13,10 @@ inside the network (PyTorch by autocast), in turns: seconds per evaluation are a
 its steps. "Difference" is the largest between the two results, in units of the largest number of
 PyTorch's. Aim: not slower than PyTorch, forward, on the same device. ``--small`` is a form of it
 that takes a minute on two CPU cores.
+
+What is lost on CPUs: XLA computes products of bfloat16 in float32 there, so that bfloat16 saves no
+time, where PyTorch's oneDNN has the processor's own instructions for it; and convolutions of
+float32 are Eigen's here and oneDNN's there.
 """
 
 import argparse
@@ -203,7 +207,20 @@ def lines_of(found: Sequence[dict[str, Any]]) -> list[str]:
         for r in found
     ]
     lines += ["", f"Seconds per evaluation; PyTorch {found[0]['torch']} on {found[0]['device']}."]
-    return [*lines, "", *common.table(header, cells)]
+    return [*lines, "", *common.table(header, cells), "", *_halves(found)]
+
+
+def _halves(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Say what bfloat16 takes of float32's time, here and there."""
+    known = {(r["network"], r["dtype"]): r for r in found}
+    lines = []
+    for (name, dtype), half in known.items():
+        wide = known.get((name, "float32"))
+        if dtype == "float32" or wide is None:
+            continue
+        here, there = (float(np.median(half[k]) / np.median(wide[k])) for k in ("jax_s", "torch_s"))
+        lines.append(f"{name}, {dtype}: {here:.2f} of float32's time here, {there:.2f} in PyTorch.")
+    return lines
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
