@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxdiff.app.config_adapt import Adapt as Adapt
+from jaxdiff.app.config_adapt import AdaptData as AdaptData
 from jaxdiff.app.config_adapt import AdapterKind as AdapterKind
 from jaxdiff.app.config_choices import EndName as EndName
 from jaxdiff.app.config_choices import GridName as GridName
