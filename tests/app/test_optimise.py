@@ -109,7 +109,7 @@ def test_what_has_no_meaning_is_refused(run, tmp_path, capsys):
     for more, said in {
         ("--choices", "rank", "2"): "sds has no choice 'rank'; it has: ",
         ("--label", "ten"): "label ten is not one of 0..9",
-        ("--method", "vsd", "--choices", "rank", "-1"): "the rank of adapters is at least 0",
+        ("--method", "vsd", "--choices", "rank", "-1"): "rank of vsd should be int at least 0",
         ("--count", "0"): "--count must be at least 1",
     }.items():
         assert optimise(run, tmp_path / "a", "--updates", "1", *more) == 2
