@@ -133,7 +133,8 @@ def draw(samples: Path, path: Path) -> None:
     for row, (prompt, combination, images) in zip(axes, rows, strict=True):
         for axis, image in zip(row, images, strict=True):
             axis.imshow((image + 1) / 2, interpolation="nearest")
-            axis.set_xticks([]), axis.set_yticks([])
+            axis.set_xticks([])
+            axis.set_yticks([])
         row[0].set_ylabel(f"{prompt} ({combination})", rotation=0, ha="right", va="center", size=7)
     for axis, label in zip(axes[0], labels, strict=True):
         axis.set_title(label, size=7)
