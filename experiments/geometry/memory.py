@@ -13,11 +13,9 @@ Python and JAX within; a GB is 1e9 bytes.
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -30,21 +28,15 @@ from jaxdiff.metrics.neighbours import nearest_distances
 from jaxdiff.noise import start_noise
 from jaxdiff.sampling.sample import trajectory
 from jaxdiff.sampling.trace import table
+from jaxdiff.training.measures import resident
 from jaxdiff.typing import Array
 
 run = jax.jit(trajectory)
 
 
 def peak() -> float:
-    """Return the largest resident set so far, in GB of 1e9 bytes; the system counts in KiB.
-
-    Linux adds to getrusage's number that of the process which started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text().splitlines()
-        return next(int(x.split()[1]) for x in lines if x.startswith("VmHWM")) * 1024 / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    """Return the largest resident set so far, in GB of 1e9 bytes."""
+    return resident() / 1e9
 
 
 def streamed(count: int, dimension: int, block: int) -> dict[str, float]:

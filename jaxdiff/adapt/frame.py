@@ -14,10 +14,10 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
 from jaxdiff.adapt.described import described
 from jaxdiff.adapt.patterns import Pattern, matching, paths
+from jaxdiff.arrays import quick
 from jaxdiff.denoisers import denoiser
 from jaxdiff.typing import Array, Cond, Denoiser, Key, Network, Params
 
@@ -125,10 +125,7 @@ def adapted(D: Denoiser, adapter: Adapter, key: Key | int = 0) -> jax.tree_util.
     made = described(D)
     base = prepare(adapter, made.pop("params"))
     key = jax.random.key(key) if isinstance(key, int) else key
-    # drawn once, so compiled quickly; compiler options are for the outermost jit only
-    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((key, base)))
-    options = {} if traced else {"xla_backend_optimization_level": 0}
-    small = jax.jit(adapter.init, compiler_options=options)(key, base)
+    small = jax.jit(adapter.init, compiler_options=quick(key, base))(key, base)
     network = Adapted(network_with(adapter, made.pop("network")), adapter)
     return denoiser(network, {"base": base, "adapter": small}, **made)
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from jaxdiff.arrays import quick
 from jaxdiff.networks import ControlNet, IPAdapter, T2IAdapter, UNet, UNet2DCondition, init
 from jaxdiff.networks.conditional_encoder import ConditionalEncoder
 from jaxdiff.networks.controlled import Controlled
@@ -255,9 +255,7 @@ def copied(params: Params, onto: Params, *, copy: bool = True) -> Params:
 def drawn(module: Any, key: Key | int, x: Array) -> Params:
     """Return a module's parameters at their start, drawn in one compiled call."""
     key = as_key(key)
-    # compiler options are for the outermost jit only
-    options = {} if isinstance(key, Tracer) else {"xla_backend_optimization_level": 0}
-    return jax.jit(lambda key: module.init(key, x)["params"], compiler_options=options)(key)
+    return jax.jit(lambda key: module.init(key, x)["params"], compiler_options=quick(key))(key)
 
 
 def as_key(key: Key | int) -> Key:

@@ -19,11 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxdiff.arrays import QUICK
 from jaxdiff.method import WithState
 from jaxdiff.networks.classifier_layers import SymmetricConv
 from jaxdiff.typing import Array, Key, Outputs
-
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 @dataclass(frozen=True)
@@ -114,5 +113,4 @@ def _draw(module: nn.Module, shape: tuple[int, int, int], key: Key) -> Any:
     return module.init({"params": key}, jnp.zeros((1, *shape), jnp.float32))
 
 
-# Random draws are cheap to run and slow to optimise: unoptimised, this compiles three times faster.
 _draw_at_once = jax.jit(_draw, static_argnums=(0, 1), compiler_options=QUICK)

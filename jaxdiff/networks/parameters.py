@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.core import Tracer
 
+from jaxdiff.arrays import QUICK
 from jaxdiff.method import WithState
 from jaxdiff.networks.adapters import hashable
 from jaxdiff.typing import Cond, Key, Params
@@ -19,11 +20,8 @@ def _draw(module: nn.Module, key: Key, shape: tuple[int, ...], labels: int, cond
     return module.init({"params": key}, jnp.zeros((1, *shape), jnp.float32), label, cond)
 
 
-# Random draws are cheap to run and slow to optimise: unoptimised, this compiles three times faster.
 _draw_at_once = jax.jit(
-    _draw,
-    static_argnames=("module", "shape", "labels"),
-    compiler_options={"xla_backend_optimization_level": 0},
+    _draw, static_argnames=("module", "shape", "labels"), compiler_options=QUICK
 )
 
 

@@ -141,9 +141,7 @@ def _origin(kind: Any) -> Any:
 
 
 def _plain(kind: Any) -> Any:
-    """Return a type without the range of :mod:`jaxdiff.app.options` that it may be declared
-    with.
-    """
+    """Return a type without the range (:mod:`jaxdiff.ranges`) that it may be declared with."""
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 

@@ -7,6 +7,7 @@ otherwise is the one that it was made of.
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -96,10 +97,18 @@ def memory_gb() -> float:
     """
     known = [device.memory_stats() or {} for device in jax.local_devices()]
     most = max(stats.get("peak_bytes_in_use", 0) for stats in known)
-    return (most or _resident()) / 1e9
+    return (most or resident()) / 1e9
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Return the process's largest resident set so far in bytes; 0 where the system does not say.
+
+    Linux adds to getrusage's number that of the process which started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text().splitlines()
+        return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM")), 0)
     try:
         import resource
     except ImportError:  # Windows
