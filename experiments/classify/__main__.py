@@ -3,9 +3,10 @@
     python -m experiments.classify --method all --pair tiny --data fashion --pool 2 --seeds 1 2 3
 
 For every seed a teacher and a student without one are trained by labels, then a student by every
-method; online methods train groups of the student's network. Rows are kept in the JSON file as they
-are made, and a run that was stopped goes on where it was. ``--preset paper`` has the recipe of the
-papers, 240 epochs in batches of 64 (300 of 128 online), for a machine with a GPU.
+method. Online methods train groups of the student's network and no teacher; beside them is that
+network alone by their recipe, "vanilla-online". Rows are kept in the JSON file as they are made,
+and a run that was stopped goes on where it was. ``--preset paper`` has the recipe of the papers,
+240 epochs in batches of 64 (300 of 128 online), for a machine with a GPU.
 """
 
 import argparse
@@ -27,14 +28,16 @@ from jaxdiff.files import write_text
 from jaxdiff.method import Method
 from jaxdiff.training import fit
 
+Row = dict[str, Any]
 OFFLINE, ONLINE = classify.OFFLINE, classify.ONLINE_METHODS
+ALONE = "vanilla-online"  # the row of the network alone by the recipe of online methods
 VARIANTS = {  # further rows: (method, choices)
-    "simkd-4": ("simkd", {"factor": 4}),
-    "simkd-8": ("simkd", {"factor": 8}),
     "simkd-weight-30": ("simkd", {"weight": 30.0}),
+    "simkd-4-weight-30": ("simkd", {"factor": 4, "weight": 30.0}),
+    "simkd-8-weight-30": ("simkd", {"factor": 8, "weight": 30.0}),
+    "simkd-1-block-weight-30": ("simkd", {"blocks": 1, "weight": 30.0}),
     "semckd-weight-100": ("semckd", {"weight": 100.0}),
     "semckd-weight-25": ("semckd", {"weight": 25.0}),
-    "simkd-1-block": ("simkd", {"blocks": 1}),
     "okddip-networks": ("okddip", {"branches": False}),
     "okddip-reference": ("okddip", {"reference": True}),
 }
@@ -83,13 +86,27 @@ def recipes(options: argparse.Namespace, count: int) -> tuple[Recipe, Recipe]:
     )
 
 
+def is_online(name: str) -> bool:
+    """Return whether a row has the recipe of online methods, and no teacher."""
+    return VARIANTS.get(name, (name,))[0] in (*ONLINE, ALONE)
+
+
+def rows_of(methods: Sequence[str]) -> list[str]:
+    """Return the rows of a seed: the methods, and before them what they are compared with."""
+    alone = [ALONE] if any(map(is_online, methods)) else []
+    taught = [] if all(map(is_online, methods)) else ["teacher", "vanilla"]
+    return [*taught, *alone, *methods]
+
+
 def method_of(
-    name: str, teacher: Trained, student: Any, problem: Problem, options: argparse.Namespace
+    name: str, teacher: Trained | None, student: Any, problem: Problem, options: argparse.Namespace
 ) -> Method:
-    """Return a method by its name, for a teacher and a student."""
+    """Return a method by its name, for a teacher (None of online methods) and a student."""
     base, chosen = VARIANTS.get(name, (name, {}))
     choices: dict[str, Any] = dict(chosen)
     offline, online = recipes(options, len(problem.images))
+    if name in ("vanilla", ALONE):
+        return classify.vanilla(student, recipe=online if name == ALONE else offline)
     if base in ONLINE:
         return ONLINE[base](student, recipe=online, **choices)
     if base == "semckd":
@@ -112,7 +129,7 @@ def trained(
 
 def row(
     name: str, seed: int, classifier: Any, problem: Problem, seconds: float, updates: int
-) -> dict[str, Any]:
+) -> Row:
     """Return the numbers of a classifier."""
     network = classifier.network
     found = classify.accuracy(classifier, problem.test_images, problem.test_labels)
@@ -122,47 +139,51 @@ def row(
     }  # fmt: skip
 
 
+def taught(options: argparse.Namespace, problem: Problem, seed: int) -> tuple[Trained, Row]:
+    """Return the teacher of a seed, and its row."""
+    big = problem.network(pairs(problem.classes)[options.pair][0])
+    offline, _ = recipes(options, len(problem.images))
+    updates = offline.num_updates if options.preset == "paper" else options.teacher_updates
+    method = classify.vanilla(big, recipe=offline._replace(num_updates=updates))
+    stored = None if options.teachers is None else options.teachers / f"teacher-{seed}"
+    state, seconds = trained(method, Batches(problem, options.batch, seed), updates, seed, stored)
+    teacher = method.sampler(state)
+    return teacher, row("teacher", seed, teacher, problem, seconds, updates)
+
+
+def student(
+    name: str, teacher: Trained | None, problem: Problem, options: argparse.Namespace, seed: int
+) -> Row:
+    """Return the row of a method, or why there are no numbers."""
+    small = problem.network(pairs(problem.classes)[options.pair][1])
+    try:
+        method = method_of(name, teacher, small, problem, options)
+    except ValueError as error:  # a pair that the method is not for
+        return {"method": name, "seed": seed, "not_for": str(error)}
+    updates = recipes(options, len(problem.images))[is_online(name)].num_updates
+    try:
+        state, seconds = trained(method, Batches(problem, options.batch, seed), updates, seed)
+    except FloatingPointError as error:  # it diverged, which is a result
+        return {"method": name, "seed": seed, "diverged": str(error).split(";")[0]}
+    made = row(name, seed, method.sampler(state), problem, seconds, updates)
+    if is_online(name) and name != ALONE:
+        ensemble = method.sampler(state, member="ensemble")
+        made["ensemble"] = classify.accuracy(ensemble, problem.test_images, problem.test_labels)
+    return made
+
+
 def measure(options: argparse.Namespace, problem: Problem, keep: Any) -> None:
     """Train and score all that ``keep`` does not have yet."""
-    modules = pairs(problem.classes)[options.pair]
-    big, small = (problem.network(module) for module in modules)
-    offline, _ = recipes(options, len(problem.images))
     for seed in options.seeds:
-        batches = Batches(problem, options.batch, seed)
-        wanted = [n for n in ("teacher", "vanilla", *options.method) if not keep.has(n, seed)]
-        if not wanted:
-            continue
-        updates = offline.num_updates if options.preset == "paper" else options.teacher_updates
-        teach = classify.vanilla(big, recipe=offline._replace(num_updates=updates))
-        stored = None if options.teachers is None else options.teachers / f"teacher-{seed}"
-        state, seconds = trained(teach, batches, updates, seed, stored)
-        teacher = teach.sampler(state)
+        wanted = [name for name in rows_of(options.method) if not keep.has(name, seed)]
+        teacher = None
+        if not all(map(is_online, wanted)):
+            teacher, made = taught(options, problem, seed)
+            if not keep.has("teacher", seed):
+                keep(made)
         for name in wanted:
-            if name == "teacher":
-                keep(row(name, seed, teacher, problem, seconds, updates))
-                continue
-            if name == "vanilla":
-                method = classify.vanilla(small, recipe=offline)
-            else:
-                try:
-                    method = method_of(name, teacher, small, problem, options)
-                except ValueError as error:  # a pair that the method is not for
-                    keep({"method": name, "seed": seed, "not_for": str(error)})
-                    continue
-            number = offline.num_updates
-            if VARIANTS.get(name, (name,))[0] in ONLINE:
-                number = recipes(options, len(problem.images))[1].num_updates
-            try:
-                state, seconds = trained(method, batches, number, seed)
-            except FloatingPointError as error:  # it diverged, which is a result
-                keep({"method": name, "seed": seed, "diverged": str(error).split(";")[0]})
-                continue
-            made = row(name, seed, method.sampler(state), problem, seconds, number)
-            if VARIANTS.get(name, (name,))[0] in ONLINE:
-                ensemble = method.sampler(state, member="ensemble")
-                scored = classify.accuracy(ensemble, problem.test_images, problem.test_labels)
-                made["ensemble"] = scored
-            keep(made)
+            if name != "teacher":
+                keep(student(name, teacher, problem, options, seed))
 
 
 class Kept:

@@ -105,6 +105,12 @@ def test_claims_are_differences_of_means_with_their_errors():
     assert line == "| SimKD above KD | simkd-4 less kd | +10.00 ± 2.50 |"
 
 
+def test_online_methods_stand_beside_the_network_alone_by_their_recipe():
+    assert study.rows_of(["okddip-networks"]) == ["vanilla-online", "okddip-networks"]
+    assert study.rows_of(["kd", "one"]) == ["teacher", "vanilla", "vanilla-online", "kd", "one"]
+    assert study.rows_of(["simkd-weight-30"]) == ["teacher", "vanilla", "simkd-weight-30"]
+
+
 def test_rows_of_other_settings_are_not_joined(tmp_path):
     kept = study.Kept(tmp_path / "a.json", {"pair": "tiny"})
     kept({"method": "kd", "seed": 1})
