@@ -1,5 +1,6 @@
 """``jaxdiff compare``: runs side by side on one page."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from jaxdiff.app.published import to_pictures, without_pictures
 from jaxdiff.app.runs import HEADERS, KEYS, SCORE, losses, row_of, scores_of
 from jaxdiff.app.samplers import make_sampler
 from jaxdiff.files import check_writable
-from jaxdiff.report.page import Picture, Section, Table, write_page
+from jaxdiff.report.page import Picture, Section, Table, write_numbers, write_page
 from jaxdiff.report.terminal import format_table
 from jaxdiff.training.history import HISTORY, read_history
 
@@ -26,7 +27,7 @@ COLUMNS = 5  # of samples
 
 
 def compare(config: configs.Compare, progress: bool = True) -> str:
-    """Write the page of several runs; return the table of them.
+    """Write the numbers of several runs, then their page; return the table of them.
 
     Raises ValueError for fewer than two runs or one given twice, OSError for a folder that is no
     run and a page that cannot be written.
@@ -36,18 +37,27 @@ def compare(config: configs.Compare, progress: bool = True) -> str:
     if len(folders) < 2 or len(folders) < len(config.runs):
         raise ValueError("give two different runs or more: jaxdiff compare runs/a runs/b")
     options = {name: flat(config_file.to_dict(config_file.load(p))) for name, p in folders.items()}
-    check_writable(config.out)
+    out = Path(config.out)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out names a page, which ends in .html, not {out}")
+    for path in (out, out.with_suffix(".json")):
+        check_writable(path)
     rows = [row_of(path, path) for path in folders.values()]
     cells = [[row[key] for key in KEYS] for row in rows]
     differ, curves = differences(options), curves_of(folders)
-    sections = [
-        Section("Runs", tables=[Table(HEADERS, cells, best={SCORE: "min"})]),
-        _options(differ), *_figures(curves), *_scores(folders), *_samples(config, progress),
-    ]  # fmt: skip
     numbers = {"runs": rows, "options": differ, "curves": curves}
-    write_page(config.out, "Runs compared", ", ".join(folders), sections, numbers)
-    table = format_table(HEADERS, cells, {SCORE: "min"})
-    return f"{table}\n\n{_said(differ)}\nthe page: {config.out}"
+    said = f"{format_table(HEADERS, cells, {SCORE: 'min'})}\n\n{_said(differ)}"
+    beside = write_numbers(out.with_suffix(".json"), numbers)
+    try:
+        sections = [
+            Section("Runs", tables=[Table(HEADERS, cells, best={SCORE: "min"})]),
+            _options(differ), *_figures(curves), *_scores(folders), *_samples(config, progress),
+        ]  # fmt: skip
+        write_page(out, "Runs compared", ", ".join(folders), sections, numbers)
+    except Exception as error:  # of whatever draws it
+        warnings.warn(f"the page could not be made: {error}", stacklevel=2)
+        return f"{said}\nthe numbers: {beside}"
+    return f"{said}\nthe page: {out}"
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -147,7 +157,7 @@ def _samples(config: configs.Compare, progress: bool) -> list[Section]:
     for run in config.runs:
         try:
             made[run] = apart(_sampled(run, config, progress))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, FloatingPointError) as error:
             without.append(f"{run}: {error}")
     if not made:
         return [Section("Samples", ["There are none.", *without])]

@@ -87,10 +87,16 @@ def draw(images: Any, path: Path) -> None:
 
 
 def save_figure(make: Callable[[], Any], path: Path) -> None:
-    """Make a figure and save it; whatever goes wrong is a warning."""
+    """Make a figure and save it, saying where; whatever goes wrong is a warning."""
+    if saved(make, path):
+        print(f"their picture: {path}")
+
+
+def saved(make: Callable[[], Any], path: Path, **options: Any) -> bool:
+    """Return whether a figure could be made and saved; whatever goes wrong is a warning."""
     try:
-        make().savefig(path)
+        make().savefig(path, **options)
     except Exception as error:  # of whatever draws it
         warnings.warn(f"the picture {path} could not be made: {error}", stacklevel=3)
-    else:
-        print(f"their picture: {path}")
+        return False
+    return True

@@ -22,6 +22,7 @@ from jaxdiff.app.load import load_model
 from jaxdiff.app.models import LEVELS, Model
 from jaxdiff.app.options import placed
 from jaxdiff.app.published import from_pictures
+from jaxdiff.app.sample import saved
 from jaxdiff.app.text import TEXT, captions_condition, texts_condition
 from jaxdiff.arrays import take
 from jaxdiff.data.dataset import Dataset, to_float
@@ -108,9 +109,9 @@ def _tuned(config: configs.Tune, made: Task, source: dict[str, Any], progress: b
 
 
 def write(result: Result, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Write the better table with all there is to know of it, and the figure of both."""
-    from jaxdiff.report.samplers import levels_and_weights
-
+    """Write the better table with all there is to know of it; then the figure of both, without
+    which the table is still there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     outcome: dict[str, Any] = {
         "baseline": result.baseline_name,
@@ -125,9 +126,15 @@ def write(result: Result, folder: Path, metadata: Mapping[str, Any]) -> None:
         )
     best.save(folder / FILE)
     shown = {"baseline": result.baseline, str(metadata["method"]): result.tuned.table}
+    saved(lambda: _figure(shown), folder / "table.png", dpi=130)
+
+
+def _figure(shown: Mapping[str, Any]) -> Any:
+    """Return the levels and weights of tables, by name."""
+    from jaxdiff.report.samplers import levels_and_weights
+
     flats = {k: flatten(made) for k, made in shown.items() if isinstance(made, Table)}
-    figure = levels_and_weights({k: (f.nodes, f.denoised) for k, f in flats.items()})
-    figure.savefig(folder / "table.png", dpi=130)
+    return levels_and_weights({k: (f.nodes, f.denoised) for k, f in flats.items()})
 
 
 def _check(config: configs.Tune) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxdiff.grids.ends import Grid, check_positive, finish, knots
+from jaxdiff.grids.ends import Grid, check_positive, checked, finish, knots
 from jaxdiff.process import Discrete, Process, RectifiedFlow, level, time
 
 
@@ -255,7 +255,12 @@ def earlier_levels(
 
     Returns:
         num_steps levels, of all but the first; float64 on the host.
+
+    Raises:
+        ValueError: for a share outside [0, 1], or levels that are no grid.
     """
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma is a share of the time, from 0 to 1, not {gamma}")
     with jax.enable_x64(True):
-        times = time(process, np.asarray(levels[1:], np.float64))
+        times = time(process, checked(levels)[1:])
         return [float(s) for s in np.asarray(level(process, (1.0 - gamma) * times))]

@@ -72,7 +72,7 @@ class AutoencoderVQ(nn.Module):
 
     def codes(self, z: Array) -> tuple[Array, Array]:
         """Return the nearest codes of latents (batch, height, width, latent_channels), and which
-        they are, (batch, height, width) integers.
+        they are, (batch, height, width) integers. A place that is not finite has a code of NaN.
         """
         if z.ndim != 4 or z.shape[3] != self.latent_channels:
             raise ValueError(
@@ -82,7 +82,8 @@ class AutoencoderVQ(nn.Module):
         lengths = jnp.sum(book**2, axis=1).reshape(1, 1, 1, -1)
         apart = lengths - 2 * einsum("bhwc,kc->bhwk", z, book)
         index = jnp.argmin(apart, axis=-1)
-        return book[index], index
+        known = jnp.isfinite(z).all(axis=-1, keepdims=True)  # argmin of NaN is a row like others
+        return jnp.where(known, book[index], jnp.nan), index
 
     def decode(self, z: Array, *, nearest: bool = True) -> Array:
         """Return the images of latents, each taken to its code first if ``nearest``."""

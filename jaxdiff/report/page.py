@@ -14,6 +14,7 @@ import json
 import math
 import os
 import urllib.parse
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -129,14 +130,19 @@ def write_page(
 
 def write_numbers(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:
     """Write numbers as JSON, as :func:`write_page` does beside a page, whole or not at all; return
-    ``path``. For numbers that took long, before a page that may fail is made. Raises as it does.
+    ``path``. For numbers that took long, before a page that may fail is made: one that is not
+    finite does not cost the others, but is null there, with a warning. Else raises as it does.
     """
-    _write_together({Path(path): _json(numbers)})
+    lost: list[str] = []
+    _write_together({Path(path): _json(numbers, lost)})
+    if lost:
+        some = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)
+        warnings.warn(f"not finite, and null in {path}: {some}", stacklevel=2)
     return Path(path)
 
 
-def _json(numbers: Mapping[str, Any]) -> str:
-    return json.dumps(_plain(numbers, "numbers"), indent=1, allow_nan=False) + "\n"
+def _json(numbers: Mapping[str, Any], lost: list[str] | None = None) -> str:
+    return json.dumps(_plain(numbers, "numbers", lost), indent=1, allow_nan=False) + "\n"
 
 
 def _page(title: str, subtitle: str, sections: Sequence[Section], numbers: str) -> str:
@@ -247,8 +253,10 @@ def _table(table: Table) -> str:
     )
 
 
-def _plain(value: Any, name: str) -> Any:
-    """``value`` in Python's own types; ``name`` says in errors where it stands."""
+def _plain(value: Any, name: str, lost: list[str] | None = None) -> Any:
+    """``value`` in Python's own types; ``name`` says in errors where it stands. With ``lost``, a
+    number that is not finite is None, and its name is put there.
+    """
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if value is None or isinstance(value, bool | str):
@@ -256,13 +264,15 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
+        if not math.isfinite(value) and lost is not None:
+            return lost.append(name)
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}: numbers of a report must be finite, or None")
         return float(value)
     if isinstance(value, Mapping):
-        return {_key(k, name): _plain(v, f"{name}[{k!r}]") for k, v in value.items()}
+        return {_key(k, name): _plain(v, f"{name}[{k!r}]", lost) for k, v in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_plain(v, f"{name}[{n}]") for n, v in enumerate(value)]
+        return [_plain(v, f"{name}[{n}]", lost) for n, v in enumerate(value)]
     raise TypeError(f"{name} is a {type(value).__name__}, which JSON cannot hold")
 
 

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from jaxdiff.app import compare, config_file
 from jaxdiff.app import config as configs
-from jaxdiff.app import config_file
 from jaxdiff.app import main as cli
 from jaxdiff.app.compare import curves_of, differences, flat
 from jaxdiff.app.runs import holder_of
@@ -102,6 +102,18 @@ def test_a_page_compares_runs(folder, tmp_path, capsys):
     assert page.count("<img ") == 3 and 'src="data:' in page
     assert cli.main(given) == 0  # samples: of none, as neither has a model that can be read
     assert "There are none." in out.read_text() and "damaged" in out.read_text()
+
+
+def test_what_is_compared_is_saved_whatever_draws_it(folder, tmp_path, capsys, monkeypatch):
+    def broken(curves):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(compare, "_figures", broken)
+    out = tmp_path / "compare.html"
+    with pytest.warns(UserWarning, match="no font"):
+        code = cli.main(["compare", str(folder / "a"), str(folder / "deep/b"), "--out", str(out)])
+    assert code == 0 and "learning_rate: 0.001 | 0.002" in capsys.readouterr().out
+    assert json.loads(out.with_suffix(".json").read_text())["options"] and not out.exists()
 
 
 def test_what_cannot_be_compared_is_refused(folder, capsys):

@@ -154,6 +154,10 @@ def test_the_nearest_codes_are_found_and_decoded():
     np.testing.assert_array_equal(q, book[np.asarray(index)])
     decode = jax.jit(lambda z: network.apply({"params": params}, z, method="decode"))
     np.testing.assert_array_equal(decode(z), decode(np.asarray(q)))
+    lost = np.array(z)
+    lost[1, 0, 0, 0] = np.nan
+    found = np.isfinite(codes(lost)[0])
+    assert found[0].all() and not found[1, 0, 0].any() and found[1, 1:].all()
     with pytest.raises(ValueError, match="latents are"):
         codes(z[..., :1])
     with pytest.raises(ValueError, match="divisible by 1"):

@@ -350,6 +350,13 @@ WRONG = {
     "draws noise: give the solve": lambda: corrections.replacement(KNOWN, MASK)(START, 1.0, None),
     "a mask of shape": lambda: corrections.replacement(KNOWN, np.ones(3))(START, 1.0, KEYS),
     "known of shape": lambda: corrections.replacement(KNOWN[:2], MASK)(START, 1.0, KEYS),
+    "reference of shape .1, 4, 1": lambda: corrections.ilvr(KNOWN[:1, :, None], 2)(
+        jnp.zeros((1, 4, 4)), 1.0, KEYS[:1]
+    ),
+    "each has its own": lambda: corrections.replacement(KNOWN, MASK, START[:1])(START, 1.0, None),
+    "states .3, 4.: each": lambda: corrections.replacement(KNOWN, MASK, START[:, :1])(
+        START, 1.0, None
+    ),
     "weight must be": lambda: corrections.projection(NOISELESS, 2.0),
     "see ddnm_plus": lambda: corrections.ddnm(MIX.denoiser, exact_posterior(0.1)[1]),
     "factor of at least 1": lambda: corrections.ilvr(KNOWN, 2, filter="box"),  # type: ignore[arg-type]

@@ -251,6 +251,8 @@ def test_an_edit_outside_of_the_mask_keeps_the_data():
 WRONG = {
     "positive level": lambda: editing.noised(DATA, 0.0, KEY),
     "a strength is in": lambda: editing.last_steps(LEVELS, 0.05),
+    "a strength is in .0, 1.": lambda: editing.last_steps(LEVELS, float("nan")),
+    "strictly decrease": lambda: editing.last_steps(LEVELS[::-1], 0.5),
     "use invert": lambda: editing.record(D, LEVELS, DATA, key=KEY, eta=0.0),
     "0 <= eta": lambda: editing.record(D, LEVELS, DATA, key=KEY, eta=2.0),
     "at least one update": lambda: editing.null_text(
@@ -276,7 +278,14 @@ WRONG = {
     "threshold must": lambda: editing.difference_mask(D, DATA, 1.0, OLD, key=KEY, threshold=1.0),
     "must be draws": lambda: editing.difference_mask(D, DATA, 1.0, OLD, key=KEY),
     "a picture of shape": lambda: editing.towards_picture(D, np.ones(3), 0.5)(DATA, 1.0),
+    "a noise of shape": lambda: editing.towards_noise(D, np.ones((3, 1)), 0.5)(DATA, 1.0),
 }
+
+
+@pytest.mark.parametrize(("strength", "num_steps"), [(0.58, 29), (0.57, 28), (0.579, 28)])
+def test_a_strength_is_a_share_of_the_steps_whatever_its_rounding(strength, num_steps):
+    levels = np.arange(50.0, -1.0, -1.0)
+    assert len(editing.last_steps(levels, strength)) == num_steps + 1
 
 
 @pytest.mark.parametrize("said", WRONG)

@@ -84,11 +84,45 @@ def test_effective_numbers():
          TypeError, "key"),
         (lambda s, k: posterior.fps_smc(jnp.sin, rows(), (2.0, 1.0), s, k), ValueError, "vmap"),
         (lambda s, k: posterior.gaussian_twist(rows()), ValueError, "of all particles"),
+        (lambda s, k: posterior.tds(jnp.sin, jnp.sum, (2.0, 1.0), s.astype(int), k), TypeError,
+         "float32 or float64"),
     ],
 )  # fmt: skip
 def test_what_is_refused(call, error, words, key):
     with pytest.raises(error, match=words):
         call(jnp.ones((3, 2)), key)
+
+
+@pytest.mark.parametrize("end", ["cond", "held by the denoiser"])
+def test_conditions_go_with_their_particles(end, key):
+    """The share of particles of a class is its probability given the measurement: half of them
+    start as either, and what is near 0.3 is of the first.
+    """
+    apart = GaussianMixture([[1.0, 0.0], [0.0, 1.0]], [[0.3, 0.0], [-2.0, 0.5]], np.full(2, 0.1))
+    labels = jnp.arange(64) % 2
+    start = LEVELS[0] * jax.random.normal(key, (64, 2))
+    held = lambda y, s, cond=None: apart.denoiser(y, s, labels)  # noqa: E731
+    for sampler in (
+        lambda D, cond: posterior.tds(D, posterior.gaussian_twist(SEEN), LEVELS, start, key, cond),
+        lambda D, cond: posterior.fps_smc(D, SEEN, LEVELS, start, key, cond),
+    ):
+        if end != "cond":
+            with pytest.raises(ValueError, match="per sample that it holds"):
+                sampler(held, None)
+            continue
+        found = sampler(apart.denoiser, labels)
+        weights = jnp.exp(found.log_weights)
+        assert float(weights[found.cond == 0].sum()) > 0.99
+        assert float(weights[jnp.abs(found.states[:, 0] - 0.3) < 1].sum()) > 0.99
+        assert found.cond.dtype == labels.dtype
+
+
+def test_particles_have_the_dtype_of_their_start(key):
+    with jax.numpy_dtype_promotion("standard"):
+        D = lambda y, s, cond=None: MIXTURE.denoiser(y, s).astype(jnp.bfloat16)  # noqa: E731
+        start = jnp.ones((3, 2), jnp.float32)
+        found = posterior.fps_smc(D, SEEN, (2.0, 1.0, 0.0), start, key)
+    assert found.states.dtype == jnp.float32
 
 
 def rows():

@@ -285,6 +285,9 @@ WRONG = {
     "give one of them": lambda: processes.restore(
         lambda x, t, c=None: x, processes.i2sb(), TIMES, ZEROS, key=KEY, mean=True, eta=0.5
     ),
+    "at most 1": lambda: processes.restore(
+        lambda x, t, c=None: x, processes.indi(0.1), [1.2, 0.5, 0.0], ZEROS, key=KEY
+    ),
     "needs 'degraded'": lambda: processes.bridge_matching(network, {}, processes.i2sb()).check(
         {"image": ZEROS}
     ),

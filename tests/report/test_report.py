@@ -22,7 +22,7 @@ from jaxdiff.report import curves as plots
 from jaxdiff.report import images as pictures
 from jaxdiff.report import page, style, terminal
 from jaxdiff.report.best_curves import GREY, best_against_nfe, ranked
-from jaxdiff.report.page import Picture, Section, Table, write_page
+from jaxdiff.report.page import Picture, Section, Table, write_numbers, write_page
 from jaxdiff.report.terminal import format_table
 
 # terminal
@@ -595,6 +595,13 @@ def test_numbers_that_json_cannot_hold_are_named(numbers, error, message, tmp_pa
     with pytest.raises(error, match=message):
         write_page(tmp_path / "a.html", "t", "s", [], numbers)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_number_that_is_not_finite_does_not_cost_the_others(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.warns(UserWarning, match=r"null in .*a.json: numbers\['b'\]\[1\]"):
+        write_numbers(path, {"a": 1.5, "b": [2, np.nan]})
+    assert json.loads(path.read_text()) == {"a": 1.5, "b": [2, None]}
 
 
 @pytest.mark.parametrize(

@@ -528,6 +528,9 @@ def test_tcd_between_euler_and_consistency():
     same(earlier_levels(VP(), LEVELS, 0.0), LEVELS[1:], rtol=1e-9)
     lower = earlier_levels(VP(), LEVELS, 0.3)
     assert all(0 < q < r for q, r in zip(lower, LEVELS[1:], strict=True))
+    for levels, gamma in ((LEVELS, 1.5), (LEVELS, float("nan")), (LEVELS[::-1], 0.3)):
+        with pytest.raises(ValueError, match="share of the time|strictly decrease"):
+            earlier_levels(VP(), levels, gamma)
     made = table(tcd, LEVELS, lower=lower)
     s, r, q = *LEVELS[:2], lower[0]
     same([made.denoised[1, -1, 0], made.noises[1, -1, 0]], [1 - q / s, math.sqrt(r * r - q * q)])

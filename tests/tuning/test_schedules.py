@@ -539,3 +539,6 @@ def test_optimised_steps_say_what_is_wrong():
         weight_bound([3.0, 1.0, 0.5], solvers.ddim, eta=1.0)
     with pytest.raises(ValueError, match="strictly decrease"):
         optimised_steps([1.0, 3.0, 0.5])
+    for wrong in ({"power": np.nan}, {"separate": -1}, {"iterations": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+            optimised_steps([3.0, 1.0, 0.5], **wrong)

@@ -17,14 +17,14 @@ from jaxdiff.noise import start_noise
 from jaxdiff.recipes.tuning import TUNERS, kernel, samplewise, schedules, weights
 from jaxdiff.recipes.tuning import intermediate as intermediate
 from jaxdiff.recipes.tuning import task as tasks
-from jaxdiff.recipes.tuning.solve import check, solve
+from jaxdiff.recipes.tuning.solve import Result, check, solve
 from jaxdiff.sampling.pairs import pair_batches
 from jaxdiff.sampling.sample import sample, trajectory
 from jaxdiff.sampling.table import load_table
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.loop import fit
 from jaxdiff.training.step import due
-from jaxdiff.training.tune import held_out, tune
+from jaxdiff.training.tune import Tuned, held_out, tune
 from jaxdiff.tuning.baselines import Baseline, baselines, steps_for
 from jaxdiff.tuning.learned.bespoke import (
     bespoke_tuning,
@@ -588,6 +588,15 @@ def test_what_a_table_says_of_itself(tmp_path):
         "model": "abc", "guidance": None, "held_out": 0.5
     }  # fmt: skip
     assert "metadata" not in json.loads(json.dumps(START.to_dict()))
+
+
+def test_a_table_is_saved_whatever_draws_its_picture(tmp_path):
+    found = Tuned(START.with_metadata(), 1.0, 1.0, 0)
+    result = Result(START, "euler", 1.0, found, "a score", 0.0)
+    (tmp_path / "table.png").mkdir()
+    with pytest.warns(UserWarning, match="table.png could not be made"):
+        tuned.write(result, tmp_path, {"method": "gs"})
+    assert load_table(tmp_path / "table.json").metadata["tuned"]
 
 
 def test_a_figure_of_levels_and_weights(tmp_path):

@@ -39,16 +39,25 @@ def check_mask(mask: ArrayLike) -> Array:
     return mask if jnp.issubdtype(mask.dtype, jnp.floating) else mask.astype(jnp.float32)
 
 
-def rows_like(x: Array, y: Array, name: str) -> Array:
-    """Return an array of one sample, (*shape), or of every row, (batch, *shape), axes of 1 standing
-    for any length, to stand beside states. Raises ValueError, naming it, for another shape.
+def rows_like(x: Array, y: Array, name: str, *, ones: bool = False) -> Array:
+    """Return an array of one sample, (*shape), or of every row, (batch, *shape), to stand beside
+    states. Raises ValueError, naming it, for another shape: with ``ones`` an axis of 1 stands for
+    any length, which of noise would be the same number at every place.
     """
     x = x.astype(y.dtype)
     x = x[None] if x.ndim == y.ndim - 1 else x
-    fits = x.ndim == y.ndim and all(a in (1, b) for a, b in zip(x.shape, y.shape, strict=True))
-    if not fits:
+    lengths = zip(x.shape[1:], y.shape[1:], strict=False)
+    fits = x.ndim == y.ndim and x.shape[0] in (1, y.shape[0])
+    if not fits or any(a != b and not (ones and a == 1) for a, b in lengths):
         raise ValueError(f"{name} of shape {x.shape} does not go with states {y.shape}")
     return x
+
+
+def _noise_like(noise: Array, y: Array) -> Array:
+    """Return noise given for states. Raises ValueError unless each has its own."""
+    if noise.shape != y.shape:
+        raise ValueError(f"noise of shape {noise.shape} for states {y.shape}: each has its own")
+    return noise.astype(y.dtype)
 
 
 def replaced(y: Array, level: Array, noise: Array, known: Array, mask: Array) -> Array:
@@ -78,8 +87,8 @@ def replacement(known: ArrayLike, mask: ArrayLike, noise: ArrayLike | None = Non
 def _replacement(
     known: Array, mask: Array, noise: Array | None, y: Array, level: Array, key: Key | None
 ) -> Array:
-    own = own_noise(key, y, "replacement") if noise is None else rows_like(noise, y, "noise")
-    known, mask = rows_like(known, y, "known"), rows_like(mask, y, "a mask")
+    own = own_noise(key, y, "replacement") if noise is None else _noise_like(noise, y)
+    known, mask = rows_like(known, y, "known"), rows_like(mask, y, "a mask", ones=True)
     return replaced(y, level, own, known, mask)
 
 
@@ -108,5 +117,5 @@ def _follow(
     if jnp.ndim(level):
         raise ValueError("follow needs one level for all samples: a fixed grid")
     at = jnp.argmin(jnp.abs(jnp.asarray(levels, y.dtype) - level))
-    mask = rows_like(mask, y, "a mask")
+    mask = rows_like(mask, y, "a mask", ones=True)
     return mask * states[at].astype(y.dtype) + (1 - mask) * y

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiff.arrays import check, expand
+from jaxdiff.grids import from_list
 from jaxdiff.noise import index_of, start_noise
 from jaxdiff.typing import Array, Key
 
@@ -35,18 +36,21 @@ def noised(data: Array, level: ArrayLike, key: Key, index: Array | None = None) 
 def last_steps(levels: ArrayLike, strength: float) -> np.ndarray:
     """Return the end of a grid, the share ``strength`` of its steps, rounded down.
 
-    Raises ValueError for a strength that is not in (0, 1], or leaves no step.
+    Raises ValueError for levels that are no grid, and a strength that is not in (0, 1], or leaves
+    no step.
 
     >>> last_steps([4.0, 3.0, 2.0, 1.0, 0.0], 0.5).tolist()
     [2.0, 1.0, 0.0]
     """
-    grid = np.asarray(levels)
-    count = int((len(grid) - 1) * strength)
-    if not 0 < strength <= 1 or count < 1:
+    grid = from_list(np.asarray(levels))
+    num_steps = len(grid) - 1
+    # 50 steps times 0.58 is 28.999999999999996 in floating numbers, and means 29
+    count = int(num_steps * strength + 1e-6) if 0 < strength <= 1 else 0
+    if count < 1:
         raise ValueError(
-            f"a strength is in (0, 1], and leaves one of {len(grid) - 1} steps or more: {strength}"
+            f"a strength is in (0, 1], and leaves one of {num_steps} steps or more: {strength}"
         )
-    return grid[len(grid) - 1 - count :]
+    return grid[num_steps - count :]
 
 
 def difference_size(a: Array, b: Array, places: tuple[int, ...]) -> Array:

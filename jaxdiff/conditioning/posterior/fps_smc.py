@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check_cond
+from jaxdiff.arrays import check_any_rows, per_sample, take
 from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.particles import (
     UNIFORM,
@@ -30,6 +30,7 @@ from jaxdiff.conditioning.posterior.particles import (
 )
 from jaxdiff.denoisers import as_partial
 from jaxdiff.noise import draw, sample_keys
+from jaxdiff.sampling.checks import as_states
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 
@@ -52,19 +53,20 @@ def fps_smc(
 
     Raises:
         ValueError: for a measurement without noise, with several, or without a decomposition.
+            Others as of :func:`jaxdiff.posterior.tds`.
     """
     _ = linear_of(checked(measurement, "fps_smc", noisy=True), "fps_smc").svd
     if measurement.noise.ndim or measurement.observation.ndim != len(measurement.operator.measured):
         raise ValueError(
             "fps_smc takes one observation and one noise; jax.vmap over measurements is for several"
         )
-    grid = checked_levels("fps_smc", levels, threshold, key)
-    check_cond(cond, start.shape[0])
+    grid = checked_levels("fps_smc", levels, threshold, start, key)
+    cond, D = per_sample(cond, start.shape[0]), as_partial(denoiser)
     ends_at_0 = bool(grid[-1] == 0)
     knots = jnp.asarray(grid, start.dtype)
-    return _fps_smc(
-        as_partial(denoiser), measurement, knots, start, key, cond, threshold, ends_at_0
-    )
+    answer = lambda D, rows: D(rows[0], knots[0], rows[1])  # noqa: E731
+    check_any_rows(answer, D, (start, cond), "fps_smc")
+    return _fps_smc(D, measurement, knots, start, key, cond, threshold, ends_at_0)
 
 
 def _fps_smc(
@@ -77,11 +79,11 @@ def _fps_smc(
     singular = basis.values(start)
     led = _noisy_measurements(seen, grid, jax.random.fold_in(own, len(grid)), start)
 
-    def step(carry: tuple[Array, Array], at: Any) -> tuple[tuple[Array, Array], Array]:
+    def step(carry: tuple[Array, Array, Cond], at: Any) -> tuple[Any, Array]:
         s, r, u, i = at
-        y, log_weights = carry
+        y, log_weights, own_cond = carry
         share, b2 = (r / s) ** 2, r**2 * (s - r) * (s + r) / s**2
-        x0 = D(y, s, cond)
+        x0 = as_states(D(y, s, own_cond), y)
         mean = basis.coordinates(x0 + share * (y - x0))
         apart = jnp.where(singular > 0, u - singular * mean, 0)
         spread = b2 * singular**2 + noise
@@ -91,14 +93,14 @@ def _fps_smc(
         mean = (mean + b2 * singular / spread * apart)[chosen]
         z = draw(keys, i, 0, singular.shape[1:], y.dtype)
         y = basis.sample(mean + jnp.sqrt(b2 * noise / spread) * z)
-        return (y, log_weights), effective
+        return (y, log_weights, take(own_cond, chosen)), effective
 
     count = len(grid) - 1 - bool(ends_at_0)
     steps = (grid[:count], grid[1 : count + 1], led[1 : count + 1], jnp.arange(count))
-    first = (start, jnp.zeros(start.shape[0], start.dtype))
-    (y, log_weights), effective = jax.lax.scan(step, first, steps)
-    states = D(y, grid[-2], cond) if ends_at_0 else y
-    return Particles(states, normalised(log_weights), effective)
+    first = (start, jnp.zeros(start.shape[0], start.dtype), cond)
+    (y, log_weights, cond), effective = jax.lax.scan(step, first, steps)
+    states = as_states(D(y, grid[-2], cond), y) if ends_at_0 else y
+    return Particles(states, normalised(log_weights), effective, cond)
 
 
 def _noisy_measurements(seen: Measurement, grid: Array, key: Key, like: Array) -> Array:

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from jaxdiff.arrays import check
 from jaxdiff.brief import short
-from jaxdiff.sampling.checks import check_typed
-from jaxdiff.typing import Array, Key
+from jaxdiff.sampling.checks import check_start, check_typed
+from jaxdiff.typing import Array, Cond, Key
 
 UNIFORM = 2**31 - 3  # in place of a particle's number: the keys of the resampling
 
@@ -27,6 +27,7 @@ class Particles(NamedTuple):
     states: (particles, *shape).
     log_weights: (particles,), normalised.
     effective: (steps,), the effective number of particles before each resampling.
+    cond: of each particle, a row for every one; it goes with its particle when these are resampled.
     """
 
     __repr__ = short
@@ -34,6 +35,7 @@ class Particles(NamedTuple):
     states: Array
     log_weights: Float[Array, " particles"]
     effective: Float[Array, " steps"]
+    cond: Cond = None
 
 
 def resampled(particles: Particles, key: Key) -> Array:
@@ -72,11 +74,15 @@ def choice(log_weights: Array, threshold: float, uniform: Array) -> tuple[Array,
     return chosen, jnp.where(renew, jnp.zeros_like(log_weights), log_weights), effective
 
 
-def checked_levels(name: str, levels: Sequence[float], threshold: float, key: Key) -> np.ndarray:
+def checked_levels(
+    name: str, levels: Sequence[float], threshold: float, start: Array, key: Key
+) -> np.ndarray:
     """Return a grid. ValueError, naming the method, unless it decreases to 0 or above it, and the
-    threshold is in [0, 1]; TypeError for a key that is not typed.
+    threshold is in [0, 1]; TypeError for a key that is not typed, and a start of other numbers than
+    floating ones.
     """
     check_typed(key)
+    check_start(start, None)
     grid = np.asarray(levels, float)
     if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) < 0).all() or grid[-1] < 0:
         raise ValueError(f"{name} needs two or more decreasing levels, the last at least 0; {grid}")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import check, check_cond
+from jaxdiff.arrays import check, check_any_rows, per_sample, take
 from jaxdiff.conditioning.operators.measurement import Measurement, checked, linear_of
 from jaxdiff.conditioning.posterior.energy import as_function, each
 from jaxdiff.conditioning.posterior.particles import (
@@ -64,17 +64,26 @@ def tds(
         start: the particles (particles, *shape) at ``levels[0]``, of one sample; ``jax.vmap`` over
             starts, keys and measurements is for several.
         key: typed key.
-        cond: of every particle: its leaves have a row for each, or are numbers.
+        cond: of every particle: its leaves have a row for each, or are numbers. A row goes with
+            its particle, so that conditions that differ are weighed, too: p(x, c | u).
         threshold: particles are resampled where they are worth less than this share of their
             number; 1 is always, 0 never.
 
     Returns:
-        The particles, their weights, and what they were worth at every step.
+        The particles, their weights, what they were worth at every step, and their conditions.
+
+    Raises:
+        ValueError: for levels or a threshold that are none, and numbers per particle held by the
+            denoiser or the likelihood, which would stay where they are when particles move.
+        TypeError: for a start that is not floating, or a key that is not typed.
     """
-    grid = checked_levels("tds", levels, threshold, key)
-    check_cond(cond, start.shape[0])
+    grid = checked_levels("tds", levels, threshold, start, key)
+    cond = per_sample(cond, start.shape[0])
     D, f = as_partial(denoiser), as_function(log_likelihood, "a likelihood")
-    return _tds(D, f, jnp.asarray(grid, start.dtype), start, key, cond, threshold, grid[-1] == 0)
+    knots = jnp.asarray(grid, start.dtype)
+    first = lambda given, rows: twisted(*given, rows[1], rows[0], knots[0])  # noqa: E731
+    check_any_rows(first, (D, f), (start, cond), "tds")
+    return _tds(D, f, knots, start, key, cond, threshold, grid[-1] == 0)
 
 
 def gaussian_twist(measurement: Measurement, data_std: float | Array = 1.0) -> Partial:
@@ -118,21 +127,24 @@ def _tds(
     keys = sample_keys(key, start, None)
     uniform = jax.random.fold_in(key, UNIFORM)
 
-    def step(now: Twisted, at: tuple[Array, Array, Array]) -> tuple[Twisted, Array]:
-        s, r, i = at
+    def step(
+        carry: tuple[Twisted, Cond], at: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Twisted, Cond], Array]:
+        (now, own), (s, r, i) = carry, at
         u = jax.random.uniform(jax.random.fold_in(uniform, i), (), start.dtype)
         chosen, log_weights, effective = choice(now.log_weights, threshold, u)
-        kept = jax.tree.map(lambda x: x[chosen], now)._replace(log_weights=log_weights)
+        kept, own = take((now, own), chosen)
+        kept = kept._replace(log_weights=log_weights)
         noise = draw(keys, i, 0, start.shape[1:], start.dtype)
-        return moved(D, f, cond, kept, s, r, noise), effective
+        return (moved(D, f, own, kept, s, r, noise), own), effective
 
     count = len(grid) - 1 - bool(ends_at_0)
     first = twisted(D, f, cond, start, grid[0])
     first = first._replace(log_weights=first.log_twist)
     steps = (grid[:count], grid[1 : count + 1], jnp.arange(count))
-    last, effective = jax.lax.scan(step, first, steps)
+    (last, own), effective = jax.lax.scan(step, (first, cond), steps)
     states = last.denoised if ends_at_0 else last.states
-    return Particles(states, normalised(last.log_weights), effective)
+    return Particles(states, normalised(last.log_weights), effective, own)
 
 
 def twisted(D: Partial, f: Partial, cond: Cond, y: Array, level: Array) -> Twisted:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxdiff.arrays import expand
+from jaxdiff.arrays import check, expand
 from jaxdiff.conditioning.processes.bridge import Bridge
 from jaxdiff.denoisers import as_partial
 from jaxdiff.noise import index_of, start_noise
@@ -92,7 +92,8 @@ def restore(
     Args:
         denoiser: ``D(x, t, cond) -> E[x0 | x]``.
         bridge: of :mod:`jaxdiff.conditioning.processes.bridge`.
-        times: decreasing, from 1 to 0 as a rule: ``numpy.linspace(1, 0, num_steps + 1)``.
+        times: decreasing, from 1 to 0 as a rule: ``numpy.linspace(1, 0, num_steps + 1)``; none
+            above 1, where the bridge ends.
         degraded: (batch, *shape), brought to the shape of samples; float32 or float64.
         cond: handed to the denoiser.
         key, index: as for :func:`jaxdiff.sample`; the start has noise too where the bridge has.
@@ -105,6 +106,7 @@ def restore(
     check_typed(key)
     options: Any = {"mean": True, "eta": eta} if mean else {"eta": eta}
     made = table(posterior, times, bridge=bridge, name=bridge.name, **options)
+    check("the times of a bridge are at most 1", lambda t: t <= 1, made.levels[0])
     first = jnp.sqrt(jnp.asarray(bridge.variance(made.levels[0]), degraded.dtype))
     own = start_noise(key, index_of(degraded, index), degraded.shape[1:], degraded.dtype)
     own_frame = Partial(around, as_partial(denoiser))

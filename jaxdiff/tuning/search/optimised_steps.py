@@ -44,6 +44,7 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxdiff.grids.ends import Grid
 from jaxdiff.grids.lists import from_list
+from jaxdiff.ranges import Count, Natural, Positive, in_range
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
 from jaxdiff.solvers.scalar import Scalar, is_zero
@@ -66,14 +67,15 @@ def variance_preserving(level: Array) -> Array:
     return 1 / jnp.sqrt(1 + level**2)
 
 
+@in_range
 def optimised_steps(
     levels: Sequence[float] | np.ndarray,
     solver: Solver = unipc,
     *,
-    power: float = 1.0,
+    power: Positive = 1.0,
     alpha: Alpha = variance_preserving,
-    separate: int = 3,
-    iterations: int = 200,
+    separate: Natural = 3,
+    iterations: Count = 200,
     **options: Any,
 ) -> Optimised:
     """Move a grid's inner levels to where :func:`weight_bound` is least, by L-BFGS in float64.
@@ -93,7 +95,7 @@ def optimised_steps(
         The grid, and its bound at the start and after every iteration.
 
     Raises:
-        ValueError: for levels that are no grid, or a stochastic solver.
+        ValueError: for levels that are no grid, a stochastic solver, or numbers out of range.
 
     Source: Xue et al., Accelerating Diffusion Sampling with Optimized Time Steps, arXiv 2402.17376,
     section 3.
@@ -123,7 +125,7 @@ def optimised_steps(
             options={"maxiter": iterations},
         )
         inner = np.array(build(jnp.asarray(found.x))[1:-1], np.float64)
-    return Optimised(np.concatenate([own[:1], inner, given[len(own) - 1 :]]), history)
+    return Optimised(from_list(np.concatenate([own[:1], inner, given[len(own) - 1 :]])), history)
 
 
 def weight_bound(
