@@ -5,6 +5,7 @@
     method = jd.classify.simkd(teacher, student, recipe=jd.classify.Recipe(num_updates=10_000))
     state = jd.fit(method, data, num_updates=10_000)            # batches of "image" and "label"
     jd.classify.accuracy(method.sampler(state), images, labels)
+    jd.classify.save_classifier("student.safetensors", method.sampler(state))   # projector and all
 
 A teacher for pictures of any kind is ``load_efficientnet_lite(side=...)``, of ImageNet's classes.
 ``OFFLINE`` has the methods of a trained teacher by name, ``ONLINE_METHODS`` those without one.
@@ -26,6 +27,7 @@ from jaxdiff.classify.feature_methods import (
     similarity_preserving,
     variational_information,
 )
+from jaxdiff.classify.files import load_classifier, save_classifier
 from jaxdiff.classify.frame import Recipe, Shares, Term, distilled
 from jaxdiff.classify.group import Group
 from jaxdiff.classify.logit_methods import dist, dkd, kd, standardised_kd, vanilla
@@ -103,6 +105,7 @@ __all__ = [
     "fitnet",
     "flow_of_procedure",
     "kd",
+    "load_classifier",
     "mutual_learning",
     "native_ensemble",
     "neuron_selectivity",
@@ -112,6 +115,7 @@ __all__ = [
     "regression_of_representation",
     "relational_kd",
     "review_kd",
+    "save_classifier",
     "semckd",
     "similarity_preserving",
     "simkd",

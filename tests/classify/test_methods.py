@@ -272,7 +272,11 @@ def test_simkd_trains_carries_its_head_through_a_checkpoint_and_teaches(tmp_path
     np.testing.assert_allclose(
         student(images), pooled @ head["kernel"] + head["bias"][None], rtol=1e-4, atol=1e-5
     )
-    again = classify.simkd(student, STUDENT, recipe=RECIPE)  # a student is a teacher
+    path = tmp_path / "student.safetensors"
+    classify.save_classifier(path, student)
+    loaded = classify.load_classifier(path)
+    np.testing.assert_array_equal(loaded(images), student(images))
+    again = classify.simkd(loaded, STUDENT, recipe=RECIPE)  # a student is a teacher
     batch = data(0)
     assert "student/term" in shapes_of_a_step(again, batch)
 
