@@ -407,7 +407,8 @@ def latent_consistency(
         f = c_skip x + c_out D,    x = alpha y,    u = scaling (N t - 1),
         c_skip = sigma_data^2/(u^2 + sigma_data^2),    c_out = u/sqrt(u^2 + sigma_data^2)
 
-    with t the process's time, so that N t - 1 is the index in a table of N = ``num_timesteps``.
+    with t the process's time, so that N t - 1 is the index in a table of N = ``num_timesteps``; at
+    levels below the table's first u is 0, and f is x.
 
     Args:
         denoiser: ``D(y, level, cond)`` of the model.
@@ -435,7 +436,7 @@ def _latent_consistency(
     cond: Cond = None,
 ) -> Array:
     t = time(process, jnp.asarray(level, y.dtype))
-    u = scaling * (num_timesteps * t - 1.0)
+    u = scaling * jnp.maximum(num_timesteps * t - 1.0, 0.0)
     norm = u * u + sigma_data**2
     skip, out = process.alpha(t) * sigma_data**2 / norm, u / jnp.sqrt(norm)
     return expand(skip, y) * y + expand(out, y) * denoiser(y, level, cond)

@@ -12,6 +12,13 @@ from PIL import Image
 
 import jaxdiff as jd
 from jaxdiff import inline
+from jaxdiff.adapt.embedding_encoder import PictureWords
+from jaxdiff.distill.parts.critic import Critic
+from jaxdiff.metrics.frechet import Moments
+from jaxdiff.metrics.kernel import KID
+from jaxdiff.metrics.statistics import Statistics
+from jaxdiff.networks.clip import ClipText
+from jaxdiff.pretrained.clip import TextEncoder
 
 TABLE = jd.table(jd.solvers.heun, jd.grids.karras(5))
 
@@ -44,6 +51,17 @@ def test_a_denoiser_says_what_it_is_and_not_its_numbers():
     assert "jit(" not in repr(jax.eval_shape(lambda D: D, D))
     own = jd.denoiser(lambda params, x, label, cond: x, (), prediction="x0")
     assert repr(own) == "Denoiser(<lambda>, x0 of EDM, 0 parameters)"
+
+
+def test_records_of_arrays_are_one_short_line():
+    many, tree = np.zeros((200, 300)), {"a": {"b": np.zeros((40, 40))}}
+    for record in (
+        jd.guidance.Prompts(many, many), Statistics(many[0], many), KID(0.1, 0.2, many[0]),
+        Critic(jnp.sum, tree), TextEncoder(tree, ClipText()), Moments(3, many[0], many),
+        PictureWords(jnp.sum, jnp.sum, (1,)),
+    ):  # fmt: skip
+        assert repr(record).startswith(type(record).__name__) and len(repr(record)) < 300
+        assert "\n" not in repr(record)
 
 
 def picture(page):

@@ -245,6 +245,10 @@ WRONG = [
     (lambda: pr.Discrete([0.5, 0.9]), "decrease"),
     (lambda: pr.Discrete([1.0, 0.9]), "below 1"),
     (lambda: pr.Discrete.from_betas([0.1, 1.5]), "betas"),
+    (lambda: pr.linear_betas(5, 0.1, 1.5), "two betas or more"),
+    (lambda: pr.scaled_linear_betas(5, -0.1, 0.5), "two betas or more"),
+    (lambda: pr.cosine_betas(1), "two betas or more"),
+    (lambda: pr.zero_terminal_snr(pr.linear_betas(20)), "decrease"),
 ]
 
 

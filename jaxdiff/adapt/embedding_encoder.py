@@ -26,6 +26,7 @@ from jaxdiff.adapt.frame import adapter_only
 from jaxdiff.adapt.patterns import paths
 from jaxdiff.adapt.textual_inversion import more_tokens
 from jaxdiff.arrays import check
+from jaxdiff.brief import short
 from jaxdiff.denoisers import denoiser
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.score_matching import score_matching
@@ -48,6 +49,8 @@ class PictureWords:
         start: numbers of the tokens that the words start as, one for each.
         table: path of the table of tokens in the base.
     """
+
+    __repr__ = short
 
     network: Network
     features: Callable[[Array], Array]

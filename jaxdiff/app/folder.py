@@ -71,8 +71,20 @@ def opened(
             if (folder / "config.json").exists() and not begun(folder):
                 for made in ("checkpoints", "quality"):  # of no step
                     shutil.rmtree(folder / made, ignore_errors=True)
+                if not _same(folder, config, known):  # of another first try
+                    shutil.rmtree(folder / "autoencoder", ignore_errors=True)
+                    (folder / "autoencoder.safetensors").unlink(missing_ok=True)
             config_file.save(config, folder, known)
         yield folder
+
+
+def _same(folder: Path, config: configs.Train | configs.Distill, known: dict[str, Any]) -> bool:
+    """Return whether a folder was begun with this configuration, and of these data."""
+    try:
+        old, there = config_file.load_known(folder)
+    except ValueError:  # damaged
+        return False
+    return not _changed(old, config, there) and not difference(there.get("data"), known.get("data"))
 
 
 def begun(folder: Path) -> bool:

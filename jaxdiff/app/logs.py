@@ -123,9 +123,19 @@ class Look(NamedTuple):
             return False
         for sink in self.sinks:
             sink.scalars(step, numbers)
-            if pictures is not None and self.drawn is not None:
-                sink.picture(step, "samples", sheet(self.drawn(pictures)))
+        if pictures is not None and self.drawn is not None:
+            self._draw(step, pictures)
         return False
+
+    def _draw(self, step: int, samples: np.ndarray) -> None:
+        """Draw samples in every log; whatever goes wrong is a warning, and training goes on."""
+        assert self.drawn is not None
+        try:
+            made = sheet(self.drawn(samples))
+            for sink in self.sinks:
+                sink.picture(step, "samples", made)
+        except Exception as error:  # of whatever draws it
+            warnings.warn(f"the picture of update {step} could not be made: {error}", stacklevel=3)
 
     def _samples(self, sampler: Sampler) -> np.ndarray | None:
         config = self.config

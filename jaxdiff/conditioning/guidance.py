@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.arrays import check, expand, fixed, null_condition, per_sample
-from jaxdiff.brief import Changed
+from jaxdiff.brief import Changed, short
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial, scalings
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -184,6 +184,8 @@ def _autoguidance(
 
 class Prompts(NamedTuple):
     """A condition and another to keep away from, for every sample: trees of the same structure."""
+
+    __repr__ = short
 
     positive: Cond
     negative: Cond

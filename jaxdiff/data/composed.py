@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdiff.brief import short
 from jaxdiff.data.dataset import Dataset, to_float
 
 NUMBERS = (
@@ -51,6 +52,8 @@ class Composed(NamedTuple):
     these. held_out: (n,) booleans, the combinations of the module's text. source: (n,), which
     symbol a picture was made of.
     """
+
+    __repr__ = short
 
     images: np.ndarray
     captions: tuple[str, ...]

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxdiff.brief import short
 from jaxdiff.metrics.features import checked, checked_pair
 
 ROWS = 4096
@@ -38,6 +39,8 @@ class Moments(NamedTuple):
     scatter: (d, d), the sum over samples of (x - mean)(x - mean)^T, which merges without
     cancellation.
     """
+
+    __repr__ = short
 
     count: int
     mean: np.ndarray

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxdiff.brief import short
 from jaxdiff.metrics.features import checked, checked_pair
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -122,6 +123,8 @@ def mean_kernel(y: ArrayLike, kernel: Kernel | None = None) -> float:
 
 class KID(NamedTuple):
     """Mean and standard deviation over subsets of the squared MMD, and its value on each."""
+
+    __repr__ = short
 
     mean: float
     std: float

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxdiff.brief import short
 from jaxdiff.metrics.features import checked, checked_pair
 
 ROWS = 512
@@ -108,6 +109,8 @@ def prdc(
 
 class Nearest(NamedTuple):
     """Euclidean distance (n,) to the nearest reference sample, and its index (n,)."""
+
+    __repr__ = short
 
     distance: np.ndarray
     index: np.ndarray

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxdiff.brief import short
 from jaxdiff.files import open_archive, read_array, replacing
 from jaxdiff.metrics.features import checked
 from jaxdiff.metrics.frechet import Moments, gaussian_w2_squared, moments
@@ -22,6 +23,8 @@ class Statistics(NamedTuple):
     """mean: (d,). covariance: (d, d). count: of the images, None where the file does not say.
     features: (n, d), None where the file has none. name: what they are of.
     """
+
+    __repr__ = short
 
     mean: np.ndarray
     covariance: np.ndarray

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxdiff.brief import short
 from jaxdiff.networks.embedding import class_index
 from jaxdiff.typing import Array, Cond, Key, Network, Params
 
@@ -139,6 +140,8 @@ def from_nnx(module: nnx.Module) -> tuple[Network, Params]:
 class NNX:
     """An nnx module as a network; ``streams`` are the places of its random keys and counters."""
 
+    __repr__ = short
+
     graph: Any
     streams: tuple[tuple[Any, ...], ...]
 
@@ -205,6 +208,8 @@ def from_equinox(module: Any, *, batched: bool = False) -> tuple[Network, Params
 @dataclass(frozen=True)
 class Equinox:
     """An equinox module as a network: its leaves that are no parameters, and its structure."""
+
+    __repr__ = short
 
     leaves: tuple[Any, ...]
     structure: Any

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.brief import short
 from jaxdiff.files import read_json
 from jaxdiff.networks.clip import ClipText, ClipVision, Encoded
 from jaxdiff.networks.transformer_blocks import gelu, quick_gelu
@@ -88,6 +89,8 @@ class TextEncoder:
         metadata: what else is known.
     """
 
+    __repr__ = short
+
     params: Params
     network: ClipText
     tokenizer: ClipTokenizer | None = None
@@ -116,6 +119,8 @@ class ImageEncoder:
         mean, std: of the channels of images in [0, 1], as they are taken off and divided by.
         metadata: what else is known.
     """
+
+    __repr__ = short
 
     params: Params
     network: ClipVision

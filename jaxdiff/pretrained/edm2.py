@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import grids
+from jaxdiff.brief import short
 from jaxdiff.denoisers import denoiser
 from jaxdiff.files import naming
 from jaxdiff.networks.adapters import from_linen
@@ -66,6 +67,8 @@ class LatentScale(NamedTuple):
 
     scale, bias: one number per channel.
     """
+
+    __repr__ = short
 
     scale: np.ndarray
     bias: np.ndarray

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.brief import short
 from jaxdiff.pretrained.tensors import Tensors, open_tensors
 
 PREFIXES = {
@@ -55,6 +56,8 @@ class Change(NamedTuple):
     "mid", or by LoHa's and LoKr's own names; m of DoRA by its own. scale: what alpha and rank make,
     c.
     """
+
+    __repr__ = short
 
     name: str
     factors: dict[str, np.ndarray]

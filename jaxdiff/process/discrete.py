@@ -121,8 +121,11 @@ def linear_betas(num_timesteps: int, first: float = 1e-4, last: float = 0.02) ->
 
     Returns:
         (N,) float64.
+
+    Raises:
+        ValueError: for betas outside (0, 1], or fewer than two.
     """
-    return np.linspace(first, last, num_timesteps)
+    return _checked(np.linspace(first, last, num_timesteps))
 
 
 def scaled_linear_betas(
@@ -136,8 +139,12 @@ def scaled_linear_betas(
 
     Returns:
         (N,) float64.
+
+    Raises:
+        ValueError: for ends outside (0, 1], or fewer than two betas.
     """
-    return np.linspace(math.sqrt(first), math.sqrt(last), num_timesteps) ** 2
+    _checked(np.array([first, last]))
+    return _checked(np.linspace(math.sqrt(first), math.sqrt(last), num_timesteps) ** 2)
 
 
 def cosine_betas(num_timesteps: int, offset: float = 0.008, cap: float = 0.999) -> np.ndarray:
@@ -150,10 +157,20 @@ def cosine_betas(num_timesteps: int, offset: float = 0.008, cap: float = 0.999) 
 
     Returns:
         (N,) float64.
+
+    Raises:
+        ValueError: for betas outside (0, 1], as of a negative offset, or fewer than two.
     """
     times = np.arange(num_timesteps + 1) / num_timesteps
     products = np.cos((times + offset) / (1 + offset) * math.pi / 2) ** 2
-    return np.minimum(1 - products[1:] / products[:-1], cap)
+    return _checked(np.minimum(1 - products[1:] / products[:-1], cap))
+
+
+def _checked(betas: np.ndarray) -> np.ndarray:
+    """Return betas (N,). ValueError for others than of a table."""
+    if len(betas) < 2 or not ((betas > 0) & (betas <= 1)).all():
+        raise ValueError(f"a table has two betas or more, in (0, 1]; these are {betas}")
+    return betas
 
 
 def zero_terminal_snr(alphas_cumprod: Values) -> np.ndarray:
@@ -165,6 +182,10 @@ def zero_terminal_snr(alphas_cumprod: Values) -> np.ndarray:
 
     Returns:
         (N,) float64, the last 0.
+
+    Raises:
+        ValueError: for numbers that do not decrease from below 1, as betas.
     """
+    Discrete(alphas_cumprod)  # its error for others
     alphas = np.sqrt(np.asarray(alphas_cumprod, np.float64))
     return ((alphas - alphas[-1]) * (alphas[0] / (alphas[0] - alphas[-1]))) ** 2

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from jaxdiff.brief import short
 from jaxdiff.denoisers import description
 from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.distill.parts.student import Student
@@ -34,6 +35,8 @@ class Goal(NamedTuple):
     reward: ``reward()`` makes the function of samples and classes, (batch,) numbers, that is to be
         high where a recipe takes a reward; None where there is none.
     """
+
+    __repr__ = short
 
     teacher: Denoiser
     network: Callable[[int, bool], tuple[Network, Params]]

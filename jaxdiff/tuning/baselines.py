@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdiff import grids, solvers
+from jaxdiff.brief import short
 from jaxdiff.grids.uniform import has_vp_time
 from jaxdiff.sampling.solver_options import solver_name
 from jaxdiff.sampling.table import Table
@@ -15,6 +16,8 @@ from jaxdiff.typing import Solver
 
 class Baseline(NamedTuple):
     """A solver on a grid. ``first``: its first step is analytic and costs no evaluation."""
+
+    __repr__ = short
 
     solver: Solver
     options: dict[str, Any]

@@ -15,6 +15,7 @@ from jaxdiff.app import folder as folders
 from jaxdiff.app import main as cli
 from jaxdiff.app.data import read_data
 from jaxdiff.app.distill import distill
+from jaxdiff.app.latents import FILE
 from jaxdiff.app.load import load_model
 from jaxdiff.app.load_run import load_run
 from jaxdiff.app.methods import teacher_method
@@ -150,8 +151,13 @@ def test_a_wrong_first_try_refuses_nothing(tmp_path, made, monkeypatch):
         assert not run.exists()
     config_file.save(requested(run, data, batch=12), run)
     (run / "checkpoints").mkdir()
-    with folders.opened(requested(run, data), {"metadata": {}}):
-        assert config_file.load(run).batch == 4
+    (run / FILE).write_bytes(b"of another")
+    with folders.opened(requested(run, data), {"metadata": {}, "data": {"count": 3}}):
+        assert config_file.load(run).batch == 4 and not (run / FILE).exists()
+    for count, kept in ((3, True), (4, False)):  # the same first try again, and with other data
+        (run / FILE).write_bytes(b"its own")
+        with folders.opened(requested(run, data), {"metadata": {}, "data": {"count": count}}):
+            assert (run / FILE).exists() is kept
 
 
 def test_a_run_in_training_is_that_of_its_newest_checkpoint(run, tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.app import main as cli
-from jaxdiff.app.logs import first_samples, sheet, watching
+from jaxdiff.app.logs import Look, first_samples, sheet, watching
 from jaxdiff.training.history import read_history
 
 pytestmark = pytest.mark.usefixtures("as_users")
@@ -88,6 +88,29 @@ def test_a_student_is_looked_at_in_the_steps_it_has(tmp_path):
     assert names == {"samples-3.png", "samples-6.png"}
     config = json.loads((student / "config.json").read_text())
     assert config["sample_every"] == 3 and config["log"] == []
+
+
+def test_training_goes_on_where_a_picture_cannot_be_made():
+    class Broken:
+        def __init__(self):
+            self.numbers = {}
+
+        def scalars(self, step, numbers):
+            self.numbers |= numbers
+
+        def picture(self, step, name, picture):
+            raise OSError("no space left")
+
+    sink, points = Broken(), np.zeros((4, 4, 4, 1))
+    look = Look(
+        None, lambda method, state: {5: None}, points, None, points, None, lambda x: x, [sink],
+        set(), 0,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Look, "_samples", lambda self, sampler: points)
+        with pytest.warns(UserWarning, match="update 60 .* no space left"):
+            assert look(None, 60, None) is False
+    assert set(sink.numbers) == {"quality/nfe_5", "quality/data"}
 
 
 def test_a_sheet_lays_images_out_by_rows():

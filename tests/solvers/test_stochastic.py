@@ -617,6 +617,8 @@ def test_boundary_of_a_latent_consistency_model_is_that_of_its_scheduler():
     f = latent_consistency(lambda y, s, cond=None: jnp.sin(y), own.process)
     skip, out = (np.asarray(options[k])[:, None] for k in ("skip", "out"))
     same(f(y, s), skip * y + out * np.sin(y), rtol=1e-7)
+    below = 1e-3 * float(np.sqrt(1 / 0.99915 - 1))  # the first timestep's level is 0.029
+    same(f(y, below), y, rtol=1e-6)
 
 
 def test_every_published_consistency_sampler_is_covered():

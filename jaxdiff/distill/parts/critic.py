@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.brief import short
 from jaxdiff.method import Batch, Context, Method, Metrics, Player, is_init
 from jaxdiff.typing import Array, Cond, Key, Params
 
@@ -51,6 +52,8 @@ class Critic(NamedTuple):
     game, optimiser: the two losses, and what trains it; None for the method's own.
     """
 
+    __repr__ = short
+
     logits: Logits
     params: Params | Callable[[Key], Params]
     game: Game | None = None
@@ -64,6 +67,8 @@ class Head(NamedTuple):
     the tuple that the network returns (:class:`jaxdiff.typing.Outputs`).
     params: where it starts; or ``init(key) -> params``. game: the two losses.
     """
+
+    __repr__ = short
 
     logits: Logits
     params: Params | Callable[[Key], Params]

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.brief import short
 from jaxdiff.sampling.table import Label, Table
 from jaxdiff.typing import Array
 
@@ -27,6 +28,8 @@ class Flat(NamedTuple):
     states: (N + 1,), levels that the states belong to: the nodes, in a table whose network is
     conditioned on the states' own levels, and the last level.
     """
+
+    __repr__ = short
 
     start: Array | np.ndarray
     denoised: Array | np.ndarray
