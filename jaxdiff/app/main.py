@@ -71,7 +71,9 @@ def _main(arguments: list[str]) -> int:
         rest, file, printing = own_options(rest)
         values = {} if file is None else read_values(file, command)
         where = "" if file is None else f"--config {file}"
-        config = parse(command, rest, parsing.FromFile(values, where, printing))
+        given = parsing.FromFile(values, where, printing)
+        config = parse(command, rest, given)
+        parsing.refuse_without_value(parse, command, rest, given, config)
         if printing:
             print(printed(command, config), end="")
             return 0

@@ -157,6 +157,23 @@ def preset(command: str, arguments: Sequence[str], given: FromFile = NOTHING) ->
     return given.parsed(base, read)
 
 
+def refuse_without_value(
+    parse: Parse, command: str, arguments: Sequence[str], given: FromFile, config: Any
+) -> None:
+    """Raise ValueError for an option of several values that is given none, and so has no effect on
+    the configuration that ``parse`` made of the arguments.
+    """
+    for place, (argument, after) in enumerate(zip(arguments, [*arguments[1:], "--"], strict=False)):
+        if not (argument.startswith("--") and after.startswith("--")):
+            continue
+        value = config
+        for name in argument[2:].replace("-", "_").split("."):
+            value = getattr(value, name, None)
+        left = [*arguments[:place], *arguments[place + 1 :]]
+        if value == () and parse(command, left, given) == config:
+            raise ValueError(f"{argument} has no value: give one or more, or leave it out")
+
+
 def _without_other(values: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
     """Return what a file says without the network, if that is of another kind than the chosen."""
     network = values.get("network")

@@ -76,8 +76,8 @@ def _made(place: str) -> Pretrained:
     name = {"name": place}
     grid: Callable[[int], Any] = karras
     return Pretrained(
-        D, jax.tree.leaves(D), None, shape, known["prediction"], known["process"], grid,
-        getattr(made, "classes", 0), metadata=name,
+        D, known.get("params", jax.tree.leaves(D)), None, shape, known["prediction"],
+        known["process"], grid, getattr(made, "classes", 0), metadata=name,
     )  # fmt: skip
 
 

@@ -69,8 +69,9 @@ class Pretrained:
 
     def __repr__(self) -> str:
         """Say in one line what the model is."""
-        count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.params))
-        kinds = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(self.params)})
+        leaves = jax.tree.leaves(self.params)
+        count = sum(math.prod(np.shape(leaf)) for leaf in leaves)
+        kinds = sorted({str(jnp.result_type(leaf)) for leaf in leaves})
         said = [
             str(self.metadata.get("name") or type(self.network).__name__),
             "x".join(map(str, self.shape)),

@@ -161,3 +161,21 @@ def test_other_files_are_refused(tmp_path, capsys):
     ):
         assert cli.main(["sample", *given]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_an_option_of_several_values_is_given_one(tmp_path, capsys):
+    """Without, it was the default; where that is no empty one, nothing is a value like others."""
+    for command, *given in (
+        ("evaluate", "--num-steps", "--run", "r"), ("sample", "--run", "r", "--adapter"),
+        ("train", "digits", "--log", "--print-config"),
+        ("restore", "--run", "r", "--task", "super", "--images"),
+    ):  # fmt: skip
+        assert cli.main([command, *given]) == 2
+        name = next(g for g in given if g in ("--num-steps", "--adapter", "--log", "--images"))
+        assert f"{name} has no value: give one or more, or leave it out" in capsys.readouterr().err
+    file = tmp_path / "logged.toml"
+    file.write_text('log = ["tensorboard"]\n')
+    given = ["--config", str(file), "--run", "r", "--log", "--network.attention", "--print-config"]
+    assert cli.main(["train", "cifar10", *given]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert printed["log"] == [] and printed["network"]["attention"] == []

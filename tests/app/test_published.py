@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -176,6 +177,19 @@ def test_a_user_s_function_makes_a_model(folder, capsys, tmp_path):
         assert abs(made["images"].std() - 0.5) < 0.06  # clipped at twice that
     distil = ("--teacher", run[1], "--run", tmp_path / "s", "--data.path", folder / "data.npz")
     assert "shape" in refused(capsys, "distill", *distil)
+
+
+def test_the_page_of_one_s_own_models_has_a_file_that_is_read(tmp_path):
+    page = Path(__file__).parents[2] / "docs/howto/your_model.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    (tmp_path / "my_model.py").write_text(blocks[-1])
+    found = load_model(f"module:{tmp_path / 'my_model.py'}:model").source
+    assert found is not None and found.shape == (16, 16, 3)
+    assert "16x16x3; eps of Discrete; unconditional; 1 parameters in float32" in repr(found)
+    plain = dataclasses.replace(
+        found, params=[2.0, found.params]
+    )  # a number of Python's among them
+    assert "2 parameters in " in repr(plain)
 
 
 def test_inspecting_a_student_says_which_weights_it_comes_from(tmp_path, capsys):
