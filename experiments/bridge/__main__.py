@@ -122,7 +122,9 @@ def methods(options: argparse.Namespace) -> dict[str, Callable[[Problem, Student
 
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.bridge")
+    form = argparse.RawDescriptionHelpFormatter
+    prog = "python -m experiments.bridge"
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=form)
     add, names = parser.add_argument, list(methods(argparse.Namespace()))
     add("--method", nargs="+", default=["all"], metavar="NAME", help=f"all, or of {names}")
     add("--data", nargs="+", choices=list(PRESET), default=["digits"])

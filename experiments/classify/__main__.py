@@ -45,7 +45,9 @@ VARIANTS = {  # further rows: (method, choices)
 
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.classify")
+    form = argparse.RawDescriptionHelpFormatter
+    prog = "python -m experiments.classify"
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("--method", nargs="+", default=["all"], metavar="NAME",
         help=f"all, or of {', '.join((*OFFLINE, *ONLINE, *VARIANTS))}")  # fmt: skip
@@ -68,6 +70,11 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     options.method = names if options.method == ["all"] else options.method
     if strange := set(options.method) - set(names):
         parser.error(f"no method is called {', '.join(sorted(strange))}; there are {names}")
+    for name in ("pool", "images", "test_images", "updates", "teacher_updates", "batch"):
+        if (number := getattr(options, name)) is not None and number < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.rate is not None and not 0 < options.rate < float("inf"):
+        parser.error("--rate must be positive and finite")
     return options
 
 

@@ -218,7 +218,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--speed", nargs="*", choices=data.GOLD, default=["nr"], help="compared with a NumPy loop"
     )
-    study(parser.parse_args(given))
+    options = parser.parse_args(given)
+    try:
+        study(options)
+    except OSError as error:  # no data there, or no folder for the numbers
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -111,6 +111,20 @@ def test_online_methods_stand_beside_the_network_alone_by_their_recipe():
     assert study.rows_of(["simkd-weight-30"]) == ["teacher", "vanilla", "simkd-weight-30"]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--rate", "-1"], "--rate must be positive"),
+        (["--teacher-updates", "0"], "--teacher-updates must be at least 1"),
+        (["--method", "simkd-9"], "no method is called simkd-9"),
+    ],
+)
+def test_options_out_of_range_are_refused_and_are_no_row_of_the_table(capsys, given, message):
+    with pytest.raises(SystemExit):
+        study.arguments_of(given)
+    assert message in capsys.readouterr().err
+
+
 def test_rows_of_other_settings_are_not_joined(tmp_path):
     kept = study.Kept(tmp_path / "a.json", {"pair": "tiny"})
     kept({"method": "kd", "seed": 1})

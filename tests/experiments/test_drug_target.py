@@ -60,6 +60,12 @@ def test_predict_says_in_a_line_that_similarities_were_no_kernel(tmp_path, capsy
     assert said.startswith("warning: targets") and "no kernel" in said
 
 
+def test_a_folder_without_the_data_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--data", str(tmp_path), "--sets", "nr"])
+    assert "nr_admat_dgc.txt" in capsys.readouterr().err
+
+
 def test_predict_refuses_drugs_in_another_order(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(written(tmp_path, [[0, 1], [1, 0], [0, 0]], ("b", "a", "c")))
