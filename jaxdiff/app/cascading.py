@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdiff.app import config as configs
 from jaxdiff.app.conditions import conditions
+from jaxdiff.app.data import same_classes
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
@@ -28,7 +29,7 @@ def enlarging(
     None without a base.
 
     Raises ValueError for options without effect, a run that enlarges nothing, a base that makes
-    other samples than it enlarges, and noise that it was not trained on.
+    other samples than it enlarges, or of other classes, and noise that it was not trained on.
     """
     if config.base is None:
         refuse(config, "there is no --base", "base_noise")
@@ -41,9 +42,13 @@ def enlarging(
             f"{operator.measured}"
         )
     small = configs.Sample(config.base, count=config.count, batch=config.batch, seed=config.seed)
-    given = labels
-    if labels is None or base.classes != model.classes:
-        given = conditions(base, small)
+    if labels is not None and not same_classes(base, model):
+        names = [", ".join(m.metadata["class_names"]) or "none" for m in (base, model)]
+        raise ValueError(
+            f"--base {config.base} has the classes {names[0]}, and {config.run} {names[1]}: it "
+            "would enlarge samples of other classes than it is told"
+        )
+    given = conditions(base, small) if labels is None else labels
     made = generate(
         make_sampler(base, small), config.count, base.shape, given, batch=config.batch,
         seed=config.seed, title="small samples", bounds=base.bounds,

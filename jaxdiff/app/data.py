@@ -181,6 +181,15 @@ def check_classes(data: Dataset, model: Model) -> None:
         )
 
 
+def same_classes(a: Model, b: Model) -> bool:
+    """Return whether a class number is the same class of two models. Numbers that have no names
+    stand for any.
+    """
+    numbers = tuple(map(str, range(a.classes)))
+    names = {tuple(m.metadata["class_names"]) for m in (a, b)} - {numbers}
+    return a.classes == b.classes and len(names) < 2
+
+
 def class_labels(
     count: int, classes: int, label: int | str | None = None, names: Sequence[str] = ()
 ) -> np.ndarray | None:

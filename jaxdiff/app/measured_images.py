@@ -12,6 +12,7 @@ from jaxdiff.app.data import class_index, own_data, read_data, without_data
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
 from jaxdiff.app.published import from_pictures
+from jaxdiff.app.references import class_names, in_classes
 from jaxdiff.app.subjects import guidable
 from jaxdiff.conditioning.operators import Operator
 from jaxdiff.data.dataset import Dataset, to_float
@@ -123,7 +124,7 @@ def _test_data(model: Model, config: configs.Restore | configs.Edit, progress: b
         raise ValueError(f"{without_data(model)}: give IMAGES")
     try:
         chosen = dataclasses.replace(own, split="test", limit=config.count)
-        return read_data(chosen, progress)
+        return in_classes(read_data(chosen, progress), class_names(model, None))
     except NoSplit as error:
         raise ValueError(f"{own.path} has no test data ({error}): give IMAGES") from error
 

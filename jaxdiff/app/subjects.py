@@ -11,14 +11,21 @@ from jaxdiff import analysis, grids, solvers
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_file
 from jaxdiff.app.conditions import check_class_condition
-from jaxdiff.app.data import class_index, class_labels, data_of, own_data, read_data
+from jaxdiff.app.data import (
+    class_index,
+    class_labels,
+    data_of,
+    own_data,
+    read_data,
+    same_classes,
+)
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import LEVELS, Model
 from jaxdiff.app.options import refuse
 from jaxdiff.app.problems import make_problem
 from jaxdiff.app.published import from_pictures, is_published
-from jaxdiff.app.references import OTHER
+from jaxdiff.app.references import OTHER, class_names, in_classes
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.data.labels import NoSplit
 from jaxdiff.sampling.sampler import Sampler
@@ -77,6 +84,8 @@ def loaded(config: configs.Analyse, progress: bool) -> tuple[Model, dict[str, Mo
             raise ValueError(f"{path} is no student: --students compares students with --run")
         if one.shape != model.shape:
             raise ValueError(f"the student {path} makes {one.shape}, the model {model.shape}")
+        if not same_classes(one, model):
+            raise ValueError(f"the student {path} has other classes than the model")
         students[f"student by {one.metadata['method']}, {path}"] = one
     return model, students
 
@@ -131,10 +140,12 @@ def data_for(model: Model, config: configs.Analyse, progress: bool) -> Data:
             values, None, None, f"{DRAWN} samples of the model itself, whose data are unknown"
         )
     whole = data_of(model, config.data, progress)
+    names = class_names(model, whole)
+    whole = in_classes(whole, names)
     known = own_data(model) or configs.Data()
     other = _other(configs.of_run(known, config.data) or known, progress)
     values, labels = _values(model, whole, label)
-    held = None if other is None else _values(model, other, label)[0]
+    held = None if other is None else _values(model, in_classes(other, names), label)[0]
     return Data(values, labels, held, f"{len(values)} of {whole.name}")
 
 

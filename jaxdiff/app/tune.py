@@ -17,7 +17,7 @@ from jaxdiff.app import folder as folders
 from jaxdiff.app import options
 from jaxdiff.app import samplers as choosing
 from jaxdiff.app.conditions import check_class_condition
-from jaxdiff.app.data import class_labels, data_of
+from jaxdiff.app.data import check_classes, class_labels, data_of
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import LEVELS, Model
 from jaxdiff.app.options import placed
@@ -225,7 +225,12 @@ def _conditions(config: configs.Tune, model: Model, images: Dataset | None, prog
 
 def _images(config: configs.Tune, model: Model, progress: bool) -> Dataset | None:
     """Return the data of a run, if they are needed."""
-    return data_of(model, config.data, progress) if _needs_data(config) else None
+    if not _needs_data(config):
+        return None
+    data = data_of(model, config.data, progress)
+    if model.classes and data.labels is not None:
+        check_classes(data, model)
+    return data
 
 
 def _settings(config: configs.Tune) -> dict[str, Any]:

@@ -217,6 +217,7 @@ def _sida(
     scale: Positive = 1.0,
     adversarial: NotNegative = 1e-4,
     critic: NotNegative = 0.01,
+    bound: Positive = 10.0,
     student_from: Natural = 0,
     critic_from: Natural | None = None,
     every: Count = 1,
@@ -234,7 +235,7 @@ def _sida(
         goal.teacher, student, fake, alpha=alpha, start=start,
         levels=karras(goal.low, goal.high, first),
         fake_levels=log_normal(fake_mean, fake_std), scale=scale, adversarial=adversarial,
-        critic=critic, student_from=student_from,
+        critic=critic, bound=bound, student_from=student_from,
         critic_from=goal.num_updates // 20 if critic_from is None else critic_from, every=every,
     )  # fmt: skip
     return one(method)

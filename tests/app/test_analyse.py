@@ -1,5 +1,6 @@
 """The command that shows how a model samples: its numbers on exact models, its page, its errors."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import pytest
 from jaxdiff import analysis, grids
 from jaxdiff.app import analyse as command
 from jaxdiff.app import config as configs
-from jaxdiff.app import ends, geometry, jacobians, step_errors, subjects
+from jaxdiff.app import ends, geometry, jacobians, measured_images, step_errors, subjects
 from jaxdiff.app.main import main
 from jaxdiff.app.models import Model
+from jaxdiff.data.dataset import Dataset
 from jaxdiff.exact import Gaussian
 from jaxdiff.grids.dynamic import best_grids
 from jaxdiff.report import analysis_effects
@@ -240,6 +242,28 @@ def test_what_does_not_go_together_is_refused(tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         command.analyse(configs.Analyse(**given), progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_classes_of_data_are_the_models_by_their_names(monkeypatch):
+    """Data of a published model come with numbers of their own; so do the test data of a run."""
+    images = np.arange(8, dtype=np.uint8).reshape(8, 1, 1, 1)
+    given = Dataset(images, np.arange(8) // 4, 2, class_names=("bee", "ant"))
+    metadata = {"kind": "teacher", "data": None, "class_names": ("ant", "bee", "cow")}
+    model = Model(lambda y, s, c=None: y, {}, (1, 1, 1), 3, False, metadata)
+    for module in (subjects, measured_images):
+        monkeypatch.setattr(module, "read_data", lambda *a: given)
+    monkeypatch.setattr(subjects, "data_of", lambda *a: given)
+    config = configs.Analyse("r", data=configs.OtherData(path="x"))
+    data = subjects.data_for(model, config, False)
+    np.testing.assert_array_equal(data.labels, [1, 1, 1, 1, 0, 0, 0, 0])
+    one = subjects.data_for(model, dataclasses.replace(config, label="bee"), False)
+    np.testing.assert_allclose(one.values.ravel(), images[:4].ravel() / 127.5 - 1, atol=1e-6)
+    own = model._replace(metadata=metadata | {"data": {"path": "x"}})
+    tested = measured_images._test_data(own, configs.Edit("r"), False)
+    np.testing.assert_array_equal(tested.labels, data.labels)
+    other = model._replace(metadata=metadata | {"class_names": ("ant", "dog", "cow")})
+    with pytest.raises(ValueError, match="images of bee, which the model does not know"):
+        subjects.data_for(other, config, False)
 
 
 def test_labels_need_classes_and_large_samples_are_refused():

@@ -82,6 +82,8 @@ def test_small_samples_of_a_base_are_enlarged(run, monkeypatch, tmp_path):
             cascading.enlarging(model, dataclasses.replace(config, **wrong), None)
     with pytest.raises(ValueError, match="enlarges no images"):
         cascading.enlarging(base, config, None)
+    with pytest.raises(ValueError, match="of other classes than it is told"):
+        cascading.enlarging(model, config, np.arange(3))
     other = base._replace(shape=(2, 2, 1))
     monkeypatch.setattr(cascading, "load_model", lambda *a, **k: other)
     with pytest.raises(ValueError, match=r"makes \(2, 2, 1\)"):
