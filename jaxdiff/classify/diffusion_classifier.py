@@ -66,8 +66,12 @@ class Classified(NamedTuple):
 
     @property
     def label(self) -> Int[Array, " batch"]:
-        """Return the likeliest class, (batch,), by its place among the candidates."""
-        return jnp.argmax(self.log_posterior, axis=1)
+        """Return the likeliest class, (batch,), by its place among the candidates; their number,
+        which is none of them, for a sample whose posterior is not a number.
+        """
+        known = ~jnp.isnan(self.log_posterior).any(axis=1)
+        best = jnp.argmax(self.log_posterior, axis=1)
+        return jnp.where(known, best, self.log_posterior.shape[1])
 
 
 def diffusion_classifier(

@@ -72,18 +72,31 @@ def invert_table(
     Raises:
         ValueError: for a table that is stochastic, padded or of jumps, or that forgets its start.
         TypeError: for a traced table.
-        RuntimeError: if the sweeps do not settle; under ``jax.jit`` nothing is known and none is.
+        RuntimeError: naming the samples whose sweeps do not settle, or are not finite, which ends
+            theirs; under ``jax.jit`` nothing is known and none is.
     """
     check_start(data, None)
     check_cond(cond, data.shape[0])
     steps = _upwards(table, data_std)
     start, lacking = _solve(as_partial(denoiser), steps, data, cond, tolerance, sweeps, iterations)
-    if not isinstance(lacking, Tracer) and not float(lacking) <= tolerance:
-        raise RuntimeError(
-            f"{table!r} is not inverted: after {sweeps} sweeps a state lacks {float(lacking):.2g} "
-            f"(the tolerance is {tolerance}): raise sweeps or the tolerance, or use more steps"
-        )
+    if not isinstance(lacking, Tracer):
+        _check_settled(table, np.asarray(lacking), tolerance, sweeps)
     return start / jnp.asarray(table.levels[0], data.dtype)
+
+
+def _check_settled(table: Table, lacking: np.ndarray, tolerance: float, sweeps: int) -> None:
+    """Raise RuntimeError, naming the samples, for what states lack above the tolerance."""
+    if (rows := np.flatnonzero(np.isnan(lacking))).size:
+        raise RuntimeError(
+            f"{table!r} is not inverted: samples {rows[:5].tolist()} are not finite; look at their "
+            "data and conditions"
+        )
+    if (rows := np.flatnonzero(lacking > tolerance)).size:
+        raise RuntimeError(
+            f"{table!r} is not inverted: after {sweeps} sweeps a state of samples "
+            f"{rows[:5].tolist()} lacks {lacking.max():.2g} (the tolerance is {tolerance}): raise "
+            "sweeps or the tolerance, or use more steps"
+        )
 
 
 def _upwards(table: Table, data_std: float) -> _Upwards:
@@ -137,7 +150,9 @@ def _solve(
     D: Denoiser, steps: _Upwards, data: Array, cond: Cond, tolerance: float, sweeps: int,
     iterations: int,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """Return the start, and the most by which a state misses what the next one implies."""
+    """Return the start, and the most by which a state of each sample misses what the next one
+    implies, (batch,). A sample's sweeps end where it has settled, whatever its batch.
+    """
     dtype, count = data.dtype, steps.nodes.shape[0]
     steps = jax.tree.map(lambda a: jnp.asarray(a, dtype), steps)
 
@@ -162,24 +177,29 @@ def _solve(
             return state + moved, new, part, output
 
         lacking, output = lack(states[n])
-        size = jnp.sqrt(jnp.max(_dot(lacking, lacking)) / data[0].size)
+        size = jnp.sqrt(_dot(lacking, lacking) / data[0].size)
         most = jnp.maximum(most, size / jnp.sqrt(1.0 + level**2))
         at = states[n], lacking, jnp.broadcast_to(steps.parts[n], len(data)), output
         state, _, _, output = lax.fori_loop(0, iterations, again, at)
         return states.at[n].set(state), outputs.at[n].set(output), most
 
     def sweep(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        states, outputs, _, made = carry
-        zero = jnp.zeros((), dtype)
-        return *lax.fori_loop(0, count, move, (states, outputs, zero)), made + 1
+        *before, made = carry
+        zero = jnp.zeros(len(data), dtype)
+        after = lax.fori_loop(0, count, move, (*before[:2], zero))
+        settled = before[2] <= tolerance
+        rows = expand(settled, data).astype(bool)
+        *kept, most = zip(before, after, strict=True)
+        states, outputs = (jnp.where(rows[None], old, new) for old, new in kept)
+        return states, outputs, jnp.where(settled, *most), made + 1
 
     # first guesses: the data brought to the norms of the levels
     sizes = jnp.sqrt(1.0 + jnp.append(steps.nodes, 0.0) ** 2)
     states = sizes.reshape(-1, *[1] * data.ndim) * data[None]
     output = lambda at: evaluate(D, at[0], at[1], None, cond)  # noqa: E731
     outputs = lax.map(output, (states[:-1], steps.nodes))
-    unsettled = lambda c: ~(c[2] <= tolerance) & (c[3] < sweeps)  # noqa: E731
-    carry = (states, outputs, jnp.asarray(jnp.inf, dtype), jnp.int32(0))
+    unsettled = lambda c: (c[2] > tolerance).any() & (c[3] < sweeps)  # noqa: E731 - not of NaN
+    carry = (states, outputs, jnp.full(len(data), jnp.inf, dtype), jnp.int32(0))
     states, _, most, _ = lax.while_loop(unsettled, sweep, carry)
     return states[0] / steps.first, most
 

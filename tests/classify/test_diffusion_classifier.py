@@ -7,6 +7,7 @@ import pytest
 
 from jaxdiff import exact
 from jaxdiff.classify.diffusion_classifier import (
+    Classified,
     Round,
     bayes,
     diffusion_classifier,
@@ -84,6 +85,12 @@ def test_the_estimate_is_unbiased_and_its_noise_is_shared_by_classes(truth, inte
 def toward(y, level, cond):
     """A denoiser that answers with its condition: the error is |x - cond|^2 / level^2."""
     return 0 * y + cond["mean"] * cond["scale"][:, None, None]
+
+
+def test_a_posterior_that_is_no_number_is_of_no_class():
+    numbers = jnp.log(jnp.array([[0.2, 0.8], [jnp.nan, jnp.nan], [1.0, 0.0]]))
+    found = Classified(numbers, numbers, 2)
+    np.testing.assert_array_equal(found.label, [1, 2, 0])
 
 
 def test_rounds_drop_the_worst_classes_of_every_sample(rng):
