@@ -22,9 +22,9 @@ ten folds each; of DAVIS a fifth held out by each of five seeds, bound being Kd 
 methods have their defaults, none was tuned on these folds; but KBMF2K makes 100 of its 200 rounds,
 on the first ten folds only, which is not the protocol of the others. A value with a star lies
 within its interval of what an independent NumPy implementation gave on the same folds.
-WNN-GIP ranks a new entity's neighbours among those with interactions, as its paper does; on GPCR
-and IC its AUPR is 0.03 below that implementation's, of which 0.01 goes (GPCR: 0.574) where the
-ranks are among all entities.
+The neighbours' weights of WNN-GIP are 1, T, T^2, ... in its paper and by default here, and T, T^2,
+... in that implementation ("weights from T"): its AUPR on GPCR and IC is higher by 0.03 for that.
+"Means of neighbours" are weights that sum to 1.
 "Profiles only" is the negative control: it knows nothing of new drugs, and gives all of them the
 scores of what is popular among targets. A dash has not been run.
 """

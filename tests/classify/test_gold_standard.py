@@ -15,6 +15,7 @@ needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"the published interactions are not in {DATA}"
 )
 EXACT = ("netlaprls", "blm_toolbox", "blm_nii_toolbox", "rls_avg", "rls_kron")  # nothing random
+CLOSE = dict.fromkeys(EXACT, 6e-4) | {"wnn_gip_next": 2.5e-3}  # of alike drugs the order differs
 
 
 @needs_data
@@ -28,13 +29,13 @@ def test_the_data_are_of_the_sizes_that_their_papers_say():
 
 @pytest.mark.slow
 @needs_data
-@pytest.mark.parametrize("name", [*EXACT, "wnn_gip", "cmf", "nrlmf"])
+@pytest.mark.parametrize("name", [*EXACT, "wnn_gip", "wnn_gip_next", "cmf", "nrlmf"])
 def test_areas_on_nuclear_receptors_are_those_of_an_independent_implementation(name):
     whole = gold_standard(DATA, "nr")
     folds = held_out((54, 26), "pairs")
     found = cross_validate(METHODS[name].predict, whole, folds, jax.random.key(0))
     for area, known in zip(found.intervals, KNOWN[name]["nr"], strict=True):
-        assert abs(area.mean - known) < (6e-4 if name in EXACT else area.half)
+        assert abs(area.mean - known) < CLOSE.get(name, area.half)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Drug-target prediction: each method against its formula, written out pair by pair."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,12 +115,13 @@ def test_wnn_gip_fills_by_rank_and_pairs_eigenvalues_with_their_vectors(small):
     Y = np.asarray(small.known)
     A, B = np.eye(M), np.eye(N)
     order = [j for j in np.argsort(-np.asarray(small.drugs)[5]) if j != 5]
-    A[5, order] = 0.8 ** np.arange(5)
+    A[5, order] = 0.5 * 0.8 ** np.arange(5)
     order = [j for j in np.argsort(-np.asarray(small.targets)[3]) if j != 3]
-    B[3, order] = 0.8 ** np.arange(3)
+    B[3, order] = 0.5 * 0.8 ** np.arange(3)
     filled = A @ Y @ B.T
     expected = on_all_pairs(*mixed(small, 0.5, filled), filled)
-    np.testing.assert_allclose(jax.jit(interactions.wnn_gip)(small), expected, atol=1e-10)
+    found = jax.jit(functools.partial(interactions.wnn_gip, first=0.5))(small)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
 def test_netlaprls_is_its_first_form_where_that_exists(small):
@@ -294,6 +297,7 @@ def test_a_profile_alone_knows_nothing_of_a_new_drug(small, name):
         ("rls_kron", {"alpha": 1.5}, "alpha must lie between 0 and 1"),
         ("rls_avg", {"sigma": 0.0}, "sigma must be positive"),
         ("wnn_gip", {"decay": -0.1}, "decay must lie between 0 and 1"),
+        ("wnn_gip", {"first": 0.0}, "first must be positive"),
         ("netlaprls", {"beta": 0.0}, "beta must be positive"),
         ("pairwise_svm", {"cost": 0.0}, "cost must be positive"),
     ],

@@ -73,13 +73,16 @@ def is_new(known: Array) -> Bool[Array, " m"]:
     return ~jnp.any(known != 0, axis=1)
 
 
-def weighted_neighbour_profiles(known: Array, similarity: Array, decay: float) -> Array:
+def weighted_neighbour_profiles(
+    known: Array, similarity: Array, decay: float, first: float = 1.0
+) -> Array:
     """Give every row without interactions the profile (1), and leave the others.
 
     Args:
         known: (m, n).
         similarity: (m, m) of the rows.
         decay: T, 0 to 1; 0 takes the nearest neighbour alone.
+        first: weight of the nearest neighbour, positive, of which all others are fractions.
 
     Returns:
         (m, n).
@@ -87,11 +90,12 @@ def weighted_neighbour_profiles(known: Array, similarity: Array, decay: float) -
     Source: van Laarhoven and Marchiori (2013), section "Weighted profile".
     """
     check("decay must lie between 0 and 1", lambda t: 0 <= t <= 1, decay)
+    check("first must be positive and finite", lambda w: 0 < w < float("inf"), first)
     new = is_new(known)
     order = jnp.argsort(jnp.where(new[None], -jnp.inf, similarity), axis=1, descending=True)
     rank = jnp.argsort(order, axis=1)  # of every row j among the neighbours of i
     weights = jnp.where(new[None], 0, jnp.asarray(decay, known.dtype) ** rank.astype(known.dtype))
-    return jnp.where(new[:, None], einsum("ij,jk->ik", weights, known), known)
+    return jnp.where(new[:, None], first * einsum("ij,jk->ik", weights, known), known)
 
 
 def inferred_profiles(known: Array, similarity: Array) -> Array:

@@ -24,6 +24,7 @@ def wnn_gip(
     problem: Problem,
     *,
     decay: float = 0.8,
+    first: float = 1.0,
     alpha: float = 0.5,
     gamma: float = 1.0,
     sigma: float = 1.0,
@@ -33,6 +34,8 @@ def wnn_gip(
     Args:
         problem: held-out pairs count as no interaction.
         decay: T, 0 to 1: the weight of a neighbour relative to the one before it.
+        first: weight of the nearest neighbour, 1 in the paper. With ``1 - decay`` a new profile is
+            a mean of its neighbours', which are added up otherwise.
         alpha: share of the similarities in the kernels, 0 to 1.
         gamma: bandwidth of the interaction profiles.
         sigma: ridge, positive.
@@ -42,7 +45,7 @@ def wnn_gip(
 
     Source: van Laarhoven and Marchiori (2013), section "Methods".
     """
-    rows = weighted_neighbour_profiles(problem.known, problem.drugs, decay)
-    completed = weighted_neighbour_profiles(rows.T, problem.targets, decay).T
+    rows = weighted_neighbour_profiles(problem.known, problem.drugs, decay, first)
+    completed = weighted_neighbour_profiles(rows.T, problem.targets, decay, first).T
     kernels = mixed_kernels(completed, problem.drugs, problem.targets, alpha, gamma)
     return kronecker_ridge(*kernels, completed, sigma)
