@@ -5,10 +5,15 @@
     ip_adapter.1.to_k_ip, ip_adapter.1.to_v_ip, ip_adapter.3... the layers, by odd numbers
 
 in a .safetensors file, or in a .bin as two dictionaries. Heads of the resampler have 64 channels.
+
+Files for faces are refused by name: those of FaceID change the U-Net's own projections by LoRA
+beside the picture's keys and values (ip_adapter.0.to_q_lora.down, ...), of features that a network
+for recognising faces makes; those of "full face" have a perceptron in place of the linear map.
 """
 
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -23,6 +28,11 @@ from jaxdiff.pretrained.tensors import Tensors, open_tensors
 from jaxdiff.typing import Params
 
 HEAD = 64
+FACE_ID = (
+    "a FaceID file, whose LoRA of the U-Net's own attention (to_q_lora, ...) and perceptron of a "
+    "face's embedding have no place in an IP-Adapter here"
+)
+FULL_FACE = "one of full face, whose perceptron (image_proj.proj.0, ...) is none of the two forms"
 LATENTS = "image_proj.latents"
 PAIRS: tuple[Pair, ...] = (
     ("image_proj.proj", "image"), ("image_proj.norm", "image_norm"), (LATENTS, "image/latents"),
@@ -95,6 +105,11 @@ def save_ip_adapter(control: Control, path: str | os.PathLike[str]) -> None:
 def ip_adapter(tensors: Tensors) -> IPAdapter:
     """Return the network whose parameters a file holds. ValueError, by name, for another."""
     shapes, source = tensors.shapes, tensors.source
+    if why := _of_faces(shapes):
+        raise ValueError(
+            f"{source} is {why}: IP-Adapters with image_proj.proj (a linear map) or {LATENTS} "
+            "(plus) are read"
+        )
     numbers = [re.fullmatch(r"ip_adapter\.(\d+)\.to_k_ip\.weight", name) for name in shapes]
     layers = sorted(int(match[1]) for match in numbers if match)
     if not layers or layers != [*range(1, 2 * len(layers), 2)]:
@@ -120,6 +135,14 @@ def ip_adapter(tensors: Tensors) -> IPAdapter:
         )
     out, seen = shapes["image_proj.proj.weight"]
     return IPAdapter(widths, max(1, out // max(1, width)), width, seen)
+
+
+def _of_faces(names: Iterable[str]) -> str:
+    """Return which of the forms for faces a file is that are not read; "" for another."""
+    known = [*names]
+    if any("_lora." in name or "perceiver_resampler" in name for name in known):
+        return FACE_ID
+    return FULL_FACE if any(name.startswith("image_proj.proj.0.") for name in known) else ""
 
 
 def ip_adapter_layout(layers: int) -> Layout:

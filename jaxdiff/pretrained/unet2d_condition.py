@@ -56,6 +56,11 @@ def unet2d_condition(config: Any, name: str = "UNet2DConditionModel") -> UNet2DC
     f = Fields(config, DEFAULTS, name)
     for field, value in (("num_attention_heads", None), ("dual_cross_attention", False)):
         f.plain(field, value)
+    if f["attention_type"] == "gated-text-image":
+        raise ValueError(
+            f"{name}: attention_type must be 'default' or 'gated'; 'gated-text-image' (GLIGEN "
+            "whose boxes hold pictures beside texts) has a second perceptron, which is not built"
+        )
     f.of("addition_embed_type", None, "text", "text_time", "text_image", "image")
     widths = channels(f)
     count = len(widths)

@@ -123,7 +123,7 @@ def test_what_is_refused_before_anything_is_compiled(small):
         with_ip_adapter(D, Control({}, steer))
     with pytest.raises(TypeError, match="takes a ControlNet"):
         with_controlnet(D, Control(own, PROMPT))
-    with pytest.raises(ValueError, match="attention_type must be 'default' or 'gated'"):
+    with pytest.raises(ValueError, match="'default' or 'gated'; 'gated-text-image'.* second"):
         unet2d_condition({"attention_type": "gated-text-image"})
 
 
@@ -218,7 +218,16 @@ def test_files_that_are_no_adapters_are_refused_by_name(tmp_path):
     for name, tensors, message in (
         ("none", {"weight": one}, "is no IP-Adapter"),
         ("gap", {f"ip_adapter.{n}.to_k_ip.weight": one for n in (1, 5)}, "by odd numbers"),
-        ("face", {"ip_adapter.1.to_k_ip.weight": one, "image_proj.proj.0.weight": one}, "proj.0"),
+        (
+            "face",
+            {"ip_adapter.1.to_k_ip.weight": one, "image_proj.proj.0.weight": one},
+            r"one of full face, whose perceptron .*proj\.0",
+        ),
+        (
+            "id",
+            {"ip_adapter.1.to_k_ip.weight": one, "ip_adapter.0.to_q_lora.down.weight": one},
+            "is a FaceID file, whose LoRA",
+        ),
     ):
         write_tensors(tmp_path / f"{name}.safetensors", tensors, {})
         with pytest.raises(ValueError, match=message):
