@@ -40,6 +40,7 @@ PARTS = (
     Part("text", "Text to image: are samples what the prompt says?"),
     Part("control", "Control: do samples keep to the picture shown?", folder=True),
     Part("restoration", "Restoration: how near is a task's own network?", folder=True),
+    Part("few_steps", "LCM-LoRA: are few steps an adapter?"),
     Part("personalisation", "Personalisation: is a new symbol learnt, and what is forgotten?"),
 )
 
