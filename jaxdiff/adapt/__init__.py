@@ -4,6 +4,7 @@
 (:mod:`jaxdiff.adapt.frame`).
 """
 
+from jaxdiff.adapt.box_files import load_boxes, save_boxes
 from jaxdiff.adapt.dreambooth import dreambooth, with_prior
 from jaxdiff.adapt.embedding_encoder import PictureWords, domain_tuning, picture_words
 from jaxdiff.adapt.files import Loaded, kind_of, load_adapter, save_adapter, with_adapter
@@ -83,7 +84,9 @@ __all__ = [
     "prepare",
     "save_lora",
     "save_token",
+    "load_boxes",
     "load_steering",
+    "save_boxes",
     "save_steering",
     "steered",
     "steering_of",

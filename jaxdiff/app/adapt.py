@@ -2,28 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
 from jaxdiff import grids, solvers
+from jaxdiff.app import boxes, picture_prompt
 from jaxdiff.app import config as configs
-from jaxdiff.app import picture_prompt
-from jaxdiff.app.adapt_texts import conditions_of, start_of
-from jaxdiff.app.conditions import check_class_condition, takes_text
-from jaxdiff.app.control import CONTROLS, shown, shown_edges, started
-from jaxdiff.app.data import check_classes, class_labels, data_of, read_data
+from jaxdiff.app.adapt_shown import Shown, shown_images
+from jaxdiff.app.adapt_texts import start_of
+from jaxdiff.app.control import CONTROLS, started
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.objective import objective
 from jaxdiff.app.options import check, placed, refuse
-from jaxdiff.app.published import from_pictures
 from jaxdiff.app.shown import with_measurements
 from jaxdiff.app.text import away
-from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.denoisers import description
 from jaxdiff.files import check_writable
 from jaxdiff.sampling.sampler import Sampler
@@ -35,16 +32,6 @@ WITH_TOKEN = ("textual-inversion", "custom")
 WITH_PRIOR = ("dreambooth", "custom")
 
 
-class Shown(NamedTuple):
-    """What images are trained with. images: (n, *shape), as the model takes them. cond: a row for
-    each, or None. prior: of own samples, their conditions.
-    """
-
-    images: np.ndarray
-    cond: Cond
-    prior: Cond
-
-
 def adapt(config: configs.Adapt, progress: bool = True) -> tuple[Model, dict[str, float]]:
     """Train an adapter and save it; return the model that it is of, and the metrics of the last
     update.
@@ -53,6 +40,7 @@ def adapt(config: configs.Adapt, progress: bool = True) -> tuple[Model, dict[str
     student or conditioned on what is not given, and layers that there are not.
     """
     from jaxdiff.adapt import dreambooth, save_adapter, save_steering, steering_of, with_prior
+    from jaxdiff.adapt.box_files import save_boxes
     from jaxdiff.distill import score_matching
     from jaxdiff.training.loop import fit
 
@@ -65,10 +53,10 @@ def adapt(config: configs.Adapt, progress: bool = True) -> tuple[Model, dict[str
         raise ValueError(f"{config.run} is a student; an adapter is of its teacher")
     if description(model.denoiser) is None:
         raise ValueError(f"{config.run} has no network of its own that an adapter could change")
-    beside, measure = config.kind in CONTROLS, model.measure
+    beside, measure = config.kind in (*CONTROLS, "gligen"), model.measure
     _check_model(config, model)
     adapter: Any = None if beside else adapter_of(config, model)
-    given, size = _shown(model, config, progress)
+    given, size = shown_images(model, config, progress)
     student = _steered(config, model, given, size) if beside else _adapted(config, model, adapter)
     aim = _objective(model)
     data = _batches(given, config)
@@ -86,7 +74,9 @@ def adapt(config: configs.Adapt, progress: bool = True) -> tuple[Model, dict[str
         **placed(config),
     )  # fmt: skip
     params = state.params["student"]
-    if beside:
+    if config.kind == "gligen":
+        save_boxes(student.denoiser(params), config.out)
+    elif beside:
         save_steering(steering_of(student.denoiser(params)), config.out)
     else:
         token = config.token or ""
@@ -100,26 +90,30 @@ def _adapted(config: configs.Adapt, model: Model, adapter: Any) -> Any:
     from jaxdiff.distill import Student
 
     optimiser = adapter_only(optax.adam(config.learning_rate))
-    classes = None if model.measure else model.classes or None  # an entry beside the measurement
+    alone = not (model.measure or model.pairs or model.tokenizer)  # else an entry beside others
+    classes = model.classes or None if alone else None
     D = adapted(model.denoiser, adapter, config.seed)
     return Student.of(D, classes=classes, label_drop=0.0, optimiser=optimiser)
 
 
 def _steered(config: configs.Adapt, model: Model, given: Shown, size: tuple[int, ...]) -> Any:
     """Return the student with a network beside its own, which alone is trained."""
-    from jaxdiff.adapt import STEERING, trainable
+    from jaxdiff.adapt import BOXES, STEERING, trainable
     from jaxdiff.distill import Student
 
     drop: dict[str, Any] = {"label_drop": 0.0}
+    free: Any = STEERING
     if config.kind == "ip":
         assert isinstance(given.cond, dict) and model.tokenizer is not None
         none = picture_prompt.nothing_shown(width := given.cond["image"].shape[1])
-        drop = {"null": away(model.tokenizer, None) | {"image": none}}
+        drop = {"null": away(model.tokenizer, classes=model.classes) | {"image": none}}
         drop["label_drop"] = dict.fromkeys(drop["null"], picture_prompt.DROPPED)
         D = picture_prompt.started(model, width, config.out, config.seed)
+    elif config.kind == "gligen":
+        D, free = boxes.started(model, config.out, config.seed), BOXES
     else:
-        D = started(config.kind, model, size, config.out, config.seed)
-    optimiser = trainable(optax.adam(config.learning_rate), STEERING)
+        D = started(config.kind, model, size, config.out, config.seed, given.channels)
+    optimiser = trainable(optax.adam(config.learning_rate), free)
     return Student.of(D, classes=None, optimiser=optimiser, **drop)
 
 
@@ -149,7 +143,7 @@ def _check_options(config: configs.Adapt) -> None:
     kind = config.kind
     if kind not in LOW_RANK:
         refuse(config, f"{kind} has neither", "rank", "alpha")
-    if kind in CONTROLS:
+    if kind in (*CONTROLS, "gligen"):
         refuse(config, f"{kind} is a network beside the model's", "layers")
     if kind != "ip":
         refuse(config, f"{kind} reads none", "features")
@@ -170,6 +164,11 @@ def _check_model(config: configs.Adapt, model: Model) -> None:
     """Raise ValueError for options that do not go with a model."""
     if config.kind in CONTROLS:
         model.check_images(f"adapt --kind {config.kind}")
+    if config.kind == "gligen" and model.tokenizer is None:
+        raise ValueError(
+            f"{config.run} is no run of texts: --kind gligen says where what a text names is; "
+            "of published weights jaxdiff.adapt.with_boxes makes such a network"
+        )
     if config.kind == "ip" and model.tokenizer is None:
         raise ValueError(
             f"{config.run} is no run of texts: --kind ip adds pictures to what it attends to; of "
@@ -177,63 +176,16 @@ def _check_model(config: configs.Adapt, model: Model) -> None:
         )
     if config.data.captions and model.tokenizer is None:
         raise ValueError("--data.captions would have no effect: this model takes no text")
-    if config.kind in WITH_PRIOR and model.measure is not None:
+    if config.kind in WITH_PRIOR and (model.measure is not None or model.pairs):
         raise ValueError(
-            f"--kind {config.kind} keeps the model's own samples, and {config.run} restores images "
-            "that it is shown: --kind lora trains it on others"
+            f"--kind {config.kind} keeps the model's own samples, and {config.run} makes images of "
+            "one that it is shown: --kind lora trains it on others"
         )
-
-
-def _shown(model: Model, config: configs.Adapt, progress: bool) -> tuple[Shown, tuple[int, ...]]:
-    """Return the images and their conditions, and the size of the images in pixels. ValueError for
-    data that do not fit the model.
-    """
-    if config.data.path is None:
-        data = data_of(model, config.data, progress)
-    else:
-        chosen = {k: v for k, v in vars(config.data).items() if v is not None}
-        data = read_data(configs.Data(**chosen), progress)
-    if model.source is None and data.shape != model.shape:
+    if config.data.pairs and config.kind not in CONTROLS and not model.pairs:
         raise ValueError(
-            f"the model's samples have the shape {model.shape}, those of {data.name} {data.shape}: "
-            "--data.size and --data.grayscale change it"
+            f"--data.pairs would have no effect: neither --kind {config.kind} nor this run is "
+            f"shown a picture; {', '.join(CONTROLS)} are"
         )
-    images = from_pictures(model.source, to_float(data.images))
-    cond, prior = _conditions(model, config, data)
-    rows = len(jax.tree.leaves(cond)[0]) if cond is not None else len(images)
-    of_each = rows // len(images)  # texts
-    if config.kind == "ip":
-        read = picture_prompt.features_named(config.features)(to_float(data.images))
-        cond = shown(cond, np.repeat(read, of_each, axis=0), "image")
-    elif config.kind in CONTROLS:
-        cond = shown_edges(cond, np.repeat(data.images, of_each, axis=0))
-    return Shown(np.repeat(images, of_each, axis=0), cond, prior), data.shape[:2]
-
-
-def _conditions(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:
-    """Return the conditions of the images, and of the own samples."""
-    if model.tokenizer is not None:
-        return conditions_of(model, config, data)
-    if takes_text(model):
-        raise ValueError(
-            f"{config.run} is a pipeline whose text encoder is a network of its own: from Python, "
-            "jaxdiff.adapt trains its U-Net with batches of encoded prompts"
-        )
-    check_class_condition(model, "adapt")
-    of_texts = ("prompt", "prior_prompt", "token", "vectors", "start")
-    refuse(config, "this model takes no text", *of_texts)
-    names = model.metadata["class_names"]
-    prior = class_labels(config.prior_count, model.classes, config.prior_label, names)
-    if not model.classes:
-        return class_labels(len(data), 0, config.label), prior
-    if config.label is not None:
-        return class_labels(len(data), model.classes, config.label, names), prior
-    if data.labels is None:
-        raise ValueError(
-            f"{data.name} has no classes: give the images' --label, one of the model's"
-        )
-    check_classes(data, model)
-    return data.labels, prior
 
 
 def _objective(model: Model) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Texts that an adapter of a text model is trained with."""
 
+import numpy as np
+
 from jaxdiff.app import config as configs
+from jaxdiff.app.conditions import class_beside
+from jaxdiff.app.data import check_classes
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
-from jaxdiff.app.text import in_turn, texts_condition
+from jaxdiff.app.text import CLASSES, in_turn, texts_condition
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.words import WordTokenizer, split
 from jaxdiff.typing import Cond
@@ -13,7 +17,8 @@ def conditions_of(model: Model, config: configs.Adapt, data: Dataset) -> tuple[C
     """Return the conditions of a text model's images, and of its own samples. ValueError for texts
     that are missing, or that do not say where a new token goes.
     """
-    refuse(config, "this model is conditioned on texts", "label", "prior_label")
+    if not model.classes:
+        refuse(config, "this model is conditioned on texts", "label", "prior_label")
     words = model.tokenizer
     assert words is not None
     given = (config.prompt,) if config.prompt else _templates(words) if config.token else ()
@@ -31,7 +36,21 @@ def conditions_of(model: Model, config: configs.Adapt, data: Dataset) -> tuple[C
     plain = [text.replace("{}", config.start or "{}") for text in given] or captions
     own = [config.prior_prompt] if config.prior_prompt else plain
     prior = texts_condition(words, in_turn(own, config.prior_count))
-    return texts_condition(known, texts if not given else texts * len(data)), prior
+    prior |= class_beside(model, config.prior_label, config.prior_count)
+    cond = texts_condition(known, texts if not given else texts * len(data))
+    return cond | _classes(model, config, data, len(given) or 1), prior
+
+
+def _classes(
+    model: Model, config: configs.Adapt, data: Dataset, each: int
+) -> dict[str, np.ndarray]:
+    """Return the classes beside the texts of images, ``each`` for one, nothing of a model without:
+    the one that is given, else the data's own, else none.
+    """
+    if config.label is not None or not model.classes or data.labels is None:
+        return class_beside(model, config.label, len(data) * each)
+    check_classes(data, model)
+    return {CLASSES: np.repeat(data.labels, each)}
 
 
 def _templates(words: WordTokenizer) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ def with_adapters(model: Model, texts: Sequence[str]) -> Model:
 
 
 def _with_one(model: Model, path: str, scale: float) -> Model:
+    from jaxdiff.adapt.box_files import has_boxes, load_boxes
     from jaxdiff.adapt.files import kind_of, with_adapter
     from jaxdiff.adapt.steering_files import is_steering
 
@@ -40,6 +41,10 @@ def _with_one(model: Model, path: str, scale: float) -> Model:
         raise ValueError("this model has no network of its own that an adapter could change")
     if is_steering(path):
         return _steered(model, path, scale)
+    if has_boxes(path):
+        if scale != 1:
+            raise ValueError(f"{path} has gated layers, which are put in whole: its scale is 1")
+        return _with_denoiser(model, load_boxes(model.denoiser, path))
     source: Any = model.source
     if source is not None and kind_of(path) in ("lora", "textual-inversion"):
         parts = _of_parts(source, path, scale, kind_of(path))
@@ -70,7 +75,11 @@ def _steered(model: Model, path: str, scale: float) -> Model:
     control = load_steering(path)
     if steering(model):
         raise ValueError(f"{path} is a second network that a --control would steer by: give one")
-    D = steered(model.denoiser, control, scale)
+    return _with_denoiser(model, steered(model.denoiser, control, scale))
+
+
+def _with_denoiser(model: Model, D: Any) -> Model:
+    """Return a model with another denoiser in the place of its own."""
     made: Any = description(D)
     source = model.source
     if source is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdiff.app import config as configs
 from jaxdiff.app.conditions import conditions
+from jaxdiff.app.control import shown as beside
 from jaxdiff.app.data import same_classes
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
@@ -22,11 +23,9 @@ from jaxdiff.conditioning.cascade import noisy
 from jaxdiff.conditioning.operators import Operator
 
 
-def enlarging(
-    model: Model, config: configs.Sample, labels: np.ndarray | None
-) -> tuple[Any, np.ndarray | None]:
-    """Return the condition of samples, and the small ones that they enlarge; labels (count,) and
-    None without a base.
+def enlarging(model: Model, config: configs.Sample, labels: Any) -> tuple[Any, np.ndarray | None]:
+    """Return the condition of samples, and the small ones that they enlarge; labels and None
+    without a base.
 
     Raises ValueError for options without effect, a run that enlarges nothing, a base that makes
     other samples than it enlarges, or of other classes, and noise that it was not trained on.
@@ -48,7 +47,8 @@ def enlarging(
             f"--base {config.base} has the classes {names[0]}, and {config.run} {names[1]}: it "
             "would enlarge samples of other classes than it is told"
         )
-    given = conditions(base, small) if labels is None else labels
+    other = base.tokenizer != model.tokenizer  # a base that takes no text, say
+    given = conditions(base, small) if labels is None or other else labels
     made = generate(
         make_sampler(base, small), config.count, base.shape, given, batch=config.batch,
         seed=config.seed, title="small samples", bounds=base.bounds,
@@ -56,7 +56,7 @@ def enlarging(
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     numbers = jnp.arange(config.count, dtype=jnp.int32)
     shown = np.asarray(noisy(operator, jnp.asarray(made), noise, key, numbers))
-    return {"beside": shown} | ({} if labels is None else {"classes": labels}), made
+    return beside(labels, shown, "beside"), made
 
 
 def _operator(model: Model, config: configs.Sample) -> tuple[Operator, float]:

@@ -11,6 +11,7 @@ ADAPTERS = {  # by kind, as jaxdiff adapt --help-all has them
     "lora": ["2106.09685"], "dora": ["2402.09353"], "svdiff": ["2303.11305"], "whole": [],
     "dreambooth": ["2208.12242"], "textual-inversion": ["2208.01618"], "custom": ["2212.04488"],
     "controlnet": ["2302.05543"], "t2i": ["2302.08453"], "ip": ["2308.06721"],
+    "gligen": ["2301.07093"],
 }  # fmt: skip
 
 

@@ -63,7 +63,9 @@ def adapt(config: configs.Adapt) -> None:
     model, last = adapt(config)
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in last.items() if name != "step")
     shown = {"controlnet": " --control edges:IMAGE", "t2i": " --control edges:IMAGE"}
-    shown |= {"ip": " --control IMAGE"}
+    shown |= {"ip": " --control IMAGE", "gligen": " --box LEFT,UPPER,RIGHT,LOWER"}
+    if config.data.pairs:
+        shown |= dict.fromkeys(("controlnet", "t2i"), " --control IMAGE")
     print(
         f"the adapter is in {config.out} (last update: {numbers})\n{_next(config.run, model)} "
         f"--adapter {config.out}{shown.get(config.kind, '')}"

@@ -10,7 +10,7 @@ from jaxdiff.app import config as configs
 from jaxdiff.app.data import class_labels
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
-from jaxdiff.app.text import in_turn, texts_condition
+from jaxdiff.app.text import CLASSES, in_turn, texts_condition
 from jaxdiff.arrays import take
 
 ENCODERS = ("text_encoder", "text_encoder_2")
@@ -50,8 +50,12 @@ def conditions(model: Model, config: configs.Sample) -> Any:
         refuse(config, "this model takes no text", "prompt", "negative_prompt")
         names = model.metadata["class_names"]
         return class_labels(config.count, model.classes, config.label, names)
-    refuse(config, "this model is conditioned on a --prompt", "label")
+    beside = model.tokenizer is not None and bool(model.classes)
+    if not beside:
+        refuse(config, "this model is conditioned on a --prompt", "label")
     prompts = prompts_of(config)
+    if not prompts and beside and config.label is not None:
+        prompts = ("",)  # by its class alone
     if not prompts:
         raise ValueError("this model is conditioned on a text: give a --prompt")
     if config.guidance is None:
@@ -63,13 +67,28 @@ def conditions(model: Model, config: configs.Sample) -> Any:
             stacklevel=2,
         )
     if model.tokenizer is not None:
-        return texts_condition(model.tokenizer, in_turn(prompts, config.count))
+        made = texts_condition(model.tokenizer, in_turn(prompts, config.count))
+        return made | class_beside(model, config.label, config.count)
     from jaxdiff.pretrained.pipeline import text_condition
 
     source: Any = model.source
     cond: Any = text_condition(source, prompts, config.negative_prompt)
     cond = cond.positive if config.guidance is None else cond
     return take(jax.tree.map(np.asarray, cond), np.arange(config.count) % len(prompts))
+
+
+def class_beside(model: Model, label: str | None, count: int) -> dict[str, np.ndarray]:
+    """Return the class beside the texts of ``count`` samples, none by default; nothing of a model
+    without classes. ValueError for a class that there is not.
+    """
+    if not model.classes:
+        if label is not None:
+            raise ValueError("--label would have no effect: this model has no classes")
+        return {}
+    if label is None:
+        return {CLASSES: np.full(count, model.classes, np.int32)}
+    made = class_labels(count, model.classes, label, model.metadata["class_names"])
+    return {CLASSES: np.asarray(made, np.int32)}
 
 
 def prompts_of(config: configs.Sample) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ AdapterKind = Literal[
     "controlnet",
     "t2i",
     "ip",
+    "gligen",
 ]
 
 
@@ -29,6 +30,11 @@ class AdaptData(OtherData):
 
     captions: bool | None = None
     """True to read what lies beside images of a text model, as jaxdiff train does."""
+    pairs: str | None = None
+    """A second folder or zip: the picture of each image's name there is what controlnet, t2i and ip
+    are shown, in place of the image's edges or of itself; of a run that was trained on pairs, what
+    it is shown.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +57,8 @@ class Adapt:
     model's own samples beside the images (dreambooth, 2208.12242), a new token of a text model
     alone (textual-inversion, 2208.01618) or with keys and values of cross-attention and own samples
     (custom, 2212.04488); or what reads edges beside the network (controlnet, 2302.05543; t2i,
-    2302.08453), or a picture as a prompt (ip, 2308.06721), by which sample --control steers it.
+    2302.08453), or a picture as a prompt (ip, 2308.06721), by which sample --control steers it; or
+    gated layers of a text model that attend to boxes (gligen, 2301.07093), which sample --box has.
     """
     rank: Count = 4
     """Rank of lora, dora and dreambooth."""

@@ -43,6 +43,10 @@ class Data:
     """Read what lies beside images: captions in a metadata.jsonl, a .txt or .json per image, the
     dataset.json of a zip, or the array "text" of an .npz, and numbers there.
     """
+    pairs: str | None = None
+    """A second folder or zip: the picture of each image's name there is what the network is shown
+    beside x, as a condition (sample --control shows it one).
+    """
     compose: Count | None = None
     """Compose so many coloured pictures of the grey ones, with captions of class, position, size,
     thickness and colour; --data.size is then their side, by default 16.

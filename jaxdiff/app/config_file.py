@@ -48,6 +48,8 @@ class ModelMetadata:
     """What the network is shown beside x, None for nothing."""
     tokenizer: Words | None = None
     """Of a model that takes texts."""
+    pairs: int = 0
+    """Channels of the picture that the network is shown beside x, of pairs; 0 for none."""
     autoencoder: str | None = None
     """File of the autoencoder whose latents these are; None of images."""
 
@@ -60,6 +62,8 @@ class ModelMetadata:
             )
         if len(self.class_names) not in (0, self.classes):
             raise ValueError(f"{self.classes} classes have {len(self.class_names)} names")
+        if not 0 <= self.pairs < 1 << 16 or (self.pairs and self.measure is not None):
+            raise ValueError(f"no picture of {self.pairs} channels stands beside x")
         known = self.tokenizer
         if known and (
             len(set(known.words)) != len(known.words) or not {*SPECIAL} <= {*known.words}

@@ -85,6 +85,8 @@ class TextUNet:
     """Numbers per token, a multiple of ``head_width``."""
     text_depth: Count = 2
     """Blocks of the text encoder."""
+    classes: bool = False
+    """Condition on the images' classes, too, beside their captions."""
     dropout: Below1 = 0.0
     """Dropout rate in training."""
     dtype: Dtype = "float32"

@@ -102,6 +102,8 @@ class Restore:
     """Class of the images, by its name or number; by default none, and their own of a model that
     cannot do without.
     """
+    prompt: str | None = None
+    """Text of the images, of a run of texts; by default none."""
     batch: Count = 64
     """Samples at a time. They do not depend on it."""
     seed: Seed = 0

@@ -68,15 +68,21 @@ class Sample:
     FILE, or FILE:SCALE.
     """
     control: str | None = None
-    """Picture that a ControlNet, T2I-Adapter or IP-Adapter among the adapters is shown, of the size
-    that it was trained with: IMAGE, or edges:IMAGE for the edges of one.
+    """Picture that a ControlNet, T2I-Adapter or IP-Adapter among the adapters is shown, or a run of
+    pairs, of the size that it was trained with: IMAGE, or edges:IMAGE for the edges of one.
     """
     features: str = "pixels"
     """What an IP-Adapter reads of the picture, as in its training: pixels, or
     module:FILE.py:FUNCTION.
     """
+    box: tuple[str, ...] = ()
+    """Boxes of an adapter of --kind gligen: LEFT,UPPER,RIGHT,LOWER in [0, 1], from the upper left
+    corner, and what is there, "0,0,0.5,0.5:seven"; by default the prompt.
+    """
     label: str | None = None
-    """Class to sample, by its name or number; by default all classes in turn."""
+    """Class to sample, by its name or number; by default all classes in turn, of a run with classes
+    beside its texts none.
+    """
     base: str | None = None
     """A run of small images, a sample of which each sample of this run, of jaxdiff train super,
     enlarges: a cascade (arXiv 2106.15282).

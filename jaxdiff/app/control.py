@@ -24,12 +24,14 @@ CONTROLS = ("controlnet", "t2i", "ip")
 WIDTHS = (16, 32, 96, 256)
 
 
-def started(kind: str, model: Model, size: tuple[int, ...], out: str, seed: int) -> Any:
+def started(
+    kind: str, model: Model, size: tuple[int, ...], out: str, seed: int, channels: int = 1
+) -> Any:
     """Return a model's denoiser with a ControlNet or T2I-Adapter at the start of its training.
 
-    size: (height, width) of the pictures. out: where it is to be saved. Raises ValueError for a
-    network that cannot be steered, for pictures that are no multiple of the model's samples, and
-    for a path that is not of the kind.
+    size, channels: (height, width) of the pictures, and their channels. out: where it is to be
+    saved. Raises ValueError for a network that cannot be steered, for pictures that are no multiple
+    of the model's samples, and for a path that is not of the kind.
     """
     from jaxdiff.adapt import controlnet_of, steered, t2i_adapter_of
     from jaxdiff.adapt.steering_files import check_path
@@ -46,18 +48,13 @@ def started(kind: str, model: Model, size: tuple[int, ...], out: str, seed: int)
     D = model.denoiser
     try:
         if kind == "t2i":
-            control = t2i_adapter_of(D, channels=1, factor=factor, key=seed)
+            control = t2i_adapter_of(D, channels=channels, factor=factor, key=seed)
         else:
-            control = controlnet_of(D, channels=1, widths=WIDTHS[: power + 1], key=seed)
+            control = controlnet_of(D, channels=channels, widths=WIDTHS[: power + 1], key=seed)
     except TypeError as error:
         raise ValueError(f"--kind {kind} is not for this model: {error}") from error
     check_path(control, out)
     return steered(D, control)
-
-
-def shown_edges(cond: Cond, images: np.ndarray) -> dict[str, Any]:
-    """Return the conditions of images with their edges as the picture that steers."""
-    return shown(cond, edges(images))
 
 
 def shown(cond: Cond, picture: np.ndarray, key: str = "control") -> dict[str, Any]:
@@ -100,6 +97,8 @@ def controlled(model: Model, cond: Cond, config: Any) -> Cond:
     one of another size; OSError for one that cannot be read.
     """
     networks = steering(model)
+    if model.pairs:
+        return _beside(model, cond, config)
     if not networks:
         refuse(config, "no --adapter is shown a picture", "control", "features")
         return cond
@@ -118,6 +117,16 @@ def controlled(model: Model, cond: Cond, config: Any) -> Cond:
         away = np.zeros_like(picture) if key == "image" else picture
         return Prompts(shown(cond.positive, picture, key), shown(cond.negative, away, key))
     return shown(cond, picture, key)
+
+
+def _beside(model: Model, cond: Cond, config: Any) -> Cond:
+    """Return the conditions of samples of a run that was trained on pairs of pictures."""
+    refuse(config, "the run itself is shown the picture", "features")
+    if config.control is None:
+        raise ValueError(f"{config.run} is shown a picture beside x: give it by --control IMAGE")
+    height, width = model.shape[:2]
+    picture = 2 * _read(config.control, (height, width), model.pairs) - 1
+    return shown(cond, np.repeat(picture, config.count, axis=0), "beside")
 
 
 def _picture(model: Model) -> tuple[tuple[int, int], int]:

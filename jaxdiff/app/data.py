@@ -12,8 +12,8 @@ from jaxdiff.app import folder as folders
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import from_pictures, picture_shape
 from jaxdiff.app.shown import with_measurements
-from jaxdiff.app.text import captioned, tokenized, tokenizer_of
-from jaxdiff.data.composed import compose
+from jaxdiff.app.text import BESIDE, captioned, tokenized, tokenizer_of
+from jaxdiff.data.composed import Composed, compose
 from jaxdiff.data.conditions import check_mirrored
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
@@ -48,7 +48,7 @@ def _read_images(config: configs.Data, progress: bool) -> Dataset:
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
     if config.path != "digits":
         return load(config.path, progress=progress, **options)
-    for name in ("lazy", "captions"):
+    for name in ("lazy", "captions", "pairs"):
         if options.pop(name):
             raise ValueError(f"--data.{name} would have no effect: the digits are in memory, alone")
     return load_digits(options.pop("split"), **options)
@@ -56,18 +56,33 @@ def _read_images(config: configs.Data, progress: bool) -> Dataset:
 
 def _composed(config: configs.Data, progress: bool) -> Dataset:
     """Return coloured pictures composed of grey ones, with captions."""
+    symbols = _symbols(config, progress)
+    made = composed_of(config, progress, symbols)
+    return made.dataset(f"{symbols.name}-composed", f"composed of {symbols.source}")
+
+
+def composed_of(config: configs.Data, progress: bool, symbols: Dataset | None = None) -> Composed:
+    """Return the pictures of a configuration that composes them, with all that is known of them.
+
+    symbols: that they are made of, which are read if they are not given.
+    """
+    symbols = _symbols(config, progress) if symbols is None else symbols
     assert config.compose is not None
-    for name in ("flip", "captions"):
+    return compose(symbols, config.compose, size=config.size or 16, nouns=config.nouns)
+
+
+def _symbols(config: configs.Data, progress: bool) -> Dataset:
+    """Return the grey pictures that others are composed of."""
+    for name in ("flip", "captions", "pairs"):
         if getattr(config, name):
             raise ValueError(f"--data.{name} does not go with --data.compose, which makes captions")
-    symbols = _read_images(dataclasses.replace(config, size=None), progress)
-    made = compose(symbols, config.compose, size=config.size or 16, nouns=config.nouns)
-    return made.dataset(f"{symbols.name}-composed", f"composed of {symbols.source}")
+    own = "auto" if config.labels == "none" else config.labels  # captions are made of classes
+    return _read_images(dataclasses.replace(config, size=None, labels=own), progress)
 
 
 def _read_arrays(config: configs.Data) -> Dataset:
     of_images = (
-        "size", "grayscale", "range", "flip", "lazy", "captions", "compose", "nouns",
+        "size", "grayscale", "range", "flip", "lazy", "captions", "pairs", "compose", "nouns",
     )  # fmt: skip
     if found := [f"--data.{name}" for name in of_images if getattr(config, name)]:
         raise ValueError(f"{' and '.join(found)} would have no effect: --data.arrays are no images")
@@ -78,9 +93,9 @@ def _read_arrays(config: configs.Data) -> Dataset:
     )
 
 
-def data_of(model: Model, given: configs.OtherData, progress: bool) -> Dataset:
+def data_of(model: Model, given: configs.OtherData, progress: bool, whole: bool = False) -> Dataset:
     """Return the data that a model was trained on, wherever they are now; of published weights,
-    which do not say, those that are given.
+    which do not say, those that are given. whole: with all that lies beside the images.
 
     Raises ValueError if they are others, of which runs of earlier versions do not know, and for
     images that are not of the model's shape.
@@ -97,7 +112,10 @@ def data_of(model: Model, given: configs.OtherData, progress: bool) -> Dataset:
             f"{error}: the data of the run; if they have been moved, give --data.path"
         ) from error
     known = model.metadata.get("trained on")
-    if known and (why := folders.difference(known, data.fingerprint())):
+    found = data.fingerprint()
+    if own.pairs is None:  # pictures beside the images are not of the run
+        found.pop(f"condition {BESIDE}", None)
+    if known and (why := folders.difference(known, found)):
         raise ValueError(f"{chosen.path} does not hold what the run was trained on ({why})")
     if model.source is not None and data.shape != (
         shape := picture_shape(model.source, model.shape)
@@ -106,7 +124,9 @@ def data_of(model: Model, given: configs.OtherData, progress: bool) -> Dataset:
             f"the model's images have the shape {shape}, those of {data.name} {data.shape}: "
             "--data.size and --data.grayscale change it"
         )
-    return data if model.tokenizer is None else captioned(data)[0]
+    if model.tokenizer is None or whole:
+        return data
+    return captioned(data, classes=bool(model.classes), beside=bool(model.pairs))[0]
 
 
 def own_data(model: Model) -> configs.Data | None:

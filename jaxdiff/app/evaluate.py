@@ -20,6 +20,7 @@ from jaxdiff.app.options import check, placed
 from jaxdiff.app.published import is_published, picture_shape, to_pictures
 from jaxdiff.app.references import References, find, labels_for
 from jaxdiff.app.samplers import make_sampler
+from jaxdiff.app.text import classes_of
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.files import check_writable
 from jaxdiff.metrics.protocol import Score
@@ -161,7 +162,7 @@ def _scored(
         progress=progress, bounds=model.bounds, **placed(config),
     )  # fmt: skip
     images = to_pictures(model.source, samples)
-    classes: Any = labels if model.classes else None
+    classes: Any = classes_of(labels, model.classes)
     nfe = sampler.table.nfe * (2 if config.guidance is not None else 1)
     name = f"{sampler.table.name}, {config.table if num_steps is None else f'{num_steps} steps'}"
     return Scored(name, nfe, measure(evaluator, images, classes), images[:SHOWN])

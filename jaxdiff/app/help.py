@@ -19,7 +19,7 @@ from jaxdiff.app import config_network
 
 LINES = 45  # of a page where the terminal does not say its own
 GROUPS: dict[str, tuple[str, ...]] = {  # what is in none of them comes first
-    "other models": ("adapter", "control", "base", "base_noise"),
+    "other models": ("adapter", "control", "box", "base", "base_noise"),
     "sampler": (
         "solver", "order", "num_steps", "grid", "noise_levels", "end", "low", "high", "table",
         "guidance", "discriminator", "discriminator_weight",

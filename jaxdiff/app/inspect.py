@@ -48,6 +48,7 @@ def _kinds(path: Path) -> Iterable[tuple[bool, Callable[[Path], Facts]]]:
     yield path.suffix == ".npz", _npz
     yield path.suffix in (".safetensors", ".bin", ".pt") and _is_adapter(path), _adapter
     yield path.suffix in (".safetensors", ".bin") and _steers(path), _steering
+    yield path.suffix == ".safetensors" and _is_gated(path), _gated
 
 
 def _card(card: Any) -> Facts:
@@ -82,6 +83,23 @@ def _steers(path: Path) -> bool:
         return is_steering(path)
     except ValueError:  # damaged: the other readers say
         return False
+
+
+def _is_gated(path: Path) -> bool:
+    from jaxdiff.adapt.box_files import has_boxes
+
+    try:
+        return has_boxes(path)
+    except ValueError:  # damaged: the other readers say
+        return False
+
+
+def _gated(path: Path) -> Facts:
+    from jaxdiff.pretrained.tensors import open_tensors
+
+    numbers = sum(int(np.prod(shape)) for shape in open_tensors(path).shapes.values())
+    kind = "gated layers of a U-Net, for boxes (GLIGEN)"
+    return {"kind": kind, "bytes": path.stat().st_size, "parameters": numbers}
 
 
 def _steering(path: Path) -> Facts:

@@ -48,7 +48,10 @@ def as_pretrained(model: Model, run: str | os.PathLike[str]) -> Pretrained:
     process = process_named(model.metadata["process"], model.metadata["sigma_data"])
     samplers = {int(n): student_sampler(model, int(n)) for n in model.metadata.get("samplers", {})}
     words = model.tokenizer
-    texts = "" if words is None else f'{{"text": token ids (batch, {words.length})}}'
+    classes = "class indices (batch,)" if model.classes else ""
+    if words is not None:
+        more = f', "classes": {classes}' * bool(classes)
+        classes = f'{{"text": token ids (batch, {words.length}){more}}}'
     more = {} if words is None else {"tokenizer": words}
     return Pretrained(
         model.denoiser, model.params, model.module, model.shape,
@@ -56,7 +59,7 @@ def as_pretrained(model: Model, run: str | os.PathLike[str]) -> Pretrained:
         own.process if own else process,
         own.grid if own else functools.partial(grids.karras, low=low, high=high),
         model.classes,
-        "class indices (batch,)" if model.classes else texts,
+        classes,
         {"name": Path(run).resolve().name, **model.metadata},
         {**(own.parts if own else {}), **more, **({"samplers": samplers} if samplers else {})},
     )  # fmt: skip

@@ -2,18 +2,19 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdiff.app import config as configs
-from jaxdiff.app.conditions import check_class_condition
+from jaxdiff.app.conditions import check_class_condition, class_beside
 from jaxdiff.app.data import class_index, own_data, read_data, without_data
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
 from jaxdiff.app.published import from_pictures
 from jaxdiff.app.references import class_names, in_classes
 from jaxdiff.app.subjects import guidable
+from jaxdiff.app.text import texts_condition
 from jaxdiff.conditioning.operators import Operator
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.data.labels import NoSplit
@@ -25,12 +26,13 @@ from jaxdiff.data.tally import Tally
 
 class Given(NamedTuple):
     """Images as the model's samples are, (n, *shape), or None; measurements (n, *measured) if they
-    are given in their place; labels (n,) of a conditional model or None; what they are, in words.
+    are given in their place; labels (n,) of a conditional model, or a tree of a prompt, or None;
+    what they are, in words.
     """
 
     truth: np.ndarray | None
     observed: np.ndarray | None
-    cond: np.ndarray | None
+    cond: Any
     shown: str
 
 
@@ -42,15 +44,25 @@ def given_images(
     Raises ValueError for images of another size than the model's, or, measured, than the
     operator's; OSError for those that are not there.
     """
-    check_class_condition(model, "restore")
+    if model.tokenizer is None:
+        check_class_condition(model, "restore")
+        refuse(config, "this model takes no text", "prompt")
     wanted = operator.measured if config.measured else operator.shape
     values, labels, shown = images_of(model, config, wanted, progress)
-    cond = labels_of(model, config.label, labels, len(values))
+    cond = _condition(model, config, labels, len(values))
     if not config.measured:
         return Given(values, None, cond, shown)
     if operator.support is not None:  # what is hidden counts as 0
         values = np.where(np.asarray(operator.support), values, np.float32(0))
     return Given(None, values, cond, shown)
+
+
+def _condition(model: Model, config: configs.Restore, own: np.ndarray | None, count: int) -> Any:
+    """Return the classes of images or, of a run of texts, the prompt, and the class beside it."""
+    if model.tokenizer is None:
+        return labels_of(model, config.label, own, count)
+    texts = texts_condition(model.tokenizer, [config.prompt or ""] * count)
+    return texts | class_beside(model, config.label, count)
 
 
 def images_of(
@@ -124,6 +136,8 @@ def _test_data(model: Model, config: configs.Restore | configs.Edit, progress: b
         raise ValueError(f"{without_data(model)}: give IMAGES")
     try:
         chosen = dataclasses.replace(own, split="test", limit=config.count)
+        if own.compose is not None:  # of all symbols
+            chosen = dataclasses.replace(own, split="test", compose=config.count)
         return in_classes(read_data(chosen, progress), class_names(model, None))
     except NoSplit as error:
         raise ValueError(f"{own.path} has no test data ({error}): give IMAGES") from error

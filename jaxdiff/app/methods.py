@@ -14,7 +14,7 @@ from jaxdiff.app.models import Model
 from jaxdiff.app.network import build_network, compute_dtype, with_log_variance
 from jaxdiff.app.objective import objective
 from jaxdiff.app.optimiser import optimiser
-from jaxdiff.app.shown import null_of
+from jaxdiff.app.shown import channels_of, null_of
 from jaxdiff.app.snapshots import decay_name, snapshot_name
 from jaxdiff.app.student_file import sampler_metadata
 from jaxdiff.app.text import away, tokenizer_of
@@ -47,6 +47,7 @@ def teacher_method(config: configs.Train, metadata: dict[str, Any], start: Any =
         config.measure,
         tuple(metadata["shape"]),
         metadata.get("tokenizer"),
+        metadata.get("pairs", 0),
     )
     fresh = lambda key: init(module, key, tuple(metadata["shape"]))  # noqa: E731
     shapes = jax.eval_shape(fresh, jax.random.key(0))
@@ -54,8 +55,22 @@ def teacher_method(config: configs.Train, metadata: dict[str, Any], start: Any =
         _check_output(config.network, network, shapes, metadata)
     if start is None:
         return _teacher(config, network, fresh, metadata)
+    start = _widened(start, shapes, config, metadata)
     check_fits(start, shapes, f"--init {config.init}")
     return _teacher(config, network, lambda key: jax.tree.map(jnp.copy, start), metadata)
+
+
+def _widened(start: Any, shapes: Any, config: configs.Train, metadata: dict[str, Any]) -> Any:
+    """Return parameters to start from with weights of zero for what is to stand beside x: those of
+    a network that is shown nothing, which fit one that is. Others as they are.
+    """
+    from jaxdiff.networks.beside import widened_parameters
+
+    channels, pairs = metadata["shape"][-1], metadata.get("pairs", 0)
+    beside = pairs
+    if config.measure is not None:
+        beside = channels_of(config.measure, tuple(metadata["shape"]))
+    return widened_parameters(start, shapes, channels, beside) if beside else start
 
 
 def _check_output(
@@ -84,11 +99,12 @@ def _teacher(
     classes, tokenizer = metadata["classes"], tokenizer_of(metadata.get("tokenizer"))
     shown: dict[str, Any] = {"classes": classes or None}
     shown["label_drop"] = config.label_drop if classes else 0.0
-    if config.measure is not None:
-        null = null_of(classes)
-        shown = {"null": null, "label_drop": dict.fromkeys(null, config.label_drop)}
-    if tokenizer is not None:
-        shown = {"null": away(tokenizer, None), "label_drop": config.label_drop}
+    beside = config.measure is not None or metadata.get("pairs", 0)
+    if tokenizer is not None or beside:
+        null: dict[str, Any] = null_of(classes) if beside else {}
+        null |= {} if tokenizer is None else away(tokenizer, classes=classes)
+        drop = config.label_drop if {*null} == {"text"} else dict.fromkeys(null, config.label_drop)
+        shown = {"null": null, "label_drop": drop}
     student = Student(
         network, init, aim.prediction, aim.process, metadata["sigma_data"], **shown,
         optimiser=optimiser(config), ema=_averages(config),
@@ -117,10 +133,10 @@ def check_method(config: configs.Distill, teacher: Model) -> None:
     """
     if teacher.student:
         raise ValueError(f"{config.teacher} is itself a student; distil its teacher")
-    if teacher.metadata.get("measure") is not None:
+    if teacher.metadata.get("measure") is not None or teacher.pairs:
         raise ValueError(
-            f"{config.teacher} is shown a measurement beside x, which jaxdiff distill does not "
-            "draw: from Python, the recipes take such a network with batches of "
+            f"{config.teacher} is shown a picture beside x, which jaxdiff distill does not "
+            "give: from Python, the recipes take such a network with batches of "
             "jaxdiff.operators.measured_batches"
         )
     recipe = RECIPES[config.method]
@@ -211,7 +227,7 @@ def goal_of(config: configs.Distill, teacher: Model) -> Goal:
     return Goal(
         teacher.denoiser, network, teacher.shape, config.updates, config.learning_rate,
         classes=teacher.classes or None,
-        null=None if teacher.tokenizer is None else away(teacher.tokenizer, None),
+        null=away(words, classes=teacher.classes) if (words := teacher.tokenizer) else None,
         sigma_data=teacher.metadata["sigma_data"],
         low=low, high=high,
         # long: it starts as its teacher, not as noise

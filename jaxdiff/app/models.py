@@ -62,6 +62,11 @@ class Model(NamedTuple):
         return None if known is None else config_file.from_dict(Measure, known, "measure")
 
     @property
+    def pairs(self) -> int:
+        """Return the channels of the picture that a run of pairs is shown beside x; 0 of others."""
+        return int(self.metadata.get("pairs", 0))
+
+    @property
     def arrays(self) -> bool:
         """Return whether samples are arrays that are no images."""
         return bool((self.metadata.get("data") or {}).get("arrays"))
@@ -104,7 +109,7 @@ def model_of(params: Any, metadata: dict[str, Any], folder: Path | None = None) 
         module = source.network if source else None
     else:
         module, network = build_network(
-            own.network, own.classes, own.measure, own.shape, own.tokenizer
+            own.network, own.classes, own.measure, own.shape, own.tokenizer, own.pairs
         )
     if metadata.get("kind") == "student":
         from jaxdiff.app.student_file import load_denoiser

@@ -18,28 +18,29 @@ def build_network(
     measure: configs.Measure | None = None,
     shape: tuple[int, ...] = (),
     words: Any = None,
+    pairs: int = 0,
 ) -> tuple[Any, Network]:
     """Return the linen module and the network function of a configuration, and of what it is shown
     beside images of a shape. A module of the user's own is taken from its file, which is run.
 
-    words: of the tokenizer, for a network of texts. Raises FileNotFoundError
-    without that file, ValueError for one that has no such class, or fields that the class has not.
+    words: of the tokenizer, for a network of texts. pairs: channels of another picture that it is
+    shown. Raises FileNotFoundError without that file, ValueError for one that has no such class, or
+    fields that the class has not.
     """
+    from jaxdiff.networks import Beside
     from jaxdiff.networks.adapters import from_linen
 
+    beside = pairs if measure is None else channels_of(measure, shape)
     if isinstance(config, configs.TextUNet):
-        if measure is not None:
-            raise ValueError("--measure does not go with --network text, which takes captions")
-        return (module := _of_texts(config, shape, words)), from_linen(module)
-    module = _module(config, classes)
-    if measure is not None:
-        from jaxdiff.networks import Beside
-
-        module = Beside(module, channels_of(measure, shape))
+        wide = (*shape[:-1], shape[-1] + beside) if shape else ()
+        module = _of_texts(config, wide, words, classes)
+    else:
+        module = _module(config, classes)
+    module = Beside(module, beside) if beside else module
     return module, from_linen(module)
 
 
-def _of_texts(config: configs.TextUNet, shape: tuple[int, ...], words: Any) -> Any:
+def _of_texts(config: configs.TextUNet, shape: tuple[int, ...], words: Any, classes: int) -> Any:
     """Return a network of texts and images. ValueError for arrays, or without words."""
     from jaxdiff.networks import small_text_to_image
 
@@ -49,6 +50,7 @@ def _of_texts(config: configs.TextUNet, shape: tuple[int, ...], words: Any) -> A
     if len(shape) != 3:
         raise ValueError(f"--network text is for images (height, width, channels), not {shape}")
     fields: dict[str, Any] = dataclasses.asdict(config) | {"dtype": jnp.dtype(config.dtype)}
+    fields["num_classes"] = classes if fields.pop("classes") else 0
     return small_text_to_image(
         len(tokenizer), tokenizer.length, tokenizer.empty, image_channels=shape[-1], **fields
     )

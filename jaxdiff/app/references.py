@@ -232,7 +232,9 @@ def _captions(
     for data, name in ((found.reference, "the reference"), (found.trained, "the training data")):
         if isinstance(data, Dataset) and TEXT in data.conditions:
             assert model.tokenizer is not None
-            given = captions_condition(model.tokenizer, data, config.count, config.seed)
+            given = captions_condition(
+                model.tokenizer, data, config.count, config.seed, model.classes
+            )
             return given, f"captions of {name}"
     raise ValueError("the model takes texts, and neither reference nor training data have captions")
 

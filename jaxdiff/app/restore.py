@@ -216,7 +216,7 @@ def _in_batches(run: Any, setting: Setting, config: configs.Restore) -> np.ndarr
 
 def _problem(setting: Setting, images: np.ndarray, rows: np.ndarray, key: Any) -> Problem:
     model, seen = setting.model, setting.seen
-    cond = None if setting.given.cond is None else jnp.asarray(setting.given.cond[images])
+    cond = jax.tree.map(lambda a: jnp.asarray(a[images]), setting.given.cond)
     first = start(key, setting.levels, jnp.asarray(rows, jnp.int32), model.shape)
     own = Measurement(setting.own, seen.observation[images], seen.noise)
     index = jnp.asarray(rows, jnp.int32)
@@ -235,11 +235,11 @@ def _with_particles(
     number of its particles.
     """
     particles, seen = config.particles or PARTICLES, setting.seen
+    given: Any = setting.given.cond
     found, worth = [], []
     for i, observation in enumerate(seen.observation):
         key = jax.random.fold_in(jax.random.key(config.seed), i)
-        labels = setting.given.cond
-        cond = None if labels is None else jnp.full(particles, labels[i])
+        cond = jax.tree.map(lambda a, i=i: jnp.repeat(a[i : i + 1], particles, 0), given)
         own = Measurement(setting.own, observation, seen.noise)
         p = Problem(setting.model.denoiser, own, jnp.zeros(()), key, jnp.zeros(()), cond,
                     data_std(setting.model))  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxdiff.app import config as configs
 from jaxdiff.app.adapters import with_adapters
+from jaxdiff.app.boxes import boxed
 from jaxdiff.app.cascading import enlarging
 from jaxdiff.app.conditions import conditions, prompts_of
 from jaxdiff.app.control import controlled
@@ -18,7 +19,7 @@ from jaxdiff.app.models import Model
 from jaxdiff.app.options import placed
 from jaxdiff.app.published import to_pictures, without_pictures
 from jaxdiff.app.samplers import make_sampler, range_text
-from jaxdiff.app.text import in_turn
+from jaxdiff.app.text import classes_of, in_turn
 from jaxdiff.files import check_writable, replacing
 from jaxdiff.training import hosts
 
@@ -30,7 +31,7 @@ def sample(config: configs.Sample) -> None:
     if (said := range_text(model)) and hosts.is_main_process():
         print(said, flush=True)
     labels = conditions(model, config)
-    cond = controlled(model, labels, config)
+    cond = boxed(model, controlled(model, labels, config), config)
     folder = Path(config.out)
     for name in ("samples.npz", "samples.png", "sampler.json"):
         check_writable(folder / name)
@@ -41,7 +42,7 @@ def sample(config: configs.Sample) -> None:
     )  # fmt: skip
     if not hosts.is_main_process():
         return
-    labels = labels if model.classes else None
+    labels = classes_of(labels, model.classes) if model.classes else None
     images = None if without_pictures(model) else to_pictures(model.source, samples)
     save_numbers(
         folder / "samples.npz", images, labels, model, samples,

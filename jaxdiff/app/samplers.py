@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxdiff import grids, solvers
 from jaxdiff.app import config as configs
+from jaxdiff.app.boxes import KEYS, attends
 from jaxdiff.app.conditions import takes_text
 from jaxdiff.app.control import nulls_of
 from jaxdiff.app.models import Model
@@ -180,10 +181,16 @@ def guided(model: Model, D: Any, weight: float, negative: str | None = None) -> 
     negative: of a run that is conditioned on texts, the text to keep away from.
     """
     none, pictures = nulls_of(model)
+    if model.pairs and (model.tokenizer is not None or model.classes):
+        pictures = (*pictures, "beside")
     if model.tokenizer is not None:
-        return classifier_free(D, weight, away(model.tokenizer, negative) | none, keep=pictures)
+        null: dict[str, Any] = away(model.tokenizer, negative, model.classes) | none
+        null |= dict.fromkeys(KEYS) if attends(model) else {}
+        return classifier_free(D, weight, null, keep=pictures)
     if takes_text(model):
         return negative_prompt(D, weight)
+    if model.pairs and not model.classes:
+        return classifier_free(D, weight)
     if not model.classes:
         raise ValueError("guidance needs a model with classes; this one has none")
     if not getattr(model.module, "null_class", True):

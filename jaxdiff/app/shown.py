@@ -84,5 +84,8 @@ def refusal(
 
 
 def condition(seen: Measurement, classes: Any) -> dict[str, Any]:
-    """Return the condition of measurements: what is shown, and classes where there are some."""
-    return {"beside": beside(seen)} | ({} if classes is None else {"classes": classes})
+    """Return the condition of measurements: what is shown, and classes where there are some, or the
+    entries of a dictionary.
+    """
+    known = classes if isinstance(classes, dict) else {"classes": classes}
+    return {"beside": beside(seen)} | {k: v for k, v in known.items() if v is not None}

@@ -10,7 +10,7 @@ from jaxdiff.app.config_network import Words
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.words import WordTokenizer, words_of
 
-TEXT = "text"
+TEXT, BESIDE, CLASSES = "text", "beside", "classes"
 
 
 def tokenizer_of(words: Words | dict[str, Any] | None) -> WordTokenizer | None:
@@ -53,14 +53,19 @@ def tokenizer_for(data: Dataset, known: WordTokenizer | None = None) -> WordToke
     return words_of(data.conditions[TEXT]) if known is None else known
 
 
-def captioned(data: Dataset) -> tuple[Dataset, tuple[str, ...]]:
-    """Return data with their captions alone, which is what a network of texts takes, and the names
-    of what is left out.
+def captioned(
+    data: Dataset, *, classes: bool = False, beside: bool = False
+) -> tuple[Dataset, tuple[str, ...]]:
+    """Return data with their captions, which is what a network of texts takes, and the names of
+    what is left out. classes, beside: whether it takes these, too.
     """
-    rest = [key for key in data.conditions if key != TEXT]
-    left = (*(["classes"] if data.labels is not None else []), *rest)
-    own = {key: values for key, values in data.conditions.items() if key == TEXT}
-    alone = dataclasses.replace(data, labels=None, num_classes=0, class_names=(), conditions=own)
+    taken = (TEXT, *([BESIDE] if beside else []))
+    rest = [key for key in data.conditions if key not in taken]
+    left = (*(["classes"] if data.labels is not None and not classes else []), *rest)
+    own = {key: values for key, values in data.conditions.items() if key in taken}
+    alone = dataclasses.replace(data, conditions=own)
+    if not classes:
+        alone = dataclasses.replace(alone, labels=None, num_classes=0, class_names=())
     return (alone if left else data), left
 
 
@@ -77,21 +82,37 @@ def texts_condition(tokenizer: WordTokenizer, texts: Sequence[str]) -> dict[str,
 
 
 def captions_condition(
-    tokenizer: WordTokenizer, data: Dataset, count: int, seed: int
+    tokenizer: WordTokenizer, data: Dataset, count: int, seed: int, classes: int = 0
 ) -> dict[str, np.ndarray]:
     """Return the condition of ``count`` samples: captions of a data set, each image's as often as
-    another's, in an order that is drawn.
+    another's, in an order that is drawn; of a network with classes the images' own beside them.
     """
     if TEXT not in data.conditions:
         raise ValueError(f"the model takes texts, and {data.name} has no captions")
     texts = data.conditions[TEXT]
     order = np.random.default_rng([seed, 3]).permutation(len(texts))
-    return texts_condition(tokenizer, texts[order[np.arange(count) % len(order)]].tolist())
+    rows = order[np.arange(count) % len(order)]
+    made = texts_condition(tokenizer, texts[rows].tolist())
+    if not classes:
+        return made
+    none = np.full(count, classes, np.int32)
+    return made | {CLASSES: none if data.labels is None else data.labels[rows]}
 
 
-def away(tokenizer: WordTokenizer, negative: str | None) -> dict[str, np.ndarray]:
-    """Return one sample's null: the text that guidance keeps away from, "" by default."""
-    return {TEXT: tokenizer(negative or "")[0]}
+def classes_of(cond: Any, classes: int) -> Any:
+    """Return the classes in the condition of samples; None where any of them has none."""
+    found = cond.get(CLASSES) if isinstance(cond, dict) else cond
+    return None if found is None or (np.asarray(found) == classes).any() else found
+
+
+def away(
+    tokenizer: WordTokenizer, negative: str | None = None, classes: int = 0
+) -> dict[str, np.ndarray]:
+    """Return one sample's null: the text that guidance keeps away from, "" by default, and, of a
+    network with classes beside the text, the number of none.
+    """
+    none = {CLASSES: np.asarray(classes, np.int32)} if classes else {}
+    return {TEXT: tokenizer(negative or "")[0], **none}
 
 
 def in_turn(texts: Sequence[str], count: int) -> list[str]:

@@ -21,7 +21,7 @@ from jaxdiff.app.optimiser import check_optimiser, warmup_of
 from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.published import coded
 from jaxdiff.app.snapshots import check_snapshots, leaving
-from jaxdiff.app.text import captioned, tokenizer_for, words
+from jaxdiff.app.text import BESIDE, captioned, tokenizer_for, words
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.words import WordTokenizer
 from jaxdiff.method import Method
@@ -45,9 +45,10 @@ def train(config: configs.Train, progress: bool = True) -> Model:
     check_filled(data)
     if config.measure is not None and config.data.arrays:
         raise ValueError("--measure is of images: --data.arrays are none")
+    pairs = _pairs(config, data)
     known: dict[str, Any] = {"data": data.fingerprint()}
     start, data, tokenizer = _start_of(config, data, progress)
-    if not data.num_classes and config.measure is None and tokenizer is None:
+    if not data.num_classes and config.measure is None and tokenizer is None and not pairs:
         refuse(config, "the data have no classes", "label_drop")
     shape = data.shape if config.latent is None else _latent_shape(config, data)
     metadata = {
@@ -66,6 +67,7 @@ def train(config: configs.Train, progress: bool = True) -> Model:
         "updates": config.updates,
         "trained on": known["data"],
     }
+    metadata |= {"pairs": pairs} if pairs else {}
     if tokenizer is not None:
         metadata["tokenizer"] = dataclasses.asdict(words(tokenizer))
     if start is not None:
@@ -89,19 +91,41 @@ def _start_of(
     first = None if config.init is None else load_model(config.init, progress=progress)
     start = None if first is None else first.params
     if not isinstance(config.network, configs.TextUNet):
-        if data.conditions:
+        if strange := [key for key in data.conditions if key != BESIDE]:
             raise ValueError(
-                f"{data.name} has {', '.join(data.conditions)} beside its images, which this "
+                f"{data.name} has {', '.join(strange)} beside its images, which this "
                 "network does not take: --network text takes captions"
             )
         return start, data, None
     tokenizer = tokenizer_for(data, None if first is None else first.tokenizer)
-    data, left = captioned(data)
+    if config.network.classes and not data.num_classes:
+        raise ValueError(
+            f"--network.classes would have no effect: {data.name} has no classes beside its "
+            "captions (--data.labels says where they are)"
+        )
+    data, left = captioned(data, classes=config.network.classes, beside=BESIDE in data.conditions)
     if progress and left:
         print(f"left out: {', '.join(left)}; --network text is conditioned on the captions")
     if progress:
         print(f"captions are read by {tokenizer!r}", flush=True)
     return start, data, tokenizer
+
+
+def _pairs(config: configs.Train, data: Dataset) -> int:
+    """Return the channels of the pictures that stand beside images, 0 without pairs. ValueError for
+    pictures of another size, and for a measurement or latents beside them.
+    """
+    if BESIDE not in data.conditions:
+        return 0
+    if config.measure is not None or config.latent is not None:
+        raise ValueError("pictures beside images go neither with --measure nor with --latent")
+    shape = data.conditions[BESIDE].shape[1:]
+    if len(shape) != 3 or shape[:2] != data.shape[:2]:
+        raise ValueError(
+            f"the pictures beside {data.name}'s images are {'x'.join(map(str, shape))}, and the "
+            f"images {'x'.join(map(str, data.shape))}: --data.size gives both one size"
+        )
+    return shape[2]
 
 
 def _fit(

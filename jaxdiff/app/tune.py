@@ -23,7 +23,7 @@ from jaxdiff.app.models import LEVELS, Model
 from jaxdiff.app.options import placed
 from jaxdiff.app.published import from_pictures
 from jaxdiff.app.sample import saved
-from jaxdiff.app.text import TEXT, captions_condition, texts_condition
+from jaxdiff.app.text import CLASSES, TEXT, captions_condition, texts_condition
 from jaxdiff.arrays import take
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.distance import Distance, of_features, pseudo_huber, squared
@@ -220,7 +220,7 @@ def _conditions(config: configs.Tune, model: Model, images: Dataset | None, prog
     if model.tokenizer is None:
         return class_labels(count, model.classes)
     data = data_of(model, config.data, progress) if images is None else images
-    return captions_condition(model.tokenizer, data, count, config.seed)
+    return captions_condition(model.tokenizer, data, count, config.seed, model.classes)
 
 
 def _images(config: configs.Tune, model: Model, progress: bool) -> Dataset | None:
@@ -293,7 +293,8 @@ def _of_run(
         labels = images.labels[order] if model.classes and images.labels is not None else None
         if model.tokenizer is not None:
             texts = images.conditions[TEXT][order].tolist()
-            labels = texts_condition(model.tokenizer, texts)
+            beside = {} if labels is None else {CLASSES: labels}
+            labels = texts_condition(model.tokenizer, texts) | beside
     classifier = _features(config, images) if config.distance == "features" else None
     made = _blank(
         config, denoiser=D, data=data, labels=labels, pairs=halves[0], held=halves[1],

@@ -68,6 +68,18 @@ class Composed(NamedTuple):
         given = {"text": list(self.captions)}
         return Dataset(self.images, name=name, source=source, notes=(note,), conditions=given)
 
+    def boxes(self) -> np.ndarray:
+        """Return where the symbols are, (n, 1, 4): left, upper, right and lower end in [0, 1]."""
+        size = self.images.shape[1]
+        made = np.empty((len(self.images), 1, 4), np.float32)
+        for i, (p, s) in enumerate(
+            zip(self.attributes["position"], self.attributes["scale"], strict=True)
+        ):
+            side = 3 * size // 4 if s else size // 2
+            top, left = corner(int(p), size - side)
+            made[i, 0] = left, top, left + side, top + side
+        return made / size
+
 
 def compose(
     symbols: Dataset, count: int, *, size: int = 16, seed: int = 0, nouns: Sequence[str] = (),

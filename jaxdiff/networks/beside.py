@@ -13,9 +13,10 @@ import inspect
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from jaxdiff.typing import Array, Cond, Outputs
+from jaxdiff.typing import Array, Cond, Outputs, Params
 
 
 class Beside(nn.Module):
@@ -84,3 +85,38 @@ class Beside(nn.Module):
     def null_class(self) -> bool:
         """Return whether the network has a class that stands for none."""
         return getattr(self.network, "null_class", True)
+
+
+def widened_parameters(params: Params, wanted: Params, channels: int, more: int) -> Params:
+    """Return a network's parameters with weights of zero for what is to stand beside x: that of a
+    picture of ``more`` channels, and of the outputs that are not used.
+
+    Args:
+        params: of the network that is shown nothing.
+        wanted: parameters, or their shapes, of the same network in :class:`Beside`.
+        channels: of x, the last axis, along which the network flattens or convolves.
+        more: of what stands beside it.
+
+    Returns:
+        Parameters of the network in :class:`Beside`, which computes what the first one does, to
+        rounding, whatever stands beside x; as they are where they are of another network.
+    """
+    if jax.tree.structure(params) != jax.tree.structure(wanted):
+        return params
+    return jax.tree.map(lambda a, b: _padded(a, jnp.shape(b), channels, more), params, wanted)
+
+
+def _padded(leaf: Array, shape: tuple[int, ...], channels: int, more: int) -> Array:
+    """Return a parameter with zeros after every ``channels`` entries of the axes that must grow; as
+    it is where that does not make the shape.
+    """
+    own, made = jnp.shape(leaf), jnp.asarray(leaf)
+    for axis, (n, m) in enumerate(zip(own, shape, strict=False)):
+        if n == m:
+            continue
+        if len(own) != len(shape) or n % channels or n // channels * (channels + more) != m:
+            return leaf
+        split = made.reshape(*made.shape[:axis], -1, channels, *made.shape[axis + 1 :])
+        width = [(0, more if i == axis + 1 else 0) for i in range(split.ndim)]
+        made = jnp.pad(split, width).reshape(*made.shape[:axis], m, *made.shape[axis + 1 :])
+    return made

@@ -58,7 +58,7 @@ def unturned(path: tuple[str, ...], value: Any) -> np.ndarray:
     value = np.asarray(value)
     if path[-1] == "kernel":
         value = value.transpose(value.ndim - 1, value.ndim - 2, *range(value.ndim - 2))
-    return np.ascontiguousarray(value)
+    return np.ascontiguousarray(value).reshape(value.shape)  # which makes a number a vector
 
 
 def _named(path: str, leaf: str, back: list[tuple[re.Pattern[str], str]]) -> str | None:

@@ -97,7 +97,7 @@ def text_run():
     own = configs.TextUNet(channels=(8,), head_width=8, text_width=8, text_depth=1)
     module = small_text_to_image(
         len(tokenizer), tokenizer.length, tokenizer.empty, image_channels=3,
-        **{k: v for k, v in dataclasses.asdict(own).items() if k != "dtype"},
+        **{k: v for k, v in dataclasses.asdict(own).items() if k not in ("dtype", "classes")},
     )  # fmt: skip
     shapes = jax.eval_shape(lambda key: init(module, key, (8, 8, 3)), jax.random.key(0))
     metadata = {

@@ -44,7 +44,7 @@ def model():
     tokenizer = words_of(CAPTIONS)
     module = small_text_to_image(
         len(tokenizer), tokenizer.length, tokenizer.empty, image_channels=3,
-        **{k: v for k, v in dataclasses.asdict(NETWORK).items() if k != "dtype"},
+        **{k: v for k, v in dataclasses.asdict(NETWORK).items() if k not in ("dtype", "classes")},
     )  # fmt: skip
     shapes = jax.eval_shape(lambda key: init(module, key, (8, 8, 3)), jax.random.key(0))
     metadata = {
@@ -200,3 +200,53 @@ def test_a_run_is_exported(run, tmp_path):
     own = load_sampler(tmp_path / "made.npz")
     cond = {"text": load_model(run).tokenizer([*PROMPTS])}
     assert own.run(0, np.arange(2), cond).shape == (2, 8, 8, 3)
+
+
+def test_a_class_stands_beside_the_text(model):
+    both = model._replace(classes=3, metadata={**model.metadata, "class_names": ("a", "b", "c")})
+    given = conditions(both, configs.Sample("run", count=2, prompt=PROMPTS))
+    np.testing.assert_array_equal(given["classes"], [3, 3])  # none
+    given = conditions(both, configs.Sample("run", count=2, label="b"))
+    np.testing.assert_array_equal(given["classes"], [1, 1])
+    np.testing.assert_array_equal(given["text"], model.tokenizer(["", ""]))
+    with pytest.raises(ValueError, match="label z is not one of"):
+        conditions(both, configs.Sample("run", count=2, label="z", prompt=PROMPTS))
+    assert texts.away(model.tokenizer, classes=3)["classes"] == 3
+    assert texts.classes_of(given, 3).tolist() == [1, 1]
+    assert texts.classes_of({"classes": np.array([3, 3])}, 3) is None
+
+
+@pytest.mark.slow
+def test_a_run_has_classes_beside_its_texts(tmp_path):
+    rng, place = np.random.default_rng(0), tmp_path / "images.npz"
+    words = np.array(["a red seven", "a blue one, upper left"] * 6)
+    images = rng.integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
+    np.savez(place, images=images, labels=np.arange(12) % 3, text=words)
+    data, network = (
+        configs.Data(str(place), captions=True),
+        dataclasses.replace(NETWORK, classes=True),
+    )
+    folder = str(tmp_path / "run")
+    config = configs.Train(folder, data=data, network=network, updates=8, batch=4,
+                           learning_rate=0.3, warmup=0)  # fmt: skip
+    made = train(config, progress=False)
+    assert made.classes == 3 and made.tokenizer is not None
+    images = []
+    for label in ("0", "1", None):
+        sample(configs.Sample(folder, str(tmp_path / "out"), count=2, num_steps=2, label=label,
+                              prompt=PROMPTS, guidance=2.0))  # fmt: skip
+        images.append(np.load(tmp_path / "out/samples.npz"))
+    assert images[0]["labels"].tolist() == [0, 0] and "labels" not in images[2]
+    assert np.abs(images[0]["images"] - images[1]["images"]).max() > 5e-6
+    options = {"count": 8, "features": "pixels", "num_steps": (2,)}
+    assert "captions of" in evaluate(configs.Evaluate(folder, **options), progress=False)
+    export(configs.Export(folder, str(tmp_path / "made.npz"), num_steps=2))
+    student = distill(
+        configs.Distill(folder, str(tmp_path / "s"), updates=2, batch=4), progress=False
+    )
+    assert student.classes == 3
+    with pytest.raises(ValueError, match="--network.classes would have no effect"):
+        other = dataclasses.replace(
+            config, run=folder + "2", data=dataclasses.replace(data, labels="none")
+        )
+        train(other, progress=False)
