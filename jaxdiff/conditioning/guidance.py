@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.arrays import check, expand, fixed, null_condition, per_sample
+from jaxdiff.arrays import check, expand, fixed, null_condition
 from jaxdiff.brief import Changed, short
+from jaxdiff.conditioning.together import null_class, together
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial, scalings
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -24,11 +25,12 @@ def classifier_free(
     *,
     channels: int | None = None,
     keep: tuple[str, ...] = (),
-    batched: bool = False,
+    batched: bool | None = None,
 ) -> jax.tree_util.Partial:
     """Apply classifier-free guidance (Ho and Salimans, arXiv 2207.12598), D_u + weight (D_c - D_u).
 
-    The paper's own weight is ``weight - 1``. Costs two network calls per evaluation.
+    The paper's own weight is ``weight - 1``. Costs two network calls per evaluation, made as one of
+    twice the batch where both conditions have one structure, shapes and dtypes.
 
     Args:
         denoiser: conditional ``D(y, level, cond)`` that answers ``cond=None`` with the
@@ -39,21 +41,26 @@ def classifier_free(
             the last: a denoiser that reads the weight from ``cond`` does there.
         null: what stands for no condition, where that is not None (which networks with classes take
             for their null class): one sample's value, a tree like cond without the batch axis. An
-            entry of a dictionary that is None is left out for the unconditional call.
+            entry of a dictionary that is None is left out for the unconditional call, which is then
+            one of its own.
         channels: the first so many channels (the last axis) are guided, and the others are the
             conditional model's; None for all. DiT's and SiT's own samplers have 3, of latents of 4.
         keep: entries of a cond dictionary that the unconditional call is given too, as they are,
             and that null does not have: the picture that a ControlNet is shown.
-        batched: both calls as one of twice the batch, which accelerators like. Needs a null of
-            cond's structure, and a denoiser without numbers per sample of its own. Not the default:
-            two calls with one key have the same dropout, and the rows of one call each their own.
+        batched: None for one call where it can be: ``jax.vmap`` over the two conditions, so that
+            each sample's numbers, whoever holds them, and its dropout stay with it. Where the
+            conditions differ (a null of None to anything but a class of the package's networks), or
+            a plain function is among the options, which may keep what it sees, there are two. True
+            for an error in place of two; False for two, of what ``jax.vmap`` does not take, or of a
+            batch that a sharding spreads over devices: joined rows would be moved between them
+            (:func:`jaxdiff.training.devices.over_batch` moves nothing).
 
     Returns:
         The guided denoiser, ``D(y, level, cond)``.
 
     Raises:
-        ValueError: for fewer than one channel, or ``keep`` without a dictionary ``null``, or
-            ``batched`` without a null.
+        ValueError: for fewer than one channel, or ``keep`` without a dictionary ``null``; when
+            called, for ``batched=True`` with a null that is not like the condition.
 
     >>> import jax.numpy as jnp
     >>> D = lambda y, level, cond=None: 0.0 * y if cond is None else 0.0 * y + cond[:, None]
@@ -61,9 +68,7 @@ def classifier_free(
     >>> guided(jnp.zeros((1, 2)), 1.0, jnp.array([0.5])).tolist()
     [[1.5, 1.5]]
     """
-    if batched and null is None:
-        raise ValueError("batched=True needs null: None has no row to stand in a batch")
-    if channels is None and not keep and not batched:
+    if channels is None and not keep and batched is None:
         return Changed(_classifier_free, as_partial(denoiser), as_weight(weight), null)
     if channels is not None and channels < 1:
         raise ValueError(f"at least one channel is guided, not {channels}")
@@ -83,34 +88,16 @@ def _classifier_free(
     *,
     channels: int | None = None,
     keep: tuple[str, ...] = (),
-    batched: bool = False,
+    batched: bool | None = None,
     **options: Any,
 ) -> Array:
+    null = null_class(denoiser, cond) if null is None else null
     nothing = None if null is None else _nothing(cond, null, keep)
-    if batched:
-        conditional, plain = _in_one_call(denoiser, y, level, cond, nothing, options)
-    else:
-        conditional = denoiser(y, level, cond, **options)
-        plain = denoiser(y, level, nothing, **options)
+    conditional, plain = together(denoiser, y, level, (cond, nothing), options, batched)
     guided = plain + weight_at(weight, level, y) * (conditional - plain)
     if channels is None or channels >= y.shape[-1]:
         return guided
     return jnp.concatenate([guided[..., :channels], conditional[..., channels:]], axis=-1)
-
-
-def _in_one_call(
-    denoiser: jax.tree_util.Partial, y: Array, level: Array, cond: Cond, nothing: Cond,
-    options: dict[str, Any],
-) -> list[Array]:  # fmt: skip
-    """Return the outputs for two conditions, of one call of twice the batch."""
-    count = y.shape[0]
-    both = per_sample(cond, count), per_sample(nothing, count)
-    if jax.tree.structure(both[0]) != jax.tree.structure(both[1]):
-        raise ValueError("batched=True needs a null of the condition's structure, nothing left out")
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *both)
-    level = jnp.asarray(level, y.dtype)
-    level = jnp.concatenate([level, level]) if level.ndim else level
-    return jnp.split(denoiser(jnp.concatenate([y, y]), level, joined, **options), 2)
 
 
 def _nothing(cond: Cond, null: Cond, keep: tuple[str, ...]) -> Cond:
@@ -196,8 +183,8 @@ def negative_prompt(
 ) -> jax.tree_util.Partial:
     """Apply guidance away from a condition of each sample's own, D_n + weight (D_p - D_n).
 
-    With the null condition as the negative one it is :func:`classifier_free`. The condition of the
-    result is a :class:`Prompts`, or None.
+    With the null condition as the negative one it is :func:`classifier_free`, and one call of twice
+    the batch as there. The condition of the result is a :class:`Prompts`, or None.
 
     Args:
         denoiser: conditional ``D(y, level, cond)``.
@@ -237,7 +224,7 @@ def _negative_prompt(
     if cond is not None and not isinstance(cond, Prompts):
         raise TypeError(f"negative_prompt takes a condition of type Prompts, not {type(cond)}")
     near, far = (None, None) if cond is None else cond
-    towards, plain = denoiser(y, level, near, **options), denoiser(y, level, far, **options)
+    towards, plain = together(denoiser, y, level, (near, far), options)
     guided = plain + weight_at(weight, level, y) * (towards - plain)
     if rescale is None:
         return guided

@@ -96,10 +96,23 @@ class Linen:
         classes = getattr(self.module, "num_classes", 0)
         given: Any = cond.get("classes") if isinstance(cond, Mapping) else cond
         if classes and np.ndim(given) == 1 and jnp.issubdtype(jnp.result_type(given), jnp.integer):
-            # a table of published U-Nets has no row beside its num_classes
-            own_row = getattr(self.module, "classes", "") != "index"
-            null = own_row and getattr(self.module, "null_class", True)
-            class_index(given, classes, np.shape(given)[0], null=null)
+            class_index(given, classes, np.shape(given)[0], null=self._null_row())
+
+    def _null_row(self) -> bool:
+        """Say whether a module with classes has a row for none."""
+        # a table of published U-Nets has no row beside its num_classes
+        own_row = getattr(self.module, "classes", "") != "index"
+        return own_row and getattr(self.module, "null_class", True)
+
+    @property
+    def null(self) -> int | None:
+        """The class index that stands for none, as a condition of None does, of the package's own
+        modules that have one; None of others.
+        """
+        own = type(self.module).__module__.startswith("jaxdiff.")
+        if not own or hasattr(self.module, "check_cond") or not self._null_row():
+            return None
+        return getattr(self.module, "num_classes", 0) or None
 
 
 def hashable(module: nn.Module) -> nn.Module:

@@ -166,6 +166,10 @@ def test_maps_as_arrays():
     assert whole.shape == (3, 2, 2, 3)
     np.testing.assert_allclose(whole.sum(-1), 1.0, rtol=1e-12)
     np.testing.assert_allclose(whole[:, 0, 1], maps["cross_0"].mean(1)[:, 1], rtol=1e-12)
+    for null in (None, {"tokens": np.zeros((3, 4))}):  # of guidance, those with the condition
+        guided = guidance.classifier_free(D, 3.0, null)
+        _, found, _ = attention.attention_maps(guided, Y, 0.7, COND)
+        np.testing.assert_allclose(found["cross_0"], maps["cross_0"], rtol=1e-12)
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from jaxdiff.networks import (
     graft,
     init,
 )
+from jaxdiff.networks.adapters import Linen
 from jaxdiff.networks.patches import from_patches, positions, to_patches
 
 # Compilation is what costs here, so do without the optimisations.
@@ -163,6 +164,8 @@ def test_classes_matter_and_none_is_the_null_class(case):
     (out, _), (null, _) = case(), case(cond=np.full(4, 3))
     none = case.without()
     np.testing.assert_allclose(none, null, rtol=0, atol=1e-12 * np.max(np.abs(null)))
+    if isinstance(case.network, Linen):
+        assert case.network.null == 3
     for other in (none, case(cond=(case.classes + 1) % 3)[0]):
         assert np.min(np.max(np.abs(out - other).reshape(4, -1), axis=1)) > 1e-4
 

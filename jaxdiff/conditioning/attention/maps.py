@@ -36,14 +36,15 @@ def attention_maps(
     queries, tokens), and the layers.
 
     It may be jitted and differentiated, but for the layers, which are no arrays. Options are the
-    network's, such as a key of its dropout.
+    network's, such as a key of its dropout. Guidance evaluates a network several times: the maps
+    are those of the first, which is with the condition.
 
     Raises ValueError if there are no such layers.
     """
     maps, places = {}, {}
 
     def keep(q: Array, k: Array, v: Array, place: Place) -> Array:
-        if where(place):
+        if where(place) and place.path not in maps:
             maps[place.path], places[place.path] = attention_weights(q, k, place.mask), place
         return softmax_attention(q, k, v, place)
 

@@ -23,6 +23,7 @@ from jaxdiff.arrays import check, null_condition
 from jaxdiff.brief import Changed
 from jaxdiff.conditioning.blending.pairs import inner, ratio
 from jaxdiff.conditioning.guidance import classifier_free
+from jaxdiff.conditioning.together import null_class, together
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at, within
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -32,7 +33,7 @@ def composed(denoiser: Denoiser, weights: Sequence[Weight], null: Cond = None) -
     """Composable diffusion (arXiv 2206.01714): conditions joined by AND, negative weights are NOT.
 
     The condition of the result is a sequence, one condition for each weight. One evaluation more
-    than there are weights.
+    than there are weights, in one call where conditions and null are alike.
 
     Args:
         denoiser: conditional ``D(y, level, cond)``.
@@ -73,9 +74,10 @@ def _outputs(
     if not isinstance(cond, (tuple, list)) or len(cond) != count:
         what = f"{len(cond)}" if isinstance(cond, (tuple, list)) else type(cond).__name__
         raise ValueError(f"cond must be a sequence of {count} conditions, one a weight, not {what}")
+    null = null_class(denoiser, cond[0]) if null is None else null
     nothing = None if null is None else null_condition(cond[0], null)
-    plain = denoiser(y, level, nothing, **options)
-    return plain, [denoiser(y, level, c, **options) for c in cond]
+    *outputs, plain = together(denoiser, y, level, (*cond, nothing), options)
+    return plain, outputs
 
 
 def perpendicular_negative(
@@ -144,8 +146,8 @@ def _two(
     if not isinstance(cond, (tuple, list)) or len(cond) != 2:
         raise TypeError(f"two_weights takes a pair of conditions, not {type(cond).__name__}")
     none = [None if n is None else null_condition(c, n) for c, n in zip(cond, nulls, strict=True)]
-    pairs = ((none[0], none[1]), (cond[0], none[1]), (cond[0], cond[1]))
-    plain, one, both = (denoiser(y, level, pair, **options) for pair in pairs)
+    pairs = ((cond[0], cond[1]), (cond[0], none[1]), (none[0], none[1]))
+    both, one, plain = together(denoiser, y, level, pairs, options)
     a, b = weight_at(first, level, y), weight_at(second, level, y)
     return plain + a * (one - plain) + b * (both - one)
 
@@ -221,8 +223,9 @@ def _sine(
 ) -> Array:  # fmt: skip
     if not isinstance(cond, (tuple, list)) or len(cond) != 2:
         raise TypeError(f"sine takes a pair of conditions, not {type(cond).__name__}")
+    null = null_class(denoiser, cond[0]) if null is None else null
     nothing = None if null is None else null_condition(cond[0], null)
-    plain = denoiser(y, level, nothing, **options)
-    edit, own = denoiser(y, level, cond[0], **options), tuned(y, level, cond[1], **options)
+    edit, plain = together(denoiser, y, level, (cond[0], nothing), options)
+    own = tuned(y, level, cond[1], **options)
     v = weight_at(share, level, y)
     return plain + weight_at(weight, level, y) * (v * edit + (1 - v) * own - plain)

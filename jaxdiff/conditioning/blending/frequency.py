@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.brief import Changed
-from jaxdiff.conditioning.blending.pairs import towards_and_from
+from jaxdiff.conditioning.blending.pairs import two_outputs
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -65,10 +65,8 @@ class _Bands(NamedTuple):
         cond: Cond = None, **options: Any,
     ) -> Array:  # fmt: skip
         check_axes(self.axes, y.shape, 2 ** (len(weights) - 1))
-        near, far = towards_and_from(cond, null)
-        plain = denoiser(y, level, far, **options)
-        added = denoiser(y, level, near, **options) - plain
-        parts = bands(added, len(weights), self.axes)
+        towards, plain = two_outputs(denoiser, y, level, cond, null, options)
+        parts = bands(towards - plain, len(weights), self.axes)
         for weight, part in zip(weights, parts, strict=True):
             plain = plain + weight_at(weight, level, y) * part
         return plain

@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 from jaxdiff.arrays import expand, null_condition
 from jaxdiff.brief import Changed
 from jaxdiff.conditioning.guidance import Prompts
+from jaxdiff.conditioning.together import null_class, together
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -46,13 +47,19 @@ def check_name(name: str) -> None:
         raise ValueError(f"outputs are blended as one of {PREDICTIONS}, not as {name!r}")
 
 
-def towards_and_from(cond: Cond, null: Cond) -> tuple[Cond, Cond]:
-    """Return the condition and what is put against it: its negative in a :class:`Prompts`, or the
-    null condition, None for None.
+def two_outputs(
+    denoiser: Partial, y: Array, level: Array, cond: Cond, null: Cond, options: dict[str, Any]
+) -> tuple[Array, Array]:
+    """Return the output for the condition and that which is put against it: for its negative in a
+    :class:`Prompts`, or for the null condition. One call where they are alike.
     """
     if isinstance(cond, Prompts):
-        return cond.positive, cond.negative
-    return cond, None if null is None else null_condition(cond, null)
+        near, far = cond.positive, cond.negative
+    else:
+        near, null = cond, null_class(denoiser, cond) if null is None else null
+        far = None if null is None else null_condition(cond, null)
+    towards, plain = together(denoiser, y, level, (near, far), options)
+    return towards, plain
 
 
 class Blend(NamedTuple):
@@ -70,8 +77,7 @@ class Blend(NamedTuple):
         level: Array, cond: Cond = None, **options: Any,
     ) -> Array:  # fmt: skip
         """Return the blended denoised output."""
-        near, far = towards_and_from(cond, null)
-        outputs = [denoiser(y, level, c, **options) for c in (near, far)]
+        outputs = two_outputs(denoiser, y, level, cond, null, options)
         p, q = prediction_weights(self.prediction, level, y)
         towards, plain = (p * y + q * D for D in outputs)
         numbers = tuple(expand(n, y) for n in numbers)

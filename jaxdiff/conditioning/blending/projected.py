@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 
 from jaxdiff.arrays import check
 from jaxdiff.brief import Changed
-from jaxdiff.conditioning.blending.pairs import blended, inner, norm, ratio, towards_and_from
+from jaxdiff.conditioning.blending.pairs import blended, inner, norm, ratio, two_outputs
 from jaxdiff.conditioning.weights import Weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.solvers.held import value
@@ -77,8 +77,7 @@ def both_outputs(denoiser: Denoiser, null: Cond = None) -> Partial:
 def _both(
     denoiser: Partial, null: Cond, y: Array, level: Array, cond: Cond = None, **options: Any
 ) -> tuple[Array, Array]:
-    near, far = towards_and_from(cond, null)
-    return denoiser(y, level, near, **options), denoiser(y, level, far, **options)
+    return two_outputs(denoiser, y, level, cond, null, options)
 
 
 def adaptive_projected_ddim(

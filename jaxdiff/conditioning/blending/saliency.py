@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from jaxdiff.arrays import check, expand
 from jaxdiff.brief import Changed
 from jaxdiff.conditioning.blending.frequency import KERNEL, check_axes
-from jaxdiff.conditioning.blending.pairs import towards_and_from
+from jaxdiff.conditioning.blending.pairs import two_outputs
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -47,11 +47,10 @@ class _Fusion(NamedTuple):
         sharpness: tuple[Array, Array], y: Array, level: Array, cond: Cond = None, **options: Any,
     ) -> Array:  # fmt: skip
         check_axes(self.axes, y.shape)
-        near, far = towards_and_from(cond, null)
         maps, guided = [], []
         for D, weight, k in zip(denoisers, weights, sharpness, strict=True):
-            plain = D(y, level, far, **options)
-            added = D(y, level, near, **options) - plain
+            towards, plain = two_outputs(D, y, level, cond, null, options)
+            added = towards - plain
             noise = added / expand(jnp.asarray(level, y.dtype), y)
             maps.append(saliency(noise, self.axes, jnp.asarray(k, y.dtype)))
             guided.append(plain + weight_at(weight, level, y) * added)

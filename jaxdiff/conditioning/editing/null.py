@@ -183,6 +183,6 @@ def _with_null(
     denoiser: Partial, weight: Any, nothing: Cond, y: Array, level: Array, cond: Cond,
     **options: Any,
 ) -> Array:  # fmt: skip
-    plain = denoiser(y, level, nothing, **options)
     towards = denoiser(y, level, cond, **options)
+    plain = denoiser(y, level, nothing, **options)
     return plain + weight_at(weight, level, y) * (towards - plain)

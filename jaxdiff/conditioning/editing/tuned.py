@@ -107,6 +107,6 @@ def _between(
         h = jnp.asarray(share, own.dtype)
         return h * target.astype(own.dtype) + (1 - h) * own
 
-    plain = denoiser(y, level, null_condition(cond, null), **options)
     towards = denoiser(y, level, jax.tree.map(mixed, cond, own), **options)
+    plain = denoiser(y, level, null_condition(cond, null), **options)
     return plain + weight_at(weight, level, y) * (towards - plain)
