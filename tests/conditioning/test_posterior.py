@@ -10,6 +10,7 @@ import pytest
 import jaxdiff as jd
 from jaxdiff import operators as ops
 from jaxdiff import posterior
+from jaxdiff.conditioning.posterior import parts
 from jaxdiff.exact import Gaussian, GaussianMixture
 
 RNG = np.random.default_rng(11)
@@ -315,3 +316,20 @@ def curved():
 
 def own():
     return ops.Measurement(SEEN.operator, OWN, 0.1)
+
+
+@pytest.mark.parametrize("solve", [parts.conjugate_gradients, parts.minimal_residuals])
+def test_a_solve_that_has_converged_keeps_its_gradient_in_float32(solve, rng):
+    """More iterations than numbers, of which the last have only rounding to divide by."""
+    half = rng.standard_normal((8, 3, 3))
+    matrix = half @ np.swapaxes(half, 1, 2) + 0.05**2 * np.eye(3)
+    symmetric = lambda m: m + np.swapaxes(m, 1, 2)  # noqa: E731 - what a solve knows of it
+    one = lambda m, b: jnp.sum(solve(lambda u: jnp.einsum("bij,bj->bi", m, u), b, 8))  # noqa: E731
+    slopes = jax.jit(jax.grad(one, (0, 1)))
+    for size in (1.0, 1e-12):
+        b = size * rng.standard_normal((8, 3, 1))
+        of_m, of_b = slopes(jnp.asarray(matrix, jnp.float32), jnp.asarray(b[..., 0], jnp.float32))
+        back = np.linalg.solve(matrix, np.ones_like(b))  # x = m^-1 b in closed form
+        np.testing.assert_allclose(of_b, back[..., 0], atol=1e-3 * np.abs(back).max())
+        exact = symmetric(-back * np.swapaxes(np.linalg.solve(matrix, b), 1, 2))
+        np.testing.assert_allclose(symmetric(of_m), exact, atol=1e-3 * np.abs(exact).max())

@@ -116,13 +116,15 @@ def conjugate_gradients(
     and its rows would depend on each other). A row ends where its residual is rounding, or where
     the curvature is not positive.
     """
-    smallest = jnp.finfo(b.dtype).eps ** 2 * jax.lax.stop_gradient(dot(b, b))
+    b, scale = _scaled(b)
+    smallest = _rounding(b)
 
     def step(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
         x, r, p, size = carry
         q = matrix(p)
-        going = size > smallest
-        a = over(size, jnp.where(going, dot(p, q), 0))
+        curvature = dot(p, q)
+        going = (size > smallest) & (curvature > _least(b))
+        a = over(size, jnp.where(going, curvature, 0))
         r_next = r - a * q
         size_next = dot(r_next, r_next)
         return (
@@ -133,25 +135,48 @@ def conjugate_gradients(
         ), None
 
     first = (jnp.zeros_like(b), b, b, dot(b, b))
-    return jax.lax.scan(step, first, None, num_iterations, unroll=unroll or 1)[0][0]
+    return scale * jax.lax.scan(step, first, None, num_iterations, unroll=unroll or 1)[0][0]
 
 
 def minimal_residuals(matrix: Callable[[Array], Array], b: Array, num_iterations: int) -> Array:
     """Solve M x = b row by row, M symmetric, by conjugate residuals, from x = 0: the iterates have
-    the least residual of their Krylov space, as those of GMRES have. Unrolled.
+    the least residual of their Krylov space, as those of GMRES have. Unrolled. A row ends as those
+    of :func:`conjugate_gradients` do.
     """
+    b, scale = _scaled(b)
+    smallest = _rounding(b)
     x, r = jnp.zeros_like(b), b
     p, q = b, matrix(b)
     m = q
     for i in range(num_iterations):
-        curvature = dot(r, m)
-        a = over(curvature, dot(q, q))
+        curvature, length = dot(r, m), dot(q, q)
+        going = (dot(r, r) > smallest) & (curvature > _least(b)) & (length > _least(b))
+        a = over(curvature, jnp.where(going, length, 0))
         x, r = x + a * p, r - a * q
         if i + 1 < num_iterations:
             m = matrix(r)
-            beta = over(dot(r, m), curvature)
+            beta = over(dot(r, m), jnp.where(going, curvature, 0))
             p, q = r + beta * p, m + beta * q
-    return x
+    return scale * x
+
+
+def _scaled(b: Array) -> tuple[Array, Array]:
+    """Return every row divided by its largest number, and these as constants: a solve is linear in
+    b, and the squares of small ones would underflow.
+    """
+    most = jnp.max(jnp.abs(b), axis=tuple(range(1, b.ndim)), keepdims=True)
+    scale = jax.lax.stop_gradient(jnp.where(most > 0, most, 1))
+    return b / scale, scale
+
+
+def _rounding(b: Array) -> Array:
+    """Return the square of a residual that is rounding."""
+    return jnp.finfo(b.dtype).eps ** 2 * jax.lax.stop_gradient(dot(b, b))
+
+
+def _least(b: Array) -> float:
+    """Return what a divisor must be above: its inverse square, in the derivative, is finite."""
+    return 4 * float(jnp.finfo(b.dtype).max) ** -0.5
 
 
 def gain(measurement: Measurement, variance: Array, residual: Array) -> Array:
