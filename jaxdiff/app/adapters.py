@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxdiff.app.models import Model
@@ -44,7 +44,7 @@ def _with_one(model: Model, path: str, scale: float) -> Model:
     if has_boxes(path):
         if scale != 1:
             raise ValueError(f"{path} has gated layers, which are put in whole: its scale is 1")
-        return _with_denoiser(model, load_boxes(model.denoiser, path))
+        return _with_denoiser(model, path, lambda D: load_boxes(D, path))
     source: Any = model.source
     if source is not None and kind_of(path) in ("lora", "textual-inversion"):
         parts = _of_parts(source, path, scale, kind_of(path))
@@ -75,11 +75,15 @@ def _steered(model: Model, path: str, scale: float) -> Model:
     control = load_steering(path)
     if steering(model):
         raise ValueError(f"{path} is a second network that a --control would steer by: give one")
-    return _with_denoiser(model, steered(model.denoiser, control, scale))
+    return _with_denoiser(model, path, lambda D: steered(D, control, scale))
 
 
-def _with_denoiser(model: Model, D: Any) -> Model:
-    """Return a model with another denoiser in the place of its own."""
+def _with_denoiser(model: Model, path: str, change: Callable[[Any], Any]) -> Model:
+    """Return a model whose denoiser a file has changed. ValueError for a network that it cannot."""
+    try:
+        D = change(model.denoiser)
+    except TypeError as error:
+        raise ValueError(f"{path} is not for this model: {error}") from error
     made: Any = description(D)
     source = model.source
     if source is not None:

@@ -91,6 +91,7 @@ def _start_of(
     first = None if config.init is None else load_model(config.init, progress=progress)
     start = None if first is None else first.params
     if not isinstance(config.network, configs.TextUNet):
+        _check_init(config, first, data)
         if strange := [key for key in data.conditions if key != BESIDE]:
             raise ValueError(
                 f"{data.name} has {', '.join(strange)} beside its images, which this "
@@ -104,11 +105,25 @@ def _start_of(
             "captions (--data.labels says where they are)"
         )
     data, left = captioned(data, classes=config.network.classes, beside=BESIDE in data.conditions)
+    _check_init(config, first, data)
     if progress and left:
         print(f"left out: {', '.join(left)}; --network text is conditioned on the captions")
     if progress:
         print(f"captions are read by {tokenizer!r}", flush=True)
     return start, data, tokenizer
+
+
+def _check_init(config: configs.Train, first: Model | None, data: Dataset) -> None:
+    """Raise ValueError for a run to start from that has other classes than the data."""
+    own = isinstance(config.network, configs.Module)  # of which only its class knows
+    if first is None or own or first.classes == data.num_classes:
+        return
+    known = f"{data.num_classes or 'no'} classes"
+    raise ValueError(
+        f"--init {config.init} has {first.classes or 'no'} classes, and the data {known}: "
+        f"--data.labels {'auto' if first.classes else 'none'} reads them as it wants them, if they "
+        "are there"
+    )
 
 
 def _pairs(config: configs.Train, data: Dataset) -> int:

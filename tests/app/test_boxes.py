@@ -91,6 +91,8 @@ def test_a_run_of_texts_learns_boxes(tmp_path, capsys):
     ):
         assert cli.main([*sample, "--out", str(tmp_path / "x"), *more]) == 2
         assert said in capsys.readouterr().err
+    assert cli.main(["sample", "--run", "digits", "--adapter", file, "--box", "0,0,1,1"]) == 2
+    assert "is not for this model: this needs a UNet2DCondition" in capsys.readouterr().err
     assert cli.main(["adapt", "--run", "digits", "--kind", "gligen", "--out", file + "2"]) == 2
     assert "is no run of texts" in capsys.readouterr().err
 

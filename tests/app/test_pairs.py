@@ -10,7 +10,7 @@ from jaxdiff.app import config as configs
 from jaxdiff.app import main as cli
 from jaxdiff.app.load import load_model
 from jaxdiff.app.train import train
-from jaxdiff.networks import MLP, Beside, from_linen, init
+from jaxdiff.networks import MLP, Beside, DiT, UNet, from_linen, init
 from jaxdiff.networks.beside import widened_parameters
 
 pytestmark = pytest.mark.usefixtures("as_users")
@@ -74,6 +74,30 @@ def test_a_network_that_is_shown_a_picture_starts_as_one_that_is_not():
     assert jax.tree.leaves(widened_parameters(start, larger, 2, 3))[0].shape != jnp.shape(
         jax.tree.leaves(larger)[0]
     )
+
+
+@pytest.mark.parametrize("network", [UNet(4, (1,), embedding=4), DiT(2, 8, 1, 2)])
+def test_every_network_is_widened(network):
+    shapes = [
+        jax.eval_shape(lambda m=m: init(m, jax.random.key(0), (4, 4, 2)))
+        for m in (network, Beside(network, 3))
+    ]
+    start = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), shapes[0])
+    made = widened_parameters(start, shapes[1], 2, 3)
+    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, shapes[1])
+    assert sum(a.sum() for a in jax.tree.leaves(made)) == sum(
+        a.size for a in jax.tree.leaves(start)
+    )
+
+
+def test_a_start_of_other_classes_is_refused_by_name(tmp_path):
+    config = configs.Train(
+        str(tmp_path / "run"), data=configs.Data(labels="none"), init="digits",
+        measure=configs.Measure("inpaint"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="--init digits has 10 classes, and the data no classes"):
+        train(config, progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
