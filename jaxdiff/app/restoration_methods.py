@@ -87,6 +87,21 @@ def _guided(guide: Callable[[Problem, Any], Any], correct: Any = None) -> Any:
     return run
 
 
+def _by_gradients(guide: Callable[[Problem, Any], Any], correct: Any = None) -> Any:
+    """:func:`_guided` for guides that differentiate the network, by steps: on CPU gradients of
+    convolutions are many times slower in a loop.
+    """
+
+    def run(p: Problem, levels: Any) -> Array:
+        fix = None if correct is None else correct(p)
+        return direct(
+            guide(p, levels), solvers.ddim, levels, p.start, p.cond, key=p.key, index=p.index,
+            correct=fix, eta=1.0,
+        )  # fmt: skip
+
+    return run
+
+
 def _by_steps(solver: Any, first: Any = None) -> Any:
     """A solver that takes the measurement."""
 
@@ -189,20 +204,33 @@ def _bicubic(p: Problem, levels: Any) -> Array:
 METHODS: dict[str, Method] = {
     "network": Method(_network, shown=True),
     "bicubic": Method(_bicubic, smaller=True, evaluations=lambda n: 0),
-    "mmps": Method(_guided(lambda p, s: posterior.mmps(p.denoiser, p.seen)), noise="some"),
-    "tmpd": Method(_guided(lambda p, s: posterior.tmpd(p.denoiser, p.seen)), noise="some"),
-    "pigdm": Method(_guided(lambda p, s: posterior.pigdm(p.denoiser, p.seen, p.data_std))),
-    "dps": Method(_guided(lambda p, s: posterior.dps(p.denoiser, p.seen, s)), linear=False),
-    "mcg": Method(_guided(
-        lambda p, s: posterior.mcg(p.denoiser, p.seen, s), lambda p: corrections.projection(p.seen)
-    )),
+    "mmps": Method(
+        _by_gradients(lambda p, s: posterior.mmps(p.denoiser, p.seen)), noise="some", compiled=False
+    ),
+    "tmpd": Method(
+        _by_gradients(lambda p, s: posterior.tmpd(p.denoiser, p.seen)), noise="some", compiled=False
+    ),
+    "pigdm": Method(
+        _by_gradients(lambda p, s: posterior.pigdm(p.denoiser, p.seen, p.data_std)), compiled=False
+    ),
+    "dps": Method(
+        _by_gradients(lambda p, s: posterior.dps(p.denoiser, p.seen, s)), linear=False,
+        compiled=False,
+    ),
+    "mcg": Method(
+        _by_gradients(
+            lambda p, s: posterior.mcg(p.denoiser, p.seen, s),
+            lambda p: corrections.projection(p.seen),
+        ),
+        compiled=False,
+    ),
     "mpgd": Method(
         _guided(lambda p, s: posterior.mpgd(p.denoiser, _half_misfit(p), 0.5)), linear=False
     ),
     "universal": Method(
         _guided(lambda p, s: posterior.backward(p.denoiser, _half_misfit(p), 5, 0.2)), linear=False
     ),
-    "lgd_mc": Method(_guided(_lgd), linear=False, noise="some"),
+    "lgd_mc": Method(_by_gradients(_lgd), linear=False, noise="some", compiled=False),
     "red_diff": Method(_red_diff, linear=False),
     "diffpir": Method(_guided(lambda p, s: posterior.diffpir(p.denoiser, p.seen))),
     "dds": Method(_guided(lambda p, s: posterior.dds(p.denoiser, p.seen))),
@@ -216,7 +244,7 @@ METHODS: dict[str, Method] = {
         _by_steps(posterior.daps), noise="some", evaluations=lambda n: ODE_STEPS * n, compiled=False
     ),
     "resample": Method(_by_steps(posterior.resample), linear=False, compiled=False),
-    "psld": Method(_guided(_psld), latents=True),
+    "psld": Method(_by_gradients(_psld), latents=True, compiled=False),
     "ddnm": Method(_guided(lambda p, s: corrections.ddnm(p.denoiser, p.seen)), noise="none"),
     "ddnm_plus": Method(_by_steps(corrections.ddnm_plus), compiled=False),
     "ddrm": Method(_by_steps(processes.ddrm, processes.ddrm_start), compiled=False),

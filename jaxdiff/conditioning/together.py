@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial, PyTreeDef
+from jax.tree_util import Partial
 
 from jaxdiff.denoisers import check_network_cond, description
 from jaxdiff.typing import Array, Cond, Denoiser
@@ -65,7 +65,7 @@ def together(
     return [jax.tree.map(lambda x, i=i: x[i], made) for i in range(len(conds))]
 
 
-def _columns(conds: Sequence[Cond]) -> tuple[PyTreeDef, list[tuple[Any, ...]]] | None:
+def _columns(conds: Sequence[Cond]) -> tuple[Any, list[tuple[Any, ...]]] | None:
     """Return the structure of conditions, and of each leaf what they have; None unless alike."""
     number = lambda x: jnp.asarray(x) if isinstance(x, (bool, int, float)) else x  # noqa: E731
     split = [jax.tree.flatten(jax.tree.map(number, cond)) for cond in conds]

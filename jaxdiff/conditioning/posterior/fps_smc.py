@@ -12,6 +12,7 @@ so that samples fit it more closely than its noise allows, however many particle
 step to level 0 is the denoised state.
 """  # noqa: E501
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,9 +67,10 @@ def fps_smc(
     knots = jnp.asarray(grid, start.dtype)
     answer = lambda D, rows: D(rows[0], knots[0], rows[1])  # noqa: E731
     check_any_rows(answer, D, (start, cond), "fps_smc")
-    return _fps_smc(D, measurement, knots, start, key, cond, threshold, ends_at_0)
+    return _fps_smc(D, measurement, knots, start, key, cond, threshold, ends_at_0=ends_at_0)
 
 
+@functools.partial(jax.jit, static_argnames="ends_at_0")
 def _fps_smc(
     D: Partial, seen: Measurement, grid: Array, start: Array, key: Key, cond: Cond, threshold: Any,
     ends_at_0: bool,

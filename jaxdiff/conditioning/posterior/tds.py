@@ -10,11 +10,13 @@ put right by weights. From level s to r, with b^2 = r^2 (s^2 - r^2)/s^2,
 the denoised state, whose twist is that of its state.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import check, check_any_rows, per_sample, take
@@ -124,29 +126,46 @@ def _tds(
     D: Partial, f: Partial, grid: Array, start: Array, key: Key, cond: Cond, threshold: Any,
     ends_at_0: bool,
 ) -> Particles:  # fmt: skip
-    keys = sample_keys(key, start, None)
-    uniform = jax.random.fold_in(key, UNIFORM)
-
-    def step(
-        carry: tuple[Twisted, Cond], at: tuple[Array, Array, Array]
-    ) -> tuple[tuple[Twisted, Cond], Array]:
-        (now, own), (s, r, i) = carry, at
-        u = jax.random.uniform(jax.random.fold_in(uniform, i), (), start.dtype)
-        chosen, log_weights, effective = choice(now.log_weights, threshold, u)
-        kept, own = take((now, own), chosen)
-        kept = kept._replace(log_weights=log_weights)
-        noise = draw(keys, i, 0, start.shape[1:], start.dtype)
-        return (moved(D, f, own, kept, s, r, noise), own), effective
-
     count = len(grid) - 1 - bool(ends_at_0)
     first = twisted(D, f, cond, start, grid[0])
     first = first._replace(log_weights=first.log_twist)
     steps = (grid[:count], grid[1 : count + 1], jnp.arange(count))
-    (last, own), effective = jax.lax.scan(step, (first, cond), steps)
+    step = functools.partial(_step, D, f, threshold, key, sample_keys(key, start, None))
+    (last, own), effective = _steps(step, (first, cond), steps)
     states = last.denoised if ends_at_0 else last.states
     return Particles(states, normalised(last.log_weights), effective, own)
 
 
+@jax.jit
+def _step(
+    D: Partial, f: Partial, threshold: Any, key: Key, keys: Key, carry: tuple[Twisted, Cond],
+    at: tuple[Array, Array, Array],
+) -> tuple[tuple[Twisted, Cond], Array]:  # fmt: skip
+    """Return particles and their conditions at the next level, and what they were worth before."""
+    (now, own), (s, r, i) = carry, at
+    shape, dtype = now.states.shape[1:], now.states.dtype
+    u = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, UNIFORM), i), (), dtype)
+    chosen, log_weights, effective = choice(now.log_weights, threshold, u)
+    kept, own = take((now, own), chosen)
+    kept = kept._replace(log_weights=log_weights)
+    return (moved(D, f, own, kept, s, r, draw(keys, i, 0, shape, dtype)), own), effective
+
+
+def _steps(step: Any, first: Any, given: tuple[Array, ...]) -> tuple[Any, Array]:
+    """:func:`jax.lax.scan`; outside of a trace step by step, as on CPU gradients of convolutions
+    are many times slower in a loop.
+    """
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((step.args, first, given)))
+    if traced or not len(given[0]):
+        return jax.lax.scan(step, first, given)
+    now, effective = first, []
+    for at in zip(*given, strict=True):
+        now, worth = step(now, at)
+        effective.append(worth)
+    return now, jnp.stack(effective)
+
+
+@jax.jit
 def twisted(D: Partial, f: Partial, cond: Cond, y: Array, level: Array) -> Twisted:
     """Return the particles at a level, of log weights 0: an evaluation and its gradient."""
     x0, back = pulled(D, y, level, cond, {})
