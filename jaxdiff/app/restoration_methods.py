@@ -12,6 +12,7 @@ from jaxdiff.arrays import pytree_dataclass
 from jaxdiff.conditioning import corrections, posterior, processes
 from jaxdiff.conditioning.operators import Linear, Measurement
 from jaxdiff.conditioning.posterior.particles import effective_number
+from jaxdiff.conditioning.posterior.parts import gain
 from jaxdiff.noise import draw, sample_keys
 from jaxdiff.sampling.direct import direct
 from jaxdiff.sampling.sample import sample
@@ -58,7 +59,8 @@ class Method(NamedTuple):
     must be a smaller image. shown: whether the network is shown the measurement. latents: whether
     it is for models of latents, a linear measurement of the pictures. noise: whether the
     measurement has some, none, or either. evaluations: of the network by number of steps. compiled:
-    as one program, or by steps. particles: whether it takes one measurement at a time.
+    as one program, or by steps. particles: whether it takes one measurement at a time. inverts:
+    whether it fits a linear measurement exactly, with its noise.
     """
 
     run: Callable[[Problem, Any], Any]
@@ -72,6 +74,7 @@ class Method(NamedTuple):
     evaluations: Callable[[int], int] = lambda n: n
     compiled: bool = True
     particles: bool = False
+    inverts: bool = False
 
 
 def _guided(guide: Callable[[Problem, Any], Any], correct: Any = None) -> Any:
@@ -151,12 +154,15 @@ def _ilvr(p: Problem) -> Any:
 
 
 def _red_diff(p: Problem, levels: Any) -> Array:
-    """Adam on the misfit and RED-diff's regulariser, a level a step, begun with A^+ u."""
+    """Adam on the misfit and RED-diff's regulariser, a level a step, begun with what u says of data
+    N(0, d^2): A^+ u, the authors' start, where there is no noise, which A^+ would amplify.
+    """
     import optax  # here: slow to import
 
     operator: Any = p.seen.operator
     solved = isinstance(operator, Linear) and operator.basis is not None
-    first = operator.pseudo_inverse(p.seen.rows(p.start)) if solved else jnp.zeros_like(p.start)
+    variance = jnp.asarray(p.data_std, p.start.dtype) ** 2
+    first = gain(p.seen, variance, p.seen.rows(p.start)) if solved else jnp.zeros_like(p.start)
     keys, misfit = sample_keys(p.key, p.start, p.index), _half_misfit(p)
     adam = optax.adam(RED_RATE, b2=0.99)
 
@@ -222,7 +228,7 @@ METHODS: dict[str, Method] = {
             lambda p, s: posterior.mcg(p.denoiser, p.seen, s),
             lambda p: corrections.projection(p.seen),
         ),
-        compiled=False,
+        compiled=False, inverts=True,
     ),
     "mpgd": Method(
         _guided(lambda p, s: posterior.mpgd(p.denoiser, _half_misfit(p), 0.5)), linear=False
@@ -243,7 +249,9 @@ METHODS: dict[str, Method] = {
     "daps": Method(
         _by_steps(posterior.daps), noise="some", evaluations=lambda n: ODE_STEPS * n, compiled=False
     ),
-    "resample": Method(_by_steps(posterior.resample), linear=False, compiled=False),
+    "resample": Method(
+        _by_steps(posterior.resample), linear=False, compiled=False, inverts=True
+    ),
     "psld": Method(_by_gradients(_psld), latents=True, compiled=False),
     "ddnm": Method(_guided(lambda p, s: corrections.ddnm(p.denoiser, p.seen)), noise="none"),
     "ddnm_plus": Method(_by_steps(corrections.ddnm_plus), compiled=False),

@@ -5,6 +5,7 @@ import numpy as np
 
 from jaxdiff.app.restoration_methods import Method
 from jaxdiff.conditioning.operators import Linear, Measurement, Operator, average
+from jaxdiff.conditioning.operators.linear import CUTOFF
 
 
 def refusal(
@@ -33,6 +34,27 @@ def refusal(
     if method.noise == "none" and float(measurement.noise):
         return "it is for measurements without noise: --noise 0"
     return None
+
+
+def doubt(method: Method, measurement: Measurement, data_std: float) -> str | None:
+    """Return why restorations by a method will be noise; None if there is no such reason.
+
+    It is one where the method fits the measurement exactly and the noise of A^+ u, the root mean
+    square over pixels, is larger than the data.
+    """
+    operator = measurement.operator
+    if not method.inverts or not isinstance(operator, Linear) or operator.basis is None:
+        return None
+    singular = np.asarray(operator.basis.singular, np.float64)
+    kept = singular[singular > CUTOFF * singular.max()]
+    inverse = float(np.sqrt(np.sum(kept**-2.0) / len(singular)))
+    noise = inverse * float(np.max(np.asarray(measurement.noise)))
+    if noise <= data_std:
+        return None
+    return (
+        f"it fits the measurement exactly, and inverted its noise is {noise / data_std:.3g} times "
+        "as large as the data: pigdm, mmps and ddrm weigh it"
+    )
 
 
 def _is_smaller(measured: tuple[int, ...], shape: tuple[int, ...]) -> bool:

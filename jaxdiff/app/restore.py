@@ -28,7 +28,7 @@ from jaxdiff.app.restoration_methods import (
     of_particles,
     runner,
 )
-from jaxdiff.app.restoration_refusals import refusal
+from jaxdiff.app.restoration_refusals import doubt, refusal
 from jaxdiff.app.restoration_scores import Setting, in_words, picture_rows, scores
 from jaxdiff.app.restoration_tasks import operator_of
 from jaxdiff.app.sample import save_figure
@@ -56,6 +56,9 @@ def restore(config: configs.Restore, progress: bool = True) -> str:
     for name in FILES:
         check_writable(folder / name)
     setting, chosen, options = prepared(config, progress)
+    for name in chosen:
+        if reason := doubt(METHODS[name], setting.seen, data_std(setting.model)):
+            warnings.warn(f"{name} will restore badly: {reason}", stacklevel=2)
     restored: dict[str, np.ndarray] = {}
     numbers: dict[str, dict[str, Any]] = {}
     for name in chosen:

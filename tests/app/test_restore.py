@@ -11,6 +11,7 @@ from jaxdiff.app import config as configs
 from jaxdiff.app import restore as command
 from jaxdiff.app.main import COMMANDS, main
 from jaxdiff.app.restoration_methods import METHODS
+from jaxdiff.app.restoration_refusals import doubt
 from jaxdiff.app.restoration_scores import in_words, scores
 from jaxdiff.app.restoration_tasks import TASKS, operator_of
 from jaxdiff.conditioning.operators import Linear, Measurement
@@ -94,6 +95,22 @@ def test_samples_do_not_depend_on_their_batch(folder):
         for b in (6, 4)
     ]
     np.testing.assert_allclose(found[0], found[1], atol=2e-6)
+
+
+def test_a_blur_whose_inverse_is_noise(folder):
+    """RED-diff begins with what is seen of it; who fits it exactly says that it is noise."""
+    config = arguments(folder, task="blur", samples=1, num_steps=3, method="red_diff")
+    setting, _, _ = command.prepared(config, False)
+    found, _ = command.restored_by("red_diff", setting, config)
+    assert np.abs(found).max() < 0.9  # data have a standard deviation of 0.2
+    reasons = {name: doubt(METHODS[name], setting.seen, 0.2) for name in ("mcg", "pigdm")}
+    assert "times as large as the data" in reasons["mcg"] and reasons["pigdm"] is None
+    quiet = Measurement(setting.seen.operator, setting.seen.observation, 1e-6)
+    assert doubt(METHODS["mcg"], quiet, 0.2) is None
+    with pytest.warns(UserWarning, match="resample will restore badly: it fits"):
+        command.restore(
+            arguments(folder, task="blur", samples=1, num_steps=1, method="resample"), False
+        )
 
 
 def test_images_may_be_measurements_and_come_from_anywhere(folder, capsys):
