@@ -50,7 +50,11 @@ What can be read off these tables:
   the particles, with 0.05 it is not. TMPD's sums of rows can be negative, and some samples then
   leave their path: in the mean over problems it alone is worse than the prior. On the problem
   whose prior is nearest to its posterior LGD-MC, the energy of the likelihood and narrow twists
-  are, too.
+  are, too. They are their papers' formulas: TMPD's sum of a row stands for the diagonal, which it
+  is near for a mask, and these projections mix all coordinates; the others divide by the noise's
+  variance alone, where the denoised state has the variance of p(x0 | y), too (PiGDM, MMPS and the
+  wide twist add it), so that at high levels their step is some hundred times too long. LGD-MC's
+  draws have it, but of ten the likelihood, narrow beside them, counts the nearest one only.
 - In 20 evaluations MMPS and PiGDM are where they are in hundreds, DDRM and DDNM+ not far from it.
   A narrow likelihood (LGD-MC, the energy, the paper's twist, with noise 0.05) in so few steps sends
   samples away; SNIPS and DAPS, several evaluations a step, need more of them.

@@ -163,6 +163,10 @@ def test_phase_retrieval_and_jpeg():
     error = lambda u: float(np.abs(u - picture).max())  # noqa: E731
     assert error(fine) < 0.02 < error(coarse)
     np.testing.assert_allclose(ops.jpeg((16, 8, 1), 10).apply(coarse), coarse, atol=1e-12)  # twice
+    part = picture[:, :13, :7]  # its last row and column fill the blocks
+    full = jnp.pad(part, ((0, 0), (0, 3), (0, 1), (0, 0)), mode="edge")
+    cut = ops.jpeg((16, 8, 1), 10).apply(full)[:, :13, :7]
+    np.testing.assert_allclose(ops.jpeg((13, 7, 1), 10).apply(part), cut, atol=1e-12)
     slope = jax.grad(lambda x: ops.jpeg((16, 8, 1), 10).apply(x).sum())(picture)
     np.testing.assert_allclose(slope, 1, atol=1e-12)  # rounding's gradient is the identity's
 
@@ -199,7 +203,7 @@ def test_measuring_adds_each_samples_own_noise_where_something_is_seen(key):
         (lambda: ops.gaussian_kernel(4, 1.0), ValueError, "odd"),
         (lambda: ops.linear(jnp.tanh, (3,)), ValueError, "not linear"),
         (lambda: ops.linear(lambda x: x.sum(0), (3,)), ValueError, "keeps its rows"),
-        (lambda: ops.jpeg((9, 8)), ValueError, "multiples of 8"),
+        (lambda: ops.jpeg((8,)), ValueError, r"\(height, width\), not \(8,\)"),
         (lambda: ops.scale(ops.matrix(MATRIX), 0.0), ValueError, "not 0"),
         (lambda: ops.compose(ops.matrix(MATRIX), ops.matrix(MATRIX)), ValueError, "inner"),
         (lambda: ops.stack([]), ValueError, "one sample"),

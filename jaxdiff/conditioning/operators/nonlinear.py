@@ -86,15 +86,15 @@ def jpeg(
     """Quantisation of an image as by JPEG, with no other part of the format.
 
     The gradient of the rounding is taken for that of the identity. Every channel is quantised by
-    the table of luminance.
+    the table of luminance. The last row and column fill blocks that are not whole, as encoders do.
 
     Args:
-        shape: (height, width, channels) or (height, width), multiples of 8.
+        shape: (height, width, channels) or (height, width).
         quality: 1 to 100, as libjpeg scales the table.
         low, high: the range of the data, which stands for 0 to 255.
     """
-    if len(shape) not in (2, 3) or shape[0] % 8 or shape[1] % 8:
-        raise ValueError(f"an image has multiples of 8 rows and columns, not {shape}")
+    if len(shape) not in (2, 3):
+        raise ValueError(f"an image is (height, width, channels) or (height, width), not {shape}")
     if not 1 <= quality <= 100 or not low < high:
         raise ValueError(f"quality is 1 to 100 and low < high; got {quality}, {low}, {high}")
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
@@ -117,6 +117,9 @@ def _cosines() -> np.ndarray:
 
 
 def _quantised(steps: Array, cosines: Array, x: Array, *, middle: float, unit: float) -> Array:
+    whole = x.shape
+    edges = [(0, -n % 8) if axis in (1, 2) else (0, 0) for axis, n in enumerate(whole)]
+    x = jnp.pad(x, edges, mode="edge")
     q, C = steps.astype(x.dtype).reshape(1, 1, 1, 8, 8, 1), cosines.astype(x.dtype)
     blocks = ((x - middle) / unit).reshape(
         x.shape[0], x.shape[1] // 8, 8, x.shape[2] // 8, 8, *x.shape[3:4] or (1,)
@@ -124,4 +127,5 @@ def _quantised(steps: Array, cosines: Array, x: Array, *, middle: float, unit: f
     found = einsum("ia,bravdc,jd->brvijc", C, blocks, C) / q
     kept = found + jax.lax.stop_gradient(jnp.round(found) - found)
     back = einsum("ia,brvijc,jd->bravdc", C, kept * q, C)
-    return back.reshape(x.shape) * unit + middle
+    back = back.reshape(x.shape) * unit + middle
+    return back[:, : whole[1], : whole[2]]
