@@ -50,15 +50,18 @@ def _logits(classifier: Trained | Ensemble, images: Array) -> Array:
 
 
 def predictions(classifier: Trained | Ensemble, images: np.ndarray, batch: int = 250) -> np.ndarray:
-    """Return the class of the largest logit of each image, (images,), ``batch`` at a time."""
+    """Return the class of the largest logit of each image, (images,), ``batch`` at a time; the
+    number of classes, which is none of them, where a logit is not a number.
+    """
     if batch < 1 or not len(images):
         raise ValueError(f"{len(images)} images in batches of {batch}: both must be positive")
     batch, found = min(batch, len(images)), []
     for begin in range(0, len(images), batch):
         part = images[begin : begin + batch]
         full = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
-        logits = _logits(classifier, full)
-        found.append(np.argmax(np.asarray(logits), axis=1)[: len(part)])
+        logits = np.asarray(_logits(classifier, full))[: len(part)]
+        lost = np.isnan(logits).any(axis=1)
+        found.append(np.where(lost, logits.shape[1], np.argmax(logits, axis=1)))
     return np.concatenate(found)
 
 

@@ -13,6 +13,8 @@ from jaxdiff import blending, grids, guidance, solvers
 from jaxdiff.conditioning.blending import cfg_zero_star as zero_star
 from jaxdiff.conditioning.blending import frequency, magnitude, pairs, projected, rescale
 from jaxdiff.conditioning.blending import tangential_damping as tangential
+from jaxdiff.tuning.search.align import align_costs
+from jaxdiff.tuning.search.elbo import elbo_costs
 
 RNG = np.random.default_rng(0)
 Y = jnp.asarray(RNG.standard_normal((3, 4, 4, 2)))
@@ -466,3 +468,24 @@ def test_pairs_are_asked_for():
     for made in (blending.two_weights(D), blending.sine(D, D, 2.0)):
         with pytest.raises(TypeError, match="takes a pair"):
             made(Y, 1.0, COND)
+
+
+def test_sums_over_outputs_of_low_precision_are_made_in_that_of_the_states():
+    """As if the denoiser had returned the same numbers in single precision."""
+    with jax.numpy_dtype_promotion("standard"):
+        y = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64)), jnp.float32)
+        conds = jnp.array([0.3, -0.4], jnp.float32), jnp.array([-1.0, 0.7], jnp.float32)
+
+        def half(y, level, cond=None):
+            return jnp.tanh(y if cond is None else y + cond[:, None]).astype(jnp.bfloat16)
+
+        wide = lambda *given: half(*given).astype(jnp.float32)  # noqa: E731
+        data = y[:, :4], np.array([2.0, 1.0, 0.5]), jax.random.key(0), conds[0]
+        for make in (
+            lambda D: blending.perpendicular_negative(D, 2.0, (1.0,))(y, 1.0, conds),
+            lambda D: blending.frequency_decoupled(D, (1.0, 3.0), axes=(1,))(y, 1.0, conds[0]),
+            lambda D: blending.both_outputs(D)(y, 1.0, conds[0])[0],
+            lambda D: align_costs(D, *data),
+            lambda D: elbo_costs(D, *data),
+        ):
+            np.testing.assert_array_equal(make(half), make(wide), strict=True)

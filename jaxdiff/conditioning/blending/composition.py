@@ -26,6 +26,7 @@ from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.conditioning.together import null_class, together
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at, within
 from jaxdiff.denoisers import as_partial
+from jaxdiff.sampling.checks import as_states
 from jaxdiff.typing import Array, Cond, Denoiser
 
 
@@ -76,7 +77,8 @@ def _outputs(
         raise ValueError(f"cond must be a sequence of {count} conditions, one a weight, not {what}")
     null = null_class(denoiser, cond[0]) if null is None else null
     nothing = None if null is None else null_condition(cond[0], null)
-    *outputs, plain = together(denoiser, y, level, (*cond, nothing), options)
+    found = together(denoiser, y, level, (*cond, nothing), options)
+    *outputs, plain = (as_states(output, y) for output in found)
     return plain, outputs
 
 

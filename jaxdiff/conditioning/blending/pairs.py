@@ -23,6 +23,7 @@ from jaxdiff.conditioning.guidance import Prompts
 from jaxdiff.conditioning.together import null_class, together
 from jaxdiff.conditioning.weights import Weight, as_weight, weight_at
 from jaxdiff.denoisers import as_partial
+from jaxdiff.sampling.checks import as_states
 from jaxdiff.typing import Array, Cond, Denoiser
 
 PREDICTIONS = ("x0", "eps", "v", "flow")
@@ -58,7 +59,9 @@ def two_outputs(
     else:
         near, null = cond, null_class(denoiser, cond) if null is None else null
         far = None if null is None else null_condition(cond, null)
-    towards, plain = together(denoiser, y, level, (near, far), options)
+    towards, plain = (
+        as_states(output, y) for output in together(denoiser, y, level, (near, far), options)
+    )
     return towards, plain
 
 

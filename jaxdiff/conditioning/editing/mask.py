@@ -22,7 +22,7 @@ from jaxdiff.arrays import check, check_cond, expand
 from jaxdiff.conditioning.editing.start import difference_size
 from jaxdiff.denoisers import as_partial
 from jaxdiff.noise import draw, sample_keys
-from jaxdiff.sampling.checks import check_start, check_typed
+from jaxdiff.sampling.checks import as_states, check_start, check_typed
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 
@@ -78,6 +78,7 @@ def _difference(
 ) -> Array:  # fmt: skip
     def one(i: Array) -> Array:
         y = data + expand(s, data) * draw(keys, i, 0, data.shape[1:], data.dtype)
-        return difference_size(D(y, s, cond), D(y, s, other), axes)
+        own, changed = (as_states(D(y, s, c), y) for c in (cond, other))
+        return difference_size(own, changed, axes)
 
     return jax.lax.map(one, jnp.arange(count)).mean(0)

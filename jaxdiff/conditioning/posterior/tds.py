@@ -83,8 +83,8 @@ def tds(
     cond = per_sample(cond, start.shape[0])
     D, f = as_partial(denoiser), as_function(log_likelihood, "a likelihood")
     knots = jnp.asarray(grid, start.dtype)
-    first = lambda given, rows: twisted(*given, rows[1], rows[0], knots[0])  # noqa: E731
-    check_any_rows(first, (D, f), (start, cond), "tds")
+    first = lambda D, rows: twisted(D, f, rows[1], rows[0], knots[0])  # noqa: E731
+    check_any_rows(first, D, (start, cond), "tds")
     return _tds(D, f, knots, start, key, cond, threshold, grid[-1] == 0)
 
 

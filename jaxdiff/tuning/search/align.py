@@ -43,6 +43,7 @@ from jaxdiff.grids.dynamic import best_grids, path_cost
 from jaxdiff.grids.ends import Grid
 from jaxdiff.grids.lists import from_list
 from jaxdiff.grids.uniform import log_snr
+from jaxdiff.sampling.checks import as_states, check_start
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
 
@@ -101,8 +102,10 @@ def align_costs(
 
     Raises:
         ValueError: for levels that are no grid or end in 0.
+        TypeError: for data that are not float32 or float64.
     """
     known = check_positive(levels)
+    check_start(data, None)
     changes = _changes(as_partial(denoiser), data, jnp.asarray(known, data.dtype), key, cond)
     return step_costs(known, np.asarray(changes, np.float64))
 
@@ -190,7 +193,7 @@ def _changes(D: Denoiser, data: Array, levels: Array, key: Key, cond: Cond) -> A
     def noised(y: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         level, added, own = inputs
         y = y + added * jax.random.normal(own, y.shape, y.dtype)
-        return y, D(y, level, cond)
+        return y, as_states(D(y, level, cond), y)
 
     squares = levels**2 - jnp.append(levels[1:] ** 2, jnp.zeros((), levels.dtype))
     inputs = (levels, jnp.sqrt(squares), jax.random.split(key, len(levels)))

@@ -34,6 +34,7 @@ from jaxdiff.grids.dynamic import best_grids
 from jaxdiff.grids.ends import Grid
 from jaxdiff.grids.lists import from_list
 from jaxdiff.grids.uniform import log_snr
+from jaxdiff.sampling.checks import as_states, check_start
 from jaxdiff.tuning.search.align import check_positive
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -94,8 +95,10 @@ def elbo_costs(
 
     Raises:
         ValueError: for levels that are no grid or end in 0.
+        TypeError: for data that are not float32 or float64.
     """
     known = check_positive(levels)
+    check_start(data, None)
     errors = _errors(as_partial(denoiser), data, jnp.asarray(known, data.dtype), key, cond)
     return costs_of_errors(known, np.asarray(errors, np.float64))
 
@@ -113,7 +116,7 @@ def _errors(D: Denoiser, data: Array, levels: Array, key: Key, cond: Cond) -> Ar
     def error(inputs: tuple[Array, Array]) -> Array:
         level, own = inputs
         y = data + level * jax.random.normal(own, data.shape, data.dtype)
-        apart = (data - D(y, level, cond)).reshape(len(data), -1)
+        apart = (data - as_states(D(y, level, cond), y)).reshape(len(data), -1)
         return jnp.mean(jnp.sum(apart**2, axis=1))
 
     return lax.map(error, (levels, jax.random.split(key, len(levels))))
