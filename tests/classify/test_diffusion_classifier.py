@@ -13,6 +13,7 @@ from jaxdiff.classify.diffusion_classifier import (
     diffusion_classifier,
     quadrature_log_posterior,
 )
+from jaxdiff.classify.trained import accuracy, predictions
 
 LOW, HIGH = 0.05, 20.0
 
@@ -199,3 +200,14 @@ def test_likelihoods_by_the_probability_flow_are_bayes_rule(truth):
     by_density = [truth.log_density(x, 0.0, jnp.full(2, c)) for c in range(3)]
     found, expected = (bayes(jnp.stack(d, axis=1)) for d in (by_ode, by_density))
     np.testing.assert_allclose(found, expected, atol=2e-3)  # N(0, high^2) for every class
+
+
+def test_logits_that_are_no_numbers_are_of_no_class():
+    class Broken:
+        def __call__(self, images):
+            return jnp.where(images[:, :1] > 0, images, jnp.nan)
+
+    jax.tree_util.register_static(Broken)
+    images = np.array([[0.5, 0.7], [-1.0, 0.0], [0.9, 0.1]])
+    np.testing.assert_array_equal(predictions(Broken(), images, 2), [1, 2, 0])
+    assert accuracy(Broken(), images, np.array([1, 0, 0])) == 2 / 3
