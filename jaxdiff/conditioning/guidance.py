@@ -30,7 +30,9 @@ def classifier_free(
     """Apply classifier-free guidance (Ho and Salimans, arXiv 2207.12598), D_u + weight (D_c - D_u).
 
     The paper's own weight is ``weight - 1``. Costs two network calls per evaluation, made as one of
-    twice the batch where both conditions have one structure, shapes and dtypes.
+    twice the batch where both conditions have one structure, shapes and dtypes: it compiles sooner,
+    fills an accelerator better, and on a CPU core takes as long as two (a DiT's a fifth longer with
+    32 samples).
 
     Args:
         denoiser: conditional ``D(y, level, cond)`` that answers ``cond=None`` with the
