@@ -54,6 +54,7 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
 }
+html_context = {"default_mode": "auto"}  # light or dark as the system is
 html_show_sourcelink = False
 html_copy_source = False
 

@@ -33,6 +33,7 @@ start = jd.start(jax.random.key(1), table, 16, (2,))
 SLOW = {
     "docs/start.md", "docs/concepts/method.md", "docs/concepts/run.md", "docs/howto/tune.md",
     "docs/howto/choose_guidance.md", "docs/howto/text_and_adapters.md",
+    "docs/howto/beside_diffrax.md",
 }  # fmt: skip
 
 
