@@ -57,7 +57,8 @@ def boxes_of(model: Model, data: Dataset, source: configs.Data) -> dict[str, np.
             'lower], ...] in [0, 1] and "text" in a metadata.jsonl, and --data.captions True'
         )
     boxes = np.asarray(data.conditions["boxes"], np.float32)
-    if boxes.ndim != 3 or boxes.shape[2] != 4 or boxes.min() < 0 or boxes.max() > 1:
+    inside = boxes.ndim == 3 and boxes.shape[2] == 4 and bool(((boxes >= 0) & (boxes <= 1)).all())
+    if not inside:
         raise ValueError(
             f"{data.name}: boxes are (left, upper, right, lower) in [0, 1], as many for every "
             f"image; these are {boxes.shape[1:]} from {boxes.min():g} to {boxes.max():g}"

@@ -41,7 +41,7 @@ def enlarging(model: Model, config: configs.Sample, labels: Any) -> tuple[Any, n
             f"{operator.measured}"
         )
     small = configs.Sample(config.base, count=config.count, batch=config.batch, seed=config.seed)
-    if labels is not None and not same_classes(base, model):
+    if model.classes and labels is not None and not same_classes(base, model):
         names = [", ".join(m.metadata["class_names"]) or "none" for m in (base, model)]
         raise ValueError(
             f"--base {config.base} has the classes {names[0]}, and {config.run} {names[1]}: it "

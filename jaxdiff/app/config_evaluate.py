@@ -59,8 +59,10 @@ class Tune:
     """Updates of a method that learns."""
     batch: Several = 32
     """Trajectories per update."""
-    rate: Positive = 0.02
-    """Learning rate, which falls to zero."""
+    rate: Positive | None = None
+    """Learning rate, which falls to zero; by default 0.02 for batches of 256 or more, and less in
+    proportion to the root of smaller ones, whose gradients have more noise: 0.007 for 32.
+    """
     patience: Count | None = None
     """Stop after so many updates without a better held-out score."""
     distance: Literal["squared", "huber", "features"] = "squared"

@@ -46,8 +46,8 @@ def ema(config: configs.Ema, progress: bool = True) -> None:
     params, said, text = _average(config, trained, like, metadata)
     made = dataclasses.replace(trained, run=config.out)
     with folders.held(config.out):
-        config_file.save(made, config.out)
         save_params(Path(config.out) / "model.npz", params, metadata | said)
+        config_file.save(made, config.out)  # last: a folder with it is a run, and refused
     if progress:
         print(f"the average of {text}: {config.out}")
 

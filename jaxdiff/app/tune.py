@@ -45,6 +45,7 @@ from jaxdiff.tuning.learned.flatten import flatten
 from jaxdiff.typing import Array
 
 HUBER = 0.03  # of the pseudo-Huber distance, per number
+RATE, WHOLE = 0.02, 256  # of batches of so many trajectories and more
 
 
 def tune(config: configs.Tune, progress: bool = True) -> str:
@@ -200,9 +201,12 @@ def _known(config: configs.Tune, model: Model | None, data: Dataset | None) -> d
 
 
 def _with_levels(config: configs.Tune, model: Model | None) -> configs.Tune:
-    """Return a configuration with the model's own levels where none are given."""
+    """Return a configuration with the model's own levels where none are given, and the rate that
+    goes with the batch (the root of its share: Malladi et al., arXiv 2205.10287, for Adam).
+    """
     low, high = LEVELS if model is None else model.levels
-    return dataclasses.replace(config, low=config.low or low, high=config.high or high)
+    rate = config.rate or RATE * min(1.0, config.batch / WHOLE) ** 0.5
+    return dataclasses.replace(config, low=config.low or low, high=config.high or high, rate=rate)
 
 
 def _levels(config: configs.Tune) -> tuple[float, float]:
@@ -248,7 +252,7 @@ def _blank(config: configs.Tune, **known: Any) -> Task:
     none = {"start": np.zeros((config.pairs, 1))}
     model = {"denoiser": lambda y, s: y, "pairs": none, "held": none, "data": none["start"]} | known
     return Task(
-        nfe=1, low=low, high=high, num_updates=config.updates, rate=config.rate,
+        nfe=1, low=low, high=high, num_updates=config.updates, rate=config.rate or RATE,
         batch=config.batch, seed=config.seed, solver=chosen, placing=placed(config), **model,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from jaxdiff import grids, metrics, solvers, tuning
+from jaxdiff.app import config as configs
 from jaxdiff.app import tune as tuned
 from jaxdiff.exact import GaussianMixture
 from jaxdiff.noise import start_noise
@@ -588,6 +589,15 @@ def test_what_a_table_says_of_itself(tmp_path):
         "model": "abc", "guidance": None, "held_out": 0.5
     }  # fmt: skip
     assert "metadata" not in json.loads(json.dumps(START.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [({}, 0.02 / 8**0.5), ({"batch": 64}, 0.01), ({"batch": 512}, 0.02), ({"rate": 0.3}, 0.3)],
+)
+def test_small_batches_are_descended_by_at_a_lower_rate(given, rate):
+    config = tuned._with_levels(configs.Tune(problem="gaussian", **given), None)
+    assert config.rate == pytest.approx(rate) == tuned._blank(config).rate
 
 
 def test_a_table_is_saved_whatever_draws_its_picture(tmp_path):
