@@ -167,7 +167,7 @@ def stages_of(
     """
     check_method(config, teacher)
     goal = goal_of(config, teacher)
-    if teacher.classes:
+    if teacher.classes and teacher.tokenizer is None:
         goal = goal._replace(reward=reward or (lambda: _no_reward))
     return make_stages(config.method, goal, config.choices)
 
@@ -226,8 +226,8 @@ def goal_of(config: configs.Distill, teacher: Model) -> Goal:
     low, high = teacher.levels
     return Goal(
         teacher.denoiser, network, teacher.shape, config.updates, config.learning_rate,
-        classes=teacher.classes or None,
-        null=away(words, classes=teacher.classes) if (words := teacher.tokenizer) else None,
+        classes=None if (words := teacher.tokenizer) else teacher.classes or None,
+        null=away(words, classes=teacher.classes) if words else None,
         sigma_data=teacher.metadata["sigma_data"],
         low=low, high=high,
         # long: it starts as its teacher, not as noise
