@@ -86,23 +86,28 @@ def grounding(
     return dict(zip(KEYS, (boxes, made[rows], there.astype(np.float32)), strict=True))
 
 
-def parsed(given: str) -> tuple[tuple[float, ...], str | None]:
+def parsed(given: str) -> tuple[tuple[float, float, float, float], str | None]:
     """Return the ends of a box and what is in it, None for the prompt. ValueError for anything but
     LEFT,UPPER,RIGHT,LOWER in [0, 1], or these and :TEXT.
     """
     numbers, colon, text = given.partition(":")
-    ends: tuple[float, ...] = ()
-    try:
-        ends = tuple(map(float, numbers.split(",")))
-    except ValueError:
-        pass
-    inside = len(ends) == 4 and all(math.isfinite(n) and 0 <= n <= 1 for n in ends)
+    ends = _four(numbers)
+    inside = all(math.isfinite(n) and 0 <= n <= 1 for n in ends)
     if not inside or ends[2] <= ends[0] or ends[3] <= ends[1] or (colon and not text.strip()):
         raise ValueError(
-            f"--box is LEFT,UPPER,RIGHT,LOWER in [0, 1], from the upper left corner, or these and "
+            "--box is LEFT,UPPER,RIGHT,LOWER in [0, 1], from the upper left corner, or these and "
             f":TEXT; not {given!r}"
         )
     return ends, text.strip() or None
+
+
+def _four(numbers: str) -> tuple[float, float, float, float]:
+    """Return four numbers; four that are none of other text."""
+    try:
+        left, upper, right, lower = map(float, numbers.split(","))
+    except ValueError:
+        return math.nan, math.nan, math.nan, math.nan
+    return left, upper, right, lower
 
 
 def attends(model: Model) -> bool:
