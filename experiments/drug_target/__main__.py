@@ -59,8 +59,9 @@ def classified(whole: Problem, name: str, setting: str, method: str) -> Row:
     folds = folds_of(whole, name, setting)[: entry.folds]
     begun, used = time.perf_counter(), time.process_time()
     found = cross_validate(
-        entry.predict, whole, folds, jax.random.key(0), folds_at_once=entry.at_once
-    )
+        entry.predict, whole, folds, jax.random.key(0), folds_at_once=entry.at_once,
+        dtype=entry.dtype,
+    )  # fmt: skip
     auc, aupr = found.intervals
     return {
         "auc": list(auc),
@@ -76,8 +77,9 @@ def regressed(whole: Problem, name: str, setting: str, method: str) -> Row:
     entry, folds = METHODS[method], folds_of(whole, name, setting)
     begun, used = time.perf_counter(), time.process_time()
     scores = predict_folds(
-        entry.predict, whole, folds, jax.random.key(0), folds_at_once=entry.at_once
-    )
+        entry.predict, whole, folds, jax.random.key(0), folds_at_once=entry.at_once,
+        dtype=entry.dtype,
+    )  # fmt: skip
     known = np.asarray(whole.known)
     pairs = [(known[mask], F[mask]) for F, mask in zip(scores, folds, strict=True)]
     squares = np.array([np.mean((y - f) ** 2) for y, f in pairs])

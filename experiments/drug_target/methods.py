@@ -13,7 +13,7 @@ from jaxdiff.classify.interactions.cross_validation import Predictor
 class Entry(NamedTuple):
     """A method. title: of its row. folds: the first so many only. at_once: folds vectorised, None
     for all. affinities: whether it takes numbers other than 0 and 1. error: whether its scores are
-    affinities themselves.
+    affinities themselves. dtype: of its arithmetic.
     """
 
     title: str
@@ -22,6 +22,7 @@ class Entry(NamedTuple):
     at_once: int | None = None
     affinities: bool = False
     error: bool = False
+    dtype: Any = np.float32
 
 
 def _keyless(method: Callable[..., Any], **options: Any) -> Predictor:
@@ -53,7 +54,12 @@ METHODS = {
     ),
     "pairwise_svm": Entry("pairwise-kernel SVM", _keyless(dti.pairwise_svm)),
     "cmf": Entry("CMF", dti.cmf, at_once=10, affinities=True, error=True),
-    "kbmf2k": Entry("KBMF2K", lambda p, key: dti.kbmf2k(p, key, num_updates=100), folds=10),
+    "kbmf2k": Entry(
+        "KBMF2K",
+        lambda p, key: dti.kbmf2k(p, key, num_updates=100),
+        folds=10,
+        dtype=np.float64,
+    ),
     "nrlmf": Entry("NRLMF", dti.nrlmf, at_once=10),
 }
 

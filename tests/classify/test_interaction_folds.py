@@ -127,6 +127,15 @@ def test_cross_validation_is_every_fold_by_itself(rng):
         np.testing.assert_allclose(scores, interactions.rls_avg(alone), atol=1e-12)
         assert area == auc(known[mask], scores[mask])
     assert found.intervals[1].mean == pytest.approx(found.aupr.mean())
+    with jax.enable_x64(False):  # as for users: float64 is had by asking for it
+        found = interactions.predict_folds(
+            lambda p, key: p.known + 1e-12, whole, masks, jax.random.key(0), dtype=jnp.float64
+        )
+        best = interactions.new_interactions(
+            lambda p, key: p.drugs[:, :6] * (1 + 1e-12), whole, jax.random.key(0), 1
+        )
+    assert found.dtype == np.float64 and found.min() == 1e-12
+    assert best[0].score == (whole.drugs[:, :6] * (1 + 1e-12))[best[0].drug, best[0].target]
     lonely = np.zeros((1, 8, 6), bool)
     lonely[0, 0, 0] = True
     with pytest.raises(ValueError, match="fold 0 holds out pairs of one class only"):

@@ -5,6 +5,7 @@
 and AUC and AUPR of F_k on the pairs that fold k holds out.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -88,7 +89,7 @@ def predict_folds(
         method, whole, held_out, key: as of :func:`cross_validate`.
         folds_at_once: how many are vectorised, for a method that needs much memory, at least 1;
             None for all.
-        dtype: of the arithmetic, floating.
+        dtype: of the arithmetic, floating; float64 needs no switch of JAX's.
 
     Raises:
         ValueError: for folds of another shape, or none at once.
@@ -100,11 +101,16 @@ def predict_folds(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype must be floating, not {jnp.dtype(dtype)}")
     hidden = hide(whole, held_out)
-    keys = jax.random.split(key, len(hidden.known))
-    return np.asarray(
-        _run(method, folds_at_once or len(hidden.known), jax.tree.map(
-            lambda x: jnp.asarray(x, dtype), hidden), keys)
-    )  # fmt: skip
+    with precision(dtype):
+        keys = jax.random.split(key, len(hidden.known))
+        arrays = jax.tree.map(lambda x: jnp.asarray(x, dtype), hidden)
+        return np.asarray(_run(method, folds_at_once or len(hidden.known), arrays, keys))
+
+
+def precision(dtype: DTypeLike) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which there are arrays of this dtype."""
+    double = jnp.dtype(dtype) == jnp.float64
+    return jax.enable_x64(True) if double else contextlib.nullcontext()
 
 
 def _check_folds(whole: Problem, held_out: np.ndarray) -> None:

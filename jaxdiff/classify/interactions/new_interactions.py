@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.classify.interactions.cross_validation import Predictor
+from jaxdiff.classify.interactions.cross_validation import Predictor, precision
 from jaxdiff.classify.interactions.problem import Problem
 from jaxdiff.typing import Key
 
@@ -36,7 +36,8 @@ class Interaction(NamedTuple):
 def new_interactions(
     method: Predictor, whole: Problem, key: Key, count: int = 20
 ) -> list[Interaction]:
-    """Return the pairs not known to interact that score highest, best first.
+    """Return the pairs not known to interact that score highest, best first, in the problem's
+    dtype.
 
     Args:
         method: ``method(problem, key) -> scores (m, n)``.
@@ -52,7 +53,8 @@ def new_interactions(
         raise ValueError("every pair is known to interact: there is no new one to look for")
     if not 1 <= count <= unknown.sum():
         raise ValueError(f"count must be 1 to {unknown.sum()}, the unknown pairs, not {count}")
-    scores = np.asarray(jax.jit(method)(Problem(*map(jnp.asarray, whole)), key))
+    with precision(np.asarray(whole.known).dtype):
+        scores = np.asarray(jax.jit(method)(Problem(*map(jnp.asarray, whole)), key))
     if not np.isfinite(scores).all():
         raise ValueError("the method's scores are not finite")
     flat = np.where(unknown, scores, -np.inf).ravel()

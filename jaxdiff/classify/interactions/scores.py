@@ -99,4 +99,6 @@ def _check_scores(labels: np.ndarray, scores: np.ndarray) -> None:
             f"{np.shape(scores)}"
         )
     if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite: the method gave NaN or infinity")
+        raise ValueError(
+            "scores must be finite, and the method gave NaN or infinity: try dtype=jnp.float64"
+        )
