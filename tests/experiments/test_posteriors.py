@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.posteriors import __main__ as posteriors
+from experiments.posteriors import students
 from experiments.posteriors.methods import ROWS
 from experiments.posteriors.problems import problem, scores
 
@@ -39,6 +40,23 @@ def test_the_reference_is_within_its_deviation():
             (made,) = [r for r in rows if (r["method"], r["noise"]) == (row.name, noise)]
             apart = posteriors.deviations(made["scores"], row.reference[noise])
             assert np.abs(apart[:2]).max() < 2.5, (row.name, noise, apart)
+
+
+def test_students_under_guidance_are_on_their_page():
+    """And what it says of them holds in the committed numbers."""
+    result = json.loads(RESULTS.with_name("guided_students.json").read_text())
+    text = RESULTS.with_name("guided_students.md").read_text()
+    assert text == students.page(result["rows"], result["settings"])
+    at = lambda kind, name: np.mean([  # noqa: E731
+        r["sliced"] for r in result["rows"] if (r["kind"], r["sampler"]) == (kind, name)
+    ])  # fmt: skip
+    several = [f"consistency, {n}" for n in (1, 2, 4)]
+    for kind in ("PiGDM without Jacobian", "DPS, zeta 1", "replacement"):
+        assert (np.diff([at(kind, name) for name in several]) < 0).all(), kind
+    bare = "PiGDM without Jacobian"
+    assert at(bare, several[2]) < 1.1 * at(bare, "teacher, 4")
+    assert all(at("PiGDM", name) > 5 * at(bare, name) for name in (*several, "SIM, 1"))
+    assert at("classes", "SIM, 1") < 0.1 < 0.5 < at("classifier-free, weight 2", "SIM, 1")
 
 
 def test_exact_samples_score_what_chance_leaves():

@@ -42,7 +42,9 @@ def pigdm(
         weight: of the gradient: 1 is Bayes' rule for the Gaussian that p(x0 | y) is taken for. The
             paper multiplies the step by v: ``lambda s: v(s) * per_step(1.0, levels, eta)(s)``.
         jacobian: False takes J for that of the same Gaussian, v/s^2 I: nothing is differentiated
-            through the network, and D' is the mean of N(D, v I) given the measurement.
+            through the network, and D' is the mean of N(D, v I) given the measurement. For
+            students, whose derivative is no covariance: a consistency function's is sqrt(1 +
+            s^2/d^2) times too large.
 
     Raises:
         ValueError: for a data_std that is not positive.
