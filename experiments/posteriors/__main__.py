@@ -50,8 +50,8 @@ What can be read off these tables:
   the particles, with 0.05 it is not. TMPD's sums of rows can be negative, and some samples then
   leave their path: in the mean over problems it alone is worse than the prior. On the problem
   whose prior is nearest to its posterior LGD-MC, the energy of the likelihood and narrow twists
-  are, too. They are their papers' formulas: TMPD's sum of a row stands for the diagonal, which it
-  is near for a mask, and these projections mix all coordinates; the others divide by the noise's
+  are, too. They are their papers' formulas: TMPD's sum of a row stands for the diagonal, and is
+  far from it where projections mix all coordinates; the others divide by the noise's
   variance alone, where the denoised state has the variance of p(x0 | y), too (PiGDM, MMPS and the
   wide twist add it), so that at high levels their step is some hundred times too long. LGD-MC's
   draws have it, but of ten the likelihood, narrow beside them, counts the nearest one only.
