@@ -94,8 +94,9 @@ def page(numbers: dict[str, Any]) -> str:
         f"--{name.replace('_', '-')} {value}" for name, value in s.items() if value is not None
     )
     seeds = sorted({r["seed"] for r in numbers["rows"]})
+    length = f", {s['updates']} updates" if "updates" in s else ""
     lines = [
-        f"# Distilled classifiers{'' if s['pair'] == 'tiny' else ': ' + s['pair']}\n",
+        f"# Distilled classifiers{length}\n",
         f"Made by `python -m experiments.classify {command} --seeds {' '.join(map(str, seeds))}`",
         f"on {numbers['machine']}. Accuracy on the test images in per cent, mean and standard",
         "deviation over seeds; parameters and millions of multiply-adds of what is evaluated;",
