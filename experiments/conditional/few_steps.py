@@ -18,6 +18,10 @@ beside the same models without the LoRA by as many Euler steps through the same 
 twenty evaluations of DPM-Solver++. Few steps of those give means of digits, which have the right
 class and are far from digits: the distance says what the LoRA is worth. Rows are kept in the JSON
 file as they are made.
+
+In two evaluations the LoRA halves the special model's distance, from 1.74 to 0.83, and from 1.45 to
+0.69 in four; in twenty, without it, it is 0.44. It moves with a loss: the base's own is 0.43 in
+two, and of the special model's bars 5 % go. One seed.
 """
 
 import argparse

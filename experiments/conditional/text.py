@@ -11,9 +11,10 @@ of samples would get, and that of guessing. Samples are by DPM-Solver++. Rows ar
 the JSON file as they are made; a run that was stopped goes on where it was.
 
 As the preset trains it (6,000 updates of 32, half an hour of a processor core), samples with
-guidance are where, as large and as thick as their prompt says, and of its colour, of held-out pairs
-nearly as of seen ones. Seven in ten are of its class, which is the last that is learnt: it lowers
-the error of a denoiser least.
+guidance are where, as large and as thick as their prompt says, and nearly always of its colour. Of
+its class, which is the last that is learnt as it lowers the error of a denoiser least, are seven in
+ten of the pairs that were seen, and six in ten of the held-out ones; a guidance of 5 gives no more
+than one of 3. One run more, begun with a schedule of half the updates, had 0.72 and 0.68.
 """
 
 import argparse

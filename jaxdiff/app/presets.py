@@ -91,7 +91,7 @@ PRESETS: dict[str, tuple[str, Train]] = {
     "text": (
         "text to image without a download: coloured digits, composed with captions of class, "
         "position, size, thickness and colour, at 16x16; 15 minutes on two CPU cores, after which "
-        "samples follow all of these but the class, which they do in seven of ten. --data.path "
+        "samples follow all of these but the class, which they do in two of three. --data.path "
         "mnist.npz or a fashion_mnist.npz (with --data.nouns) for others. Sample it with --prompt "
         '"a thick red seven, upper left" --guidance 3.',
         text,

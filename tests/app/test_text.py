@@ -219,9 +219,9 @@ def test_a_class_stands_beside_the_text(model):
 @pytest.mark.slow
 def test_a_run_has_classes_beside_its_texts(tmp_path):
     rng, place = np.random.default_rng(0), tmp_path / "images.npz"
-    words = np.array(["a red seven", "a blue one, upper left"] * 6)
-    images = rng.integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
-    np.savez(place, images=images, labels=np.arange(12) % 3, text=words)
+    words = np.array(["a red seven", "a blue one, upper left"] * 30)
+    images = rng.integers(0, 256, (60, 8, 8, 3)).astype(np.uint8)
+    np.savez(place, images=images, labels=np.arange(60) % 3, text=words)
     data, network = (
         configs.Data(str(place), captions=True),
         dataclasses.replace(NETWORK, classes=True),
@@ -237,9 +237,7 @@ def test_a_run_has_classes_beside_its_texts(tmp_path):
                               prompt=PROMPTS, guidance=2.0))  # fmt: skip
         images.append(np.load(tmp_path / "out/samples.npz"))
     assert images[0]["labels"].tolist() == [0, 0] and "labels" not in images[2]
-    assert (
-        images[0]["images"] != images[1]["images"]
-    ).any()  # equal to the bit where it is not read
+    assert (images[0]["images"] != images[1]["images"]).any()  # equal were it not read
     options = {"count": 8, "features": "pixels", "num_steps": (2,)}
     assert "captions of" in evaluate(configs.Evaluate(folder, **options), progress=False)
     export(configs.Export(folder, str(tmp_path / "made.npz"), num_steps=2))

@@ -1,6 +1,7 @@
 """LCM-LoRA on digits: what is measured, and its command."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -50,3 +51,13 @@ def test_the_command_writes_its_rows(tmp_path):
     rows = {row["method"]: row for row in json.loads((tmp_path / "rows.json").read_text())["rows"]}
     assert len(rows) == 14 and rows["special with LoRA, 2"]["nfe"] == 2
     assert rows["base with LoRA, 1"]["bytes"] == (tmp_path / "few-steps.safetensors").stat().st_size
+
+
+def test_the_page_on_adapters_says_what_was_measured():
+    root = Path(__file__).parents[2]
+    rows = json.loads((root / "experiments/results/few_steps.json").read_text())["rows"]
+    distances = {row["method"]: row["distance"] for row in rows}
+    page = (root / "docs/howto/text_and_adapters.md").read_text()
+    for n in few_steps.FEW:
+        names = [f"{m}, {n}" for m in ("base", "base with LoRA", "special", "special with LoRA")]
+        assert " | ".join(["|", str(n), *(f"{distances[k]:.2f}" for k in names)])[2:] in page
