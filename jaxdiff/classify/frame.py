@@ -176,6 +176,9 @@ def distilled(
     """
     if not shares.temperature > 0:
         raise ValueError(f"{name}: the temperature must be positive; got {shares.temperature}")
+    for what, number in (("weight", weight), *zip("ab", shares[:2], strict=True)):
+        if not callable(number) and not 0 <= number < float("inf"):
+            raise ValueError(f"{name}: {what} must not be negative, and finite; got {number}")
     classes = student.outputs().value.shape[1]
     if teacher is not None and teacher.network.outputs().value.shape[1] != classes:
         raise ValueError(

@@ -32,7 +32,12 @@ def random_directions(dimension: int, count: int = 128, seed: int = 0) -> np.nda
 
     Returns:
         (dimension, count), columns of length 1.
+
+    Raises:
+        ValueError: for no directions.
     """
+    if count < 1:
+        raise ValueError(f"there must be a direction at least, not {count}")
     v = np.random.default_rng(seed).standard_normal((dimension, count))
     return v / np.linalg.norm(v, axis=0)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
+from jaxdiff.arrays import check
 from jaxdiff.typing import Array
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ def pid_controller(solver: "diffrax.AbstractSolver", **options: Any) -> Any:
     """
     import diffrax
 
+    check(
+        "rtol and atol must not be negative, nor both 0",
+        lambda r, a: (r >= 0).all() and (a >= 0).all() and (r + a > 0).all(),
+        options["rtol"], options["atol"],
+    )  # fmt: skip
     implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
     return (diffrax.PIDController if implicit else _controller())(**options)
 

@@ -115,8 +115,10 @@ def fit(data: ArrayLike, covariance: Covariance = "full", floor: float = 1e-4) -
         The Gaussian, over flattened states of d numbers.
 
     Raises:
-        ValueError: for fewer than two examples, numbers that are not finite or another name.
+        ValueError: for fewer than two examples, numbers that are not finite, another name, or a
+            negative floor.
     """
+    check("floor must not be negative", lambda f: f >= 0, floor)
     kinds = ("isotropic", "channel", "diagonal", "full")
     if covariance not in kinds:
         raise ValueError(f"covariance must be one of {', '.join(kinds)}; got {covariance!r}")
@@ -150,6 +152,7 @@ def fit_low_rank(data: ArrayLike, rank: int, floor: float = 1e-4) -> LowRank:
     Raises:
         ValueError: unless 1 <= rank < min(n, d); otherwise as :func:`fit`.
     """
+    check("floor must not be negative", lambda f: f >= 0, floor)
     flat, _ = _flat(data)
     if not 1 <= rank < min(flat.shape):
         raise ValueError(f"rank must be 1 to {min(flat.shape) - 1} for this data; got {rank}")

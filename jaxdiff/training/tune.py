@@ -84,9 +84,14 @@ def tune(
         best.
 
     Raises:
-        ValueError: if the start's own score is not finite, or the folder holds something else.
+        ValueError: if the start's own score is not finite, or the folder holds something else; for
+            numbers below 1.
         FloatingPointError: for a loss that is not finite; the best table so far stays there.
     """
+    if min(num_updates, every, 1 if patience is None else patience) < 1:
+        raise ValueError(
+            f"num_updates, every and patience are at least 1: {num_updates}, {every}, {patience}"
+        )
     record = {
         "updates": num_updates,
         "every": every,
@@ -157,8 +162,8 @@ def held_out(
         ``score(table)``, a number; lower is better.
     """
     count = len(pairs["start"])
-    if not count:
-        raise ValueError("held-out scores need at least one pair")
+    if not count or batch < 1:
+        raise ValueError(f"held-out scores need at least one pair, and at a time: {count}, {batch}")
     known = {k: pairs[k] for k in ("start", "image", "label") if k in pairs}
     check_rows(known, count, "pairs")
     chunks = [take(known, slice(i, i + batch)) for i in range(0, count, batch)]

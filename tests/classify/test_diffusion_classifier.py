@@ -13,6 +13,7 @@ from jaxdiff.classify.diffusion_classifier import (
     diffusion_classifier,
     quadrature_log_posterior,
 )
+from jaxdiff.classify.frame import Shares, distilled
 from jaxdiff.classify.trained import accuracy, predictions
 
 LOW, HIGH = 0.05, 20.0
@@ -211,3 +212,9 @@ def test_logits_that_are_no_numbers_are_of_no_class():
     images = np.array([[0.5, 0.7], [-1.0, 0.0], [0.9, 0.1]])
     np.testing.assert_array_equal(predictions(Broken(), images, 2), [1, 2, 0])
     assert accuracy(Broken(), images, np.array([1, 0, 0])) == 2 / 3
+
+
+def test_weights_of_methods_that_are_none_are_refused():
+    for given in ({"weight": -1.0}, {"shares": Shares(jnp.inf)}, {"shares": Shares(1.0, jnp.nan)}):
+        with pytest.raises(ValueError, match="must not be negative, and finite"):
+            distilled("kd", None, None, **given)

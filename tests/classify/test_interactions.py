@@ -312,6 +312,9 @@ def test_options_of_factorisations_out_of_range_are_refused(small, key):
         (interactions.cmf, {"ridge": 0.0}),
         (interactions.kbmf2k, {"noise": 0.0}),
         (interactions.nrlmf, {"importance": 0.0}),
+        (interactions.nrlmf, {"learning_rate": -0.5}),
     ):
         with pytest.raises(ValueError, match=f"{next(iter(options))} must be positive"):
             method(small, key, **options)
+    with pytest.raises(ValueError, match="tolerance must not be negative"):  # NaN: no update
+        interactions.nrlmf(small, key, tolerance=np.nan)

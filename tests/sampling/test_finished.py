@@ -73,3 +73,9 @@ def test_what_is_denoised_last_has_the_dtype_of_the_states():
     for name in ("adaptive", "dpm_adaptive"):
         out = jax.eval_shape(lambda name=name: SOLVES[name](half, None, **loose).states)
         assert out.dtype == START.dtype, name
+
+
+@pytest.mark.parametrize("wrong", [{"rtol": -0.1}, {"atol": np.nan}, {"rtol": 0.0, "atol": 0.0}])
+def test_tolerances_that_are_none_are_refused(wrong):
+    with pytest.raises(ValueError, match="rtol and atol must not be negative"):
+        SOLVES["adaptive"](D, jnp.zeros(3), **wrong)

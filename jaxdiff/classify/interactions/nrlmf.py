@@ -68,9 +68,13 @@ def nrlmf(
 
     Source: Liu et al. (2016), algorithm 1 and equation 15.
     """
-    positive = {"rank": rank, "importance": importance, "max_updates": max_updates}
+    positive = {
+        "rank": rank, "importance": importance, "max_updates": max_updates,
+        "learning_rate": learning_rate,
+    }  # fmt: skip
     for name, number in positive.items():
         check(f"{name} must be positive", lambda x: x > 0, number)
+    check("tolerance must not be negative", lambda x: x >= 0, tolerance)
     check("num_neighbours must be at least 1", lambda k: (k >= 1).all(), jnp.array(num_neighbours))
     U, V = fitted(
         problem,

@@ -27,6 +27,7 @@ from jaxdiff.arrays import einsum
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distance import absolute, norm
+from jaxdiff.ranges import Count, NotNegative, Positive, in_range
 from jaxdiff.sampling.checks import check_start
 from jaxdiff.tuning.learned.pas import (
     Corrections,
@@ -110,6 +111,7 @@ def _state_at(path: Path, level: float) -> Array:
     return path.at(jnp.asarray(level, path.levels.dtype))
 
 
+@in_range
 def pas_search(
     denoiser: Denoiser,
     levels: Sequence[float] | np.ndarray,
@@ -120,10 +122,10 @@ def pas_search(
     order: int = 1,
     from_start: bool = True,
     relative: bool = False,
-    learning_rate: float = 0.01,
-    num_updates: int = 1000,
-    patience: int = 10,
-    tolerance: float = 1e-4,
+    learning_rate: Positive = 0.01,
+    num_updates: Count = 1000,
+    patience: Count = 10,
+    tolerance: NotNegative = 1e-4,
 ) -> Corrections:
     """Find corrections that bring the samples nearer to a teacher's.
 
