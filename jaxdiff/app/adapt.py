@@ -110,6 +110,9 @@ def _steered(config: configs.Adapt, model: Model, given: Shown, size: tuple[int,
         drop["label_drop"] = dict.fromkeys(drop["null"], picture_prompt.DROPPED)
         D = picture_prompt.started(model, width, config.out, config.seed)
     elif config.kind == "gligen":
+        assert model.tokenizer is not None
+        drop = {"null": away(model.tokenizer, classes=model.classes)}
+        drop["label_drop"] = dict.fromkeys(drop["null"], boxes.DROPPED)
         D, free = boxes.started(model, config.out, config.seed), BOXES
     else:
         D = started(config.kind, model, size, config.out, config.seed, given.channels)

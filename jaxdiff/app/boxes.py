@@ -23,6 +23,7 @@ from jaxdiff.data.dataset import Dataset
 from jaxdiff.typing import Cond
 
 KEYS = ("boxes", "box_tokens", "box_mask")
+DROPPED = 0.5  # of captions: one that says where things are leaves boxes nothing to say
 
 
 def started(model: Model, out: str, seed: int) -> Any:
