@@ -181,7 +181,11 @@ class Prompts(NamedTuple):
 
 
 def negative_prompt(
-    denoiser: Denoiser, weight: Weight, rescale: float | Array = 0.0
+    denoiser: Denoiser,
+    weight: Weight,
+    rescale: float | Array = 0.0,
+    *,
+    batched: bool | None = None,
 ) -> jax.tree_util.Partial:
     """Apply guidance away from a condition of each sample's own, D_n + weight (D_p - D_n).
 
@@ -196,6 +200,7 @@ def negative_prompt(
             over a sample's numbers (the unbiased one); a number, or (batch,). Not 0 only for a
             ``denoiser`` made by :func:`jaxdiff.denoisers.denoiser`, which says what its network
             predicts.
+        batched: as in :func:`classifier_free`.
 
     Returns:
         The guided denoiser ``D(y, level, cond)``, its condition a :class:`Prompts`.
@@ -209,9 +214,8 @@ def negative_prompt(
     rescaled = not isinstance(rescale, (int, float)) or rescale != 0
     if rescaled:
         scalings(denoiser, 1.0)  # its error now
-    return Changed(
-        _negative_prompt, as_partial(denoiser), as_weight(weight), rescale if rescaled else None
-    )
+    guide = _negative_prompt if batched is None else fixed(_negative_prompt, batched=batched)
+    return Changed(guide, as_partial(denoiser), as_weight(weight), rescale if rescaled else None)
 
 
 def _negative_prompt(
@@ -221,12 +225,14 @@ def _negative_prompt(
     y: Array,
     level: Array,
     cond: Prompts | None = None,
+    *,
+    batched: bool | None = None,
     **options: Any,
 ) -> Array:
     if cond is not None and not isinstance(cond, Prompts):
         raise TypeError(f"negative_prompt takes a condition of type Prompts, not {type(cond)}")
     near, far = (None, None) if cond is None else cond
-    towards, plain = together(denoiser, y, level, (near, far), options)
+    towards, plain = together(denoiser, y, level, (near, far), options, batched)
     guided = plain + weight_at(weight, level, y) * (towards - plain)
     if rescale is None:
         return guided

@@ -47,8 +47,8 @@ def together(
     keeps = any(callable(x) and not isinstance(x, Partial) for x in options.values())
     if batched and found is None:
         raise ValueError(
-            "batched=True needs a null of the condition's structure, shapes and dtypes, with "
-            "nothing left out"
+            "batched=True needs a null, or negative, of the condition's structure, shapes and "
+            "dtypes, with nothing left out"
         )
     if batched is False or found is None or (keeps and not batched):
         return [denoiser(y, level, cond, **options) for cond in conds]

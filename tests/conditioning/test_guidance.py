@@ -99,6 +99,10 @@ def test_conditions_that_are_not_alike_are_a_call_each():
     shapes = guidance.Prompts(ONE, {"a": jnp.asarray(1.0), "b": jnp.asarray(3.0)})
     guidance.negative_prompt(D, 3.0)(Y, 0.7, shapes)
     assert D.calls == 5
+    guidance.negative_prompt(D, 3.0, batched=False)(Y, 0.7, guidance.Prompts(ONE, TWO))
+    assert D.calls == 7
+    with pytest.raises(ValueError, match="structure, shapes and dtypes"):
+        guidance.negative_prompt(D, 3.0, batched=True)(Y, 0.7, shapes)
 
 
 def test_a_condition_given_twice_is_evaluated_once():
