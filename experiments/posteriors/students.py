@@ -79,7 +79,7 @@ def dps(D: Any, seen: Any, table: Any, step: float = 1.0) -> Any:
     """Return DPS for any sampler that goes on from D: D' is D less the step's gradient."""
     misfit = lambda x: jnp.linalg.norm(seen.residual(x), axis=1)  # noqa: E731
     if table.name.startswith("ddim"):
-        return posterior.dps(D, seen, np.asarray(table.levels), step)
+        return posterior.dps(D, seen, tuple(map(float, table.levels)), step)
     return posterior.energy(D, misfit, lambda s: step / s**2)
 
 
@@ -188,7 +188,8 @@ def teachers(classes: GaussianMixture, kind: str) -> dict[str, Sampler]:
 
 def sampled(sampler: Sampler, kind: str, given: Problem | None, cond: Any, seed: int) -> Any:
     """Return steered samples, by one compiled program."""
-    steer, table = KINDS[kind], sampler.table
+    steer = KINDS[kind]
+    table: Any = sampler.table
     seen = None if given is None else given.seen
     guided = steer.guide(sampler.denoiser, seen, table)
     fix = None if steer.correct is None else steer.correct(seen)

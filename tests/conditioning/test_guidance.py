@@ -1,5 +1,7 @@
 """Guidance by a second denoiser."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,7 +120,7 @@ def test_a_condition_given_twice_is_evaluated_once():
 
 def test_a_networks_own_class_for_none_is_one_call():
     network = Counted()
-    network_of = lambda params, x, label, cond: network(x, label, cond)  # noqa: E731
+    network_of: Any = lambda params, x, label, cond: network(x, label, cond)  # noqa: E731
     network_of.null = 3
     D, classes = jd.denoiser(network_of, {}), jnp.asarray([0, 2])
     guided = guidance.classifier_free(D, 3.0)
