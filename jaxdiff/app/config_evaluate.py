@@ -60,8 +60,8 @@ class Tune:
     batch: Several = 32
     """Trajectories per update."""
     rate: Positive | None = None
-    """Learning rate, which falls to zero; by default 0.02 for batches of 256 or more, and less in
-    proportion to the root of smaller ones, whose gradients have more noise: 0.007 for 32.
+    """Learning rate, which falls to zero; by default 0.02, and in proportion less for batches below
+    32, whose gradients have more noise: 0.005 for 8.
     """
     patience: Count | None = None
     """Stop after so many updates without a better held-out score."""

@@ -1,5 +1,6 @@
 """Tuning: objectives, the method, the harness with its held-out choice, and every tuner by name."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -593,11 +594,20 @@ def test_what_a_table_says_of_itself(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "rate"),
-    [({}, 0.02 / 8**0.5), ({"batch": 64}, 0.01), ({"batch": 512}, 0.02), ({"rate": 0.3}, 0.3)],
+    [({}, 0.02), ({"batch": 8}, 0.005), ({"batch": 512}, 0.02), ({"batch": 8, "rate": 0.3}, 0.3)],
 )
 def test_small_batches_are_descended_by_at_a_lower_rate(given, rate):
     config = tuned._with_levels(configs.Tune(problem="gaussian", **given), None)
     assert config.rate == pytest.approx(rate) == tuned._blank(config).rate
+
+
+def test_a_descent_that_was_best_early_says_that_its_rate_is_high():
+    config = tuned._with_levels(configs.Tune(problem="gaussian"), None)
+    for method, step, said in (("gs", 50, 1), ("gs", 200, 0), ("gs", 0, 0), ("gits", 50, 0)):
+        result = Result(START, "euler", 1.0, Tuned(START, 0.5, 1.0, step), "a score", 0.0)
+        lines = tuned._hint(dataclasses.replace(config, method=method), 5, result)
+        assert len(lines) == said
+        assert not said or "update 50 of 400: a lower --rate than 0.02" in lines[0]
 
 
 def test_a_table_is_saved_whatever_draws_its_picture(tmp_path):
