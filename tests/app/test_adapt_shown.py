@@ -118,6 +118,6 @@ def test_a_restoration_network_is_adapted_to_what_it_is_shown(tmp_path, capsys, 
     assert seen and all(batch["label"]["beside"].shape[:3] == (2, 8, 8) for batch in seen)
     other = ["--kind", "dreambooth", "--data.path", "digits"]
     assert cli.main(["adapt", "--run", run, "--out", out, *other]) == 2
-    assert "restores images that it is shown" in capsys.readouterr().err
+    assert "makes images of one that it is shown" in capsys.readouterr().err
     assert cli.main(["adapt", "--run", run, "--out", out, "--data.captions", "True"]) == 2
     assert "--data.captions would have no effect" in capsys.readouterr().err

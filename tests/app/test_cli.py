@@ -406,7 +406,7 @@ def test_a_run_is_tuned_by_gradient(folder, tmp_path, more, capsys):
         files.append((tmp_path / "nfe-2" / "table.json").read_text())
     assert files[0] == files[1]
     assert tune(folder, tmp_path, *few, "--method", "gs", "--nfe", "2", *more, "--rate", "0.1") == 2
-    assert "rate: 0.02 there, 0.1 here" in capsys.readouterr().err
+    assert "rate: 0.005 there, 0.1 here" in capsys.readouterr().err
     for nfe in budgets:
         metadata = json.loads((tmp_path / f"nfe-{nfe}" / "table.json").read_text())["metadata"]
         assert metadata["nfe"] == int(nfe) and metadata["held_out"] <= metadata["baseline_held_out"]
