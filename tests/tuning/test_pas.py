@@ -402,7 +402,7 @@ def test_arguments_that_do_not_fit_are_refused(gaussian):
     short = follow(D, table(solvers.euler, [HIGH, 1.0, 0.5]), x)
     with pytest.raises(ValueError, match="from level 40 to 0.5, not to 0"):
         pas_search(D, levels, x, short)
-    for wrong in ({"learning_rate": jnp.nan}, {"num_updates": 0}, {"patience": 0}):
+    for wrong in ({"learning_rate": jnp.nan}, {"num_updates": -1}, {"patience": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             pas_search(D, levels, x, jnp.zeros((3, 2, 8)), **wrong)
     with pytest.raises(ValueError, match="order should be 1"):

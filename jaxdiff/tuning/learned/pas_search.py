@@ -27,7 +27,7 @@ from jaxdiff.arrays import einsum
 from jaxdiff.brief import short
 from jaxdiff.denoisers import as_partial
 from jaxdiff.distance import absolute, norm
-from jaxdiff.ranges import Count, NotNegative, Positive, in_range
+from jaxdiff.ranges import Count, Natural, NotNegative, Positive, in_range
 from jaxdiff.sampling.checks import check_start
 from jaxdiff.tuning.learned.pas import (
     Corrections,
@@ -123,7 +123,7 @@ def pas_search(
     from_start: bool = True,
     relative: bool = False,
     learning_rate: Positive = 0.01,
-    num_updates: Count = 1000,
+    num_updates: Natural = 1000,
     patience: Count = 10,
     tolerance: NotNegative = 1e-4,
 ) -> Corrections:
