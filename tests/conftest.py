@@ -11,6 +11,10 @@ import itertools
 import os
 import tempfile
 
+# of XLA's threads, of which decompositions of a batch occupy one each while they wait for others:
+# two such in one program wait for ever on two cores; read when the first array is made
+os.environ.setdefault("NPROC", "8")
+
 import jax
 import numpy as np
 import pytest

@@ -12,8 +12,8 @@ from jaxdiff.classify.interactions.cross_validation import Predictor
 
 class Entry(NamedTuple):
     """A method. title: of its row. folds: the first so many only. at_once: folds vectorised, None
-    for all. affinities: whether it takes numbers other than 0 and 1. error: whether its scores are
-    affinities themselves. dtype: of its arithmetic.
+    for all, or one on a CPU. affinities: whether it takes numbers other than 0 and 1. error:
+    whether its scores are affinities themselves. dtype: of its arithmetic.
     """
 
     title: str

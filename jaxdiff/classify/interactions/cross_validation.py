@@ -87,8 +87,9 @@ def predict_folds(
 
     Args:
         method, whole, held_out, key: as of :func:`cross_validate`.
-        folds_at_once: how many are vectorised, for a method that needs much memory, at least 1;
-            None for all.
+        folds_at_once: how many are vectorised, at least 1; None for all, and for one on a CPU,
+            which is no slower by it. There jaxlib's decompositions of a batch occupy a thread each
+            while they wait for others: two of them, on two cores, for ever.
         dtype: of the arithmetic, floating; float64 needs no switch of JAX's.
 
     Raises:
@@ -104,7 +105,8 @@ def predict_folds(
     with precision(dtype):
         keys = jax.random.split(key, len(hidden.known))
         arrays = jax.tree.map(lambda x: jnp.asarray(x, dtype), hidden)
-        return np.asarray(_run(method, folds_at_once or len(hidden.known), arrays, keys))
+        every = 1 if jax.default_backend() == "cpu" else len(hidden.known)
+        return np.asarray(_run(method, folds_at_once or every, arrays, keys))
 
 
 def precision(dtype: DTypeLike) -> contextlib.AbstractContextManager[Any]:
