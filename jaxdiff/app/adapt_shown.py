@@ -12,6 +12,7 @@ from jaxdiff.app.boxes import boxes_of
 from jaxdiff.app.conditions import check_class_condition, takes_text
 from jaxdiff.app.control import CONTROLS, shown
 from jaxdiff.app.data import check_classes, class_labels, data_of, own_data, read_data
+from jaxdiff.app.data_conditions import pictures_beside
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
 from jaxdiff.app.published import from_pictures
@@ -72,7 +73,7 @@ def _more(
     """Return what the network is shown beside texts or classes, a row for each image."""
     other = data.conditions.get(BESIDE)
     if model.pairs:
-        return {BESIDE: _pictures(model, data)}
+        return {BESIDE: pictures_beside(model, data)}
     if config.kind == "gligen":
         return boxes_of(model, data, source)
     if config.kind == "ip":
@@ -81,17 +82,6 @@ def _more(
     if config.kind not in CONTROLS:
         return {}
     return {"control": edges(data.images) if other is None else (to_float(other) + 1) / 2}
-
-
-def _pictures(model: Model, data: Dataset) -> np.ndarray:
-    """Return what a run of pairs is shown beside images. ValueError for other pictures."""
-    wanted = (*model.shape[:2], model.pairs)
-    if BESIDE not in data.conditions:
-        raise ValueError(f"{data.name} has no pictures beside its images: give --data.pairs")
-    made = to_float(data.conditions[BESIDE])
-    if made.shape[1:] != wanted:
-        raise ValueError(f"this run is shown pictures of {wanted}; these are {made.shape[1:]}")
-    return made
 
 
 def _conditions(model: Model, config: configs.Adapt, data: Dataset) -> tuple[Cond, Cond]:

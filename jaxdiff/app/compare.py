@@ -10,10 +10,11 @@ import numpy as np
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_file
 from jaxdiff.app.conditions import takes_text
-from jaxdiff.app.data import class_labels
+from jaxdiff.app.data import class_labels, same_classes
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
 from jaxdiff.app.logs import QUALITY
+from jaxdiff.app.models import Model
 from jaxdiff.app.options import check
 from jaxdiff.app.published import to_pictures, without_pictures
 from jaxdiff.app.runs import HEADERS, KEYS, SCORE, losses, row_of, scores_of
@@ -153,16 +154,20 @@ def _samples(config: configs.Compare, progress: bool) -> list[Section]:
 
     if not config.count:
         return []
-    made, without = {}, []
+    made, models, without = {}, [], []
     for run in config.runs:
         try:
-            made[run] = apart(_sampled(run, config, progress))
+            images, model = _sampled(run, config, progress)
+            made[run] = apart(images)
+            models.append(model)
         except (OSError, ValueError, FloatingPointError) as error:
             without.append(f"{run}: {error}")
     if not made:
         return [Section("Samples", ["There are none.", *without])]
     rows = -(-config.count // COLUMNS)
-    text = "Samples of the same noise and classes, each run by its own sampler."
+    alike = all(same_classes(models[0], model) for model in models)
+    classes = "classes" if alike else "numbers of classes, which are others in each"
+    text = f"Samples of the same noise and {classes}, each run by its own sampler."
     if len({images.shape[1:] for images in made.values()}) == 1 and config.count % COLUMNS == 0:
         pictures = [Picture(side_by_side(made, rows, COLUMNS), text, "Samples of each run.")]
     else:
@@ -173,14 +178,18 @@ def _samples(config: configs.Compare, progress: bool) -> list[Section]:
     return [Section("Samples", without, pictures)]
 
 
-def _sampled(run: str, config: configs.Compare, progress: bool) -> np.ndarray:
+def _sampled(run: str, config: configs.Compare, progress: bool) -> tuple[np.ndarray, Model]:
     model = load_model(run, progress=progress)
-    if takes_text(model) or without_pictures(model):
-        raise ValueError("its samples are no images, or need a prompt: jaxdiff sample makes them")
+    shown = model.pairs or (model.student and model.shown)
+    if takes_text(model) or without_pictures(model) or shown:
+        raise ValueError(
+            "its samples are no images, or need a prompt or a picture: jaxdiff sample or restore "
+            "makes them"
+        )
     sampler = make_sampler(model, configs.Sample(run), config.num_steps)
     labels = class_labels(config.count, model.classes)
     samples = generate(
         sampler, config.count, model.shape, labels, batch=config.batch, seed=config.seed,
         progress=progress, bounds=model.bounds,
     )  # fmt: skip
-    return to_pictures(model.source, samples)
+    return to_pictures(model.source, samples), model

@@ -45,9 +45,17 @@ def conditions(model: Model, config: configs.Sample) -> Any:
     Raises ValueError for a label or a prompt that the model does not take, for a prompt that is
     missing, and for a model conditioned on what no option gives.
     """
+    alone = model.measure is not None and config.base is None
+    if alone and model.student:
+        raise ValueError(
+            f"{config.run} is a student of a network that is shown a measurement, without which it "
+            "has not learnt to sample: jaxdiff restore shows it one"
+        )
     if not takes_text(model):
         check_class_condition(model, "sample")
         refuse(config, "this model takes no text", "prompt", "negative_prompt")
+        if alone and not model.classes:
+            refuse(config, "no measurement is shown: jaxdiff restore shows one", "guidance")
         names = model.metadata["class_names"]
         return class_labels(config.count, model.classes, config.label, names)
     beside = model.tokenizer is not None and bool(model.classes)

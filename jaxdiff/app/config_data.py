@@ -82,6 +82,10 @@ class OtherData:
     """Turn colour images to grey."""
     range: tuple[Number, Number] | None = None
     """The values that are black and white."""
+    pairs: str | None = None
+    """A second folder or zip, of a run that was trained on pairs: the picture of each image's name
+    there is what it is shown.
+    """
 
 
 def of_run(own: Data, given: OtherData) -> Data | None:

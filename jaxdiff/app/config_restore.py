@@ -28,8 +28,9 @@ class Restore:
     """
 
     run: str
-    """The model, no student: a run, a file or folder of published weights or the name of their
-    card, or module:FILE.py:FUNCTION, a function of yours that makes a model (the file is run).
+    """The model: a run, a file or folder of published weights or the name of their card, or
+    module:FILE.py:FUNCTION, a function of yours that makes a model (the file is run); or a student
+    of a run that is shown the measurement (jaxdiff train super).
     """
     images: tuple[str, ...] = ()
     """Your images: files of pictures, folders, zips, .npz or .npy; the option's name may be left
@@ -85,8 +86,8 @@ class Restore:
     """The values of your images that are black and white; by default 0 and 255, or for floats of
     an .npz 0 and 1, or -1 and 1.
     """
-    num_steps: Count = 50
-    """Sampling steps."""
+    num_steps: Count | None = None
+    """Sampling steps: 50, or a student's, 1."""
     low: Positive | None = None
     """Lowest noise level before 0; by default the model's."""
     high: Positive | None = None

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdiff.app import config as configs
 from jaxdiff.app import folder as folders
-from jaxdiff.app.models import Model
+from jaxdiff.app.models import Model, measure_in
 from jaxdiff.app.published import from_pictures, picture_shape
 from jaxdiff.app.shown import with_measurements
 from jaxdiff.app.text import BESIDE, captioned, tokenized, tokenizer_of
@@ -101,6 +101,8 @@ def data_of(model: Model, given: configs.OtherData, progress: bool, whole: bool 
     images that are not of the model's shape.
     """
     own = own_data(model)
+    if not isinstance(given, configs.AdaptData):  # adapters may be shown pictures beside a run's
+        check_pairs(model, given)
     if own is None and given.path is None:
         raise ValueError(f"{without_data(model)}: give images like those by --data.path")
     own = own or configs.Data()
@@ -129,6 +131,12 @@ def data_of(model: Model, given: configs.OtherData, progress: bool, whole: bool 
     return captioned(data, classes=bool(model.classes), beside=bool(model.pairs))[0]
 
 
+def check_pairs(model: Model, given: configs.OtherData) -> None:
+    """Raise ValueError for pictures beside images of a model that is not shown them."""
+    if given.pairs is not None and not model.pairs:
+        raise ValueError("--data.pairs would have no effect: this run was not trained on pairs")
+
+
 def own_data(model: Model) -> configs.Data | None:
     """Return what a model was trained on; None where it is not known."""
     known = model.metadata["data"]
@@ -155,8 +163,7 @@ def batches_of(
     flip = (metadata["data"] or {"flip": False})["flip"]
     data = tokenized(data, tokenizer_of(metadata.get("tokenizer")))
     made = batches(data, config.batch, config.seed, flip)
-    measure = getattr(config, "measure", None)
-    if measure is not None:
+    if (measure := measure_in(metadata)) is not None:
         return with_measurements(made, measure, data.shape, config.seed)
     if source is None:
         return made

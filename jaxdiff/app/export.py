@@ -9,6 +9,7 @@ from jaxdiff.app.conditions import check_class_condition
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.samplers import make_sampler
+from jaxdiff.app.shown import channels_of
 from jaxdiff.app.text import away
 from jaxdiff.files import check_writable
 from jaxdiff.sampling.export import export_sampler
@@ -34,7 +35,8 @@ def export(config: configs.Export) -> None:
 def _condition(model: Model) -> dict[str, Any]:
     """Return one sample's condition of a model that takes more than a class; empty of others."""
     texts = {} if model.tokenizer is None else away(model.tokenizer, classes=model.classes)
-    if not model.pairs:
+    if not model.shown:
         return texts
     none = {"classes": np.int32(model.classes)} if model.classes else {}
-    return none | texts | {"beside": np.zeros((*model.shape[:2], model.pairs), np.float32)}
+    channels = model.pairs if model.measure is None else channels_of(model.measure, model.shape)
+    return none | texts | {"beside": np.zeros((*model.shape[:2], channels), np.float32)}

@@ -61,6 +61,8 @@ def _condition(model: Model, config: configs.Restore, own: np.ndarray | None, co
     """Return the classes of images or, of a run of texts, the prompt, and the class beside it."""
     if model.tokenizer is None:
         return labels_of(model, config.label, own, count)
+    if model.student and config.prompt is None:
+        raise ValueError("a student has not learnt to do without a text: give a --prompt")
     texts = texts_condition(model.tokenizer, [config.prompt or ""] * count)
     return texts | class_beside(model, config.label, count)
 
@@ -155,7 +157,7 @@ def labels_of(
         return None
     if label is not None:
         return np.full(count, class_index(label, model.metadata["class_names"]), np.int32)
-    if guidable(model):
+    if guidable(model) and not model.student:  # which has not learnt to do without
         return None
     if own is None:
         raise ValueError(f"this model samples a class, always: give the images' {option}")

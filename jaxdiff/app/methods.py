@@ -17,7 +17,7 @@ from jaxdiff.app.optimiser import optimiser
 from jaxdiff.app.shown import channels_of, null_of
 from jaxdiff.app.snapshots import decay_name, snapshot_name
 from jaxdiff.app.student_file import sampler_metadata
-from jaxdiff.app.text import away, tokenizer_of
+from jaxdiff.app.text import tokenizer_of
 from jaxdiff.arrays import pick
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.denoisers import description
@@ -99,10 +99,8 @@ def _teacher(
     classes, tokenizer = metadata["classes"], tokenizer_of(metadata.get("tokenizer"))
     shown: dict[str, Any] = {"classes": classes or None}
     shown["label_drop"] = config.label_drop if classes else 0.0
-    beside = config.measure is not None or metadata.get("pairs", 0)
-    if tokenizer is not None or beside:
-        null: dict[str, Any] = null_of(classes) if beside else {}
-        null |= {} if tokenizer is None else away(tokenizer, classes=classes)
+    beside = config.measure is not None or bool(metadata.get("pairs", 0))
+    if (null := null_of(classes, tokenizer, beside)) is not None:
         drop = config.label_drop if {*null} == {"text"} else dict.fromkeys(null, config.label_drop)
         shown = {"null": null, "label_drop": drop}
     student = Student(
@@ -133,12 +131,6 @@ def check_method(config: configs.Distill, teacher: Model) -> None:
     """
     if teacher.student:
         raise ValueError(f"{config.teacher} is itself a student; distil its teacher")
-    if teacher.metadata.get("measure") is not None or teacher.pairs:
-        raise ValueError(
-            f"{config.teacher} is shown a picture beside x, which jaxdiff distill does not "
-            "give: from Python, the recipes take such a network with batches of "
-            "jaxdiff.operators.measured_batches"
-        )
     recipe = RECIPES[config.method]
     given = chosen(config.method, recipe, config.choices)
     if recipe.divides:
@@ -167,7 +159,7 @@ def stages_of(
     """
     check_method(config, teacher)
     goal = goal_of(config, teacher)
-    if teacher.classes and teacher.tokenizer is None:
+    if teacher.classes and goal.null is None:
         goal = goal._replace(reward=reward or (lambda: _no_reward))
     return make_stages(config.method, goal, config.choices)
 
@@ -224,10 +216,10 @@ def goal_of(config: configs.Distill, teacher: Model) -> Goal:
         return from_linen(larger), graft(params, fresh)
 
     low, high = teacher.levels
+    null = null_of(teacher.classes, teacher.tokenizer, teacher.shown)
     return Goal(
         teacher.denoiser, network, teacher.shape, config.updates, config.learning_rate,
-        classes=None if (words := teacher.tokenizer) else teacher.classes or None,
-        null=away(words, classes=teacher.classes) if words else None,
+        classes=(teacher.classes or None) if null is None else None, null=null,
         sigma_data=teacher.metadata["sigma_data"],
         low=low, high=high,
         # long: it starts as its teacher, not as noise

@@ -58,13 +58,17 @@ class Model(NamedTuple):
     @property
     def measure(self) -> Measure | None:
         """Return what a run's network was trained to be shown; None if it is shown nothing."""
-        known = self.metadata.get("measure")
-        return None if known is None else config_file.from_dict(Measure, known, "measure")
+        return measure_in(self.metadata)
 
     @property
     def pairs(self) -> int:
         """Return the channels of the picture that a run of pairs is shown beside x; 0 of others."""
         return int(self.metadata.get("pairs", 0))
+
+    @property
+    def shown(self) -> bool:
+        """Return whether a run's network is shown an array beside x."""
+        return bool(self.pairs) or self.measure is not None
 
     @property
     def arrays(self) -> bool:
@@ -155,3 +159,9 @@ def published_model(path: str) -> Model:
         found.denoiser, found.params, found.shape, found.classes, False, metadata, found.network,
         found,
     )  # fmt: skip
+
+
+def measure_in(metadata: dict[str, Any]) -> Measure | None:
+    """Return what metadata say that a network is trained to be shown; None for nothing."""
+    known = metadata.get("measure")
+    return None if known is None else config_file.from_dict(Measure, known, "measure")

@@ -14,12 +14,18 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdiff.app import config as configs
-from jaxdiff.app.data import own_data, read_data, without_data
+from jaxdiff.app.data import check_pairs, own_data, read_data, without_data
+from jaxdiff.app.data_conditions import (
+    conditions_of,
+    has_conditions,
+    of_data,
+    rows_in_turn,
+    what_of,
+)
 from jaxdiff.app.folder import difference
 from jaxdiff.app.models import Model
 from jaxdiff.app.options import refuse
 from jaxdiff.app.published import picture_shape
-from jaxdiff.app.text import TEXT, captions_condition
 from jaxdiff.data.dataset import Dataset, split, to_float
 from jaxdiff.data.labels import NoSplit, shared_out
 from jaxdiff.data.lazy import LazyImages
@@ -56,6 +62,7 @@ def find(model: Model, config: configs.Evaluate, progress: bool = True) -> Refer
     for options that have no effect.
     """
     own, data = own_data(model), config.data
+    check_pairs(model, data)
     if config.reference is not None:
         if data.path is not None:
             raise ValueError("--reference and --data.path both say what to compare with")
@@ -225,18 +232,20 @@ def _overlap(reference: Dataset, trained: Dataset | None) -> str:
     return f"{which} of which the model was trained on"
 
 
-def _captions(
+def _conditions(
     model: Model, found: References, config: configs.Evaluate
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Return captions of the reference, or else of the training data, as tokens."""
+    """Return conditions that images of the reference have, or else of the training data."""
     for data, name in ((found.reference, "the reference"), (found.trained, "the training data")):
-        if isinstance(data, Dataset) and TEXT in data.conditions:
-            assert model.tokenizer is not None
-            given = captions_condition(
-                model.tokenizer, data, config.count, config.seed, model.classes
-            )
-            return given, f"captions of {name}"
-    raise ValueError("the model takes texts, and neither reference nor training data have captions")
+        if has_conditions(model, data):
+            assert isinstance(data, Dataset)
+            rows = rows_in_turn(data, config.count, config.seed)
+            given = conditions_of(model, data, rows, config.seed)
+            return given, f"{what_of(model)} of {name}"
+    raise ValueError(
+        f"the model is conditioned on {what_of(model)}, and neither reference nor training data "
+        "have any"
+    )
 
 
 def _seen(reference: Dataset, trained: Dataset) -> int | None:
@@ -255,13 +264,17 @@ def _digests(data: Dataset) -> Iterator[bytes]:
 
 
 def labels_for(model: Model, found: References, config: configs.Evaluate) -> tuple[Cond, str]:
-    """Return the labels of the samples, and how they were chosen, in words; None without
-    classes. Of a model of texts they are captions, of the reference if it has some.
+    """Return the conditions of the samples, and how they were chosen, in words; None without. Of a
+    model that is conditioned on what lies in data they are those of the reference's images, if it
+    has them.
     """
-    if model.tokenizer is not None:
+    if of_data(model):
         if config.labels != "reference":
-            raise ValueError("--labels is for models with classes; this one takes texts")
-        return _captions(model, found, config)
+            raise ValueError(
+                "--labels is for models of a class alone; this one is conditioned on "
+                f"{what_of(model)}"
+            )
+        return _conditions(model, found, config)
     if not model.classes:
         if config.labels != "reference":
             raise ValueError("--labels is for models with classes; this one has none")

@@ -1,5 +1,6 @@
 """Methods of ``jaxdiff restore``: each a function of a problem that returns restored samples."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from jaxdiff.conditioning.posterior.parts import gain
 from jaxdiff.noise import draw, sample_keys
 from jaxdiff.sampling.direct import direct
 from jaxdiff.sampling.sample import sample
+from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.start import start
 from jaxdiff.sampling.trace import table
 from jaxdiff.typing import Array
@@ -278,6 +280,17 @@ def runner(method: Method, levels: Any) -> Callable[[Problem], Any]:
     """Return a method on a grid as a function of problems."""
     run = lambda p: method.run(p, levels)  # noqa: E731
     return jax.jit(run) if method.compiled and not method.particles else run
+
+
+def of_student(sampler: Sampler) -> Callable[[Problem], Array]:
+    """Return the samples of a student that is shown the measurement, as a function of problems."""
+
+    @jax.jit
+    def run(D: Any, table: Any, p: Problem) -> Array:
+        own = Sampler(D, table, sampler.latent)
+        return own(p.key, p.index, p.start.shape[1:], condition(p.seen, p.cond))
+
+    return functools.partial(run, sampler.denoiser, sampler.table)
 
 
 def of_particles(

@@ -14,6 +14,7 @@ from jaxdiff.conditioning.operators import Linear, Measurement, Operator
 from jaxdiff.metrics.similarity import psnr, ssim
 from jaxdiff.report.images import apart
 from jaxdiff.report.terminal import Best, format_table
+from jaxdiff.sampling.sampler import Sampler
 
 SHOWN = 12  # images in a row of the picture
 FEATURES = "feature distance"
@@ -21,8 +22,8 @@ FEATURES = "feature distance"
 
 class Setting(NamedTuple):
     """Common to all methods: the model, its images, the measurements (images,
-    *measured), the grid, the operator of the model's own samples, which may be latents, and a
-    feature function, of images in [-1, 1], to compare them by.
+    *measured), the grid, the operator of the model's own samples, which may be latents, a
+    feature function, of images in [-1, 1], to compare them by, and a student's own sampler.
     """
 
     model: Model
@@ -31,6 +32,7 @@ class Setting(NamedTuple):
     levels: np.ndarray
     own: Operator
     features: Callable[[np.ndarray], np.ndarray] | None = None
+    student: Sampler | None = None
 
 
 def scores(found: np.ndarray, setting: Setting) -> dict[str, Any]:

@@ -26,12 +26,14 @@ from jaxdiff.app.restoration_methods import (
     Pictures,
     Problem,
     of_particles,
+    of_student,
     runner,
 )
 from jaxdiff.app.restoration_refusals import doubt, refusal
 from jaxdiff.app.restoration_scores import Setting, in_words, picture_rows, scores
 from jaxdiff.app.restoration_tasks import operator_of
 from jaxdiff.app.sample import save_figure
+from jaxdiff.app.samplers import student_sampler
 from jaxdiff.conditioning.operators import Linear, Measurement, Operator, measure, nonlinear
 from jaxdiff.files import check_writable, replacing
 from jaxdiff.grids import karras
@@ -40,7 +42,8 @@ from jaxdiff.report.restoration import restorations
 from jaxdiff.sampling.start import start
 from jaxdiff.typing import Array
 
-PARTICLES = 64
+PARTICLES, STEPS = 64, 50
+OF_DENOISERS = "a student answers at its own noise levels alone: its teacher is a denoiser"
 FILES = ("restored.json", "restored.npz", "restored.png")
 
 
@@ -85,15 +88,23 @@ def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str
     """
     model = load_model(config.run, config.checkpoint, progress)
     model.check_images("restore")
+    student = None
     if model.student:
-        raise ValueError(f"{config.run} is a student; restoration takes a denoiser, its teacher")
+        if model.measure is None:
+            raise ValueError(
+                f"{config.run} is a student of a network that is shown no measurement: restore by "
+                "its teacher"
+            )
+        refuse(config, "a student has its own sampler; --num-steps chooses among its",
+               "low", "high")  # fmt: skip
+        student = student_sampler(model, config.num_steps or 1)
     bounds = model.bounds or (-1.0, 1.0)
     operator, options = operator_of(config, picture_shape(model.source, model.shape), bounds)
     own = of_latents(operator, model) if model.bounds is None else operator
     noise = config.noise * (bounds[1] - bounds[0]) / 2
     blank = Measurement(own, jnp.zeros(operator.measured), noise)
     pictures = operator if model.bounds is None else None
-    chosen = methods_of(config, blank, unseen_by(model, config, options), pictures)
+    chosen = methods_of(config, blank, unseen_by(model, config, options), pictures, model.student)
     low, high = config.low or model.levels[0], config.high or model.levels[1]
     if not low < high:
         raise ValueError(f"--low {low:g} must be below --high {high:g}")
@@ -105,8 +116,10 @@ def prepared(config: configs.Restore, progress: bool) -> tuple[Setting, list[str
         seen = measure(operator, jnp.asarray(given.truth), noise, key)
     else:
         seen = Measurement(operator, jnp.asarray(given.observed), noise)
-    levels = np.asarray(karras(config.num_steps, low, high))
-    return Setting(model, given, seen, levels, own, features_of(config)), chosen, options
+    levels = np.asarray(
+        karras(config.num_steps or STEPS, low, high) if student is None else student.table.levels
+    )
+    return Setting(model, given, seen, levels, own, features_of(config), student), chosen, options
 
 
 def features_of(config: configs.Restore) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -146,16 +159,23 @@ def unseen_by(model: Model, config: configs.Restore, options: dict[str, Any]) ->
 
 def methods_of(
     config: configs.Restore, measurement: Measurement, unseen: str | None = shown.NOTHING,
-    pictures: Operator | None = None,
+    pictures: Operator | None = None, student: bool = False,
 ) -> list[str]:  # fmt: skip
     """Return the methods of a configuration. unseen: why the model's own network is not shown the
-    measurement. pictures: of a model of latents, what is measured of their pictures. ValueError for
-    one that does not take the measurement, and for ``method`` beside ``methods``.
+    measurement. pictures: of a model of latents, what is measured of their pictures. student:
+    whether the model is one. ValueError for a method that does not take the measurement, and for
+    ``method`` beside ``methods``.
     """
     if config.method is not None and config.methods is not None:
         raise ValueError("give --method, one, or --methods, several or all: one of the two")
     why = {name: refusal(method, measurement, unseen, pictures) for name, method in METHODS.items()}
+    if student:
+        why |= {
+            name: OF_DENOISERS for name, one in METHODS.items() if not (one.shown or one.smaller)
+        }
     able = [name for name, reason in why.items() if reason is None]
+    if student and "network" not in able:
+        raise ValueError(f"the student is not shown this measurement: {unseen}")
     quiet = not float(measurement.noise) and "ddnm" in able
     order = ("network", *["ddnm"] * quiet, "mmps", "pigdm", "dps")
     usual = next(name for name in order if name in able)
@@ -191,8 +211,12 @@ def restored_by(
     what else is known of them.
     """
     method = METHODS[name]
-    run = runner(method, setting.levels)
-    more: dict[str, Any] = {"nfe": method.evaluations(config.num_steps)}
+    if setting.student is not None and method.shown:
+        run, nfe = of_student(setting.student), setting.student.table.nfe
+    else:
+        run = runner(method, setting.levels)
+        nfe = method.evaluations(len(setting.levels) - 1)
+    more: dict[str, Any] = {"nfe": nfe}
     if method.particles:
         found, worth = _with_particles(run, setting, config)
         more |= {"particles": config.particles or PARTICLES, "effective particles": worth}
@@ -271,6 +295,6 @@ def save(
         "run": config.run, "task": config.task, "options": options, "noise": config.noise,
         "images": setting.given.shown, "shape": list(setting.model.shape),
         "measured": list(setting.seen.operator.measured), "samples": config.samples,
-        "num_steps": config.num_steps, "seed": config.seed, "methods": rows,
+        "num_steps": len(setting.levels) - 1, "seed": config.seed, "methods": rows,
     }  # fmt: skip
     write_numbers(folder / "restored.json", numbers)

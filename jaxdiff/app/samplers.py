@@ -189,7 +189,7 @@ def guided(model: Model, D: Any, weight: float, negative: str | None = None) -> 
         return classifier_free(D, weight, null, keep=pictures)
     if takes_text(model):
         return negative_prompt(D, weight)
-    if model.pairs and not model.classes:
+    if model.shown and not model.classes:
         return classifier_free(D, weight)
     if not model.classes:
         raise ValueError("guidance needs a model with classes; this one has none")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxdiff.app.config_measure import Measure
 from jaxdiff.app.restoration_tasks import TASKS, operator_of
+from jaxdiff.app.text import away
 from jaxdiff.conditioning.operators import (
     Measurement,
     Observe,
@@ -21,6 +22,7 @@ from jaxdiff.conditioning.operators import (
     observing,
     random_box,
 )
+from jaxdiff.data.words import WordTokenizer
 
 BOUNDS = (-1.0, 1.0)
 NOTHING = "this run's network is shown no measurement (jaxdiff train super trains one that is)"
@@ -55,9 +57,15 @@ def with_measurements(data: Callable[..., Any], measure: Measure, shape: Shape, 
     return measured_batches(data, observe_of(measure, shape), seed)
 
 
-def null_of(classes: int) -> dict[str, Any]:
-    """Return what stands for no condition."""
-    return {"beside": 0.0} | ({"classes": classes} if classes else {})
+def null_of(classes: int, tokenizer: WordTokenizer | None, shown: bool) -> dict[str, Any] | None:
+    """Return what stands for no condition of a network of texts, or of one that is shown an array
+    beside x; None of any other, whose classes have an index for none.
+    """
+    if tokenizer is None and not shown:
+        return None
+    null: dict[str, Any] = {"beside": 0.0} if shown else {}
+    null |= {"classes": classes} if classes else {}
+    return null | ({} if tokenizer is None else away(tokenizer, classes=classes))
 
 
 def refusal(

@@ -75,6 +75,8 @@ def loaded(config: configs.Analyse, progress: bool) -> tuple[Model, dict[str, Mo
         assert isinstance(known, configs.Distill)
         model = load_model(known.teacher, known.checkpoint, progress)
     check_class_condition(model, "analyse")
+    if model.shown:
+        _say_alone(run, named, progress)
     if not guidable(model):
         refuse(config, "this model cannot be guided", "guidance")
     students = {}
@@ -88,6 +90,19 @@ def loaded(config: configs.Analyse, progress: bool) -> tuple[Model, dict[str, Mo
             raise ValueError(f"the student {path} has other classes than the model")
         students[f"student by {one.metadata['method']}, {path}"] = one
     return model, students
+
+
+def _say_alone(run: str, students: list[str], progress: bool) -> None:
+    """Say that a network is analysed without what it can be shown. ValueError for students, which
+    have not learnt to do without.
+    """
+    if students:
+        raise ValueError(
+            f"{students[0]} is a student of a network that is shown an array beside x, without "
+            f"which {run} is analysed and a student has not learnt to sample"
+        )
+    if progress:
+        print(f"{run} is analysed as it answers when nothing is shown beside x", flush=True)
 
 
 def exact_model(name: str, seed: int) -> Model:

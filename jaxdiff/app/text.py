@@ -81,24 +81,6 @@ def texts_condition(tokenizer: WordTokenizer, texts: Sequence[str]) -> dict[str,
     return {TEXT: np.stack([rows[text] for text in texts])}
 
 
-def captions_condition(
-    tokenizer: WordTokenizer, data: Dataset, count: int, seed: int, classes: int = 0
-) -> dict[str, np.ndarray]:
-    """Return the condition of ``count`` samples: captions of a data set, each image's as often as
-    another's, in an order that is drawn; of a network with classes the images' own beside them.
-    """
-    if TEXT not in data.conditions:
-        raise ValueError(f"the model takes texts, and {data.name} has no captions")
-    texts = data.conditions[TEXT]
-    order = np.random.default_rng([seed, 3]).permutation(len(texts))
-    rows = order[np.arange(count) % len(order)]
-    made = texts_condition(tokenizer, texts[rows].tolist())
-    if not classes:
-        return made
-    none = np.full(count, classes, np.int32)
-    return made | {CLASSES: none if data.labels is None else data.labels[rows]}
-
-
 def classes_of(cond: Any, classes: int) -> Any:
     """Return the classes in the condition of samples; None where any of them has none."""
     found = cond.get(CLASSES) if isinstance(cond, dict) else cond

@@ -18,12 +18,12 @@ from jaxdiff.app import options
 from jaxdiff.app import samplers as choosing
 from jaxdiff.app.conditions import check_class_condition
 from jaxdiff.app.data import check_classes, class_labels, data_of
+from jaxdiff.app.data_conditions import conditions_of, of_data, rows_in_turn
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import LEVELS, Model
 from jaxdiff.app.options import placed
 from jaxdiff.app.published import from_pictures
 from jaxdiff.app.sample import saved
-from jaxdiff.app.text import CLASSES, TEXT, captions_condition, texts_condition
 from jaxdiff.arrays import take
 from jaxdiff.data.dataset import Dataset, to_float
 from jaxdiff.distance import Distance, of_features, pseudo_huber, squared
@@ -232,12 +232,12 @@ def _needs_data(config: configs.Tune) -> bool:
 
 
 def _conditions(config: configs.Tune, model: Model, images: Dataset | None, progress: bool) -> Any:
-    """Return what the pairs are of: classes in turn, or captions of the run's data."""
+    """Return what the pairs are of: classes in turn, or conditions of the run's data."""
     count = 2 * config.pairs
-    if model.tokenizer is None:
+    if not of_data(model):
         return class_labels(count, model.classes)
     data = data_of(model, config.data, progress) if images is None else images
-    return captions_condition(model.tokenizer, data, count, config.seed, model.classes)
+    return conditions_of(model, data, rows_in_turn(data, count, config.seed), config.seed)
 
 
 def _images(config: configs.Tune, model: Model, progress: bool) -> Dataset | None:
@@ -308,10 +308,7 @@ def _of_run(
         order = np.random.default_rng(config.seed).permutation(len(images))
         data = from_pictures(model.source, to_float(images.images[order]))
         labels = images.labels[order] if model.classes and images.labels is not None else None
-        if model.tokenizer is not None:
-            texts = images.conditions[TEXT][order].tolist()
-            beside = {} if labels is None else {CLASSES: labels}
-            labels = texts_condition(model.tokenizer, texts) | beside
+        labels = conditions_of(model, images, order, config.seed) if of_data(model) else labels
     classifier = _features(config, images) if config.distance == "features" else None
     made = _blank(
         config, denoiser=D, data=data, labels=labels, pairs=halves[0], held=halves[1],

@@ -20,9 +20,9 @@ SHORT = ["--updates", "3", "--batch", "4", "--learning-rate", "0.1"]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Twelve grey images of two classes, and a coloured picture to each of them."""
+    """24 grey images of two classes, and a coloured picture to each of them."""
     place, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
-    for i in range(12):
+    for i in range(24):
         name = f"{'ab'[i % 2]}/{i}.png"
         for folder, shape in (("images", (8, 8)), ("pictures", (8, 8, 3)), ("large", (16, 16, 3))):
             (place / folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +126,29 @@ def test_a_run_of_pairs_is_trained_sampled_exported_and_adapted(folders, tmp_pat
     command = ["adapt", "--run", run, "--rank", "1", *SHORT, "--out", file]
     assert cli.main(command) == 0, capsys.readouterr().err
     assert cli.main([*sample, *picture, "--adapter", file]) == 0, capsys.readouterr().err
-    assert cli.main(["distill", "--teacher", run, "--run", out]) == 2
-    assert "is shown a picture beside x" in capsys.readouterr().err
+    student = str(tmp_path / "student")
+    command = ["distill", "--teacher", run, "--run", student, "--updates", "2", "--batch", "4"]
+    assert cli.main([*command, "--method", "easy_consistency_distillation"]) == 0
+    made = []
+    for number in (0, 2):
+        picture = ["--control", str(folders / f"pictures/a/{number}.png")]
+        assert cli.main([*sample[:2], student, *sample[3:7], *picture]) == 0
+        made.append(np.load(f"{out}/samples.npz")["images"])
+    assert np.abs(made[0] - made[1]).max() > 1e-4
+    capsys.readouterr()
+    numbers = ["--count", "8", "--num-steps", "1", "--features", "pixels"]
+    for which in (run, student):
+        assert cli.main(["evaluate", "--run", which, *numbers]) == 0
+        said = "samples: pictures beside the images and classes of the reference"
+        assert said in capsys.readouterr().out
+    tuned = ["--nfe", "3", "--pairs", "16", "--batch", "2", "--updates", "1"]
+    assert cli.main(["tune", "--run", run, "--out", f"{out}/tuned", *tuned]) == 0
+    plain = ["train", "images", "--run", f"{out}/plain", *pairs[:2], *NETWORK, *SHORT]
+    assert cli.main(plain) == 0
+    capsys.readouterr()
+    for command in (["evaluate", "--run"], ["distill", "--run", f"{out}/s", "--teacher"]):
+        assert cli.main([*command, f"{out}/plain", *pairs[2:]]) == 2
+        assert "--data.pairs would have no effect" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 
 from jaxdiff import solvers
-from jaxdiff.app import cascading
+from jaxdiff.app import cascading, references
 from jaxdiff.app import config as configs
 from jaxdiff.app import restore as command
+from jaxdiff.app.conditions import conditions
+from jaxdiff.app.data_conditions import rows_in_turn
+from jaxdiff.app.distill import distill
 from jaxdiff.app.load import load_model
-from jaxdiff.app.methods import check_method
 from jaxdiff.app.models import Model
 from jaxdiff.app.presets import PRESETS
+from jaxdiff.app.samplers import student_sampler
 from jaxdiff.app.shown import channels_of, observe_of
 from jaxdiff.app.train import train
 from jaxdiff.conditioning import operators
+from jaxdiff.data.dataset import to_float
 from jaxdiff.sampling.sample import sample
 from jaxdiff.sampling.start import start
 from jaxdiff.sampling.trace import table
@@ -105,9 +109,61 @@ def test_other_measurements_are_refused_by_name(run, options, message):
         command.prepared(config, False)
 
 
-def test_what_cannot_be_trained_or_distilled_is_refused_by_name(run):
-    with pytest.raises(ValueError, match="jaxdiff.operators.measured_batches"):
-        check_method(configs.Distill(run.run, "student"), load_model(run.run))
+@pytest.mark.parametrize("method", ["easy_consistency_distillation", "knowledge_distillation"])
+def test_a_student_is_trained_on_measurements_and_shown_them(run, method, tmp_path):
+    config = configs.Distill(
+        run.run, str(tmp_path / "student"), method, updates=2, batch=4, learning_rate=1e-2
+    )
+    student = distill(config, progress=False)
+    assert student.student and student.measure is not None
+    options = configs.Restore(
+        config.run, task="super", noise=0.15, samples=2, count=2, out=str(tmp_path)
+    )
+    setting, chosen, _ = command.prepared(options, False)
+    assert chosen == ["network"]
+    found, more = command.restored_by("network", setting, options)
+    seen = operators.Measurement(
+        setting.seen.operator, jnp.repeat(setting.seen.observation, 2, axis=0), setting.seen.noise
+    )
+    by_hand = student_sampler(student, 1)(
+        jax.random.key(0), 4, (8, 8, 1),
+        {"beside": operators.beside(seen), "classes": np.repeat(setting.given.cond, 2)},
+    )  # fmt: skip
+    np.testing.assert_allclose(found.reshape(4, 8, 8, 1), np.clip(by_hand, -1, 1), atol=1e-5)
+    other = student_sampler(student, 1)(jax.random.key(0), 4, (8, 8, 1), None)
+    assert more["nfe"] == 1 and np.abs(by_hand - other).max() > 1e-3
+    for wrong, said in (
+        ({"method": "dps"}, "a student answers at its own noise levels alone"),
+        ({"task": "blur", "method": None}, "not shown this measurement: .* for --task super"),
+        ({"num_steps": 7}, "evaluations, not with 7"),
+        ({"high": 20.0}, "--high would have no effect: a student has its own sampler"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            command.prepared(dataclasses.replace(options, **wrong), False)
+    with pytest.raises(ValueError, match="without which it has not learnt to sample"):
+        conditions(student, configs.Sample(config.run))
+
+
+def test_samples_are_compared_given_measurements_of_the_reference(run, tmp_path):
+    model = load_model(run.run)
+    config = configs.Evaluate(run.run, count=6, features="pixels")
+    real = references.find(model, config, progress=False)
+    cond, said = references.labels_for(model, real, config)
+    assert said == "measurements and classes of the reference" and model.classes == 10
+    rows = rows_in_turn(real.reference, 6, 0)
+    assert (cond["classes"] == real.reference.labels[rows]).all()
+    images = to_float(real.reference.images[rows])
+    small = images.reshape(6, 4, 2, 4, 2).mean((2, 4))
+    shown = cond["beside"][..., 0].reshape(6, 4, 2, 4, 2).mean((2, 4))
+    noise = cond["beside"][:, 0, 0, 1]
+    assert (noise >= 0.1).all() and (noise <= 0.2).all()
+    assert 0.5 < ((shown - small) / noise[:, None, None]).std() < 1.5
+    sampled = configs.Sample(run.run, guidance=2.0)
+    with pytest.raises(ValueError, match="--guidance would have no effect: no measurement"):
+        conditions(model._replace(classes=0), sampled)
+
+
+def test_what_cannot_be_trained_is_refused_by_name():
     with pytest.raises(ValueError, match="--measure.factor would have no effect"):
         observe_of(configs.Measure("blur", factor=2), (8, 8, 1))
     with pytest.raises(ValueError, match="--measure.noise"):

@@ -235,7 +235,8 @@ def test_a_run_has_classes_beside_its_texts(tmp_path):
     assert images[0]["labels"].tolist() == [0, 0] and "labels" not in images[2]
     assert (images[0]["images"] != images[1]["images"]).any()  # equal were it not read
     options = {"count": 8, "features": "pixels", "num_steps": (2,)}
-    assert "captions of" in evaluate(configs.Evaluate(folder, **options), progress=False)
+    said = evaluate(configs.Evaluate(folder, **options), progress=False)
+    assert "captions and classes of" in said
     export(configs.Export(folder, str(tmp_path / "made.npz"), num_steps=2))
     student = distill(
         configs.Distill(folder, str(tmp_path / "s"), updates=2, batch=4), progress=False
