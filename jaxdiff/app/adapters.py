@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxdiff.app.models import Model
@@ -37,6 +38,8 @@ def _with_one(model: Model, path: str, scale: float) -> Model:
     from jaxdiff.adapt.files import kind_of, with_adapter
     from jaxdiff.adapt.steering_files import is_steering
 
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no adapter {path}: jaxdiff adapt --out makes one")
     if description(model.denoiser) is None:
         raise ValueError("this model has no network of its own that an adapter could change")
     if is_steering(path):

@@ -165,8 +165,6 @@ def _check(config: configs.Tune) -> None:
     if config.problem:
         known = "an exact problem has its own solution"
         options.refuse(config, known, "checkpoint", "data", "teacher_steps")
-    elif not _needs_data(config):
-        options.refuse(config, f"{config.method} reads no data here", "data")
     if TUNERS[config.method].searches:
         why = f"{config.method} searches, and makes no updates of the training loop"
         options.refuse(config, why, "updates", "rate", "batch", "patience", "remat")
@@ -231,18 +229,19 @@ def _needs_data(config: configs.Tune) -> bool:
     return TUNERS[config.method].data or config.distance == "features"
 
 
-def _conditions(config: configs.Tune, model: Model, images: Dataset | None, progress: bool) -> Any:
+def _conditions(config: configs.Tune, model: Model, images: Dataset | None) -> Any:
     """Return what the pairs are of: classes in turn, or conditions of the run's data."""
     count = 2 * config.pairs
     if not of_data(model):
         return class_labels(count, model.classes)
-    data = data_of(model, config.data, progress) if images is None else images
-    return conditions_of(model, data, rows_in_turn(data, count, config.seed), config.seed)
+    assert images is not None
+    return conditions_of(model, images, rows_in_turn(images, count, config.seed), config.seed)
 
 
 def _images(config: configs.Tune, model: Model, progress: bool) -> Dataset | None:
     """Return the data of a run, if they are needed."""
-    if not _needs_data(config):
+    if not _needs_data(config) and not of_data(model):
+        options.refuse(config, f"{config.method} reads no data here", "data")
         return None
     data = data_of(model, config.data, progress)
     if model.classes and data.labels is not None:
@@ -297,18 +296,20 @@ def _of_run(
     teacher = Sampler(D, table(solvers.unipc, levels, order=3))
     both = make_pairs(
         teacher, 2 * config.pairs, model.shape, jax.random.key(config.seed),
-        labels=_conditions(config, model, images, progress), progress=progress,
+        labels=_conditions(config, model, images), progress=progress,
         spread=functools.partial(over_batch, **placed(config)),
     )  # fmt: skip
     halves = [take(both, rows) for rows in halves_of(config.pairs)]
     # On CPU gradients of convolutions are slow in a loop, and remat saves nothing outside of one.
     unroll = jax.default_backend() == "cpu" and not config.remat
     data, labels = np.zeros((0, *model.shape), np.float32), None
-    if images is not None:
+    if images is not None and _needs_data(config):
         order = np.random.default_rng(config.seed).permutation(len(images))
         data = from_pictures(model.source, to_float(images.images[order]))
-        labels = images.labels[order] if model.classes and images.labels is not None else None
-        labels = conditions_of(model, images, order, config.seed) if of_data(model) else labels
+        if of_data(model):
+            labels = conditions_of(model, images, order, config.seed)
+        elif model.classes and images.labels is not None:
+            labels = images.labels[order]
     classifier = _features(config, images) if config.distance == "features" else None
     made = _blank(
         config, denoiser=D, data=data, labels=labels, pairs=halves[0], held=halves[1],

@@ -14,6 +14,7 @@ from jaxdiff.app import text as texts
 from jaxdiff.app.adapt import adapt
 from jaxdiff.app.adapters import parsed, with_adapters
 from jaxdiff.app.inspect import inspect
+from jaxdiff.app.load import load_model
 from jaxdiff.app.models import model_of
 from jaxdiff.data.words import words_of
 from jaxdiff.networks import init, small_text_to_image
@@ -46,6 +47,8 @@ def test_an_argument_is_a_file_and_a_scale():
     for wrong in ("x:nan", ":2"):
         with pytest.raises(ValueError, match="--adapter is FILE or FILE:SCALE"):
             parsed(wrong)
+    with pytest.raises(FileNotFoundError, match="there is no adapter none.safetensors: jaxdiff"):
+        with_adapters(load_model("digits"), ("none.safetensors:0.5",))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from jaxdiff import analysis, grids
 from jaxdiff.app import analyse as command
 from jaxdiff.app import config as configs
 from jaxdiff.app import ends, geometry, jacobians, measured_images, step_errors, subjects
+from jaxdiff.app import tune as tuning
 from jaxdiff.app.main import main
 from jaxdiff.app.models import Model
 from jaxdiff.data.dataset import Dataset
@@ -264,6 +265,35 @@ def test_classes_of_data_are_the_models_by_their_names(monkeypatch):
     other = model._replace(metadata=metadata | {"class_names": ("ant", "dog", "cow")})
     with pytest.raises(ValueError, match="images of bee, which the model does not know"):
         subjects.data_for(other, config, False)
+    monkeypatch.setattr(tuning, "data_of", lambda *a: given)
+    tuned = configs.Tune("r", method="ays")
+    with pytest.raises(ValueError, match="has the classes bee, ant, the model was trained on ant"):
+        tuning._images(tuned, model, False)
+    known = dataclasses.replace(given, num_classes=3, class_names=("ant", "bee", "cow"))
+    monkeypatch.setattr(tuning, "data_of", lambda *a: known)
+    assert tuning._images(tuned, model, False) is known
+    own = dataclasses.replace(tuned, method="gits", data=configs.OtherData(path="x"))
+    with pytest.raises(ValueError, match="--data would have no effect: gits reads no data"):
+        tuning._images(own, model, False)
+
+
+@pytest.mark.parametrize("names", [("bee", "ant"), ("ant", "bee"), ("0", "1")])
+def test_a_student_has_the_classes_of_the_model_it_is_analysed_beside(monkeypatch, names):
+    metadata = {"kind": "teacher", "data": None, "class_names": ("ant", "bee"), "method": "sid"}
+    model = Model(lambda y, s, c=None: y, {}, (1, 1, 1), 2, False, metadata)
+    student = model._replace(student=True, metadata=metadata | {"class_names": names})
+    made = {"r": model, "s": student}
+    monkeypatch.setattr(subjects, "load_model", lambda path, *a: made[path])
+    config = configs.Analyse("r", students=("s",))
+    if names == ("bee", "ant"):
+        with pytest.raises(ValueError, match="the student s has other classes than the model"):
+            subjects.loaded(config, False)
+    else:  # numbers without names stand for any
+        assert subjects.loaded(config, False)[1] == {"student by sid, s": student}
+    shown = {"r": model._replace(metadata=metadata | {"pairs": 3}), "s": student}
+    monkeypatch.setattr(subjects, "load_model", lambda path, *a: shown[path])
+    with pytest.raises(ValueError, match="s is a student of a network that is shown an array"):
+        subjects.loaded(config, False)
 
 
 def test_labels_need_classes_and_large_samples_are_refused():
