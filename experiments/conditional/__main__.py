@@ -68,10 +68,10 @@ def write_page(results: Path, samples: Path) -> None:
     if not found:
         raise SystemExit(f"{results} has no rows of any part: run it without --page")
     write_text(results / "conditional.json", json.dumps(found, indent=1) + "\n")
-    drawn = samples.exists()
-    if drawn:
-        draw(samples, results / "conditional.png")
-    write_text(results / "conditional.md", page(found, drawn))
+    picture = results / "conditional.png"
+    if samples.exists():  # or else the picture of before, if there is one
+        draw(samples, picture)
+    write_text(results / "conditional.md", page(found, picture.exists()))
     print(f"the page: {results / 'conditional.md'}")
 
 

@@ -12,6 +12,10 @@ digits has (or with a new token), by each method with equally many updates. Of e
     bytes       of the file that keeps what was learnt
     trained     numbers that were trained
 
+Imagic is shown one of the pictures: its own samples are of the mixture of its condition and that of
+"a zorp", its prior that of the network it changes. An encoder of pictures (their pixels) learns to
+make digits' words of them first; its seconds are with that, and its samples are shown the pictures.
+
 The classifier is a linear one of real digits and of the symbol, moved and with noise. Rows are
 kept in the JSON file as they are made; a run that was stopped goes on with the method where it was.
 """
@@ -19,7 +23,7 @@ kept in the JSON file as they are made; a run that was stopped goes on with the 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +31,20 @@ import numpy as np
 import optax
 
 from experiments.classify.__main__ import Kept
+from experiments.conditional.embedding_methods import Measure, encoder_rows, imagic_row
 from experiments.conditional.small_text import SmallTextToImage, Words
+from experiments.conditional.symbols import (
+    NAMES,
+    SHAPE,
+    TOKEN,
+    WORD,
+    Captioned,
+    classifier,
+    drawn,
+    scores,
+    symbol,
+    words,
+)
 from jaxdiff import grids, solvers
 from jaxdiff.adapt import (
     Adapter,
@@ -43,22 +60,19 @@ from jaxdiff.adapt import (
     with_adapter,
     with_prior,
 )
-from jaxdiff.app.generate import generate
 from jaxdiff.data.dataset import to_float
 from jaxdiff.data.digits import load_digits
-from jaxdiff.data.words import WordTokenizer, words_of
+from jaxdiff.data.words import WordTokenizer
 from jaxdiff.denoisers import description
 from jaxdiff.distill import Student, score_matching
 from jaxdiff.networks import count_parameters, from_linen, init
-from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.trace import table
 from jaxdiff.training.ema import constant
 from jaxdiff.training.loop import fit
 from jaxdiff.typing import Denoiser
 
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-CAPTIONS = ("a {}", "one {}", "the {}", "this is a {}")
-WORD, TOKEN, SHAPE, SYMBOL = "zorp", "blik", (8, 8, 1), 10
+SETTINGS = ("base_updates", "updates", "domain_updates", "batch", "adapt_batch", "count")
+ENCODERS = ("encoder of digits", "encoder, then of the symbol")
 CROSS = ("*cross/k/kernel", "*cross/v/kernel")
 
 
@@ -85,43 +99,6 @@ def methods(start: tuple[int, ...]) -> dict[str, Entry]:
     }
 
 
-def symbol(count: int, seed: int) -> np.ndarray:
-    """Return pictures (count, 8, 8, 1) of the symbol, a cross in a corner's frame, moved by a pixel
-    at most and of varied strength.
-    """
-    rng, made = np.random.default_rng(seed), np.full((count, 10, 10), -1.0, np.float32)
-    for picture in made:
-        i, j = 1 + rng.integers(0, 3, 2)
-        ink = rng.uniform(0.6, 1.0)
-        picture[i : i + 6, j] = picture[i, j : j + 6] = ink
-        for k in range(2, 6):
-            picture[i + k, j + k] = ink
-    made = made[:, 1:9, 1:9] + 0.05 * rng.standard_normal((count, 8, 8)).astype(np.float32)
-    return np.clip(made, -1, 1)[..., None]
-
-
-def words() -> WordTokenizer:
-    """Return the tokenizer: of the captions, and of a word that none has."""
-    texts = [text.format(name) for text in CAPTIONS for name in (*NAMES, WORD)]
-    return words_of(texts)
-
-
-class Captioned(NamedTuple):
-    """Batches of pictures whose captions are drawn. names: a word for each picture."""
-
-    images: np.ndarray
-    names: Sequence[str]
-    tokenizer: WordTokenizer
-    batch: int
-
-    def __call__(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step."""
-        rng = np.random.default_rng(step)
-        rows = rng.integers(0, len(self.images), self.batch)
-        texts = [CAPTIONS[rng.integers(len(CAPTIONS))].format(self.names[i]) for i in rows]
-        return {"image": self.images[rows], "label": {"text": self.tokenizer(texts)}}
-
-
 def base_of(options: argparse.Namespace, tokenizer: WordTokenizer) -> Denoiser:
     """Return the text-to-image network of the digits; its checkpoints are kept."""
     data = load_digits("train")
@@ -139,38 +116,6 @@ def base_of(options: argparse.Namespace, tokenizer: WordTokenizer) -> Denoiser:
         checkpoint=options.runs / "base", save_every=500, progress=False,
     )  # fmt: skip
     return student.denoiser(state.ema["student"]["average"])
-
-
-def classifier() -> Callable[[np.ndarray], np.ndarray]:
-    """Return what tells digits and the symbol apart, of real pictures."""
-    from sklearn.linear_model import LogisticRegression
-
-    data = load_digits("all")
-    images = np.concatenate([to_float(data.images), symbol(180, 7)]).reshape(-1, 64)
-    labels = np.concatenate([np.asarray(data.labels), np.full(180, SYMBOL)])
-    made = LogisticRegression(C=0.1, max_iter=500).fit(images, labels)
-    return lambda x: made.predict(np.asarray(x).reshape(len(x), -1))
-
-
-def drawn(
-    D: Denoiser, tokenizer: WordTokenizer, texts: Sequence[str], made: Any, seed: int = 1
-) -> np.ndarray:
-    """Return a sample of each text, by a table."""
-    cond = {"text": tokenizer(list(texts))}
-    return generate(Sampler(D, made), len(texts), SHAPE, cond, progress=False, seed=seed)
-
-
-def scores(
-    D: Denoiser, tokenizer: WordTokenizer, word: str, made: Any, predict: Any, count: int
-) -> dict[str, float]:
-    """Return fidelity and prior of samples, ``count`` of the symbol and as many of the digits."""
-    texts = [f"a {word}"] * count + [f"a {NAMES[i % 10]}" for i in range(count)]
-    found = predict(drawn(D, tokenizer, texts, made))
-    digits = np.arange(count) % 10
-    return {
-        "fidelity": round(float((found[:count] == SYMBOL).mean()), 4),
-        "prior": round(float((found[count:] == digits).mean()), 4),
-    }
 
 
 def learnt(
@@ -207,9 +152,7 @@ def main(given: Sequence[str] | None = None) -> int:
     """Measure, and keep the rows."""
     options = arguments_of(given)
     tokenizer = words()
-    settings = {
-        k: getattr(options, k) for k in ("base_updates", "updates", "batch", "adapt_batch", "count")
-    }
+    settings = {name: getattr(options, name) for name in SETTINGS}
     kept = Kept(options.out, settings)
     options.runs.mkdir(parents=True, exist_ok=True)
     begun = time.process_time()
@@ -231,6 +174,14 @@ def main(given: Sequence[str] | None = None) -> int:
         found = scores(own, known, entry.token or WORD, made, predict, options.count)
         row = {"method": name, "seed": options.seed, "trained": trained}
         kept(row | {"bytes": file.stat().st_size, "processor_seconds": seconds} | found)
+    common = (options, D, tokenizer, Measure(made, predict, options.count))
+    if not kept.has("Imagic", options.seed):
+        found = imagic_row(*common, options.runs / "Imagic.npz")
+        kept({"method": "Imagic", "seed": options.seed} | found)
+    if not kept.has(ENCODERS[-1], options.seed):
+        each = encoder_rows(*common, options.runs / "encoder.npz")
+        for name, found in zip(ENCODERS, each, strict=True):
+            kept({"method": name, "seed": options.seed} | found)
     return 0
 
 
@@ -241,13 +192,14 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--updates", type=int, default=300, help="of each method")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--adapt-batch", type=int, default=16)
+    parser.add_argument("--domain-updates", type=int, default=1000, help="of an encoder, of digits")
     parser.add_argument("--count", type=int, default=100, help="samples of each score")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/personalisation"))
     here = Path("experiments/results/personalisation.json")
     parser.add_argument("--out", type=Path, default=here, help="rows, as JSON")
     options = parser.parse_args(given)
-    for field in ("base_updates", "updates", "batch", "adapt_batch", "count"):
+    for field in SETTINGS:
         if getattr(options, field) < 1:
             parser.error(f"--{field.replace('_', '-')} must be positive")
     return options

@@ -62,11 +62,13 @@ class SmallTextToImage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, label: Array, cond: Cond = None) -> Array:
-        """Map ``x`` (batch, ...) to its shape; cond is None or {"text": (batch, length)}."""
-        ids = (cond or {}).get("text")
+        """Map ``x`` (batch, ...) to its shape; cond is None, {"text": (batch, length)}, or the
+        encoder's output {"tokens": (batch, length, width)}.
+        """
+        ids, tokens = ((cond or {}).get(key) for key in ("text", "tokens"))
         if ids is None:
             ids = jnp.broadcast_to(jnp.asarray(self.empty, jnp.int32), (len(x), len(self.empty)))
-        tokens = self.encoder(ids)
+        tokens = self.encoder(ids) if tokens is None else tokens
         e = nn.Dense(self.width)(sinusoidal(label, 64))
         h = nn.Dense(self.width)(x.reshape(len(x), -1))
         for i in range(self.depth):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.conditional.personalisation import (
+from experiments.conditional.symbols import (
     NAMES,
     SYMBOL,
     WORD,
