@@ -41,7 +41,6 @@ from jaxdiff.classify.interactions.scores import concordance, interval
 from jaxdiff.files import check_writable, read_json, write_text
 
 SETTINGS = ("pairs", "drugs", "targets")
-SLOW = ("cmf", "kbmf2k")  # in minutes for the larger matrices: of these, pairs alone
 Row = dict[str, Any]
 
 
@@ -127,7 +126,6 @@ def study(options: argparse.Namespace) -> None:
         for setting in options.settings
         for name in options.sets
         for method in options.methods
-        if not (method in SLOW and name != "nr" and (setting != "pairs" or name == "davis"))
     ]
     for name, setting, method in wanted:
         tasks = ("binding",) if name in data.GOLD else ("binding", "affinity")

@@ -58,7 +58,7 @@ class MLP(nn.Module):
 
         Raises ValueError if ``x`` is not (batch, d) or ``label`` has another batch.
         """
-        shape, x = x.shape, x.reshape(len(x), -1) if self.flatten else x
+        shape, x = x.shape, x.reshape(x.shape[0], -1) if self.flatten else x
         if x.ndim != 2 or label.shape[0] != x.shape[0]:
             raise ValueError(
                 f"an MLP takes x (batch, d) and label (batch,); got {x.shape}, {label.shape}"

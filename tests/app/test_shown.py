@@ -14,6 +14,7 @@ from jaxdiff.app import restore as command
 from jaxdiff.app.conditions import conditions
 from jaxdiff.app.data_conditions import rows_in_turn
 from jaxdiff.app.distill import distill
+from jaxdiff.app.export import export
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.presets import PRESETS
@@ -22,7 +23,10 @@ from jaxdiff.app.shown import channels_of, observe_of
 from jaxdiff.app.train import train
 from jaxdiff.conditioning import operators
 from jaxdiff.data.dataset import to_float
+from jaxdiff.grids import karras
+from jaxdiff.sampling.export import load_sampler
 from jaxdiff.sampling.sample import sample
+from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.start import start
 from jaxdiff.sampling.trace import table
 
@@ -142,6 +146,19 @@ def test_a_student_is_trained_on_measurements_and_shown_them(run, method, tmp_pa
             command.prepared(dataclasses.replace(options, **wrong), False)
     with pytest.raises(ValueError, match="without which it has not learnt to sample"):
         conditions(student, configs.Sample(config.run))
+
+
+def test_an_exported_sampler_takes_what_is_shown(run, tmp_path):
+    export(configs.Export(run.run, str(tmp_path / "made.npz"), num_steps=2))
+    made, model = load_sampler(tmp_path / "made.npz"), load_model(run.run)
+    beside = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 2)).astype(np.float32)
+    cond = {"beside": beside, "classes": np.arange(3, dtype=np.int32)}
+    own = Sampler(model.denoiser, table(solvers.dpmpp, karras(2)))(
+        jax.random.key(4), 3, (8, 8, 1), cond
+    )
+    shown, not_shown = (made.run(4, np.arange(3), c) for c in (cond, cond | {"beside": 0 * beside}))
+    np.testing.assert_allclose(shown, np.clip(own, -1, 1), atol=1e-5)
+    assert np.abs(shown - not_shown).max() > 1e-3
 
 
 def test_samples_are_compared_given_measurements_of_the_reference(run, tmp_path):

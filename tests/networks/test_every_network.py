@@ -7,6 +7,7 @@ import re
 import equinox
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,6 +100,10 @@ CASES = {
         VECTOR,
         *linen(MLP(16, 2, residual=False, num_classes=3, dropout=0.5), VECTOR),
     ),
+    "flat mlp": lambda: (
+        IMAGE,
+        *linen(MLP(16, 1, num_classes=3, dropout=0.5, flatten=True), IMAGE),
+    ),
     "unet": lambda: (IMAGE, *linen(UNet(**UNET, attention=(4,), heads=2, dropout=0.5), IMAGE)),
     "dit": lambda: (IMAGE, *linen(DiT(**DIT, dropout=0.5, remat=True), IMAGE)),
     "song": lambda: (IMAGE, *linen(SongUNet(**EDM, waves=2, fourier=True, **SKIPS), IMAGE)),
@@ -168,6 +173,15 @@ def test_classes_matter_and_none_is_the_null_class(case):
         assert case.network.null == 3
     for other in (none, case(cond=(case.classes + 1) % 3)[0]):
         assert np.min(np.max(np.abs(out - other).reshape(4, -1), axis=1)) > 1e-4
+
+
+def test_an_exported_program_may_leave_the_number_of_samples_open(case):
+    (n,) = jax.export.symbolic_shape("n")
+    x = jax.ShapeDtypeStruct((n, *case.x.shape[1:]), F64)
+    label, classes = (jax.ShapeDtypeStruct((n,), dtype) for dtype in (F64, jnp.int32))
+    for cond in (None, classes):
+        made = jax.eval_shape(lambda *given: case.network(*given), case.params, x, label, cond)
+        assert made.shape == x.shape and made.dtype == F64
 
 
 @pytest.mark.parametrize("dropout", [False, True])

@@ -43,7 +43,7 @@ def point_labels(levels: Array, low: float) -> Array:
 
 def decode(D: Callable[..., Array], levels: Array, low: float, y: Array, s: Array) -> Array:
     """Return g_i(y, s) for y (batch, *shape), s (batch,) and levels (M,): (batch, M, *shape)."""
-    labels = jnp.broadcast_to(point_labels(levels, low)[None], (len(y), len(levels)))
+    labels = jnp.broadcast_to(point_labels(levels, low)[None], (y.shape[0], len(levels)))
     return D(jnp.repeat(y[:, None], len(levels), axis=1), s, extra=labels)
 
 
