@@ -38,6 +38,7 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("text", "Text to image: are samples what the prompt says?"),
+    Part("boxes", "Boxes: are samples where a box says?", folder=True),
     Part("control", "Control: do samples keep to the picture shown?", folder=True),
     Part("restoration", "Restoration: how near is a task's own network?", folder=True),
     Part("few_steps", "LCM-LoRA: are few steps an adapter?"),

@@ -17,8 +17,21 @@ def train(config: configs.Train) -> None:
 
 
 def _next(run: str, model: Any) -> str:
+    """Return the command that a run is made for: that samples or, of one that is shown a
+    measurement, restores.
+    """
+    if model.measure is None:
+        return _sampling(run, model)
+    from jaxdiff.app.shown import options_of
+
+    text = "" if model.tokenizer is None else " --prompt TEXT"
+    return f"next: jaxdiff restore --run {run} {options_of(model.measure)}{text}"
+
+
+def _sampling(run: str, model: Any) -> str:
     """Return the command that samples a run."""
-    return f"next: jaxdiff sample --run {run}{'' if model.tokenizer is None else ' --prompt TEXT'}"
+    text = "" if model.tokenizer is None else " --prompt TEXT"
+    return f"next: jaxdiff sample --run {run}{text}{' --control IMAGE' if model.pairs else ''}"
 
 
 def ema(config: configs.Ema) -> None:
@@ -67,7 +80,7 @@ def adapt(config: configs.Adapt) -> None:
     if config.data.pairs:
         shown |= dict.fromkeys(("controlnet", "t2i"), " --control IMAGE")
     print(
-        f"the adapter is in {config.out} (last update: {numbers})\n{_next(config.run, model)} "
+        f"the adapter is in {config.out} (last update: {numbers})\n{_sampling(config.run, model)} "
         f"--adapter {config.out}{shown.get(config.kind, '')}"
     )
 

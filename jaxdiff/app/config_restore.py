@@ -4,7 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from jaxdiff.app.restoration_methods import METHODS
-from jaxdiff.app.restoration_tasks import TASKS
+from jaxdiff.app.restoration_tasks import NOISE, TASKS
 from jaxdiff.ranges import Count, NotNegative, Number, Positive, PositiveFraction, Seed, Several
 
 if TYPE_CHECKING:  # names of the lists of tasks and methods
@@ -56,7 +56,7 @@ class Restore:
     methods: str | None = None
     """Several methods to compare, with commas between, or "all" that the task and the noise allow.
     """
-    noise: NotNegative = 0.05
+    noise: NotNegative = NOISE
     """Standard deviation of the measurement's noise, of images in [-1, 1]."""
     share: PositiveFraction | None = None
     """inpaint: of height and width, the box that is hidden, 0.5. pixels, sensing, projections: of

@@ -72,6 +72,7 @@ def _projections(shape: Shape, share: float, seed: int) -> Operator:
 
 
 LARGEST = 4096
+NOISE = 0.05  # of a measurement, by default
 TASKS = {
     "inpaint": Task(_inpaint, {"share": 0.5}),
     "pixels": Task(_pixels, {"share": 0.25}),

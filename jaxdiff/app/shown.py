@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.app.config_measure import Measure
-from jaxdiff.app.restoration_tasks import TASKS, operator_of
+from jaxdiff.app.restoration_tasks import NOISE, TASKS, operator_of
 from jaxdiff.app.text import away
 from jaxdiff.conditioning.operators import (
     Measurement,
@@ -89,6 +89,15 @@ def refusal(
     if not low <= noise <= high:
         return f"this run's network was trained for --noise from {low:g} to {high:g}"
     return None
+
+
+def options_of(measure: Measure) -> str:
+    """Return the options with which ``jaxdiff restore`` shows a network what it was trained on."""
+    known = {name: getattr(measure, name, None) for name in TASKS[measure.task].defaults}
+    own = [f" --{name} {value}" for name, value in known.items() if value is not None]
+    low, high = measure.noise
+    noise = "" if low <= NOISE <= high else f" --noise {low:g}"
+    return f"--task {measure.task}{''.join(own)}{noise}"
 
 
 def condition(seen: Measurement, classes: Any) -> dict[str, Any]:

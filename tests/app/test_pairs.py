@@ -129,6 +129,7 @@ def test_a_run_of_pairs_is_trained_sampled_exported_and_adapted(folders, tmp_pat
     student = str(tmp_path / "student")
     command = ["distill", "--teacher", run, "--run", student, "--updates", "2", "--batch", "4"]
     assert cli.main([*command, "--method", "easy_consistency_distillation"]) == 0
+    assert f"next: jaxdiff sample --run {student} --control IMAGE" in capsys.readouterr().out
     made = []
     for number in (0, 2):
         picture = ["--control", str(folders / f"pictures/a/{number}.png")]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import solvers
-from jaxdiff.app import cascading, references
+from jaxdiff.app import cascading, commands, references
 from jaxdiff.app import config as configs
 from jaxdiff.app import restore as command
 from jaxdiff.app.conditions import conditions
@@ -193,3 +193,10 @@ def test_every_task_has_channels_beside_x():
     shown = {"inpaint": 7, "colour": 4, "super": 4, "blur": 4, "motion": 4}
     for task, channels in shown.items():
         assert channels_of(configs.Measure(task), (8, 8, 3)) == channels
+
+
+def test_what_comes_next_is_what_a_run_is_for(run):
+    model = load_model(run.run)
+    assert commands._next("r", model) == "next: jaxdiff restore --run r --task super --noise 0.1"
+    alone = model._replace(metadata=model.metadata | {"measure": None})
+    assert commands._next("r", alone) == "next: jaxdiff sample --run r"
