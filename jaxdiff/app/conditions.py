@@ -38,6 +38,12 @@ def check_class_condition(model: Model, command: str) -> None:
         )
 
 
+def say_alone(model: Model, run: str, progress: bool) -> None:
+    """Say that a network that can be shown an array beside x is shown none."""
+    if model.shown and progress:
+        print(f"{run} is used as it answers when nothing is shown beside x", flush=True)
+
+
 def conditions(model: Model, config: configs.Sample) -> Any:
     """Return what each of ``config.count`` samples is conditioned on: labels (count,), a tree of a
     prompt with ``count`` rows, or None.

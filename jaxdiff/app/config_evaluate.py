@@ -113,7 +113,9 @@ class Evaluate:
     save_statistics: str | None = None
     """Write the statistics of the reference's features to this .npz, a --reference of later."""
     labels: Literal["reference", "uniform"] = "reference"
-    """Classes of the samples: each as often as in the reference, or all that are there as often."""
+    """Classes of the samples: each as often as in the reference, or all that are there as often.
+    Runs of texts, pairs and measurements are given those of the reference's images.
+    """
     out: str | None = None
     """File for the report (HTML, numbers beside it as JSON); evaluation.html in the run's folder
     by default, and here for published weights.

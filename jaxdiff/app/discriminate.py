@@ -17,7 +17,7 @@ import optax
 
 from jaxdiff import solvers
 from jaxdiff.app import config as configs
-from jaxdiff.app.conditions import check_class_condition
+from jaxdiff.app.conditions import check_class_condition, say_alone
 from jaxdiff.app.data import check_classes, data_of
 from jaxdiff.app.generate import generate
 from jaxdiff.app.load import load_model
@@ -53,6 +53,12 @@ def discriminate(config: configs.Discriminate, progress: bool = True) -> dict[st
     if model.student:
         raise ValueError(f"{config.run} is a student; a discriminator is of its teacher's samples")
     check_class_condition(model, "discriminate")
+    if model.pairs:
+        raise ValueError(
+            f"{config.run} makes images of a picture that it is shown, which jaxdiff discriminate "
+            "does not show: from Python, jd.distill.discriminator takes any condition"
+        )
+    say_alone(model, config.run, progress)
     data = data_of(model, config.data, progress)
     check_classes(data, model)
     chosen = np.random.default_rng(config.seed).permutation(len(data))[: config.count]

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxdiff import solvers
 from jaxdiff.app import config as configs
-from jaxdiff.app.conditions import check_class_condition
+from jaxdiff.app.conditions import check_class_condition, say_alone
+from jaxdiff.app.data import same_classes
 from jaxdiff.app.load import load_model
 from jaxdiff.app.measured_images import images_of, labels_of
 from jaxdiff.app.models import Model
@@ -51,7 +52,8 @@ def edit(config: configs.Edit, progress: bool = True) -> None:
     to = labels_of(target, config.label, own, len(images))
     of = None
     if config.method != "sdedit":
-        of = labels_of(source, config.source_label, own, len(images), "--source-label")
+        known = own if same_classes(target, source) else None  # numbers of the target's classes
+        of = labels_of(source, config.source_label, known, len(images), "--source-label")
     given = images if target.bounds else from_pictures(target.source, images)
     found = edited(config, target, source, levels, given, to, of)
     if not np.isfinite(found).all():
@@ -87,6 +89,7 @@ def _model(run: str, checkpoint: str | None, progress: bool) -> Model:
     check_class_condition(model, "edit")
     if model.student:
         raise ValueError(f"{run} is a student; editing takes a denoiser, its teacher")
+    say_alone(model, run, progress)
     picture_shape(model.source, model.shape)  # its error now
     return model
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxdiff.app import config as configs
-from jaxdiff.app.conditions import check_class_condition
+from jaxdiff.app.conditions import check_class_condition, say_alone
 from jaxdiff.app.data import class_labels
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
@@ -36,6 +36,7 @@ def optimise(config: configs.Optimise, progress: bool = True) -> np.ndarray:
     if model.student:
         raise ValueError(f"{config.run} is a student; optimise images of its teacher")
     check_class_condition(model, "optimise")
+    say_alone(model, config.run, progress)
     labels = class_labels(config.count, model.classes, config.label, model.metadata["class_names"])
     folder = Path(config.out)
     for name in ("samples.npz", "samples.png"):

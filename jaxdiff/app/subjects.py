@@ -10,7 +10,7 @@ import numpy as np
 from jaxdiff import analysis, grids, solvers
 from jaxdiff.app import config as configs
 from jaxdiff.app import config_file
-from jaxdiff.app.conditions import check_class_condition
+from jaxdiff.app.conditions import check_class_condition, say_alone
 from jaxdiff.app.data import (
     class_index,
     class_labels,
@@ -75,8 +75,12 @@ def loaded(config: configs.Analyse, progress: bool) -> tuple[Model, dict[str, Mo
         assert isinstance(known, configs.Distill)
         model = load_model(known.teacher, known.checkpoint, progress)
     check_class_condition(model, "analyse")
-    if model.shown:
-        _say_alone(run, named, progress)
+    if model.shown and named:
+        raise ValueError(
+            f"{named[0]} is a student of a network that is shown an array beside x, without which "
+            f"{run} is analysed and a student has not learnt to sample"
+        )
+    say_alone(model, run, progress)
     if not guidable(model):
         refuse(config, "this model cannot be guided", "guidance")
     students = {}
@@ -90,19 +94,6 @@ def loaded(config: configs.Analyse, progress: bool) -> tuple[Model, dict[str, Mo
             raise ValueError(f"the student {path} has other classes than the model")
         students[f"student by {one.metadata['method']}, {path}"] = one
     return model, students
-
-
-def _say_alone(run: str, students: list[str], progress: bool) -> None:
-    """Say that a network is analysed without what it can be shown. ValueError for students, which
-    have not learnt to do without.
-    """
-    if students:
-        raise ValueError(
-            f"{students[0]} is a student of a network that is shown an array beside x, without "
-            f"which {run} is analysed and a student has not learnt to sample"
-        )
-    if progress:
-        print(f"{run} is analysed as it answers when nothing is shown beside x", flush=True)
 
 
 def exact_model(name: str, seed: int) -> Model:

@@ -6,6 +6,7 @@ import pytest
 from jaxdiff.app import config as configs
 from jaxdiff.app import edit as command
 from jaxdiff.app.main import main
+from jaxdiff.app.models import Model
 
 pytestmark = pytest.mark.usefixtures("as_users")
 
@@ -87,6 +88,30 @@ def test_strength_says_how_much_is_edited(folder):
 def test_refusals_by_name(folder, options, message):
     with pytest.raises(ValueError, match=message):
         edits(folder, "second", **options)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_classes_of_images_are_not_those_of_another_source(folder, monkeypatch, names):
+    """A source that samples a class, always, is given the images' only if they are the same."""
+    D, always = (lambda y, s, c=None: y), type("Always", (), {"null_class": False})()
+    metadata = {"kind": "teacher", "data": None, "class_names": ("a", "b"), "sigma_data": 0.5}
+    target = Model(D, {}, (4, 4, 1), 2, False, metadata, always)
+    source = target._replace(metadata=metadata | {"class_names": names})
+    made = {"r": target, "s": source}
+    monkeypatch.setattr(command, "_model", lambda run, *a: made[run])
+    images = np.zeros((2, 4, 4, 1), np.float32), np.array([0, 1]), "x"
+    monkeypatch.setattr(command, "images_of", lambda *a: images)
+    given = []
+    monkeypatch.setattr(
+        command, "edited", lambda *a: given.append(a[-1]) or 0.1 + images[0][:, None]
+    )
+    config = configs.Edit("r", method="ddib", source="s", out=f"{folder}/classes")
+    if names == ("a", "b"):
+        command.edit(config, progress=False)
+        assert given[0].tolist() == [0, 1]
+    else:
+        with pytest.raises(ValueError, match="give the images' --source-label"):
+            command.edit(config, progress=False)
 
 
 def test_the_command_takes_bare_images(folder, capsys):
