@@ -25,6 +25,7 @@ from jaxdiff.app.adapters import with_adapters
 from jaxdiff.app.boxes import grounding
 from jaxdiff.app.generate import generate
 from jaxdiff.app.models import Model
+from jaxdiff.app.presets import PRESETS
 from jaxdiff.app.samplers import guided
 from jaxdiff.app.text import texts_condition
 from jaxdiff.data import compose
@@ -59,7 +60,8 @@ def main(given: Sequence[str] | None = None) -> int:
     names = ("updates", "batch", "learning_rate", "test", "steps")
     kept = Kept(options.out, {name: getattr(options, name) for name in names})
     folder = [] if options.folder is None else ["--folder", str(options.folder)]
-    base = text.arguments_of([*folder, "--run", str(options.run), *rest])
+    own = ["--run", str(options.run), "--updates", str(options.text_updates)]
+    base = text.arguments_of([*folder, *own, *rest])
     model = text.trained(base)
     other = text.symbols(options.folder, "test")
     made = compose(other, options.test, size=base.size, seed=7)
@@ -81,9 +83,9 @@ def main(given: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     adapt(config, progress=sys.stderr.isatty())
     seconds = round(time.process_time() - begun)
-    own = with_adapters(model, [str(file)])
+    boxed = with_adapters(model, [str(file)])
     for weight in weights:
-        found = hits(own, made, weight, read, options.steps, True)
+        found = hits(boxed, made, weight, read, options.steps, True)
         row = {"method": f"boxes, guidance {weight:g}", "seed": options.seed} | found
         kept(row | {"processor_seconds": seconds, "bytes": file.stat().st_size})
     return 0
@@ -93,12 +95,13 @@ def arguments_of(given: Sequence[str] | None) -> tuple[argparse.Namespace, list[
     """Return the options, checked, and those of the run's training."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.conditional.boxes",
-        epilog="Further options are those of python -m experiments.conditional.text, which trains "
-        "the run.",
+        epilog="--pictures, --size and --channels are those of the run, as in python -m "
+        "experiments.conditional.text.",
     )
     add = parser.add_argument
     add("--folder", type=Path, help="of mnist.npz; by default the digits of scikit-learn")
     add("--updates", type=int, default=3000, help="of the gated layers")
+    add("--text-updates", type=int, default=PRESETS["text"][1].updates, help="of the run of texts")
     add("--batch", type=int, default=32)
     add("--learning-rate", type=float, default=2e-3)
     add("--test", type=int, default=512, help="samples of each row")
@@ -107,7 +110,7 @@ def arguments_of(given: Sequence[str] | None) -> tuple[argparse.Namespace, list[
     add("--run", type=Path, default=Path("runs/conditional-text"), help="folder of the run")
     add("--out", type=Path, default=Path("experiments/results/boxes.json"), help="rows, as JSON")
     options, rest = parser.parse_known_args(given)
-    for name in ("updates", "batch", "test", "steps"):
+    for name in ("updates", "text_updates", "batch", "test", "steps"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be positive")
     return options, rest
