@@ -57,7 +57,7 @@ def hits(
 def main(given: Sequence[str] | None = None) -> int:
     """Measure, and keep the rows."""
     options, rest = arguments_of(given)
-    names = ("updates", "batch", "learning_rate", "test", "steps")
+    names = ("text_updates", "updates", "batch", "learning_rate", "test", "steps")
     kept = Kept(options.out, {name: getattr(options, name) for name in names})
     folder = [] if options.folder is None else ["--folder", str(options.folder)]
     own = ["--run", str(options.run), "--updates", str(options.text_updates)]

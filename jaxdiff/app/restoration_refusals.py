@@ -10,14 +10,16 @@ from jaxdiff.conditioning.operators.linear import CUTOFF
 
 def refusal(
     method: Method, measurement: Measurement, unseen: str | None = None,
-    pictures: Operator | None = None,
+    pictures: Operator | None = None, student: bool = False,
 ) -> str | None:  # fmt: skip
     """Return why a method does not take a measurement; None if it does. unseen: why the model's own
     network is not shown it, if it is not. pictures: of a model of latents, what is measured of
-    their pictures.
+    their pictures. student: whether the model is one, which answers at its own noise levels alone.
     """
     if method.shown:
         return unseen
+    if student and not method.smaller:
+        return "a student answers at its own noise levels alone: its teacher is a denoiser"
     if method.latents and pictures is None:
         return "it is for models of latents"
     operator = pictures if method.latents and pictures is not None else measurement.operator

@@ -43,7 +43,6 @@ from jaxdiff.sampling.start import start
 from jaxdiff.typing import Array
 
 PARTICLES, STEPS = 64, 50
-OF_DENOISERS = "a student answers at its own noise levels alone: its teacher is a denoiser"
 FILES = ("restored.json", "restored.npz", "restored.png")
 
 
@@ -168,11 +167,8 @@ def methods_of(
     """
     if config.method is not None and config.methods is not None:
         raise ValueError("give --method, one, or --methods, several or all: one of the two")
-    why = {name: refusal(method, measurement, unseen, pictures) for name, method in METHODS.items()}
-    if student:
-        why |= {
-            name: OF_DENOISERS for name, one in METHODS.items() if not (one.shown or one.smaller)
-        }
+    given = (measurement, unseen, pictures, student)
+    why = {name: refusal(method, *given) for name, method in METHODS.items()}
     able = [name for name, reason in why.items() if reason is None]
     if student and "network" not in able:
         raise ValueError(f"the student is not shown this measurement: {unseen}")
