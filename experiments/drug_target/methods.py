@@ -11,14 +11,13 @@ from jaxdiff.classify.interactions.cross_validation import Predictor
 
 
 class Entry(NamedTuple):
-    """A method. title: of its row. folds: the first so many only. at_once: folds vectorised, None
-    for all, or one on a CPU. affinities: whether it takes numbers other than 0 and 1. error:
-    whether its scores are affinities themselves. dtype: of its arithmetic.
+    """A method. title: of its row. at_once: folds vectorised, None for all, or one on a CPU.
+    affinities: whether it takes numbers other than 0 and 1. error: whether its scores are
+    affinities themselves. dtype: of its arithmetic.
     """
 
     title: str
     predict: Predictor
-    folds: int | None = None
     at_once: int | None = None
     affinities: bool = False
     error: bool = False
@@ -54,12 +53,7 @@ METHODS = {
     ),
     "pairwise_svm": Entry("pairwise-kernel SVM", _keyless(dti.pairwise_svm)),
     "cmf": Entry("CMF", dti.cmf, at_once=10, affinities=True, error=True),
-    "kbmf2k": Entry(
-        "KBMF2K",
-        lambda p, key: dti.kbmf2k(p, key, num_updates=100),
-        folds=10,
-        dtype=np.float64,
-    ),
+    "kbmf2k": Entry("KBMF2K", dti.kbmf2k, dtype=np.float64),
     "nrlmf": Entry("NRLMF", dti.nrlmf, at_once=10),
 }
 

@@ -1,5 +1,6 @@
 """The study of drug-target prediction: what it predicts of files, what it refuses, its page."""
 
+import json
 import pickle
 
 import numpy as np
@@ -86,6 +87,27 @@ def test_the_loop_in_numpy_is_rls_kron(rng):
     for mask, scores_of_fold in zip(folds, plain_rls_kron(whole, folds), strict=True):
         ours = interactions.rls_kron(interactions.hide(whole, mask))
         np.testing.assert_allclose(ours, scores_of_fold, atol=1e-10)
+
+
+def test_rows_of_other_folds_are_made_anew_and_the_page_says_how_many(tmp_path, capsys, rng):
+    known = (rng.random((20, 22)) < 0.4).astype(float)
+    sizes = {"nr_admat_dgc": known, "nr_simmat_dc": np.eye(22), "nr_simmat_dg": np.eye(20)}
+    for name, values in sizes.items():
+        np.savetxt(tmp_path / f"{name}.txt", values)
+    table = tmp_path / "table.json"
+    given = ["--data", str(tmp_path), "--sets", "nr", "--settings", "pairs", "--methods"]
+    given += ["rls_avg", "--speed", "--json", str(table)]
+    pages = []
+    for more in (["--folds", "2"], ["--folds", "2"], []):
+        main([*given, *more])
+        pages.append(capsys.readouterr().out)
+    key = "nr/pairs/binding/rls_avg"
+    assert [key in p for p in pages] == [True, False, True]
+    assert "Of NR by the first 2 folds of 50 only: rls_avg." in pages[1]
+    assert "folds of 50" not in pages[2]
+    assert json.loads(table.read_text())["rows"][key]["folds"] == 50
+    with pytest.raises(SystemExit):
+        main([*given, "--folds", "0"])
 
 
 def test_the_page_stars_what_agrees():
