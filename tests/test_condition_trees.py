@@ -378,6 +378,9 @@ def test_an_exported_sampler_takes_the_tree(tmp_path, weight):
     ):
         with pytest.raises(ValueError, match=message):
             run(0, B, other)
+    far = {k: v.astype(np.int64) + 2**32 if k == "class" else v for k, v in COND.items()}
+    with pytest.raises(ValueError, match=r"labels\['class'\] is \d+, which int32 does not hold"):
+        run(0, B, far)
     with pytest.raises(ValueError, match="not both"):
         export_sampler(path, jd.Sampler(own, TABLE), SHAPE, cond=NULL, classes=3)
 

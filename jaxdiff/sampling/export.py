@@ -27,6 +27,7 @@ An older version of jax may not read what a newer one wrote: export with the old
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,7 +175,7 @@ def load_sampler(path: str | os.PathLike[str]) -> Exported:
         numbers = np.arange(index) if isinstance(index, int) else np.asarray(index)
         labels = np.asarray(labels) if metadata["classes"] and labels is not None else labels
         more = _conditions(labels, conditions, metadata["classes"], len(numbers))
-        return called(weights, jnp.uint32(seed), jnp.asarray(numbers, jnp.int32), *more)
+        return called(weights, jnp.uint32(seed), _held("index", numbers, jnp.int32), *more)
 
     return Exported(run, metadata)
 
@@ -199,9 +200,32 @@ def _conditions(labels: Cond, conditions: tuple[Any, ...], classes: int, count: 
                 f"labels{jax.tree_util.keystr(path)} is {jnp.result_type(x)} of shape "
                 f"{np.shape(x)}; it should be {known.dtype} of shape {shape}"
             )
-        return jnp.asarray(x, known.dtype)
+        return _held(f"labels{jax.tree_util.keystr(path)}", x, known.dtype)
 
-    return [jax.tree_util.tree_map_with_path(one, labels, conditions[0])]
+    made = jax.tree_util.tree_map_with_path(one, labels, conditions[0])
+    if classes and ((labels < 0) | (labels > classes)).any():
+        raise ValueError(
+            f"labels must be 0 to {classes - 1}, or {classes} for no class; they are "
+            f"{labels.min()} to {labels.max()}"
+        )
+    return [made]
+
+
+def _held(name: str, x: Any, dtype: DTypeLike) -> Array:
+    """Return an array of this dtype. Raises ValueError for integers beyond it; warns of numbers
+    that are rounded to half precision or less.
+    """
+    given = np.asarray(x)
+    made = given.astype(dtype)
+    differs = np.asarray(made.astype(given.dtype) != given)
+    if kind(made) < 2 and differs.any():
+        raise ValueError(f"{name} is {given[differs][0]}, which {made.dtype} does not hold")
+    if kind(made) == 2 and made.itemsize < 4 and (differs & (given == given)).any():
+        warnings.warn(
+            f"{name} is rounded from {given.dtype} to {made.dtype}, which the program takes",
+            stacklevel=2,
+        )
+    return jnp.asarray(made)
 
 
 def _check_program(program: Any, weights: list[Array], metadata: Any) -> tuple[Any, ...]:

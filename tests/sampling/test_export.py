@@ -51,6 +51,18 @@ def test_a_file_gives_the_same_samples(tmp_path, options):
     assert read.metadata["nfe"] == 3 and read.metadata["metadata"] == {"model": "abc"}
     with pytest.raises(ValueError, match="has 3 classes; labels=None"):
         read.run(5, 4)
+    with pytest.raises(ValueError, match="0 to 2, or 3 for no class; they are -1 to 2"):
+        read.run(5, 4, labels - 1 + (labels == 2))
+    with pytest.raises(ValueError, match="index is 4294967296, which int32 does not hold"):
+        read.run(5, [2**32], labels[:1])
+
+
+def test_conditions_are_rounded_to_half_precision_with_a_warning():
+    whole, third = np.ones(2), np.full(2, 1 / 3)
+    assert export._held("labels", whole, jnp.bfloat16).dtype == jnp.bfloat16
+    assert export._held("labels", third, jnp.float32).dtype == jnp.float32
+    with pytest.warns(UserWarning, match="labels is rounded from float64 to bfloat16"):
+        export._held("labels", third, jnp.bfloat16)
 
 
 def test_the_documented_lines_need_only_jax(tmp_path):
