@@ -35,11 +35,11 @@ from experiments.digits.__main__ import QUALITY, scores_of, teacher_of, values
 from experiments.gym import store
 from experiments.tuning import report
 from jaxdiff import grids, solvers
-from jaxdiff.app import tune as tuned
 from jaxdiff.app.data import class_labels
 from jaxdiff.app.evaluator import Evaluator, make_evaluator
 from jaxdiff.app.models import Model
 from jaxdiff.app.problems import HIGH, LOW, PROBLEMS, Problem, make_problem
+from jaxdiff.app.tune_tasks import halves_of
 from jaxdiff.data.dataset import to_float
 from jaxdiff.data.digits import load_digits
 from jaxdiff.files import write_text
@@ -124,7 +124,7 @@ def digits_task(out: pathlib.Path, seed: int) -> tuple[Task, Model, Evaluator, S
         labels=class_labels(count, model.classes),
     )  # fmt: skip
     both, fresh = solved(1024, seed + 1), held_out(model.denoiser, solved(256, seed + 2))
-    pairs = [{k: v[rows] for k, v in both.items()} for rows in tuned.halves_of(512)]
+    pairs = [{k: v[rows] for k, v in both.items()} for rows in halves_of(512)]
     order = np.random.default_rng(seed).permutation(len(images))
     unroll = {"unroll": True} if jax.default_backend() == "cpu" else {}
     task = Task(

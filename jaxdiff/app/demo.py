@@ -207,9 +207,9 @@ class Clock:
         self.last = now
 
 
-def gap(quality: dict[str, float]) -> dict[str, float]:
+def gap(quality: dict[str, float]) -> dict[str, float | None]:
     """Return how much of the way from one Euler step to the teacher the student covers in one
-    evaluation.
+    evaluation; None where a teacher of few updates is no better than one step.
     """
     teacher, euler = quality["teacher, NFE 35"], quality["Euler, NFE 1"]
     one = quality["student, NFE 1"]
@@ -219,7 +219,9 @@ def gap(quality: dict[str, float]) -> dict[str, float]:
         "student at 1": one,
         **({"student at 2": quality[two]} if two in quality else {}),
         "Euler at 1": euler,
-        "share of the gap closed at 1": (euler - one) / (euler - teacher),
+        "share of the gap closed at 1": (
+            (euler - one) / (euler - teacher) if teacher < euler else None
+        ),
     }
 
 

@@ -89,12 +89,16 @@ def _with_nfe(scores: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _closed(student: dict[str, float]) -> str:
+def _closed(student: dict[str, Any]) -> str:
+    share = student["share of the gap closed at 1"]
+    closes = (
+        "That is no better than one step of Euler's method: there is no gap to close."
+        if share is None
+        else f"The student closes {100 * share:.1f} % of the gap."
+    )
     return (
         f"Frechet distance at 1 evaluation: Euler {student['Euler at 1']:.3g}, student "
-        f"{student['student at 1']:.3g}; "
-        f"the teacher at 35 has {student['teacher']:.3g}. The student closes "
-        f"{100 * student['share of the gap closed at 1']:.1f} % of the gap."
+        f"{student['student at 1']:.3g}; the teacher at 35 has {student['teacher']:.3g}. {closes}"
     )
 
 

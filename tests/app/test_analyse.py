@@ -10,8 +10,15 @@ import pytest
 from jaxdiff import analysis, grids
 from jaxdiff.app import analyse as command
 from jaxdiff.app import config as configs
-from jaxdiff.app import ends, geometry, jacobians, measured_images, step_errors, subjects
-from jaxdiff.app import tune as tuning
+from jaxdiff.app import (
+    ends,
+    geometry,
+    jacobians,
+    measured_images,
+    step_errors,
+    subjects,
+    tune_tasks,
+)
 from jaxdiff.app.main import main
 from jaxdiff.app.models import Model
 from jaxdiff.data.dataset import Dataset
@@ -265,16 +272,16 @@ def test_classes_of_data_are_the_models_by_their_names(monkeypatch):
     other = model._replace(metadata=metadata | {"class_names": ("ant", "dog", "cow")})
     with pytest.raises(ValueError, match="images of bee, which the model does not know"):
         subjects.data_for(other, config, False)
-    monkeypatch.setattr(tuning, "data_of", lambda *a: given)
+    monkeypatch.setattr(tune_tasks, "data_of", lambda *a: given)
     tuned = configs.Tune("r", method="ays")
     with pytest.raises(ValueError, match="has the classes bee, ant, the model was trained on ant"):
-        tuning._images(tuned, model, False)
+        tune_tasks.images_of(tuned, model, False)
     known = dataclasses.replace(given, num_classes=3, class_names=("ant", "bee", "cow"))
-    monkeypatch.setattr(tuning, "data_of", lambda *a: known)
-    assert tuning._images(tuned, model, False) is known
+    monkeypatch.setattr(tune_tasks, "data_of", lambda *a: known)
+    assert tune_tasks.images_of(tuned, model, False) is known
     own = dataclasses.replace(tuned, method="gits", data=configs.OtherData(path="x"))
     with pytest.raises(ValueError, match="--data would have no effect: gits reads no data"):
-        tuning._images(own, model, False)
+        tune_tasks.images_of(own, model, False)
 
 
 @pytest.mark.parametrize("names", [("bee", "ant"), ("ant", "bee"), ("0", "1")])

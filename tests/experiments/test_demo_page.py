@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.demo.__main__ import page, write_pictures
+from jaxdiff.app.demo import gap
 from jaxdiff.app.sweep import SWEEP
 from jaxdiff.report.demo import Shown, demo_page, in_words, quality_figure
 
@@ -62,6 +63,12 @@ def test_the_picture_of_quality_has_all_scores_and_names_the_best():
     assert drawn >= {(row["nfe"], row["Frechet distance"]) for row in NUMBERS["sweep"]}
     named = {text.get_text() for text in axes.texts}
     assert named >= {"ipndm", "ipndm_v", "deis", "dpmpp", "sde_dpmpp", "student"}
+
+
+@pytest.mark.parametrize(("teacher", "said"), [(2.0, "closes 75.0 % of"), (6.0, "no gap to close")])
+def test_a_share_of_the_gap_is_said_where_there_is_one(teacher, said):
+    found = gap({"teacher, NFE 35": teacher, "student, NFE 1": 3.0, "Euler, NFE 1": 6.0})
+    assert said in in_words(NUMBERS | {"student": found})
 
 
 def test_the_page_of_the_demo_says_its_numbers(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from jaxdiff import grids, metrics, solvers, tuning
 from jaxdiff.app import config as configs
 from jaxdiff.app import tune as tuned
+from jaxdiff.app import tune_tasks
 from jaxdiff.exact import GaussianMixture
 from jaxdiff.noise import start_noise
 from jaxdiff.recipes.tuning import TUNERS, kernel, samplewise, schedules, weights
@@ -536,7 +537,7 @@ def test_labels_reach_objective_and_score():
 
 def test_halves_of_labels_have_every_class():
     labels = np.arange(64) % 10
-    for rows in tuned.halves_of(32):
+    for rows in tune_tasks.halves_of(32):
         assert set(labels[rows]) == set(range(10)) and len(labels[rows]) == 32
 
 
@@ -597,12 +598,12 @@ def test_what_a_table_says_of_itself(tmp_path):
     [({}, 0.02), ({"batch": 8}, 0.005), ({"batch": 512}, 0.02), ({"batch": 8, "rate": 0.3}, 0.3)],
 )
 def test_small_batches_are_descended_by_at_a_lower_rate(given, rate):
-    config = tuned._with_levels(configs.Tune(problem="gaussian", **given), None)
-    assert config.rate == pytest.approx(rate) == tuned._blank(config).rate
+    config = tune_tasks.with_levels(configs.Tune(problem="gaussian", **given), None)
+    assert config.rate == pytest.approx(rate) == tune_tasks.blank(config).rate
 
 
 def test_a_descent_that_was_best_early_says_that_its_rate_is_high():
-    config = tuned._with_levels(configs.Tune(problem="gaussian"), None)
+    config = tune_tasks.with_levels(configs.Tune(problem="gaussian"), None)
     for method, step, said in (("gs", 50, 1), ("gs", 200, 0), ("gs", 0, 0), ("gits", 50, 0)):
         result = Result(START, "euler", 1.0, Tuned(START, 0.5, 1.0, step), "a score", 0.0)
         lines = tuned._hint(dataclasses.replace(config, method=method), 5, result)
