@@ -43,10 +43,11 @@ def started(model: Model, out: str, seed: int) -> Any:
 
 
 def boxes_of(model: Model, data: Dataset, source: configs.Data) -> dict[str, np.ndarray]:
-    """Return the boxes of images, a row for each: those that lie beside them, of what their
-    captions say; of composed pictures those of the symbols, of their nouns.
+    """Return the boxes of images, a row for each: those that lie beside them, of what
+    "box_texts" say, a text for each, or else their captions; of composed pictures those of the
+    symbols, of their nouns.
 
-    Raises ValueError for data without boxes, and for boxes that are none.
+    Raises ValueError for data without boxes, and for boxes that are none or have no text.
     """
     if source.compose is not None:
         made = composed_of(source, progress=False)
@@ -55,7 +56,8 @@ def boxes_of(model: Model, data: Dataset, source: configs.Data) -> dict[str, np.
     if "boxes" not in data.conditions:
         raise ValueError(
             f'{data.name} has no boxes: give, beside the images, "boxes": [[left, upper, right, '
-            'lower], ...] in [0, 1] and "text" in a metadata.jsonl, and --data.captions True'
+            'lower], ...] in [0, 1] and "box_texts": [text, ...] (or "text" alone) in a '
+            "metadata.jsonl, and --data.captions True"
         )
     boxes = np.asarray(data.conditions["boxes"], np.float32)
     inside = boxes.ndim == 3 and boxes.shape[2] == 4 and bool(((boxes >= 0) & (boxes <= 1)).all())
@@ -64,10 +66,28 @@ def boxes_of(model: Model, data: Dataset, source: configs.Data) -> dict[str, np.
             f"{data.name}: boxes are (left, upper, right, lower) in [0, 1], as many for every "
             f"image; these are {boxes.shape[1:]} from {boxes.min():g} to {boxes.max():g}"
         )
-    texts = data.conditions.get("text")
-    if texts is None:
-        raise ValueError(f"{data.name} has no captions, which say what is in the boxes")
-    return grounding(model, boxes, [[text] * boxes.shape[1] for text in texts])
+    return grounding(model, boxes, _texts_of(data, boxes))
+
+
+def _texts_of(data: Dataset, boxes: np.ndarray) -> list[list[str]]:
+    """Return what is in each box: its own text, or the caption."""
+    own, captions = (data.conditions.get(key) for key in ("box_texts", "text"))
+    if own is None:
+        if captions is None:
+            raise ValueError(f"{data.name} has no captions, which say what is in the boxes")
+        return [[text] * boxes.shape[1] for text in captions]
+    named = np.asarray(own != "", bool) if own.shape == boxes.shape[:2] else None
+    if named is None or (wrong := named != (_areas(boxes) > 0)).any():
+        first = 0 if named is None else int(np.argmax(wrong.any(axis=1)))
+        raise ValueError(
+            f"{data.name}: image {first} has not as many box_texts as boxes that have an area"
+        )
+    return own.tolist()
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def grounding(
@@ -83,8 +103,8 @@ def grounding(
     made = np.asarray(encode(model.params["encoder"], tokenizer(known)))
     place = {text: i for i, text in enumerate(known)}
     rows = np.array([[place[text] for text in row] for row in texts])
-    there = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
-    return dict(zip(KEYS, (boxes, made[rows], there.astype(np.float32)), strict=True))
+    there = (_areas(boxes) > 0).astype(np.float32)
+    return dict(zip(KEYS, (boxes, made[rows], there), strict=True))
 
 
 def parsed(given: str) -> tuple[tuple[float, float, float, float], str | None]:

@@ -9,8 +9,10 @@ Captions and numbers are those of the first of these that there is:
 - NAME.json, {"text": caption, ...}, or NAME.txt, the caption, beside every image NAME.
 
 The caption is "text", else "caption" or "prompt" ("captions", "prompts" in a dataset.json). Other
-entries are conditions of their own name if every image has a number, or numbers of one shape, and
-are named among the notes otherwise. "label" is a class where nothing else says one.
+entries are conditions of their own name if every image has a number, numbers of one shape, or a
+list of texts, and are named among the notes otherwise. Lists of texts, and "boxes" (each left,
+upper, right, lower), may be of different lengths: what is missing is "", and a box without an area.
+"label" is a class where nothing else says one.
 """
 
 import pathlib
@@ -93,7 +95,9 @@ def conditions(
             continue
         if key == "label":
             labels = values
-        elif (array := numbers(values)) is None:
+        elif (listed := lists_of_texts(values)) is not None:
+            made[key] = listed
+        elif (array := (lists_of_boxes if key == "boxes" else numbers)(values)) is None:
             notes.append(f"{key} is not read: it is not numbers of one shape for every image")
         elif why := _unusable(key, array):
             notes.append(f"{key} is not read: {why}")
@@ -140,6 +144,30 @@ def numbers(values: Sequence[Any]) -> np.ndarray | None:
     except ValueError:  # lists of different lengths
         return None
     return array if array.dtype.kind in "biuf" else None
+
+
+def lists_of_boxes(values: Sequence[Any]) -> np.ndarray | None:
+    """Return lists of boxes as an array (n, k, 4), shorter ones with boxes of zeros behind; None
+    where they are anything else.
+    """
+    each = [numbers(value) if isinstance(value, list) else None for value in values]
+    some = [np.zeros((0, 4)) if a is not None and not a.size else a for a in each]
+    known = [a for a in some if a is not None and a.ndim == 2 and a.shape[1] == 4]
+    if len(known) < len(values):
+        return None
+    made = np.zeros((len(known), max(map(len, known)), 4), np.float32)
+    for row, own in zip(made, known, strict=True):
+        row[: len(own)] = own
+    return made
+
+
+def lists_of_texts(values: Sequence[Any]) -> np.ndarray | None:
+    """Return lists of texts as an array (n, k), shorter ones with "" behind; None where they are
+    anything else.
+    """
+    listed = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in values)
+    most = max(map(len, values), default=0) if listed else 0
+    return np.array([v + [""] * (most - len(v)) for v in values], object) if most else None
 
 
 def _unusable(key: str, array: np.ndarray) -> str:

@@ -1,8 +1,9 @@
 """What the samples of a data set are conditioned on beside a class: texts, numbers, pictures.
 
 Each is an array with a row for every sample, by the key of cond that a network takes it under:
-"text" (n,) texts, which become tokens (n, length) before a network sees them; "beside" (n, h, w, c)
-pictures, uint8 or float32 in [-1, 1], as images are; vectors and numbers. In a batch they are
+"text" (n,) texts, or (n, k) texts, which become tokens (n, length), or (n, k, length), before a
+network sees them; "beside" (n, h, w, c) pictures, uint8 or float32 in [-1, 1], as images are;
+vectors and numbers. In a batch they are
 {"label": {"text": ..., "classes": ..., ...}}.
 """
 
@@ -38,8 +39,10 @@ def _array(values: Any, where: str) -> np.ndarray:
     some = isinstance(values, list | tuple) and any(isinstance(v, str) for v in values)
     array = np.asarray(values, object if some else None)
     if array.dtype == object or array.dtype.kind == "U":
-        if array.ndim != 1 or not all(isinstance(text, str) for text in array.tolist()):
-            raise TypeError(f"{where} must be one text for each sample, or numbers")
+        if array.ndim not in (1, 2) or not all(isinstance(text, str) for text in array.flat):
+            raise TypeError(
+                f"{where} must be a text for each sample, or as many texts for each, or numbers"
+            )
         return array.astype(object)
     if array.dtype.kind not in "biuf" or array.ndim < 1:
         raise TypeError(f"{where} must be texts or numbers, a row for each sample: {array.dtype}")
@@ -70,10 +73,11 @@ def tokens(
     conditions: Mapping[str, np.ndarray], tokenizer: Callable[[Sequence[str]], np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return conditions whose texts are numbers of tokens."""
-    return {
-        key: tokenizer(values.tolist()) if is_text(values) else values
-        for key, values in conditions.items()
-    }
+
+    def made(values: np.ndarray) -> np.ndarray:
+        return tokenizer(values.ravel().tolist()).reshape(*values.shape, -1)
+
+    return {key: made(v) if is_text(v) else v for key, v in conditions.items()}
 
 
 def check_tokens(conditions: Mapping[str, np.ndarray]) -> None:
@@ -88,7 +92,7 @@ def check_tokens(conditions: Mapping[str, np.ndarray]) -> None:
 def check_mirrored(conditions: Mapping[str, np.ndarray], name: str) -> None:
     """Raise ValueError, naming a text, for texts that would not be true of mirrored images."""
     for key, values in conditions.items():
-        if is_text(values) and (told := next(filter(SIDES.search, values.tolist()), None)):
+        if is_text(values) and (told := next(filter(SIDES.search, values.flat), None)):
             raise ValueError(f"{name}: {key!r} of a mirrored image would not be true: {told!r:.80}")
 
 
@@ -97,8 +101,9 @@ def described(conditions: Mapping[str, np.ndarray]) -> list[str]:
     made = []
     for key, values in conditions.items():
         if is_text(values):
-            count = len({*values.tolist()})
-            made.append(f"{key}: {count} different texts, as {values[0]!r:.60}")
+            count, first = len({*values.flat}), next(values.flat)
+            of = "" if values.ndim == 1 else f", {values.shape[1]} of each image"
+            made.append(f"{key}: {count} different texts{of}, as {first!r:.60}")
         else:
             shape = "x".join(map(str, values.shape[1:])) or "one number"
             made.append(f"{key}: {values.dtype}, {shape}")

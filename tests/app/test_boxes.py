@@ -1,5 +1,6 @@
 """Boxes that say where things are to be: trained, saved, given, refused by the command line."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxdiff.app import config as configs
 from jaxdiff.app import main as cli
 from jaxdiff.app.adapters import with_adapters
 from jaxdiff.app.load import load_model
-from jaxdiff.data import compose, load_digits
+from jaxdiff.data import Dataset, compose, load_digits
 from jaxdiff.pretrained.names import flat, unturned
 from jaxdiff.pretrained.tensors import open_tensors
 
@@ -51,6 +52,21 @@ def test_a_gate_is_a_number_in_its_file_too():
     gate = np.float32(0.5)
     assert unturned(("boxes", "gate_self"), gate).shape == ()
     assert unturned(("conv", "kernel"), np.zeros((3, 2, 4, 5))).shape == (5, 4, 3, 2)
+
+
+def test_every_box_has_its_text_or_the_caption():
+    data = Dataset(np.zeros((2, 4, 4, 1), np.uint8), conditions={"text": ["a", "b"]})
+    ends = np.array([[[0, 0, 1, 1], [0, 0, 0.5, 1]], [[0, 0, 1, 1], [0, 0, 0, 0]]], np.float32)
+    assert boxes._texts_of(data, ends) == [["a", "a"], ["b", "b"]]
+    own = [["c", "d"], ["e", ""]]
+    given = dataclasses.replace(data, conditions={"box_texts": own})
+    assert boxes._texts_of(given, ends) == own
+    for wrong, at in ((own[::-1], 0), ([["c", "d"], ["e", "f"]], 1), ([["c"], ["e"]], 0)):
+        given = dataclasses.replace(data, conditions={"box_texts": wrong})
+        with pytest.raises(ValueError, match=f"image {at} has not as many box_texts as boxes"):
+            boxes._texts_of(given, ends)
+    with pytest.raises(ValueError, match="has no captions"):
+        boxes._texts_of(dataclasses.replace(data, conditions={}), ends)
 
 
 @pytest.mark.slow
@@ -101,7 +117,9 @@ def test_a_run_of_texts_learns_boxes(tmp_path, capsys):
     rows = []
     for i in range(4):
         Image.fromarray(np.full((8, 8, 3), 60 * i, np.uint8)).save(place / f"{i}.png")
-        rows.append({"file_name": f"{i}.png", "text": "a red seven", "boxes": [[0, 0, 0.5, 1]] * 2})
+        rows.append({"file_name": f"{i}.png", "text": "a red seven"})
+        rows[-1]["boxes"], texts = [[0, 0, 0.5, 1]] * i, ["red", "seven", "a seven"][:i]
+        rows[-1] |= {"box_texts": texts}
     (place / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     own = ["--data.path", str(place), "--data.captions", "True"]
     assert cli.main([*command, str(tmp_path / "own.safetensors"), *own]) == 0, capsys.readouterr()

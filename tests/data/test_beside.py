@@ -1,5 +1,6 @@
 """Captions, numbers and pictures that lie beside images."""
 
+import dataclasses
 import json
 import zipfile
 
@@ -61,6 +62,28 @@ def test_lines_of_metadata_with_classes_and_numbers(folder):
     assert data.class_names == ("k0", "k1") and data.labels.tolist() == [0, 1, 0, 1]
     assert "by is not read: it is not numbers of one shape for every image" in data.notes
     assert load(folder, captions=True, labels="none").labels is None
+
+
+def test_images_have_several_boxes_and_texts_each(folder):
+    left, right = [0, 0, 0.5, 1], [0.5, 0, 1, 1]
+    of = [([left, right], ["fox", "hen"]), ([right], ["cat"]), ([], []), ([left], ["dog"])]
+    rows = [
+        {"text": t, "boxes": b, "box_texts": own} for t, (b, own) in zip(TEXTS, of, strict=True)
+    ]
+    put(folder, metadata__jsonl=lines(rows))
+    data = load(folder, captions=True)
+    nothing = [0.0] * 4
+    boxes = [[left, right], [right, nothing], [nothing, nothing], [left, nothing]]
+    np.testing.assert_array_equal(data.conditions["boxes"], boxes)
+    listed = [["fox", "hen"], ["cat", ""], ["", ""], ["dog", ""]]
+    assert data.conditions["box_texts"].tolist() == listed
+    assert "box_texts: 5 different texts, 2 of each image, as 'fox'" in data.describe()
+    ids = data.tokenized(lambda texts: np.array([[len(t), 0, 1] for t in texts]))
+    np.testing.assert_array_equal(ids.conditions["box_texts"][1], [[3, 0, 1], [0, 0, 1]])
+    assert ids.conditions["text"].shape == (4, 3)
+    assert data.fingerprint() != dataclasses.replace(
+        data, conditions=data.conditions | {"box_texts": np.array(listed, object)[:, ::-1]}
+    ).fingerprint()  # fmt: skip
 
 
 def test_numbers_that_are_no_condition_are_notes(folder):
