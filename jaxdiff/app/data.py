@@ -18,6 +18,7 @@ from jaxdiff.data.conditions import check_mirrored
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.digits import load_digits
 from jaxdiff.data.epochs import batches
+from jaxdiff.data.labels import nfc
 from jaxdiff.data.readers import load
 from jaxdiff.data.samples import load_samples
 from jaxdiff.pretrained.model import Pretrained
@@ -236,7 +237,7 @@ def class_index(label: int | str, names: Sequence[str]) -> int:
     """Return the index of a class given by its name or, where names are no numbers, by its
     index.
     """
-    text = str(label)
+    text, names = nfc(str(label)), [nfc(name) for name in names]
     if text in names:
         return names.index(text)
     numbers = all(name.isdecimal() for name in names)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -28,32 +29,46 @@ def read_npz(
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         image_key, label_key = keys(names, split, path)
         images = read_array(archive, path, image_key)
-        labels, first, how = None, np.array([], np.int64), "labels none, as requested"
-        if labelled:
-            how = f"labels none: there is no array {label_key}"
-        if labelled and label_key in names:
-            labels, how = read_array(archive, path, label_key), f"labels by the array {label_key}"
-            other = label_key.replace(split, "train")
-            if other != label_key and other in names:
-                first = read_array(archive, path, other)
-        named = read_array(archive, path, NAMES) if NAMES in names else None
+        index, class_names, how = read_labels(archive, path, label_key if labelled else None, split)
         keys_read = _others(names, image_key, split) if more else {}
         conditions = {key: read_array(archive, path, name) for key, name in keys_read.items()}
     if more and not conditions:
         raise ValueError(f"{path} has no other arrays than images and labels: no captions")
-    images, scale = scaled(_with_channel(images, path), values, str(path))
-    index, class_names = None, ()
-    if labels is not None and named is not None:
-        index, class_names = checked_labels(labels, path), _checked_names(named, path)
-    elif labels is not None:
-        given, known = (checked_labels(x, path).tolist() for x in (labels, first))
-        index, class_names = numbered(list(map(str, given)), map(str, known))
-    unread = [n for n in names if n not in {*_known(names), *keys_read.values()}]
-    notes = (how, *([f"other arrays are not read: {', '.join(unread)}"] if unread else []))
+    images, scale = scaled(with_channel(images, path), values, str(path))
+    notes = (how, *unread(names, keys_read.values()))
     return Dataset(
         images, index, len(class_names), f"{path.stem}-{split}", f"{path}, {image_key}, {scale}",
         class_names, scale, notes, conditions=conditions,
     )  # fmt: skip
+
+
+def read_labels(
+    archive: zipfile.ZipFile, path: pathlib.Path, key: str | None, split: str
+) -> tuple[np.ndarray | None, tuple[str, ...], str]:
+    """Return class indices by the array ``key`` of an .npz, the names of the classes, and that in
+    words. Of another part than train the classes of train come first. None for no labels.
+    """
+    names = {name.removesuffix(".npy") for name in archive.namelist()}
+    if key is None:
+        return None, (), "labels none, as requested"
+    if key not in names:
+        return None, (), f"labels none: there is no array {key}"
+    labels, how = checked_labels(read_array(archive, path, key), path), f"labels by the array {key}"
+    if NAMES in names:
+        return labels, _checked_names(read_array(archive, path, NAMES), path), how
+    other = key.replace(split, "train")
+    first: list[int] = []
+    if other != key and other in names:
+        first = checked_labels(read_array(archive, path, other), path).tolist()
+    return *numbered(list(map(str, labels.tolist())), map(str, first)), how
+
+
+def unread(names: Sequence[str], read: Iterable[str]) -> list[str]:
+    """Return a note on the arrays that are read neither as images or labels of a part nor
+    otherwise.
+    """
+    left = [n for n in names if n not in {*_known(names), *read}]
+    return [f"other arrays are not read: {', '.join(left)}"] if left else []
 
 
 def _others(names: Sequence[str], images: str, split: str) -> dict[str, str]:
@@ -75,7 +90,8 @@ def _pairs(split: str) -> list[tuple[str, str]]:
 
 
 def _known(names: Sequence[str]) -> set[str]:
-    return {name for split in parts(names) for pair in _pairs(split) for name in pair} | {NAMES}
+    read = [next(p for p in _pairs(s) if p[0] in names) for s in parts(names)]
+    return {name for pair in read for name in pair} | {NAMES}
 
 
 def parts(names: Sequence[str]) -> tuple[str, ...]:
@@ -100,7 +116,10 @@ def keys(arrays: Sequence[str], split: str, path: pathlib.Path) -> tuple[str, st
     )
 
 
-def _with_channel(images: np.ndarray, path: pathlib.Path) -> np.ndarray:
+def with_channel(images: np.ndarray, path: pathlib.Path) -> np.ndarray:
+    """Return images (n, h, w, c). ValueError for another shape, and for channels before the last
+    axis.
+    """
     if images.ndim not in (3, 4) or not images.size:
         raise ValueError(
             f"{path}: images must be (n, h, w) or (n, h, w, c), none of them 0; got {images.shape};"

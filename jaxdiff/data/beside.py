@@ -46,13 +46,14 @@ def find(tree: trees.Tree, where: str) -> Found:
     if lines:
         rows: Rows = {}
         for name in lines:
-            rows |= _lines(tree, name, f"{where}: {name}")
-        none = len({*rows} - {*tree.files})
-        how = f"captions by {', '.join(lines)}" + f", {none} of no image" * bool(none)
-        return Found(rows, frozenset(lines), how)
+            more = _lines(tree, name, f"{where}: {name}")
+            if twice := sorted(rows.keys() & more):
+                raise ValueError(f"{where}: {name} has {twice[0]}, which another {LINES} has, too")
+            rows |= more
+        return Found(rows, frozenset(lines), _how(", ".join(lines), rows, tree))
     for name in (name for name in tree.files if name.rpartition("/")[2] == INDEX):
         if rows := _index(tree, name, f"{where}: {name}"):
-            return Found(rows, frozenset(), f"captions by {name}")
+            return Found(rows, frozenset(), _how(name, rows, tree))
     files = {name: name for name in tree.files}
     rows, used = {}, set()
     for image in trees.images(tree):
@@ -68,6 +69,12 @@ def find(tree: trees.Tree, where: str) -> Found:
             ".json beside the images"
         )
     return Found(rows, frozenset(used), "captions by the files beside the images")
+
+
+def _how(source: str, rows: Rows, tree: trees.Tree) -> str:
+    """Return where captions come from, and how many are of no image."""
+    none = len({*rows} - {*tree.files})
+    return f"captions by {source}" + f", {none} of no image" * bool(none)
 
 
 def conditions(
@@ -206,7 +213,10 @@ def _index(tree: trees.Tree, name: str, where: str) -> Rows:
             raise ValueError(f"{where}: {key!r} must be a list of pairs [name, value]")
         own = key.removesuffix("s") if key.removesuffix("s") in CAPTIONS else key
         for image, value in listed:
-            rows.setdefault(f"{folder}{image}", {})[own] = value
+            row = rows.setdefault(f"{folder}{image}", {})
+            if own in row:
+                raise ValueError(f"{where}: {key!r} has {image} twice")
+            row[own] = value
     return rows
 
 

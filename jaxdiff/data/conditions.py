@@ -46,7 +46,11 @@ def _array(values: Any, where: str) -> np.ndarray:
         return array.astype(object)
     if array.dtype.kind not in "biuf" or array.ndim < 1:
         raise TypeError(f"{where} must be texts or numbers, a row for each sample: {array.dtype}")
-    if array.dtype == np.uint8 and array.ndim == 4:
+    if array.ndim == 4 and array.dtype.kind in "biu":
+        if array.dtype != np.uint8:
+            raise TypeError(
+                f"{where} is pictures of {array.dtype}: give uint8 in 0..255, or floats in [-1, 1]"
+            )
         return array
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():

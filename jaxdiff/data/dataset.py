@@ -238,8 +238,16 @@ def to_float(images: np.ndarray | LazyImages) -> np.ndarray:
 
     Returns:
         float32, of the same shape.
+
+    Raises:
+        TypeError: for other integers, and booleans, which do not say what is black and white.
     """
     images = np.asarray(images)
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise TypeError(
+            f"images are uint8 in 0..255 or floats in [-1, 1], not {images.dtype}: of whole "
+            "numbers in 0..255 give .astype(np.uint8)"
+        )
     if images.dtype != np.uint8:
         return images.astype(np.float32)
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1)

@@ -63,8 +63,8 @@ def batches(dataset: Dataset, batch_size: int, seed: int = 0, flip: bool = False
         ValueError: for a batch size below 1; for texts that are no tokens yet.
     """
     conds.check_tokens(dataset.conditions)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if batch_size < 1 or batch_size != int(batch_size):
+        raise ValueError(f"batch_size must be a whole number, at least 1, got {batch_size}")
     epoch_order(
         seed, 0, len(dataset), np.arange(1)
     )  # an unusable seed is reported here, not in the first step

@@ -1,11 +1,13 @@
 """Classes of images: by their folder, by a ``dataset.json``, by a number.
 
-Classes are numbered by name: names that are all integers by value, others as text. Values that no
-image has are no classes, so labels that start at 1 are the classes "1", "2", ... with indices 0, 1.
-Of a test part the classes of the train part come first, in the same order.
+Classes are numbered by name: names that are all integers by value, others as text. Names that look
+alike are one: some systems write an accent as a letter of its own (NFD), others do not (NFC).
+Values that no image has are no classes, so labels that start at 1 are the classes "1", "2", ...
+with indices 0, 1. Of a test part the classes of the train part come first, in the same order.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -34,13 +36,18 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names)
 
 
+def nfc(name: str) -> str:
+    """Return a name in the composed form of Unicode (NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
 def numbered(
     values: Sequence[str], first: Iterable[str] = ()
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class indices of images whose classes have these names, and the names; those of ``first``
     come first.
     """
-    known = in_order(first)
+    values, known = [nfc(value) for value in values], in_order(map(nfc, first))
     names = (*known, *in_order(set(values) - set(known)))
     index = {name: i for i, name in enumerate(names)}
     return np.array([index[value] for value in values], np.int64), names

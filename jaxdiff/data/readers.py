@@ -28,7 +28,6 @@ Nothing is ever unpacked to disk, and declared sizes are checked before anything
 import contextlib
 import itertools
 import pathlib
-import zipfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -44,10 +43,9 @@ from jaxdiff.data.pictures import Range
 from jaxdiff.data.shards import CLASS, by_class_files, class_file, shards, tree_of
 from jaxdiff.data.tally import Tally
 from jaxdiff.data.unread import decoder, lazy_tree, load_npy
+from jaxdiff.data.zips import LARGEST_FILE, LARGEST_TOTAL, check_members, own_names
 from jaxdiff.files import check_names, open_archive, read_member
 
-LARGEST_FILE = 1 << 28
-LARGEST_TOTAL = 1 << 36
 DARK_NOTE = "nearly all black: if 255 is not their white, say what is (--data.range 0 1)"
 
 
@@ -173,12 +171,14 @@ def _paired(names: list[str], options: Options) -> tuple[np.ndarray, str]:
     path = pathlib.Path(options.pairs)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    with _opened(path, Tally()) as tree:
+    skipped, notes = Tally(), Tally()
+    with _opened(path, skipped) as tree:
         others = trees.images(tree)
         chosen = besides.pairs(names, others, str(path))
-        pictures = _decoded(tree, chosen, options, Tally())
+        pictures = _decoded(tree, chosen, options, notes)
     left = len(others) - len({*chosen})
-    return pictures, f"beside them the pictures of {path}" + f", {left} of none" * bool(left)
+    how = (f"{left} of none" if left else "", *notes.lines(), *skipped.lines())
+    return pictures, ", ".join([f"beside them the pictures of {path}", *filter(None, how)])
 
 
 def _chosen(tree: trees.Tree, options: Options, skipped: Tally) -> trees.Chosen:
@@ -195,7 +195,7 @@ def _load_npz(path: pathlib.Path, options: Options) -> Dataset:
     if options.pairs is not None:
         raise ValueError(f"{path}: pairs are for folders and zips, not for arrays")
     with open_archive(path) as archive:
-        _check_members(archive, path, LARGEST_TOTAL)
+        check_members(archive, path, LARGEST_TOTAL, LARGEST_TOTAL)
     whole = read_npz(path, options.split, options.labels != "none", options.range, options.captions)
     chosen = whole.take(choice(len(whole), options.limit))
     return arranged(chosen, options.size, options.grayscale, options.progress)
@@ -214,11 +214,12 @@ def _opened(path: pathlib.Path, skipped: Tally) -> Iterator[trees.Tree]:
         yield trees.Tree(path, files, folders, lambda name: _bounded(path / name))
     elif path.suffix.lower() == ".zip":
         with open_archive(path) as archive:
-            _check_members(archive, path, LARGEST_FILE)
-            files, folders = trees.members(archive.namelist(), skipped)
-            read = lambda name: read_member(archive, path, name)  # noqa: E731
+            check_members(archive, path, LARGEST_FILE, LARGEST_TOTAL)
+            own = own_names(archive, path)
+            files, folders = trees.members([name for name in own if name], skipped)
+            read = lambda name: read_member(archive, path, own[name])  # noqa: E731
             tree = trees.Tree(path, files, folders, read, zipped=True)
-            check_names(archive, path, set(archive.namelist()) - set(trees.images(tree)))
+            check_names(archive, path, (own[name] for name in own.keys() - trees.images(tree)))
             yield tree
     else:
         raise ValueError(f"{path} is neither a folder nor a .zip, .tar, .npz or .npy file")
@@ -228,21 +229,6 @@ def _bounded(file: pathlib.Path) -> bytes:
     if (size := file.stat().st_size) > LARGEST_FILE:
         raise ValueError(f"{file} has {size} bytes; the limit is {LARGEST_FILE}")
     return file.read_bytes()
-
-
-def _check_members(archive: zipfile.ZipFile, path: pathlib.Path, largest: int) -> None:
-    total = 0
-    for info in archive.infolist():
-        parts = info.filename.replace("\\", "/").split("/")
-        if ".." in parts or parts[0] == "" or ":" in parts[0]:
-            raise ValueError(f"{path}: refusing the unsafe member name {info.filename!r}")
-        total += info.file_size
-        if info.file_size > largest or total > LARGEST_TOTAL:
-            raise ValueError(
-                f"{path}: refusing {info.filename!r}, declared as {info.file_size} bytes "
-                f"uncompressed, {total} with those before it; the limits are {largest} and "
-                f"{LARGEST_TOTAL}"
-            )
 
 
 def _load_tree(tree: trees.Tree, found: trees.Chosen, options: Options, skipped: Tally) -> Dataset:

@@ -1,13 +1,15 @@
 """Arrays of samples that are no images: points (n, d), signals (n, length, channels), volumes."""
 
 import pathlib
+from typing import TypeAlias
 
 import numpy as np
 
-from jaxdiff.data.arrays import checked_labels, choice, keys
+from jaxdiff.data.arrays import choice, keys, read_labels, unread
 from jaxdiff.data.dataset import Dataset
-from jaxdiff.data.labels import numbered
 from jaxdiff.files import check_names, open_archive, read_array
+
+Classes: TypeAlias = tuple[np.ndarray | None, tuple[str, ...], str]
 
 
 def load_samples(
@@ -29,7 +31,8 @@ def load_samples(
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    labels = None
+    classes: Classes = (None, (), "labels none: an .npy has none")
+    notes: list[str] = []
     if path.suffix.lower() == ".npy":
         if split != "train":
             raise ValueError(f"{path} has no {split} samples: an .npy has only those of train")
@@ -41,22 +44,21 @@ def load_samples(
             sampled = split == "train" and "samples" in names  # as jaxdiff sample writes them
             own, key = ("samples", "labels") if sampled else keys(names, split, path)
             samples = read_array(archive, path, own)
-            labels = read_array(archive, path, key) if labelled and key in names else None
+            classes = read_labels(archive, path, key if labelled else None, split)
+            notes = unread(names, (own, key))
     else:
         raise ValueError(f"{path}: samples that are no images are read of an .npy or .npz")
-    whole = _dataset(samples, labels, path, split)
+    whole = _dataset(samples, classes, notes, path, split)
     return whole if limit is None else whole.take(choice(len(whole), limit))
 
 
 def _dataset(
-    samples: np.ndarray, labels: np.ndarray | None, path: pathlib.Path, split: str
+    samples: np.ndarray, classes: Classes, notes: list[str], path: pathlib.Path, split: str
 ) -> Dataset:
     if samples.dtype.kind not in "iuf":
         raise ValueError(f"{path}: samples are integers or floats, not {samples.dtype}")
-    index, names = None, ()
-    if labels is not None:
-        index, names = numbered([str(label) for label in checked_labels(labels, path).tolist()])
+    index, names, how = classes
     return Dataset(
         np.asarray(samples, np.float32), index, len(names), f"{path.stem}-{split}", str(path),
-        names, pictures=False,
+        names, notes=(how, *notes), pictures=False,
     )  # fmt: skip

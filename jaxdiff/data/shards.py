@@ -14,9 +14,9 @@ import numpy as np
 from jaxdiff.data import tree as trees
 from jaxdiff.data.labels import numbered
 from jaxdiff.data.tally import Tally
+from jaxdiff.data.zips import LARGEST_FILE, plain
 from jaxdiff.files import check_file
 
-LARGEST_FILE = 1 << 28
 CLASS = ".cls"
 
 
@@ -61,7 +61,7 @@ def _members(archive: pathlib.Path, skipped: Tally) -> Iterable[tuple[str, int, 
         with tarfile.open(archive, "r:") as tar:
             for member in tar:
                 parts = member.name.replace("\\", "/").split("/")
-                name = "/".join(part for part in parts if part not in ("", "."))
+                name = plain(member.name)
                 if ".." in parts or member.name.startswith("/") or ":" in parts[0]:
                     raise ValueError(f"refusing the unsafe member name {member.name!r}")
                 if member.isdir():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.data import tree as trees
-from jaxdiff.data.arrays import checked_labels, choice
+from jaxdiff.data.arrays import checked_labels, choice, scaled, with_channel
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.labels import numbered
 from jaxdiff.data.lazy import by_array, by_file
@@ -15,6 +15,8 @@ from jaxdiff.data.options import Options
 from jaxdiff.data.pictures import decode
 from jaxdiff.data.tally import Tally
 from jaxdiff.files import reading
+
+LOOKED_AT = 64  # images of an .npy, at most
 
 
 def load_npy(path: pathlib.Path, options: Options) -> Dataset:
@@ -29,6 +31,10 @@ def load_npy(path: pathlib.Path, options: Options) -> Dataset:
         raise ValueError(f"{path}: labels {options.labels} is for folders and zips, not for arrays")
     labelled = options.labels != "none"
     images, labels, values = by_array(path, options.split, labelled, options.range)
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    with_channel(mapped, path)
+    if options.range is None:  # a few of them say whether 255 is their white
+        scaled(np.array(mapped[:: -(-len(mapped) // LOOKED_AT)]), None, str(path))
     names: tuple[str, ...] = ()
     if labels is not None:
         labels, names = numbered([str(label) for label in checked_labels(labels, path).tolist()])
@@ -44,16 +50,19 @@ def lazy_tree(
 ) -> Dataset:
     """Return the images of a tree unread; ``open_files`` are closed with the last of them."""
     chosen = choice(len(found.names), options.limit)
-    names, decoded = [found.names[i] for i in chosen], decoder(tree, options, Tally())
+    names, notes = [found.names[i] for i in chosen], Tally()
+    decoded = decoder(tree, options, notes)
 
     def picture(name: str, held: Any = open_files) -> np.ndarray:
         return decoded(name)
 
     images = by_file(picture, names, str(tree.path))
+    first = [f"of the first image: {line}" for line in notes.lines()]
     labels = None if found.labels is None else found.labels[chosen]
     return Dataset(
         images, labels, len(found.class_names), tree.path.stem, f"{tree.path}, 8 bits",
-        found.class_names, "8 bits, read as they are needed", found.how, skipped.lines(),
+        found.class_names, "8 bits, read as they are needed", (*found.how, *first),
+        skipped.lines(),
     )  # fmt: skip
 
 
