@@ -55,6 +55,7 @@ from jaxdiff.distill.parts.two_players import FakeScore, Penalty
 
 ON_TEACHER = {"trunk": "teacher", "scores": False}
 MEANS = np.linspace(0.5, 1.5, 10)  # running, of the ratio
+NEARLY = karras_law(0.002, 0.998)  # the whole grid but for its very ends
 
 
 def relu(u):
@@ -168,7 +169,7 @@ def means_of(r, s):
     return np.array([r[index == i].mean() if (index == i).any() else 1.0 for i in range(10)])
 
 
-def weighed(name, limits=(0.1, 20.0), means=means_of, factor=3e-3, start=HIGH, law=MIDDLE):
+def weighed(name, limits=(0.1, 20.0), means=means_of, factor=3e-3, start=HIGH, law=NEARLY):
     """DMD's direction times h of the ratio, which is what the critic says of the noisy samples."""
 
     def wanted(theta, recorded):
@@ -185,7 +186,7 @@ def weighed(name, limits=(0.1, 20.0), means=means_of, factor=3e-3, start=HIGH, l
     return wanted
 
 
-def drifting(limits=(0.1, 20.0), start=HIGH, law=MIDDLE):
+def drifting(limits=(0.1, 20.0), start=HIGH, law=NEARLY):
     """The running means are drawn to those of this batch, where it has any."""
 
     def wanted(means, recorded):
@@ -507,7 +508,7 @@ CASES = {
     ),
     "f_distill": (two(distill.f_distill), "student", weighed("jensen-shannon")),
     "f_distill's critic": (
-        two(distill.f_distill), "fake", opposed(HIGH, MIDDLE, 1e-2, shared=True)
+        two(distill.f_distill), "fake", opposed(HIGH, NEARLY, 1e-2, shared=True)
     ),
     "f_distill's means": (two(distill.f_distill, rate=0.3), "ratio", drifting()),
     "f_distill, without bins": (

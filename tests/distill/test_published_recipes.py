@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxdiff.distill.consistency.consistency import easy_consistency
+from jaxdiff.distill.flow_map.mean_flow import improved_mean_flow, mean_flow
 from jaxdiff.distill.flow_map.times import flow_map_tables, logit_normal_pairs, within
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.trajectory.piecewise_flow import perflow, window_table
@@ -72,6 +73,19 @@ def test_perflow_divides_the_time_of_the_model_and_decays_weights_by_a_hundredth
     np.testing.assert_allclose(
         made(state, num_steps=4).table.levels, window_table(recorded, 4, 4, vp).levels, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "make, rate, warm, b2",
+    [(mean_flow, 6e-4, 10_000, 0.999), (improved_mean_flow, 1e-4, 12_500, 0.95)],
+)
+def test_mean_flows_are_warmed_up(make, rate, warm, b2):
+    # gradients 1 and 3: the first update is of rate 0, the second of rate/warm, with m = (.09 + .3)
+    # /.19 and v = (b2 + 9)(1 - b2)/(1 - b2^2)
+    first, second = updates(make(STUDENT), [1.0, 3.0])
+    m, v = 0.39 / 0.19, (b2 + 9) / (1 + b2)
+    assert first == 0.0
+    np.testing.assert_allclose(second, -rate / warm * m / np.sqrt(v), rtol=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.75])

@@ -118,7 +118,7 @@ DEFAULTS = {
         },
     ),
     "ufogen": (ONCE, ADAM),
-    "truncated": (ONCE, {"student": clipped(2e-4), "fake": optax.adam(2.5e-3)}),
+    "truncated": (ONCE, {"student": clipped(2e-4), "fake": optax.adam(2.5e-3, b1=0.0, b2=0.99)}),
     "discriminator": ({"student": 1}, {"student": optax.adam(3e-4)}),
 }  # fmt: skip
 

@@ -84,7 +84,7 @@ def played(make, player="student", params=None, batch=BATCH, others=()):
     """The value, metrics and gradient of a player's loss, where ``params`` are in place of PARAMS;
     and the recorded calls. ``make(teacher, student, fake score's model)`` is the method.
 
-    All of a step share one dropout key, of which the teacher knows nothing.
+    All calls of the player that learns share one dropout key, of which the others know nothing.
     """
     nets = [Noting(_network(pull)) for pull in PULLS]
     seen = Noting(lambda params, y, level, *recorded, cond: teacher(y, level, cond))
@@ -102,9 +102,9 @@ def played(make, player="student", params=None, batch=BATCH, others=()):
     own = jax.tree.map(jnp.asarray, everyone[player])
     value, metrics = loss(own)
     recorded = Recorded(*(list(n.calls) for n in (*nets, seen)), list(others))
-    keys = {call.key for call in recorded.student + recorded.fake}
-    assert len(keys) <= 1 and None not in keys
-    assert all(call.key is None for call in recorded.teacher)
+    for name in ("student", "fake", "teacher"):
+        keys = {call.key for call in getattr(recorded, name)}
+        assert len(keys) <= 1 and (None not in keys) if name == player else keys <= {None}
     return value, metrics, jax.grad(loss, has_aux=True)(own)[0], recorded
 
 

@@ -20,7 +20,7 @@ import optax
 
 from jaxdiff.distance import squared
 from jaxdiff.distill.parts.critic import HINGE, Critic, with_critic
-from jaxdiff.distill.parts.frame import Step, bind, regression
+from jaxdiff.distill.parts.frame import Step, given, regression
 from jaxdiff.distill.parts.generator import (
     Levels,
     Weight,
@@ -113,9 +113,9 @@ def add(
         return game.student(logits) + distillation * weight(s) * squared(x, taught)
 
     def samples(context: Context, batch: Batch, key: Key) -> tuple[Array, Array, Cond]:
-        key_label, key_dropout, key_make = jax.random.split(key, 3)
-        cond, own = bind(student, batch, key_label, key_dropout)
-        D = own(student.denoiser(context.params["student"]))
+        key_label, _, key_make = jax.random.split(key, 3)
+        cond = student.condition(key_label, batch)
+        D = given(student.denoiser(context.params["student"]), cond)
         return batch["image"], denoise(D, noises, batch["image"], key_make)[0], cond
 
     method = regression(

@@ -28,7 +28,7 @@ import optax
 from jaxdiff import solvers
 from jaxdiff.distance import squared
 from jaxdiff.distill.parts.critic import SOFTPLUS, Critic, with_critic
-from jaxdiff.distill.parts.frame import Step, bind, regression
+from jaxdiff.distill.parts.frame import Step, given, regression
 from jaxdiff.distill.parts.generator import generator_tables
 from jaxdiff.distill.parts.levels import grid_index
 from jaxdiff.distill.parts.primitives import perturb
@@ -139,9 +139,9 @@ def ddgan(
         return game.student(critic.logits(step.context.params["critic"], made, given))
 
     def samples(context: Context, batch: Batch, key: Key) -> tuple[Array, Array, Cond]:
-        key_label, key_dropout, key_pair, key_step = jax.random.split(key, 4)
-        cond, own = bind(student, batch, key_label, key_dropout)
-        D = own(student.denoiser(context.params["student"]))
+        key_label, _, key_pair, key_step = jax.random.split(key, 4)
+        cond = student.condition(key_label, batch)
+        D = given(student.denoiser(context.params["student"]), cond)
         pair = neighbours(key_pair, batch["image"], levels)
         return pair.y_s, ancestral(D, pair, key_step), (pair.y_t, pair.t, pair.s, cond)
 

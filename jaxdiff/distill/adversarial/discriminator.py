@@ -55,8 +55,10 @@ def discriminator(
     Batches hold "image", data, and "sample", the model's samples with the labels of the data. The
     player is "student"; ``sampler(state, table=..., weight=...)`` is the guided model's, on 18 Heun
     steps by default.
-    Deviation: data and samples have the same noise, which the difference of the two is less noisy
-    by; in published code each has its own.
+    Deviations: data and samples have the same noise, which the difference of the two is less noisy
+    by; in published code each has its own, and the discriminator a weight decay of 1e-7. That code
+    guides by weight 2 in the first of Heun's two evaluations and not in the second, nor below level
+    0.045; here by 1 in both, which is as much in a step, at all levels.
     Fails: with few samples it overfits them, and its gradient is noise: stop early. It
     corrects the model's error, not the solver's.
     Cost: a discriminator call with gradient on data and samples per update.

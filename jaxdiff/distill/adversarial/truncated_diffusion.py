@@ -52,7 +52,8 @@ def truncated_diffusion(
     Args:
         student: denoiser and generator in one; may start as a diffusion model. Adam at 2e-4 by
             default, gradients clipped at norm 1.
-        fake_score: with a head on its own network's features; Adam at 2.5e-3 by default.
+        fake_score: with a head on its own network's features; Adam at 2.5e-3 with betas 0 and 0.99
+            by default.
         cut: the level T.
         adversarial: a.
         mean, std: of the logarithm of the denoiser's levels, those above T being taken for T.
@@ -73,8 +74,10 @@ def truncated_diffusion(
     ``sampler(state, num_steps=n)`` is the jump and n - 1 steps. Trains on data.
     Deviations: the critic's trunk is a diffusion network, the paper's a plain one; levels and
     weight of score matching are EDM's, the paper's uniform in time with the error of the noise (its
-    cut, the 499th step of a thousand, is near 2.5). Both terms are one loss and one optimiser's,
-    which published code has one of each for, the generator's at 2e-5.
+    cut, the 499th step of a thousand, is near 2.5). The jump is an Euler step from level S, where
+    published code takes what the network says of noise at T itself for the sample. Both terms are
+    one loss and one optimiser's, which published code has one of each for, the generator's at 2e-5
+    with betas 0 and 0.99.
     Fails: what the jump gets wrong at T nothing mends but the noise that is left there; the lower T
     the more it is a plain GAN.
     Cost: score matching, a generator call and the critic's.
@@ -126,6 +129,6 @@ def truncated_diffusion(
         critic_loss,
         tables,
         teacher=None,
-        optimisers=(slow, optax.adam(2.5e-3)),
+        optimisers=(slow, optax.adam(2.5e-3, b1=0.0, b2=0.99)),
         every=every,
     )

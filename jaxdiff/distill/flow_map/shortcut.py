@@ -111,9 +111,11 @@ def shortcut(
     evaluation, 7.8 at 4, 3.8 at 128.
     Deviations: the network is conditioned on a step's end and not its size; time ends at the
     student's highest level; no guidance inside the targets; the state between two halves is not
-    clipped. Fails: errors of small steps add up in the large ones, which learn them last; one step
-    is much worse than the flow. Samples do not get better than the flow's. Cost: 1 + 2 share
-    forward passes and one backward, hence 1.1 times score matching.
+    clipped; sizes of steps are drawn per sample, in published code each is as often in a batch, and
+    labels of targets of two halves are never dropped. Fails: errors of small steps add up in the
+    large ones, which learn them last; one step is much worse than the flow. Samples do not get
+    better than the flow's. Cost: 1 + 2 share forward passes and one backward, hence 1.1 times score
+    matching.
     """
     if count < 2 or count & (count - 1):
         raise ValueError(f"count= must be a power of 2, at least 2; got {count}")

@@ -28,7 +28,7 @@ from jaxdiff.arrays import expand
 from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.consistency.consistency import student_levels
 from jaxdiff.distill.parts.critic import HINGE, Critic, balanced, with_critic
-from jaxdiff.distill.parts.frame import Step, bind, regression
+from jaxdiff.distill.parts.frame import Step, given, regression
 from jaxdiff.distill.parts.levels import (
     grid_index,
     karras_between,
@@ -188,7 +188,9 @@ def trajectory_consistency(
     Deviations: no LPIPS, which needs a feature network; the balance is over all parameters (free
     here); trajectories end at level 0 and not at ``low``; critics get their input as it is, without
     augmentation, which is theirs to add; both players move in every step, which published code lets
-    them do in turns; the number of solver steps is drawn per sample, there per batch.
+    them do in turns, and the critic from the first on, so that it knows the student by the time its
+    term enters (there both begin at that time); the number of solver steps is drawn per sample,
+    there per batch.
     Fails: without a critic one-step samples are those of consistency distillation, somewhat soft;
     a critic needs care. The target network makes early training slow.
     Cost: four networks forward and two backward in L_CTM, one and one in score matching, hence 3.2
@@ -258,13 +260,13 @@ def trajectory_consistency(
         return method
 
     def samples(context: Context, batch: Batch, key: Key) -> tuple[Array, Array, Cond]:
-        key_label, key_dropout, key_draw, key_noise = jax.random.split(key, 4)
-        cond, own = bind(student, batch, key_label, key_dropout)
+        key_label, _, key_draw, key_noise = jax.random.split(key, 4)
+        cond = student.condition(key_label, batch)
         x0 = batch["image"]
         levels = Draw(*(level(index) for index in draw(key_draw, x0, scales, max_steps)))
         y = perturb(x0, levels.t, _normal(key_noise, x0))
         f, slow = (
-            own(student.denoiser(params))
+            given(student.denoiser(params), cond)
             for params in (context.params["student"], context.ema["student"]["target"])
         )
         return x0, estimate(f, slow, y, levels.t, levels.s), cond

@@ -104,7 +104,8 @@ def critic_player(
 ) -> Player:
     """Make the player that trains a critic.
 
-    samples: ``samples(context, batch, key) -> (real, fake, cond)``; gets no gradient.
+    samples: ``samples(context, batch, key) -> (real, fake, cond)``; gets no gradient. What the
+        student makes for it is made without dropout, as in sampling.
     optimiser, game: unless the critic brings its own. penalty: factor of R1
     (:func:`gradient_penalty`).
     """

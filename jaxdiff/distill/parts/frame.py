@@ -75,10 +75,15 @@ def bind(student: Student, batch: Batch, key_label: Key, key_dropout: Key) -> tu
     return cond, own
 
 
+def given(D: Any, cond: Cond) -> Callable[..., Any]:
+    """Return a denoiser with the conditions bound, without dropout."""
+    return lambda y, s, **options: D(y, s, cond, **options)
+
+
 def bind_teacher(context: Context, cond: Cond) -> Any:
     """Return the frozen teacher with the conditions bound; None without one."""
     T = context.frozen.get("teacher")
-    return None if T is None else lambda y, s, **options: T(y, s, cond, **options)
+    return None if T is None else given(T, cond)
 
 
 def regression(

@@ -7,6 +7,9 @@ the other's parameters behind a stop-gradient, so that a method is two formulas:
 
     student_loss(step):  gradients flow through step.x to the student's parameters
     critic_loss(step):   step.x is held fixed; step.fake and step.logits carry gradients
+
+The player that learns has dropout, one set of masks for all of its calls in a step; what the other
+makes or says is without, as it is in sampling (published code of SiD and FastGen's likewise).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +27,7 @@ from jaxdiff.distill.parts.frame import (
     bind,
     bind_teacher,
     drawn,
+    given,
     mean_loss,
     sampler_of,
     with_teacher,
@@ -126,15 +130,20 @@ def two_players(
     if fake_score.rank:
         held["base"] = model.params
 
-    def bound(own: Params, other: Params, context: Context, batch: Batch, key: Key) -> Step:
+    def bound(
+        own: Params, other: Params, context: Context, batch: Batch, key: Key, learns: str = ""
+    ) -> Step:
         key_label, key_dropout, key_make, key = jax.random.split(key, 4)
-        cond, own_masks = bind(student, batch, key_label, key_dropout)
+        cond, masked = bind(student, batch, key_label, key_dropout)
         teacher = bind_teacher(context, cond)
+
+        def of(player: str, D: Any) -> Any:
+            return masked(D) if player == learns else given(D, cond)
 
         def fake(y: Array, s: Array, **options: Any) -> Any:
             params = other["network"]  # not there of a discriminator alone
             params = adapted(context.frozen["base"], params) if fake_score.rank else params
-            return own_masks(model.denoiser(params))(y, s, **options)
+            return of("fake", model.denoiser(params))(y, s, **options)
 
         def logits(y: Array, s: Array, **options: Any) -> Array:
             if head is None:
@@ -143,17 +152,18 @@ def two_players(
             return head.logits(other["head"], trunk(y, s, full=True, **options).features, cond)
 
         step = Step(
-            student=own_masks(student.denoiser(own)), teacher=teacher, x0=batch.get("image"),
-            cond=cond, batch=batch, context=context, key=key, params=own, own=own_masks,
+            student=of("student", student.denoiser(own)), teacher=teacher, x0=batch.get("image"),
+            cond=cond, batch=batch, context=context, key=key, params=own, own=masked,
             fake=fake, logits=logits,
         )  # fmt: skip
         return step._replace(x=make(step, key_make))
 
     def loss(params: Params, context: Context, batch: Batch, key: Key) -> Any:
-        return mean_loss(student_loss(bound(params, context.params["fake"], context, batch, key)))
+        step = bound(params, context.params["fake"], context, batch, key, "student")
+        return mean_loss(student_loss(step))
 
     def fake_loss(params: Params, context: Context, batch: Batch, key: Key) -> Any:
-        step = bound(context.params["student"], params, context, batch, key)
+        step = bound(context.params["student"], params, context, batch, key, "fake")
         return mean_loss(critic_loss(step._replace(x=jax.lax.stop_gradient(step.x))))
 
     def observed(observer: Observer) -> Player:

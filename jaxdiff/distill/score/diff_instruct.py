@@ -114,7 +114,8 @@ def diff_instruct(
 
     Batches' data are used for their shape and labels only. Sampled in one evaluation.
     Recipe: CIFAR-10, batches of 128, ln s ~ N(-1.2, 1.2^2) for both, one update each in turn.
-    Deviations: none known in the gradient; augmentation labels are not passed.
+    Deviations: augmentation labels are not passed; teacher and fake score have no dropout where the
+    student moves, in published code both, with the same masks.
     Fails: it seeks modes: of separate ones it may lose some or shift their weights, the more the
     fake score lags; late training is slow.
     Cost: per update of each player one generator call, one of fake score and teacher forward for

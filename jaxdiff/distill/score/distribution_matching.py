@@ -191,8 +191,9 @@ def dmd2(
             factor without a reward.
 
     Recipe: ImageNet 64, AdamW at 2e-6, batches of 280; CIFAR-10 (others' code) 1e-4 and 2048.
-    Deviations: samples of all the student's evaluations share a batch, drawn per sample. The
-    fake score moves first, on samples of its own.
+    Deviations: samples of all the student's evaluations share a batch, drawn per sample. They have
+    the conditions of the batch's data, in published code classes drawn uniformly. The fake score
+    moves first, on samples of its own.
     Fails: modes are lost where the fake score lags (raise ``every``), and where the critic wins
     (lower ``adversarial``).
     Cost: a student's update is one generator call (for n evaluations n - 1 more, without

@@ -111,7 +111,8 @@ def sim(
 
     Sampled in one evaluation; data are not needed.
     Deviations: distances are of denoisers, not of scores (a factor s^-2 inside d). No code of the
-    training is published; S, levels and optimiser are those of the method that the paper builds on
+    training is published; the fake score's loss is a mean over a sample's numbers, S, levels and
+    optimiser are those of the method that the paper builds on
     (:func:`jaxdiff.distill.score.score_identity.sid`), c is the 0.00054 sqrt(d) of 2310.14189 for
     images of 32x32x3.
     Fails: as :func:`jaxdiff.distill.score.score_identity.sid`, whose cost it has.

@@ -106,11 +106,10 @@ def tract(
 
     Deviations: published code clips the self-teacher's denoised images to [-1, 1] and turns its
     dropout off; here nothing is clipped, for data need not lie there, and targets have the
-    student's dropout masks. At the lowest level its EDM variant's target is the datum itself, here
-    the teacher's denoised output, whose mean it is. It puts numbers in place of gradients that are
-    not finite; here :func:`jaxdiff.fit` stops at them, or skips the update. Sampling
-    with other numbers of steps than ``last``: with one group, multistep consistency sampling on the
-    grid; else Euler steps over the grid's nodes, for which the student is not trained.
+    student's dropout masks. It puts numbers in place of gradients that are not finite; here
+    :func:`jaxdiff.fit` stops at them, or skips the update. Sampling with other numbers of steps
+    than ``last``: with one group, multistep consistency sampling on the grid; else Euler steps over
+    the grid's nodes, for which the student is not trained.
     Failure mode: errors of the self-teacher add up along a group; long groups need a second phase.
     Cost: per update 1 teacher step (2 calls with Heun's), 1 call of the average and 1 student call
     with gradient: about 2 times score matching.
