@@ -27,6 +27,7 @@ from jaxdiff.classify.group import Group
 from jaxdiff.classify.losses.logits import distilled_logits, divergence
 from jaxdiff.classify.online import ONLINE, labels_of_all, ramp, together, total_of
 from jaxdiff.method import Context, Method
+from jaxdiff.networks.embedding import wide
 from jaxdiff.networks.image_classifier import ImageClassifier
 from jaxdiff.typing import Array, Key, Outputs, Params
 
@@ -62,7 +63,8 @@ def okddip(
 
     def beside(key: Key) -> tuple[Params, Any]:
         draw = jax.nn.initializers.lecun_normal()
-        q, k = (draw(one, (features, size), pooled.dtype) for one in jax.random.split(key))
+        dtype = wide(pooled.dtype)
+        q, k = (draw(one, (features, size), dtype) for one in jax.random.split(key))
         return {"query": q, "key": k}, {}
 
     def loss(

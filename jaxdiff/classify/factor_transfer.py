@@ -27,10 +27,12 @@ from jaxdiff.classify.frame import (
     Term,
     distilled,
     draw,
+    in_full,
 )
 from jaxdiff.classify.losses import boundaries, maps
 from jaxdiff.classify.trained import Trained
 from jaxdiff.method import Batch, Context, Method, Player, WithState
+from jaxdiff.networks.embedding import wide
 from jaxdiff.networks.image_classifier import ImageClassifier
 from jaxdiff.networks.resnet_cifar import ResNetCIFAR, before_relu
 from jaxdiff.networks.transfer import Connector, Encoder, Paraphraser
@@ -57,15 +59,14 @@ def factor_transfer(
         params, state = (
             tree["paraphraser"] for tree in (seen.context.params, seen.context.network_state)
         )
-        f_s, f_t = maps.aligned(seen.student.features[-2], seen.teacher.features[-2])
-        factor, _ = module.apply({"params": params, **state}, f_t)
-        return maps.factor(run("translator", f_s), factor)
+        factor, _ = module.apply({"params": params, **state}, seen.teacher.features[-2])
+        return maps.factor(*maps.aligned(run("translator", seen.student.features[-2]), factor))
 
     term = Term(student_loss, {"translator": (Encoder(channels), s)})
     method = distilled("factor_transfer", teacher, student, term, weight, shares, rest)
 
     def loss(params: Params, context: Context, batch: Batch, key: Key) -> Any:
-        seen = teacher.network(context.frozen["teacher"], batch["image"], full=True)
+        seen = in_full(teacher.network(context.frozen["teacher"], batch["image"], full=True))
         state, f_t = context.network_state["paraphraser"], seen.features[-2]
         (_, again), after = module.apply(
             {"params": params, **state}, f_t, train=True, axis_name=context.axis_name,
@@ -115,7 +116,7 @@ def feature_overhaul(
             f_t = before_relu(
                 module, {"params": params, **state}, seen.batch["image"], i + 1, module.blocks - 1
             )
-            f_s, f_t = maps.aligned(own, f_t)
+            f_s, f_t = maps.aligned(own, f_t.astype(wide(f_t.dtype)))
             each = boundaries.overhaul(run(f"connector{i}", f_s), f_t)
             terms.append(2.0 ** (i + 1 - count) * each)
         return sum_of(terms)

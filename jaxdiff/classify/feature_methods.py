@@ -7,6 +7,7 @@ compare these methods, or, of AB, FT, FSP and NST, the authors of CRD (arXiv 191
 """
 
 import functools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -118,8 +119,10 @@ def variational_information(
     shares: Shares = BOTH, recipe: Recipe = DEFAULT,
 ) -> Method:  # fmt: skip
     """A bound of the information that every stage has of the teacher's, VID (Ahn et al., arXiv
-    1904.05835). variance: of each channel at the start.
+    1904.05835). variance: of each channel at the start, positive.
     """
+    if not 1e-5 < variance < float("inf"):  # which the variance does not fall below
+        raise ValueError(f"the variance at the start must be above 1e-5; got {variance}")
     s, t = both_stages(teacher, student, "variational_information")
     pairs = list(zip(stages(s), stages(t), strict=True))
     modules = {
@@ -206,9 +209,12 @@ def activation_boundaries(
     """Which of the teacher's neurons are active, AB (Heo et al., arXiv 1811.03233), alone in the
     ``first`` part of the updates, then labels and KD.
 
-    Stages count 1, 1/2, 1/4, ... from the last. Deviation: the connectors read the student's maps
+    Stages count 1, 1/2, 1/4, ... from the last, each with 3/1000 of its sum over the numbers of a
+    sample's map, as the comparisons have it. Deviation: the connectors read the student's maps
     after their ReLU.
     """
+    if not 0 < margin < float("inf"):
+        raise ValueError(f"the margin must be positive and finite; got {margin}")
     s, t = both_stages(teacher, student, "activation_boundaries")
     count = len(stages(s))
     modules = {
@@ -222,7 +228,7 @@ def activation_boundaries(
             f_s, f_t = maps.aligned(*pair)
             connected = run(f"connector{i}", f_s)
             each = boundaries.activation_boundary(connected, f_t, margin)
-            terms.append(2.0 ** (i + 1 - count) * each)
+            terms.append(2.0 ** (i + 1 - count) * 3e-3 * math.prod(f_t.shape[1:]) * each)
         return sum_of(terms)
 
     return distilled(
@@ -239,8 +245,9 @@ def review_kd(
     2104.09044, ReviewKD).
 
     weight: the paper's is 5 for ResNet-8x4 with 32x4, and differs from pair to pair. warmup: the
-    fraction of updates over which it grows from 0. Deviation: the stages alone, without the pooled
-    features, which the authors' code fuses as a map of one pixel.
+    fraction of updates over which it grows from 0. Deviations: the stages alone, without the pooled
+    features, which the authors' code fuses as a map of one pixel; the teacher's maps are after
+    their ReLU, where that code takes those before, which not every network here gives.
     """
     s, t = both_stages(teacher, student, "review_kd")
     within = min(512, max(f.shape[-1] for f in stages(s)))

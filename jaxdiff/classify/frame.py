@@ -3,7 +3,8 @@
     loss = a CE(z_s, label) + b T^2 KL(softmax(z_t / T) || softmax(z_s / T)) + c term
 
 The student and what a term trains beside it (regressors, embeddings) are one player with one
-optimiser; the teacher is frozen and in evaluation. Its recipe by default is the one that the
+optimiser; the teacher is frozen and in evaluation. Losses are computed in float32 at least, also of
+networks that compute in less. Its recipe by default is the one that the
 authors of SimKD and SemCKD compare methods by: a = b = 1, T = 4, SGD of momentum 0.9, weight decay
 5e-4 and rate 0.05, a tenth of it after 150, 180 and 210 of 240 epochs, batches of 64.
 
@@ -21,6 +22,7 @@ from jaxdiff.brief import short
 from jaxdiff.classify.losses.logits import cross_entropy, distilled_logits
 from jaxdiff.classify.trained import Trained, check_batch
 from jaxdiff.method import Batch, Context, Method, Player, WithState
+from jaxdiff.networks.embedding import wide
 from jaxdiff.networks.image_classifier import ImageClassifier
 from jaxdiff.typing import Array, Key, Outputs, Params
 
@@ -48,9 +50,18 @@ class Recipe(NamedTuple):
 
     def sgd(self) -> optax.GradientTransformation:
         """Return the optimiser. Raises ValueError for numbers out of range."""
-        if self.num_updates < 1 or not self.rate > 0:
+        if self.num_updates < 1 or not 0 < self.rate < float("inf"):
             raise ValueError(
                 f"num_updates and rate must be positive; got {self.num_updates} and {self.rate}"
+            )
+        if not 0 <= self.decay < float("inf") or not 0 <= self.momentum < 1:
+            raise ValueError(
+                "decay must not be negative, and momentum be 0 to below 1; got "
+                f"{self.decay} and {self.momentum}"
+            )
+        if not all(0 < m < 1 for m in self.milestones):
+            raise ValueError(
+                f"milestones are fractions of the updates, between 0 and 1; got {self.milestones}"
             )
         if self.optimiser is not None:
             return self.optimiser
@@ -128,6 +139,11 @@ class Term(NamedTuple):
     fields: tuple[str, ...] = ()
 
 
+def in_full(outputs: Outputs) -> Outputs:
+    """Return Outputs in float32 at least: in less, losses of nearly equal numbers are rounding."""
+    return jax.tree.map(lambda x: x.astype(wide(x.dtype)), outputs)
+
+
 def draw(modules: Mapping[str, tuple[Any, ...]], key: Key) -> tuple[Params, dict[str, Any]]:
     """Return parameters and state by name of modules with example inputs."""
     params, state = {}, {}
@@ -143,6 +159,20 @@ def draw(modules: Mapping[str, tuple[Any, ...]], key: Key) -> tuple[Params, dict
 def value(number: Number, step: Array) -> float | Array:
     """Return a number, or that of the step."""
     return number(step) if callable(number) else number
+
+
+def check_weights(name: str, **weights: float) -> None:
+    """Raise ValueError for weights that are negative or not finite, or all 0."""
+    numbers = weights.values()
+    if not all(0 <= w < float("inf") for w in numbers) or not any(numbers):
+        given = ", ".join(f"{key} = {w}" for key, w in weights.items())
+        raise ValueError(f"{name}: weights must not be negative, nor all 0; got {given}")
+
+
+def check_classes(name: str, classes: int) -> None:
+    """Raise ValueError for fewer than two classes, between which there is nothing to learn."""
+    if classes < 2:
+        raise ValueError(f"{name}: a classifier has two classes at least; this one has {classes}")
 
 
 def times(number: float | Array, x: Array) -> Array:
@@ -174,12 +204,13 @@ def distilled(
     ``method.sampler(state)`` is the student, :class:`jaxdiff.classify.trained.Trained`. Batches
     have "image" and "label". Raises ValueError where student and teacher have other classes.
     """
-    if not shares.temperature > 0:
+    if not 0 < shares.temperature < float("inf"):
         raise ValueError(f"{name}: the temperature must be positive; got {shares.temperature}")
     for what, number in (("weight", weight), *zip("ab", shares[:2], strict=True)):
         if not callable(number) and not 0 <= number < float("inf"):
             raise ValueError(f"{name}: {what} must not be negative, and finite; got {number}")
     classes = student.outputs().value.shape[1]
+    check_classes(name, classes)
     if teacher is not None and teacher.network.outputs().value.shape[1] != classes:
         raise ValueError(
             f"{name}: the student has {classes} classes, the teacher "
@@ -205,11 +236,12 @@ def distilled(
         known, image, label = context.network_state["student"], batch["image"], batch["label"]
         own = WithState(params["network"], known["network"])
         out, after = student.training(own, image, context.axis_name)
+        out = in_full(out)
         metrics: dict[str, Array] = {"right": right(out.value, label)}
         total = _labels(out.value, label, value(shares.classes, context.step), metrics)
         beside = known["beside"]
         if teacher is not None:
-            seen_by_teacher = teacher.network(context.frozen["teacher"], image, full=True)
+            seen_by_teacher = in_full(teacher.network(context.frozen["teacher"], image, full=True))
             soft = distilled_logits(out.value, seen_by_teacher.value, shares.temperature)
             metrics["kl"] = soft
             total = total + times(value(shares.logits, context.step), soft)
@@ -235,7 +267,7 @@ def distilled(
 
 def right(logits: Array, label: Array) -> Array:
     """Return the share of samples whose largest logit is that of their label."""
-    found = jnp.argmax(logits, axis=1).astype(label.dtype) == label
+    found = jnp.argmax(logits, axis=1).astype(jnp.int32) == label.astype(jnp.int32)
     return jnp.mean(found.astype(jnp.float32))
 
 

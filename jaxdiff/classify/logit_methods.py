@@ -17,6 +17,7 @@ from jaxdiff.classify.frame import (
     Seen,
     Shares,
     Term,
+    check_weights,
     distilled,
 )
 from jaxdiff.classify.losses.logits import (
@@ -52,6 +53,8 @@ def standardised_kd(
     """KD of standardised logits, weight 9 at T = 2, beside 0.1 times cross-entropy (Sun et al.,
     arXiv 2403.01427).
     """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"standardised_kd: the temperature must be positive; got {temperature}")
 
     def loss(run: Modules, seen: Seen) -> Array:
         s, t = (standardised(o.value) for o in (seen.student, seen.teacher))
@@ -70,6 +73,7 @@ def dkd(
     alpha, beta: weights of the two; the paper's beta goes from 1 to 8 with the pair. warmup: the
     fraction of updates in which the term's weight grows from 0 to 1.
     """
+    check_weights("dkd", alpha=alpha, beta=beta)
 
     def loss(run: Modules, seen: Seen) -> Array:
         logits = seen.student.value, seen.teacher.value
@@ -87,6 +91,7 @@ def dist(
     beta, gamma: weights of the two, as for CIFAR in the paper, with T = 4. That over samples is of
     the batch, and under pmap of each device's part.
     """
+    check_weights("dist", beta=beta, gamma=gamma)
 
     def loss(run: Modules, seen: Seen) -> Array:
         logits = seen.student.value, seen.teacher.value

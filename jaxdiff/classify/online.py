@@ -23,7 +23,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.classify.frame import Recipe, draw, right, times
+from jaxdiff.classify.frame import Recipe, check_classes, draw, in_full, right, times
 from jaxdiff.classify.group import Group
 from jaxdiff.classify.losses.logits import cross_entropy, distilled_logits
 from jaxdiff.classify.trained import Ensemble, Trained, check_batch
@@ -71,6 +71,7 @@ def together(
     """
     everyone = tuple(range(group.members)) if peers is None else peers
     classes = group.network.outputs().value.shape[1]
+    check_classes(name, classes)
 
     def init(key: Key) -> dict[str, Any]:
         first, second = jax.random.split(key)
@@ -81,9 +82,10 @@ def together(
     def group_loss(params: Params, context: Context, batch: Batch, key: Key) -> Any:
         known, label = context.network_state["group"], batch["label"]
         own = WithState(params["members"], known["members"])
-        outputs, shared, after = group.training(
+        made, shared, after = group.training(
             own, batch["image"], context.axis_name, shared_gradient
         )
+        outputs = [in_full(one) for one in made]
         total, metrics, state = loss(
             outputs, shared, params["beside"], known["beside"], label, context
         )
@@ -150,6 +152,7 @@ def mutual_learning(
     group = Group(network, members, False)
     names = [f"member{i}" for i in range(members)]
     classes = network.outputs().value.shape[1]
+    check_classes("mutual_learning", classes)
 
     def init(key: Key) -> dict[str, Any]:
         whole = group.init(key)
@@ -161,12 +164,13 @@ def mutual_learning(
             out, after = network.training(
                 WithState(params, states[name]), batch["image"], context.axis_name
             )
+            out = in_full(out)
             ce, terms = cross_entropy(out.value, label), []
             for other in names:
                 if other != name:
                     variables = WithState(context.params[other], states[other])
                     seen, _ = network.training(variables, batch["image"], context.axis_name)
-                    terms.append(distilled_logits(out.value, seen.value, 1.0))
+                    terms.append(distilled_logits(out.value, in_full(seen).value, 1.0))
             kl = total_of(terms) / len(terms)
             return ce + kl, WithState({"ce": ce, "kl": kl, "right": right(out.value, label)}, after)
 
@@ -228,7 +232,7 @@ def native_ensemble(
         outputs: list[Outputs], shared: Any, params: Params, state: Any, label: Array,
         context: Context,
     ) -> tuple[Array, dict[str, Array], Any]:  # fmt: skip
-        pooled = jnp.mean(shared, axis=(1, 2))
+        pooled = jnp.mean(shared.astype(outputs[0].value.dtype), axis=(1, 2))
         gate, after = module.apply(
             {"params": params["gate"], **state["gate"]}, pooled, train=True,
             axis_name=context.axis_name, mutable=list(state["gate"]),

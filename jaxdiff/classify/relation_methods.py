@@ -9,7 +9,17 @@ Formulas and sources: :mod:`jaxdiff.classify.losses.relations` and
 import jax
 import numpy as np
 
-from jaxdiff.classify.frame import BOTH, DEFAULT, Modules, Recipe, Seen, Shares, Term, distilled
+from jaxdiff.classify.frame import (
+    BOTH,
+    DEFAULT,
+    Modules,
+    Recipe,
+    Seen,
+    Shares,
+    Term,
+    check_weights,
+    distilled,
+)
 from jaxdiff.classify.losses import contrast, relations
 from jaxdiff.classify.losses.maps import hint
 from jaxdiff.classify.trained import Trained
@@ -37,6 +47,7 @@ def relational_kd(
     recipe: Recipe = DEFAULT,
 ) -> Method:  # fmt: skip
     """Distances of pairs and angles of triples, RKD (Park et al., arXiv 1904.05068)."""
+    check_weights("relational_kd", distance_weight=distance_weight, angle_weight=angle_weight)
 
     def loss(run: Modules, seen: Seen) -> Array:
         pair = seen.student.features[-1], seen.teacher.features[-1]
@@ -50,7 +61,7 @@ def correlation_congruence(
     shares: Shares = BOTH, recipe: Recipe = DEFAULT,
 ) -> Method:  # fmt: skip
     """Errors of neighbours in the batch against each other, CC (Peng et al., arXiv 1904.01802), of
-    embeddings of ``size`` numbers.
+    linear embeddings of ``size`` numbers, which are learnt for both networks.
     """
 
     def loss(run: Modules, seen: Seen) -> Array:
@@ -58,16 +69,18 @@ def correlation_congruence(
             run("student", seen.student.features[-1]), run("teacher", seen.teacher.features[-1])
         )
 
-    term = Term(loss, embeddings(teacher, student, size))
+    term = Term(loss, embeddings(teacher, student, size, normed=False))
     return distilled("correlation_congruence", teacher, student, term, weight, shares, recipe)
 
 
 def embeddings(
-    teacher: Trained, student: ImageClassifier, size: int
+    teacher: Trained, student: ImageClassifier, size: int, normed: bool = True
 ) -> dict[str, tuple[Embedding, Array]]:
-    """Return modules that embed both pooled features."""
+    """Return modules that embed both pooled features. Raises ValueError for a size below 1."""
+    if size < 1:
+        raise ValueError(f"embeddings have a size of 1 at least; got {size}")
     s, t = (n.outputs().features[-1] for n in (student, teacher.network))
-    return {"student": (Embedding(size), s), "teacher": (Embedding(size), t)}
+    return {"student": (Embedding(size, normed), s), "teacher": (Embedding(size, normed), t)}
 
 
 def contrastive_distillation(
@@ -85,7 +98,8 @@ def contrastive_distillation(
     Batches have "index" besides, each sample's place in ``labels``, where its label stands too:
     ``method.check`` raises ValueError for another. The memory is state, 2 images
     size numbers. Under pmap every device writes the rows of all; with gradient accumulation, whose
-    parts start from the same memory and are averaged, rows move by less.
+    parts start from the same memory and are averaged, rows move by less. Deviation: contrasts are
+    drawn with replacement, where the authors draw without as far as there are enough.
     """
     of = contrast.others(labels)
     number = len(labels)
@@ -150,7 +164,10 @@ def regression_of_representation(
 ) -> Method:  # fmt: skip
     """The teacher's pooled features, and the logits that its last layer gives of the student's
     (Yang et al., ICLR 2021, SRRL).
+
+    Raises ValueError for a teacher whose logits are not of a layer "fc" of its pooled features.
     """
+    check_last_layer(teacher, "regression_of_representation")
     s, t = (n.outputs().features[-1] for n in (student, teacher.network))
 
     def loss(run: Modules, seen: Seen) -> Array:
@@ -168,3 +185,21 @@ def last_layer(variables: WithState) -> dict[str, Array]:
     params, state = variables
     held = state["teacher"]["variables"]["params"] if "teacher" in state else params
     return held["fc"]
+
+
+def check_last_layer(teacher: Trained, name: str) -> None:
+    """Raise ValueError unless a teacher's logits are those of a linear layer "fc", with a bias, of
+    its pooled features, as they are of the networks here.
+    """
+    outputs = teacher.network.outputs()
+    read, classes = outputs.features[-1].shape[-1], outputs.value.shape[1]
+    try:
+        found = {key: leaf.shape for key, leaf in last_layer(teacher.variables).items()}
+    except KeyError:
+        found = {}
+    if found != {"kernel": (read, classes), "bias": (classes,)}:
+        raise ValueError(
+            f"{name} reuses the teacher's last layer: parameters 'fc' of kernel ({read}, "
+            f"{classes}), which reads the pooled features, and bias; those of "
+            f"{type(teacher.network.module).__name__} are {found or 'not there'}"
+        )

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from jaxdiff.classify.frame import DEFAULT, Modules, Recipe, Seen, Shares, Term, distilled
 from jaxdiff.classify.losses.maps import aligned, hint
-from jaxdiff.classify.relation_methods import last_layer
+from jaxdiff.classify.relation_methods import check_last_layer, last_layer
 from jaxdiff.classify.trained import Trained
 from jaxdiff.method import Method, WithState
+from jaxdiff.networks.embedding import wide
 from jaxdiff.networks.image_classifier import ImageClassifier
 from jaxdiff.networks.resnet_cifar import ResNetCIFAR, before_relu
 from jaxdiff.networks.reused import MeanHead, Reused
@@ -45,13 +46,14 @@ def simkd(
     ``method.sampler(state)`` is the student with projector and teacher's tail, which its state
     holds: it is evaluated, stored and used as a teacher as it is.
 
-    Raises ValueError for a factor that does not divide the channels, and for blocks that the
-    teacher does not have.
+    Raises ValueError for a factor that does not divide the channels, for blocks that the teacher
+    does not have, for a teacher whose logits are not linear in the mean of its last map, and for a
+    student that is nothing without its last layer, ``num_classes=0``.
     """
     tail, held, sides, channels = tail_of(teacher, blocks)
     if factor < 1 or channels % factor:
         raise ValueError(f"the factor {factor} does not divide the teacher's {channels} channels")
-    bare = student.module.clone(parent=None, num_classes=0)
+    bare = without_last_layer(student)
     module = Reused(bare, channels, channels // factor, sides, tail)
     network = ImageClassifier(module, student.shape)
 
@@ -60,7 +62,7 @@ def simkd(
         if blocks:
             given = seen.context.frozen["teacher"]
             f_t = input_of_tail(teacher.network.module, given, seen.batch["image"], blocks)
-        return hint(*aligned(seen.student.features[-2], f_t))
+        return hint(*aligned(seen.student.features[-2], f_t.astype(wide(f_t.dtype))))
 
     def start(variables: WithState) -> WithState:
         own = jax.tree.map(lambda x: jnp.array(x, copy=True), held)
@@ -69,14 +71,35 @@ def simkd(
     return distilled("simkd", teacher, network, Term(loss), weight, shares, recipe, start)
 
 
+def without_last_layer(student: ImageClassifier) -> Any:
+    """Return a student's module that ends with its pooled features. Raises ValueError for one that
+    cannot.
+    """
+    try:
+        bare = student.module.clone(parent=None, num_classes=0)
+        ImageClassifier(bare, student.shape).outputs()
+    except (TypeError, ZeroDivisionError) as error:  # no such field, a layer of no features
+        raise ValueError(
+            "simkd leaves the student's last layer out, by num_classes=0 as the networks here take "
+            f"it; {type(student.module).__name__} does not: {error}"
+        ) from error
+    return bare
+
+
 def tail_of(teacher: Trained, blocks: int) -> tuple[Any, dict[str, Any], tuple[int, int], int]:
     """Return what of a teacher is reused: module and variables, and sides and channels of its
     map.
     """
     outputs = teacher.network.outputs()
     if not blocks:
-        fc = last_layer(teacher.variables)
-        last = outputs.features[-2]
+        check_last_layer(teacher, "simkd")
+        fc, last = last_layer(teacher.variables), outputs.features[-2]
+        if last.shape[3] != outputs.features[-1].shape[-1]:
+            raise ValueError(
+                f"simkd projects onto the map that the teacher's last layer reads the mean of: it "
+                f"has {last.shape[3]} channels, and what that layer reads "
+                f"{outputs.features[-1].shape[-1]} numbers"
+            )
         head = MeanHead(outputs.value.shape[1])
         return head, {"params": {"fc": fc}}, (last.shape[1], last.shape[2]), last.shape[3]
     module, stage = teacher.network.module, len(outputs.features) - 2

@@ -68,10 +68,16 @@ def predictions(classifier: Trained | Ensemble, images: np.ndarray, batch: int =
 def accuracy(
     classifier: Trained | Ensemble, images: np.ndarray, labels: np.ndarray, batch: int = 250
 ) -> float:
-    """Return the share of images whose largest logit is that of their label."""
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images and {len(labels)} labels")
-    return float(np.mean(predictions(classifier, images, batch) == np.asarray(labels)))
+    """Return the share of images whose largest logit is that of their label. Raises ValueError for
+    labels that are not (images,) of the classes.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels are integers ({len(images)},), one per image; got {labels.dtype}{labels.shape}"
+        )
+    _check_labels(labels, jax.eval_shape(classifier, images[:1]).shape[1], "accuracy")
+    return float(np.mean(predictions(classifier, images, batch) == labels))
 
 
 def check_batch(
@@ -89,6 +95,10 @@ def check_batch(
         )
     if label.ndim != 1 or label.dtype.kind not in "iu":
         raise ValueError(f"{method}: labels are integers (batch,); got {label.dtype}{label.shape}")
+    _check_labels(label, classes, method)
+
+
+def _check_labels(label: np.ndarray, classes: int, method: str) -> None:
     if label.size and not 0 <= label.min() <= label.max() < classes:
         raise ValueError(
             f"{method}: labels go from {label.min()} to {label.max()}; there are {classes} classes"

@@ -14,6 +14,7 @@ Sources: batch norm, Ioffe and Szegedy, arXiv 1502.03167; the initial values, He
 1502.01852, by the number of outputs.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -115,7 +116,14 @@ class Layers(NamedTuple):
         )(x)  # fmt: skip
 
     def norm(self, x: Array, name: str) -> Array:
-        """Return ``x`` (batch, ..., channels) after batch norm."""
+        """Return ``x`` (batch, ..., channels) after batch norm. Raises ValueError where training
+        gives it one number per channel, which normalised is 0 whatever it was.
+        """
+        if self.train and self.axis_name is None and math.prod(x.shape[:-1]) == 1:
+            raise ValueError(
+                f"batch norm {name!r} has one number per channel to normalise by in training, "
+                f"shape {x.shape}: take batches of 2 at least, or larger images"
+            )
         return nn.BatchNorm(
             not self.train, momentum=self.momentum, epsilon=self.epsilon, axis_name=self.axis_name,
             dtype=self.dtype, param_dtype=self.param_dtype, use_fast_variance=False,

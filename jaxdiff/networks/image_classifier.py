@@ -29,11 +29,20 @@ from jaxdiff.typing import Array, Key, Outputs
 class ImageClassifier:
     """A linen module that maps images to logits, called as those of this package are.
 
-    module: ``module(images, train=, axis_name=, full=)``. shape: (height, width, channels).
+    module: ``module(images, train=, axis_name=, full=)``, which gives logits (batch, classes), or,
+    with ``full``, Outputs whose features are maps (stem, stages) and their mean. shape: (height,
+    width, channels).
     """
 
     module: nn.Module
     shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        """Check the shape. Raises ValueError for one that is not of three sizes."""
+        shape = tuple(self.shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape is (height, width, channels) of an image; got {self.shape}")
+        object.__setattr__(self, "shape", shape)  # a list has no hash
 
     def init(self, key: Key) -> WithState:
         """Draw the variables: WithState(parameters, {"batch_stats": ..., ...})."""
@@ -75,17 +84,16 @@ class ImageClassifier:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((params, reused)))
 
     def multiply_adds(self) -> int:
-        """Return the multiply-adds for one image, of convolutions and linear layers."""
+        """Return the multiply-adds for one image, of convolutions and linear layers: those of this
+        package, and flax's Conv, ConvTranspose and Dense.
+        """
         total = 0
 
         def count(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             nonlocal total
-            made, module = call(*args, **kwargs), context.module
-            if context.method_name == "__call__" and isinstance(module, SymmetricConv):
-                each = module.side**2 * args[0].shape[-1] // module.groups
-                total += math.prod(made.shape[1:]) * each
-            elif context.method_name == "__call__" and isinstance(module, nn.Dense):
-                total += args[0].shape[-1] * made.shape[-1]
+            made = call(*args, **kwargs)
+            if context.method_name == "__call__" and isinstance(context.module, COUNTED):
+                total += _products(context.module, args[0].shape, made.shape)
             return made
 
         variables = jax.eval_shape(self.init, jax.random.key(0))
@@ -100,6 +108,22 @@ class ImageClassifier:
                 f"this classifier takes images (batch, {', '.join(map(str, self.shape))}); got "
                 f"{images.shape}"
             )
+
+
+COUNTED = (SymmetricConv, nn.Conv, nn.ConvTranspose, nn.Dense)
+
+
+def _products(module: Any, read: tuple[int, ...], made: tuple[int, ...]) -> int:
+    """Return the multiply-adds of a layer for one image, by the shapes it reads and makes."""
+    if isinstance(module, nn.Dense):
+        return math.prod(made[1:]) * read[-1]
+    if isinstance(module, SymmetricConv):
+        return math.prod(made[1:]) * module.side**2 * read[-1] // module.groups
+    size = module.kernel_size
+    each = size if isinstance(size, int) else math.prod(size)
+    if isinstance(module, nn.ConvTranspose):  # every pixel that it reads goes to one kernel's
+        return math.prod(read[1:]) * each * made[-1]
+    return math.prod(made[1:]) * each * read[-1] // module.feature_group_count
 
 
 @functools.lru_cache(maxsize=64)

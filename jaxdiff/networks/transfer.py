@@ -4,7 +4,7 @@
     Bottleneck      1 x 1, 3 x 3 and 1 x 1 convolutions: SimKD's projector, SemCKD's projections
     Variational     means by three 1 x 1 convolutions, a variance per channel
     Connector       a linear map or 1 x 1 convolution with norm
-    Embedding       a linear map to unit vectors
+    Embedding       a linear map, to unit vectors or as it is
     RowMLP          unit vectors of a row of similarities, SemCKD's queries and keys
     Paraphraser     an autoencoder of the teacher's last map, and the student's translator
     Fusion          attention-based fusion of a map with the next deeper one (ReviewKD)
@@ -130,15 +130,20 @@ class Connector(Transfer):
 
 
 class Embedding(Transfer):
-    """W f + b as a unit vector, of features or a flattened map (CRD, arXiv 1910.10699)."""
+    """W f + b, of features or a flattened map (CC, arXiv 1904.01802), as a unit vector if
+    ``normed`` (CRD, arXiv 1910.10699).
+    """
 
     size: int = 128
+    normed: bool = True
 
     @nn.compact
     def __call__(self, f: Array, *, train: bool = False, axis_name: str | None = None) -> Array:
         """Map (batch, ...) to (batch, size)."""
         flat = f.reshape(f.shape[0], -1)
         e = self.layers(f, train, axis_name).dense(flat, self.size, "linear")
+        if not self.normed:
+            return e
         return e / jnp.sqrt(jnp.sum(e**2, axis=1, keepdims=True) + 1e-24)
 
 

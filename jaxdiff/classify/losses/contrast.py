@@ -54,9 +54,10 @@ class Others(NamedTuple):
 def others(labels: np.ndarray) -> Others:
     """Return where the images of other classes are. labels: of all images, (images,), integers."""
     labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(np.unique(labels)) < 2:
+    integers = labels.ndim == 1 and labels.dtype.kind in "iu"
+    if not integers or len(np.unique(labels)) < 2 or labels.min() < 0:
         raise ValueError(
-            "contrast needs the class of every image, (images,) integers of two classes at least; "
+            "contrast needs the class of every image, (images,) integers from 0, of two classes; "
             f"got {labels.dtype}{labels.shape}"
         )
     count = np.bincount(labels)

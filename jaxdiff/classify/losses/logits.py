@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.arrays import check, pick
+from jaxdiff.classify.losses.maps import check_pairs
 from jaxdiff.typing import Array
 
 
@@ -82,8 +83,9 @@ def correlation_distances(
     gamma: float = 2.0,
 ) -> Array:  # fmt: skip
     """Return beta (1 - r of samples) + gamma (1 - r of classes), times T^2 (Huang et al., arXiv
-    2205.10536).
+    2205.10536). Raises ValueError for a batch of one, in which a class has no correlation.
     """
+    check_pairs(student, "the correlation over samples")
     s, t = (jax.nn.softmax(z / temperature, axis=1) for z in (student, teacher))
     return temperature**2 * (beta * _apart(s, t, 1) + gamma * _apart(s, t, 0))
 

@@ -75,9 +75,17 @@ def similarity(f_s: Array, f_t: Array) -> Array:
     """Return the squared distance of the batch's Gram matrices (Tung and Mori, arXiv 1907.09682).
 
     Of the whole batch: a loss of pairs of samples, and under pmap of the pairs on each device.
+    Raises ValueError for a batch of one.
     """
+    check_pairs(f_s, "similarity")
     s, t = (unit(gram(f)) for f in (f_s, f_t))
     return jnp.mean((s - t) ** 2)
+
+
+def check_pairs(f: Array, name: str) -> None:
+    """Raise ValueError for features of a batch of one, of which a loss of pairs says nothing."""
+    if f.shape[0] < 2:
+        raise ValueError(f"{name} is of pairs of samples: a batch of 2 at least, not {f.shape[0]}")
 
 
 def gram(f: Array) -> Array:

@@ -14,12 +14,15 @@ al., arXiv 1904.01802, in the form that comparisons of methods use.
 import jax.numpy as jnp
 
 from jaxdiff.arrays import einsum
-from jaxdiff.classify.losses.maps import gram, unit
+from jaxdiff.classify.losses.maps import check_pairs, gram, unit
 from jaxdiff.typing import Array
 
 
 def probabilistic(e_s: Array, e_t: Array) -> Array:
-    """Return PKT of features (batch, k) and (batch, l) (arXiv 1803.10837)."""
+    """Return PKT of features (batch, k) and (batch, l) (arXiv 1803.10837). Raises ValueError for a
+    batch of one, as all of these do.
+    """
+    check_pairs(e_s, "probabilistic transfer")
     small = jnp.asarray(1e-7, e_s.dtype)
     s, t = ((gram(_nearly_unit(e)) + 1.0) / 2.0 for e in (e_s, e_t))
     s, t = (p / jnp.sum(p, axis=1, keepdims=True) for p in (s, t))
@@ -34,6 +37,7 @@ def relational(
     e_s: Array, e_t: Array, distance_weight: float = 25.0, angle_weight: float = 50.0
 ) -> Array:
     """Return RKD of features (batch, k) and (batch, l) (Park et al., arXiv 1904.05068)."""
+    check_pairs(e_s, "relational distillation")
     distances = huber(_distances(e_s) - _distances(e_t))
     return distance_weight * distances + angle_weight * huber(_angles(e_s) - _angles(e_t))
 
@@ -60,9 +64,8 @@ def _angles(e: Array) -> Array:
 
 def congruence(e_s: Array, e_t: Array) -> Array:
     """Return CC of features of one shape (batch, k), neighbours in the batch being pairs (arXiv
-    1904.01802). Raises ValueError for a batch of one.
+    1904.01802).
     """
-    if e_s.shape[0] < 2:
-        raise ValueError("correlation congruence is of pairs of samples: a batch of 2 at least")
+    check_pairs(e_s, "correlation congruence")
     apart = jnp.abs(e_s - e_t)
     return jnp.mean(jnp.sum(apart[:-1] * apart[1:], axis=1))
