@@ -12,7 +12,7 @@ from scipy.stats import truncnorm
 from jaxdiff.classify import interactions
 from jaxdiff.classify.interactions import kbmf, kernels
 from jaxdiff.classify.interactions.cmf import updated_rows
-from jaxdiff.classify.interactions.inverse import positive_inverse
+from jaxdiff.classify.interactions.inverse import inverse_factor, positive_inverse
 from jaxdiff.classify.interactions.nrlmf import (
     fitted,
     laplacian,
@@ -269,6 +269,9 @@ def test_inverses_by_blocks(rng):
     ours = jax.jit(positive_inverse)(jnp.asarray(matrix))
     np.testing.assert_allclose(ours, np.linalg.inv(matrix), rtol=1e-7, atol=1e-9)
     assert np.isnan(positive_inverse(-jnp.eye(2))).any()
+    W = np.asarray(inverse_factor(jnp.asarray(matrix)))
+    np.testing.assert_array_equal(W, np.tril(W))
+    np.testing.assert_allclose(np.linalg.inv(W) @ np.linalg.inv(W).swapaxes(1, 2), matrix)
 
 
 def test_no_method_looks_at_held_out_pairs(small, key):

@@ -25,7 +25,7 @@ from jax.scipy.stats import norm
 from jaxtyping import Float
 
 from jaxdiff.arrays import check, einsum
-from jaxdiff.classify.interactions.inverse import positive_inverse
+from jaxdiff.classify.interactions.inverse import inverse_factor, positive_inverse
 from jaxdiff.classify.interactions.problem import Problem
 from jaxdiff.typing import Array, Key
 
@@ -103,8 +103,8 @@ def updated(own: Side, other: Side, kernel: Array, f: Array, noise: float) -> Si
     aimed = einsum("ki,kr->ri", kernel, own.factors) / noise**2
 
     def column(precision: Array, aim: Array) -> tuple[Array, Array]:
-        covariance = positive_inverse(gram + jnp.diag(precision))
-        return einsum("ij,j->i", covariance, aim), jnp.diagonal(covariance)
+        W = inverse_factor(gram + jnp.diag(precision))  # the covariance is W^T W
+        return einsum("ki,k->i", W, einsum("kj,j->k", W, aim)), jnp.sum(W**2, axis=0)
 
     mean, variance = jax.vmap(column)(own.precision.T, aimed)
     weights, squares = mean.T, (mean**2 + variance).T
