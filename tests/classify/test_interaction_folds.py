@@ -89,6 +89,9 @@ def test_folds_that_cannot_be_made_are_refused():
         interactions.held_out((7, 5), "rows")
     with pytest.raises(ValueError, match="num_folds must be 2 to 5"):
         interactions.held_out((7, 5), "targets", num_folds=6)
+    for seeds in ((), (1, 2, 1)):
+        with pytest.raises(ValueError, match="a permutation counts once"):
+            interactions.held_out((7, 5), "targets", seeds=seeds, num_folds=2)
 
 
 def test_scores_that_can_be_counted():
@@ -157,6 +160,9 @@ def test_folds_that_do_not_go_with_the_interactions_are_refused_before_they_run(
                 run(method, whole, masks, key, folds_at_once=number)
         with pytest.raises(TypeError, match="dtype must be floating"):
             run(method, whole, masks, key, dtype=jnp.int32)
+    everything = np.concatenate([masks, np.ones((1, 4, 4), bool)])
+    with pytest.raises(ValueError, match="fold 2 holds out everything that is known"):
+        interactions.predict_folds(method, whole, everything, key)
     affinities = interactions.problem(3 * np.eye(4), np.eye(4), np.eye(4), binary=False)
     with pytest.raises(ValueError, match="interactions 0 or 1"):
         interactions.cross_validate(method, affinities, masks, key)
@@ -169,7 +175,7 @@ def test_new_interactions_are_the_highest_of_the_unknown():
     assert found == [(3, 2, 11.0), (3, 1, 10.0), (2, 0, 6.0)]  # those of 7 and 8 are known
     with pytest.raises(ValueError, match="count must be 1 to 7"):
         interactions.new_interactions(lambda p, key: table, whole, jax.random.key(0), 8)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         interactions.new_interactions(lambda p, key: table * jnp.nan, whole, jax.random.key(0), 1)
     full = whole._replace(known=np.ones_like(whole.known))
     with pytest.raises(ValueError, match="every pair is known"):
@@ -187,6 +193,9 @@ def test_matrices_are_read_with_and_without_names(tmp_path):
     named.write_text("\t7\t8\n101\t1\t0\n102\t0.5\t1\n")  # numbers of a data base as names
     values, rows, columns = interactions.read_matrix(named)
     assert (rows, columns) == (("101", "102"), ("7", "8")) and values[1, 0] == 0.5
+    plain.write_bytes(b"\xef\xbb\xbf1,0\n0.5,1\n")  # as spreadsheets mark UTF-8
+    values, rows, _ = interactions.read_matrix(plain)
+    assert rows is None and values.tolist() == [[1, 0], [0.5, 1]]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +206,9 @@ def test_matrices_are_read_with_and_without_names(tmp_path):
         ("1 2\n3 nan\n", "line 2: entry 2, 'nan', is no finite number"),
         ("\ta\tb\nx\t1\tq\n", "line 2: entry 2, 'q', is no finite number"),
         ("\ta\tb\tc\nx\t1\t2\n", "names 3 columns and has 2 numbers"),
+        ("1,,0\n0,1,1\n", "line 1: entry 2 is missing, ''"),
+        ("1 0 NA\n0 1 1\n", "line 1: entry 3 is missing, 'NA'"),
+        ("1;0\n0;1\n", "has names and no numbers"),
         ("\ta\tb\n", "every row must have as many numbers; there are none"),
     ],
 )

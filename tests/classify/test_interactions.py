@@ -20,7 +20,7 @@ from jaxdiff.classify.interactions.nrlmf import (
     of_neighbours,
 )
 from jaxdiff.classify.interactions.pairwise_svm import pairwise_machine
-from jaxdiff.classify.interactions.problem import Problem
+from jaxdiff.classify.interactions.problem import Problem, zero_or_one
 
 M, N = 6, 4
 
@@ -319,5 +319,18 @@ def test_options_of_factorisations_out_of_range_are_refused(small, key):
     ):
         with pytest.raises(ValueError, match=f"{next(iter(options))} must be positive"):
             method(small, key, **options)
+    with pytest.raises(ValueError, match="neighbourhood must not be negative"):
+        interactions.nrlmf(small, key, ridge=(0.1, -0.1))
     with pytest.raises(ValueError, match="tolerance must not be negative"):  # NaN: no update
         interactions.nrlmf(small, key, tolerance=np.nan)
+
+
+def test_methods_of_zero_and_one_refuse_affinities_known_or_traced(small, key):
+    affinities = small._replace(known=3 * small.known)
+    for name in ("nrlmf", "kbmf2k", "pairwise_svm"):
+        arguments = (affinities,) if name == "pairwise_svm" else (affinities, key)
+        with pytest.raises(ValueError, match=f"{name} takes interactions 0 and 1"):
+            getattr(interactions, name)(*arguments)
+    traced = jax.jit(lambda p: zero_or_one(p, "a method").known)
+    assert np.isnan(traced(affinities)).all()
+    np.testing.assert_array_equal(traced(small), small.known)

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from jaxdiff.brief import short
 from jaxdiff.classify.interactions.problem import Problem, hide
-from jaxdiff.classify.interactions.scores import Interval, auc, aupr, interval
+from jaxdiff.classify.interactions.scores import Interval, auc, aupr, check_finite, interval
 from jaxdiff.typing import Array, Key
 
 Predictor: TypeAlias = Callable[[Problem, Key], Array]
@@ -93,7 +93,8 @@ def predict_folds(
         dtype: of the arithmetic, floating; float64 needs no switch of JAX's.
 
     Raises:
-        ValueError: for folds of another shape, or none at once.
+        ValueError: for folds of another shape, one that leaves nothing known, or none at once, and
+            for scores that are not finite.
         TypeError: for folds that are not booleans, or a dtype that is not floating.
     """
     _check_folds(whole, held_out)
@@ -102,11 +103,18 @@ def predict_folds(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype must be floating, not {jnp.dtype(dtype)}")
     hidden = hide(whole, held_out)
+    if (empty := ~np.any(hidden.known != 0, axis=(1, 2))).any():
+        raise ValueError(
+            f"fold {int(np.argmax(empty))} holds out everything that is known: nothing is left to "
+            "learn from"
+        )
     with precision(dtype):
         keys = jax.random.split(key, len(hidden.known))
         arrays = jax.tree.map(lambda x: jnp.asarray(x, dtype), hidden)
         every = 1 if jax.default_backend() == "cpu" else len(hidden.known)
-        return np.asarray(_run(method, folds_at_once or every, arrays, keys))
+        scores = np.asarray(_run(method, folds_at_once or every, arrays, keys))
+    check_finite(scores)
+    return scores
 
 
 def precision(dtype: DTypeLike) -> contextlib.AbstractContextManager[Any]:

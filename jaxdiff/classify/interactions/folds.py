@@ -31,11 +31,12 @@ def held_out(
     Args:
         shape: (m, n), of the interactions.
         setting: what a fold is made of.
-        seeds: a permutation each.
+        seeds: a permutation each, no two alike.
         num_folds: of a permutation, at least 2.
 
     Raises:
-        ValueError: for another setting, or more folds than there are pairs, drugs or targets.
+        ValueError: for another setting, a seed twice or none, or more folds than there are pairs,
+            drugs or targets.
 
     >>> held_out((4, 3), "drugs", seeds=(0,), num_folds=2).sum(axis=(1, 2)).tolist()
     [6, 6]
@@ -45,6 +46,10 @@ def held_out(
     if setting not in sizes:
         raise ValueError(f"setting must be one of {', '.join(get_args(Setting))}, not {setting!r}")
     size = sizes[setting]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"seeds must be one at least, each another, as a permutation counts once; got {seeds}"
+        )
     if not 2 <= num_folds <= size:
         raise ValueError(f"num_folds must be 2 to {size}, the number of {setting}, not {num_folds}")
     masks = np.zeros((len(seeds), num_folds, m, n), np.bool_)

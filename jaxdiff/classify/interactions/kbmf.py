@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from jaxdiff.arrays import check, einsum
 from jaxdiff.classify.interactions.inverse import inverse_factor, positive_inverse
-from jaxdiff.classify.interactions.problem import Problem
+from jaxdiff.classify.interactions.problem import Problem, zero_or_one
 from jaxdiff.typing import Array, Key
 
 
@@ -72,6 +72,7 @@ def kbmf2k(
     check("margin must not be negative", lambda v: v >= 0, margin)
     check("noise must be positive", lambda s: s > 0, noise)
     check("num_updates must be at least 1", lambda n: n >= 1, num_updates)
+    problem = zero_or_one(problem, "kbmf2k")
     known, _, drugs, targets = problem
     labels, dtype = 2 * known - 1, known.dtype
     keys = jax.random.split(key, 3)

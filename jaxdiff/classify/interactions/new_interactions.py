@@ -14,7 +14,10 @@ import numpy as np
 
 from jaxdiff.classify.interactions.cross_validation import Predictor, precision
 from jaxdiff.classify.interactions.problem import Problem
+from jaxdiff.classify.interactions.scores import check_finite
 from jaxdiff.typing import Key
+
+MISSING = ("", "na", "n/a", "null", "none")  # what stands for no number, and is no name
 
 
 class Matrix(NamedTuple):
@@ -55,8 +58,7 @@ def new_interactions(
         raise ValueError(f"count must be 1 to {unknown.sum()}, the unknown pairs, not {count}")
     with precision(np.asarray(whole.known).dtype):
         scores = np.asarray(jax.jit(method)(Problem(*map(jnp.asarray, whole)), key))
-    if not np.isfinite(scores).all():
-        raise ValueError("the method's scores are not finite")
+    check_finite(scores)
     flat = np.where(unknown, scores, -np.inf).ravel()
     best = np.argsort(-flat, kind="stable")[:count]
     rows, columns = np.unravel_index(best, scores.shape)
@@ -69,11 +71,12 @@ def read_matrix(path: str | Path) -> Matrix:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: naming file and line, for rows of different lengths, for what is no number, and
-            for NaN or infinity; naming the file, for one that is no text.
+        ValueError: naming file and line, for rows of different lengths, for what is no number or
+            not there, and for NaN or infinity; naming the file, for one that is no text or has
+            names alone.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # spreadsheets mark their files
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text file (in UTF-8)") from error
     separator = next((s for s in "\t," if s in text), None)
@@ -83,6 +86,9 @@ def read_matrix(path: str | Path) -> Matrix:
         raise ValueError(f"{path} has no numbers")
     columns = None
     if not all(map(_is_number, cells[0][1][1:])) or not cells[0][1][0]:
+        for k, cell in enumerate(cells[0][1][1:]):
+            if cell.lower() in MISSING:
+                raise ValueError(f"{path}, line {cells[0][0]}: entry {k + 2} is missing, {cell!r}")
         columns, cells = tuple(cells[0][1]), cells[1:]
     nameless = columns is not None and not columns[0]  # so that the first column has names
     named = bool(cells) and (nameless or not _is_number(cells[0][1][0]))
@@ -94,6 +100,10 @@ def read_matrix(path: str | Path) -> Matrix:
         where = f"line {cells[odd][0]} has {lengths[odd]}" if cells else "there are none"
         raise ValueError(f"{path}: every row must have as many numbers; {where}")
     values = np.array(numbers)
+    if not values.size:
+        raise ValueError(
+            f"{path} has names and no numbers: is it separated by tabs, commas, spaces?"
+        )
     if columns is not None and (nameless or (named and len(columns) > values.shape[1])):
         columns = columns[1:]  # of the column of names
     if columns is not None and len(columns) != values.shape[1]:

@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from jaxdiff.arrays import check, einsum
 from jaxdiff.classify.interactions.kernels import is_new
-from jaxdiff.classify.interactions.problem import Problem
+from jaxdiff.classify.interactions.problem import Problem, zero_or_one
 from jaxdiff.typing import Array, Key
 
 
@@ -76,6 +76,9 @@ def nrlmf(
         check(f"{name} must be positive", lambda x: x > 0, number)
     check("tolerance must not be negative", lambda x: x >= 0, tolerance)
     check("num_neighbours must be at least 1", lambda k: (k >= 1).all(), jnp.array(num_neighbours))
+    penalties = jnp.array([*ridge, *neighbourhood])
+    check("ridge and neighbourhood must not be negative", lambda x: (x >= 0).all(), penalties)
+    problem = zero_or_one(problem, "nrlmf")
     U, V = fitted(
         problem,
         key,

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from jaxdiff.arrays import check, einsum
 from jaxdiff.brief import short
 from jaxdiff.classify.interactions.kernels import mixed_kernels
-from jaxdiff.classify.interactions.problem import Problem
+from jaxdiff.classify.interactions.problem import Problem, zero_or_one
 from jaxdiff.typing import Array
 
 
@@ -67,6 +67,7 @@ def pairwise_svm(
     Deviations: the intercept is -1 instead of being trained, by which a drug far from all others is
     labelled to have no interactions; and all pairs are examples, not a sample of the negative ones.
     """
+    problem = zero_or_one(problem, "pairwise_svm")
     known, observed = problem.known, problem.observed
     check("cost must be positive", lambda c: c > 0, cost)
     kernels = mixed_kernels(known, problem.drugs, problem.targets, alpha, gamma)

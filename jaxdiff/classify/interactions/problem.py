@@ -15,7 +15,9 @@ eigenvalues set to 0.
 import warnings
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
 from jaxdiff.brief import short
@@ -127,8 +129,25 @@ def hide(whole: Problem, held_out: np.ndarray) -> Problem:
     return whole._replace(known=whole.known * observed, observed=observed)  # type: ignore[arg-type]
 
 
+def zero_or_one(whole: Problem, method: str) -> Problem:
+    """Return a problem of interactions 0 and 1, for a method that is of no others. Raises
+    ValueError, naming it, for affinities; where they are traced, NaN takes the place of them all.
+    """
+    binary = (whole.known == 0) | (whole.known == 1)
+    if isinstance(binary, Tracer):
+        return whole._replace(known=jnp.where(jnp.all(binary), whole.known, jnp.nan))
+    if not binary.all():
+        raise ValueError(
+            f"{method} takes interactions 0 and 1, and these are affinities: choose a threshold, "
+            "or a method of least squares"
+        )
+    return whole
+
+
 def _numbers(name: str, values: Values) -> np.ndarray:
     array = np.asarray(values)
+    if array.dtype.name == "bfloat16":  # a number to JAX, and none to NumPy
+        array = array.astype(np.float32)
     if array.dtype.kind not in "buif":
         raise ValueError(f"{name} must be real numbers, not {array.dtype}")
     array = array if array.dtype.kind == "f" else array.astype(np.float64)

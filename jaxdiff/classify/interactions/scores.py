@@ -98,7 +98,13 @@ def _check_scores(labels: np.ndarray, scores: np.ndarray) -> None:
             f"labels and scores must have one shape (count,); got {np.shape(labels)} and "
             f"{np.shape(scores)}"
         )
+    check_finite(scores)
+
+
+def check_finite(scores: np.ndarray) -> None:
+    """Raise ValueError for scores that are not finite."""
     if not np.isfinite(scores).all():
         raise ValueError(
-            "scores must be finite, and the method gave NaN or infinity: try dtype=jnp.float64"
+            "scores must be finite, and the method gave NaN or infinity: try dtype=jnp.float64, "
+            "and for affinities a method that is not of 0 and 1 alone"
         )
