@@ -7,13 +7,19 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxdiff import solvers
-from jaxdiff.distill.adversarial.adversarial_distillation import add, ladd
+from jaxdiff.distill.adversarial.adversarial_distillation import (
+    add,
+    amplitude,
+    ladd,
+    logit_normal,
+)
 from jaxdiff.distill.adversarial.denoising_gan import ddgan, ufogen
 from jaxdiff.distill.adversarial.truncated_diffusion import truncated_diffusion
 from jaxdiff.distill.parts.critic import HINGE, Critic
+from jaxdiff.distill.parts.generator import Weight
 from jaxdiff.distill.parts.stage import Stage
-from jaxdiff.distill.parts.two_players import FakeScore, Penalty
-from jaxdiff.ranges import Count, NotNegative, Number, Positive
+from jaxdiff.distill.parts.two_players import NO_PENALTY, FakeScore, Penalty
+from jaxdiff.ranges import Count, Fraction, NotNegative, Number, Positive, PositiveBelow1
 from jaxdiff.recipes.goal import Goal, one
 from jaxdiff.recipes.parts import (
     FEW,
@@ -23,6 +29,7 @@ from jaxdiff.recipes.parts import (
     fake_score_with_head,
     generator,
     matching_recipe,
+    vp_time,
 )
 from jaxdiff.typing import Array, Cond, Key, Params
 
@@ -30,12 +37,22 @@ LEVELS = (START, 1.2, 0.6, 0.3)  # of students in up to four evaluations
 
 
 def _add(
-    goal: Goal, num_steps: Count = 1, distillation: NotNegative = 2.5, penalty: NotNegative = 1e-5
+    goal: Goal,
+    num_steps: Count = 1,
+    distillation: NotNegative = 2.5,
+    weight: Weight = amplitude,
+    first: PositiveBelow1 = 0.02,
+    last: Fraction = 0.98,
+    penalty: NotNegative = 1e-5,
 ) -> list[Stage]:
     """Its critic looks through the pretrained network, at a low level of noise.
 
     num_steps: number of evaluations, 1 to 4.
+    first, last: the teacher denoises at levels uniform between these shares of a VP process's time.
     """
+    teaching: dict[str, Any] = {} if weight is amplitude else {"weight": weight}
+    if (first, last) != (0.02, 0.98):  # the method's own
+        teaching["levels"] = vp_time(first, last)
     network, params = goal.network(1, False)
     head = critic_head(goal)
 
@@ -51,7 +68,7 @@ def _add(
     critic = Critic(logits, init, game=HINGE, optimiser=adam(goal, 0.5))
     method = add(
         goal.teacher, generator(goal), critic, student_levels=LEVELS[: int(num_steps)],
-        distillation=distillation, penalty=penalty,
+        distillation=distillation, penalty=penalty, **teaching,
     )  # fmt: skip
     return one(method)
 
@@ -59,15 +76,21 @@ def _add(
 def _ladd(
     goal: Goal,
     num_steps: Count = 1,
+    mean: Number = 0.0,
+    std: Positive = 1.0,
     penalty: NotNegative = 0.02,
-    size: Positive = 0.1,
+    size: Positive | None = None,
     every: Count = 1,
 ) -> list[Stage]:
     """Its critic looks through the frozen pretrained network.
 
     num_steps: number of evaluations, 1 to 4.
-    penalty, size: of R1 in its approximate form, its factor and the size of the move.
+    mean, std: of the logit of the times of the critic's noise, in rectified flow.
+    penalty, size: of R1 in its approximate form, its factor and the size of the move, 0.1 by
+        default.
     """
+    if not penalty and size is not None:
+        raise ValueError(f"size={size} is of the penalty, whose factor is 0")
     student = goal.student()
     teacher = student.denoiser(student.params)
     fake_score = FakeScore(
@@ -78,7 +101,8 @@ def _ladd(
         generator(goal, every, rate=0.2),
         fake_score,
         student_levels=LEVELS[: int(num_steps)],
-        penalty=Penalty(penalty, size),
+        levels=logit_normal(mean, std),
+        penalty=Penalty(penalty, 0.1 if size is None else size) if penalty else NO_PENALTY,
         every=every,
     )
     return one(method)

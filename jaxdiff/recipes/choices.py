@@ -23,8 +23,10 @@ from typing import (
 )
 
 from jaxdiff import distance, prediction
+from jaxdiff.distill.adversarial import adversarial_distillation
 from jaxdiff.distill.consistency import schedules
-from jaxdiff.distill.score import score_distillation
+from jaxdiff.distill.score import score_distillation, swift_brush
+from jaxdiff.distill.trajectory import progressive, rectified_flow
 from jaxdiff.ranges import range_of
 from jaxdiff.solvers.adjusted_ddim import adjusted_ddim_step
 from jaxdiff.solvers.steps import euler_step, heun_step
@@ -50,14 +52,16 @@ FUNCTIONS: tuple[dict[str, Callable[..., Any]], ...] = (
     {
         f.__name__: f
         for f in (
-            score_distillation.variance, score_distillation.inverse_square,
-            prediction.uniform_weight,
+            score_distillation.variance, score_distillation.inverse_square, swift_brush.faded,
+            adversarial_distillation.amplitude, prediction.uniform_weight,
         )
     },
     {
         f.__name__: f
         for f in (euler_step, heun_step, adjusted_ddim_step)
     },
+    {f.__name__: f for f in (progressive.cosine_levels, progressive.karras_levels)},
+    {f.__name__: f for f in (rectified_flow.uniform_times, rectified_flow.u_shaped_times)},
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ sct goes without its learned weight, which would favour the levels where tangent
 
 from typing import Any
 
+from jaxdiff.distance import pseudo_huber
 from jaxdiff.distill.consistency import consistency
 from jaxdiff.distill.consistency.continuous import (
     continuous_distillation,
@@ -22,13 +23,15 @@ from jaxdiff.distill.parts.stage import Before, Stage
 from jaxdiff.method import Method
 from jaxdiff.ranges import Below1, Count, Fraction, NotNegative, Number, Positive, PositiveBelow1
 from jaxdiff.recipes.goal import Goal, Recipe, one
+from jaxdiff.training.ema import constant
 from jaxdiff.typing import Denoiser
 
 WIDE = 1.0
 MEAN, STD = 0.0, 2.0  # of log levels; narrower, few updates never reach the noise end
 
 
-def _distillation(goal: Goal, **options: Any) -> list[Stage]:
+def _distillation(goal: Goal, target: Below1 | None = None, **options: Any) -> list[Stage]:
+    options |= {"target": None if target is None else constant(target)}
     return one(consistency.consistency_distillation(goal.teacher, goal.student(), **options))
 
 
@@ -132,10 +135,20 @@ def _truncated(
 
 
 def _latent(
-    goal: Goal, guidance_range: tuple[float, float] = (1.0, 3.0), **options: Any
+    goal: Goal,
+    guidance_range: tuple[float, float] = (1.0, 3.0),
+    c: NotNegative = 1e-3,
+    target: Below1 | None = 0.95,
+    **options: Any,
 ) -> list[Stage]:
-    student = goal.student(labels=2)
-    return one(latent_consistency(goal.teacher, student, guidance_range=guidance_range, **options))
+    """Its network is conditioned on the weight of guidance, too.
+
+    c: of the pseudo-Huber distance.
+    target: decay of the target network; None for the student itself.
+    """
+    options |= {"guidance_range": guidance_range, "distance": pseudo_huber(c)}
+    options |= {"target": None if target is None else constant(target)}
+    return one(latent_consistency(goal.teacher, goal.student(labels=2), **options))
 
 
 def _multistep(
@@ -194,10 +207,11 @@ def _multistep_stages(
 _SCATTER = (
     "without a teacher the targets scatter as widely as the data, and few updates average them"
 )
-_EASY: dict[str, Any] = {"of": (consistency.easy_consistency,), "fixed": ("stage_updates",)}
+_EASY: dict[str, Any] = {"of": (consistency.easy_consistency,)}
 _CONTINUOUS: dict[str, Any] = {"of": (scd,), "fixed": ("warmup_updates",)}
 _UNIFORM: dict[str, Any] = {"of": (continuous_distillation,)}
-_MULTISTEP: dict[str, Any] = {"of": (multistep_consistency,), "fixed": ("num_updates", "segments")}
+_MULTISTEP: dict[str, Any] = {"of": (multistep_consistency,)}
+_SEGMENTS = ("num_updates", "segments")  # set for each stage
 
 RECIPES = {
     "consistency_distillation": Recipe(
@@ -205,19 +219,19 @@ RECIPES = {
     ),
     "consistency_training": Recipe(_training, of=(consistency.consistency_training,)),
     "improved_consistency": Recipe(_improved, of=(improved_consistency,)),
-    "easy_consistency": Recipe(_easy, **_EASY),
-    "easy_consistency_distillation": Recipe(_easy_distillation, **_EASY),
+    "easy_consistency": Recipe(_easy, **_EASY, fixed=("stage_updates", "solver_step")),
+    "easy_consistency_distillation": Recipe(_easy_distillation, **_EASY, fixed=("stage_updates",)),
     "scd": Recipe(_scd, **_CONTINUOUS),
     "sct": Recipe(_sct, **_CONTINUOUS, weakness=_SCATTER),
     "continuous_distillation": Recipe(_continuous_distillation, **_UNIFORM),
     "continuous_training": Recipe(
-        _continuous_training, **_UNIFORM,
+        _continuous_training, **_UNIFORM, fixed=("held",),
         weakness=_SCATTER + ", here unnormalised and at every level",
     ),
     "truncated_consistency": Recipe(_truncated, of=(truncated_consistency,)),
     "latent_consistency": Recipe(_latent, of=(latent_consistency,)),
-    "multistep_consistency": Recipe(_multistep, **_MULTISTEP),
+    "multistep_consistency": Recipe(_multistep, **_MULTISTEP, fixed=_SEGMENTS),
     "multistep_consistency_training": Recipe(
-        _multistep_training, **_MULTISTEP, weakness=_SCATTER
+        _multistep_training, **_MULTISTEP, fixed=(*_SEGMENTS, "solver_step"), weakness=_SCATTER
     ),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from jaxdiff.distill.flow_map.trajectory_consistency import trajectory_consisten
 from jaxdiff.distill.parts.critic import Critic
 from jaxdiff.distill.parts.stage import Stage
 from jaxdiff.distill.parts.student import Student
-from jaxdiff.ranges import Below1, Fraction, NotNegative, Positive
+from jaxdiff.ranges import Below1, Fraction, NotNegative, Number, Positive
 from jaxdiff.recipes.goal import Goal, Recipe, one
 from jaxdiff.typing import Array, Cond, Key, Params
 
@@ -42,15 +42,27 @@ def _mean_flow(
     unequal: Fraction = UNEQUAL,
     later: tuple[float, float] = LOG_LEVEL,
     earlier: tuple[float, float] = LOG_LEVEL,
+    label_drop: Fraction | None = None,
     **options: Any,
 ) -> list[Stage]:
     """Logit-normal times.
 
     unequal: share of the samples whose times t and r differ.
     later, earlier: mean and standard deviation of the logits of t and of r.
+    label_drop: share of the samples whose condition is dropped; 0.1 where there is guidance (omega,
+        kappa), none elsewhere by default.
     """
     pairs = _pairs(later, earlier, unequal)
-    return one(mean_flow(_student(goal), teacher=goal.teacher, pairs=pairs, **options))
+    student = _dropping(_student(goal), label_drop, options)
+    return one(mean_flow(student, teacher=goal.teacher, pairs=pairs, **options))
+
+
+def _dropping(student: Student, share: float | None, options: dict[str, Any]) -> Student:
+    """Return the student with a share of its conditions dropped: without them guidance is of no
+    use.
+    """
+    guided = (options.get("omega", 1.0), options.get("kappa", 0.0)) != (1.0, 0.0)
+    return student._replace(label_drop=(0.1 if guided else None) if share is None else share)
 
 
 def _mean_flow_of_data(
@@ -59,15 +71,19 @@ def _mean_flow_of_data(
     later: tuple[float, float] = LOG_LEVEL,
     earlier: tuple[float, float] = LOG_LEVEL,
     power: NotNegative = 0.0,
+    label_drop: Fraction | None = None,
     **options: Any,
 ) -> list[Stage]:
     """In few dimensions by least squares, so that the minimum is the mean.
 
     unequal: share of the samples whose times t and r differ.
     later, earlier: mean and standard deviation of the logits of t and of r.
+    label_drop: share of the samples whose condition is dropped; 0.1 where there is guidance (omega,
+        kappa), none elsewhere by default.
     """
     pairs = _pairs(later, earlier, unequal)
-    return one(mean_flow(_student(goal), pairs=pairs, power=power, **options))
+    student = _dropping(_student(goal), label_drop, options)
+    return one(mean_flow(student, pairs=pairs, power=power, **options))
 
 
 def _improved(
@@ -87,29 +103,42 @@ def _improved(
     return one(improved_mean_flow(_student(goal), pairs=pairs, power=power, **options))
 
 
-def _align(goal: Goal, warmup: Fraction = 0.1, **options: Any) -> list[Stage]:
+def _align(
+    goal: Goal,
+    warmup: Fraction = 0.1,
+    mean: Number = -0.8,
+    std: Positive = 1.0,
+    **options: Any,
+) -> list[Stage]:
     """Return a student of both times.
 
     warmup: share of the updates in which the tangent's share grows from 0 to 1.
+    mean, std: of the logit of the length t - r of intervals.
     """
-    updates = int(goal.num_updates * warmup)
-    return one(
-        flow_map.align_your_flow(goal.teacher, _student(goal), warmup_updates=updates, **options)
-    )
+    options |= {"warmup_updates": int(goal.num_updates * warmup)}
+    pairs = flow_map.interval_pairs(mean, std)
+    return one(flow_map.align_your_flow(goal.teacher, _student(goal), pairs=pairs, **options))
 
 
-def _align_lagrangian(goal: Goal, warmup: Fraction = 0.1, **options: Any) -> list[Stage]:
+def _align_lagrangian(
+    goal: Goal,
+    warmup: Fraction = 0.1,
+    mean: Number = -0.8,
+    std: Positive = 1.0,
+    **options: Any,
+) -> list[Stage]:
     """Return a student of both times.
 
     warmup: share of the updates in which the tangent's share grows from 0 to 1.
+    mean, std: of the logit of the length t - r of intervals.
     """
-    return _align(goal, warmup, form="lagrangian", **options)
+    return _align(goal, warmup, mean, std, form="lagrangian", **options)
 
 
 def _self_distilled(residual: flow_map.Residual) -> Callable[..., list[Stage]]:
     def stages(
         goal: Goal,
-        unequal: float = 0.5,
+        unequal: Fraction = 0.5,
         later: tuple[float, float] = LOG_LEVEL,
         earlier: tuple[float, float] = LOG_LEVEL,
         **options: Any,
@@ -126,6 +155,24 @@ def _self_distilled(residual: flow_map.Residual) -> Callable[..., list[Stage]]:
         )
 
     return stages
+
+
+def _semigroup(
+    goal: Goal,
+    unequal: Fraction = 0.5,
+    later: tuple[float, float] = LOG_LEVEL,
+    earlier: tuple[float, float] = LOG_LEVEL,
+    halfway: bool = False,
+    **options: Any,
+) -> list[Stage]:
+    """Logit-normal times.
+
+    unequal: share of the samples whose times t and r differ.
+    later, earlier: mean and standard deviation of the logits of t and of r.
+    halfway: whether the time between is in the middle, not at random.
+    """
+    stages = _self_distilled(flow_map.semigroup(halfway))
+    return stages(goal, unequal, later, earlier, **options)
 
 
 def _trajectory_consistency(
@@ -220,5 +267,5 @@ RECIPES = {
         _self_distilled(flow_map.eulerian), **_SELF, share=0.8,
         weakness="unstable, as its paper finds: the gradient passes through one of two derivatives",
     ),
-    "flow_map_semigroup": Recipe(_self_distilled(flow_map.semigroup()), **_SELF, share=0.8),
+    "flow_map_semigroup": Recipe(_semigroup, **_SELF, share=0.8),
 }  # fmt: skip

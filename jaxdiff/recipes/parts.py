@@ -6,18 +6,19 @@ the highest it is the mean of the data. Both players learn without momentum.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optax
 
 from jaxdiff import solvers
 from jaxdiff.distill.parts.critic import Head
-from jaxdiff.distill.parts.generator import Levels, karras
+from jaxdiff.distill.parts.generator import Levels, in_time, karras
 from jaxdiff.distill.parts.stage import Stage
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.two_players import FakeScore
 from jaxdiff.distill.trajectory.progressive import cosine_levels
+from jaxdiff.process import VP
 from jaxdiff.recipes.goal import Goal, Recipe
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.trace import table
@@ -95,3 +96,12 @@ def summed(goal: Goal, every: int, scale: float = 1.0) -> tuple[Student, FakeSco
 def middle(goal: Goal, high: float, ends: float) -> Levels:
     """Return a Karras grid without a share of it at each end."""
     return karras(goal.low, high, ends, 1.0 - ends)
+
+
+def vp_time(first: float, last: float) -> Levels:
+    """Return levels uniform in a VP process's time between two shares of it. ValueError for no
+    interval.
+    """
+    if first >= last:
+        raise ValueError(f"levels from {first:g} of the time end later, not at {last:g}")
+    return in_time(cast(Any, VP()), first, last)

@@ -5,11 +5,10 @@ updates is a share of all here.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import optax
 
-from jaxdiff.distill.parts.generator import Levels, in_time
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.score.score_distillation import (
     score_distillation,
@@ -17,8 +16,8 @@ from jaxdiff.distill.score.score_distillation import (
 )
 from jaxdiff.method import Method
 from jaxdiff.noise import start_noise
-from jaxdiff.process import VP
 from jaxdiff.ranges import Fraction, NotNegative, Positive, PositiveBelow1
+from jaxdiff.recipes.parts import vp_time
 from jaxdiff.typing import Array, Denoiser, Key
 
 
@@ -65,7 +64,7 @@ def _sds(
     first, last: the levels of the noise are uniform between these shares of a VP process's time.
     """
     return score_distillation(
-        images.teacher, _itself, images.start(spread), levels=_levels(first, last),
+        images.teacher, _itself, images.start(spread), levels=vp_time(first, last),
         optimiser=optax.adam(_falling(rate, images), b2=0.99), **options,
     )  # fmt: skip
 
@@ -92,8 +91,8 @@ def _vsd(
     """
     fake = images.model._replace(optimiser=optax.adam(fake_rate, b2=0.99))
     return variational_score_distillation(
-        images.teacher, _itself, images.start(spread), fake, levels=_levels(first, last),
-        late_levels=_levels(first, late_last), late_from=round(late * images.num_updates),
+        images.teacher, _itself, images.start(spread), fake, levels=vp_time(first, last),
+        late_levels=vp_time(first, late_last), late_from=round(late * images.num_updates),
         optimiser=optax.adam(_falling(rate, images), b2=0.99, eps=1e-15), **options,
     )  # fmt: skip
 
@@ -101,13 +100,6 @@ def _vsd(
 def _itself(scene: Array, key: Key) -> Array:
     """Return the rendering of images."""
     return scene
-
-
-def _levels(first: float, last: float) -> Levels:
-    """Return levels uniform in time. ValueError for no interval."""
-    if first >= last:
-        raise ValueError(f"levels from {first:g} of the time end later, not at {last:g}")
-    return in_time(cast(Any, VP()), first, last)
 
 
 def _falling(rate: float, images: Images) -> optax.Schedule:

@@ -2,27 +2,27 @@
 
 from typing import Any
 
-import jax
-
 from jaxdiff.distill.parts.generator import Weight, karras, log_normal
 from jaxdiff.distill.parts.stage import Stage
-from jaxdiff.distill.parts.two_players import Penalty
-from jaxdiff.distill.score import distribution_matching as matching
-from jaxdiff.distill.score.decoupled_matching import decoupled_dmd
 from jaxdiff.distill.score.diff_instruct import diff_instruct
-from jaxdiff.distill.score.f_distill import f_distill
 from jaxdiff.distill.score.moment_matching import moment_matching
 from jaxdiff.distill.score.score_identity import sid, sida
 from jaxdiff.distill.score.score_implicit import huber_slope, sim
 from jaxdiff.distill.score.swift_brush import swiftbrush
-from jaxdiff.distill.trajectory.knowledge import stored_pairs
 from jaxdiff.prediction import uniform_weight
-from jaxdiff.ranges import Below1, Count, Natural, NotNegative, Number, Positive
-from jaxdiff.recipes import parts
+from jaxdiff.ranges import (
+    Below1,
+    Count,
+    Fraction,
+    Natural,
+    NotNegative,
+    Number,
+    Positive,
+    PositiveBelow1,
+)
+from jaxdiff.recipes import matching, parts
 from jaxdiff.recipes.goal import Goal, one
 from jaxdiff.recipes.parts import FEW, START, generator, matching_recipe
-
-STEPS = (START, 0.8)  # of students in two evaluations
 
 
 def _diff_instruct(
@@ -73,114 +73,6 @@ def _low_rank(
         goal.teacher, student, fake_score=fake._replace(model=model, rank=int(rank)),
         start=start, levels=log_normal(mean, std),
         fake_levels=log_normal(fake_mean, fake_std), weight=weight, every=every,
-    )  # fmt: skip
-    return one(method)
-
-
-def _dmd(
-    goal: Goal,
-    regression: NotNegative = 0.25,
-    ends: Below1 = 0.02,
-    every: Count = 1,
-    pairs: int | None = None,
-) -> list[Stage]:
-    """From the highest level, where its pairs start.
-
-    ends: shares of the grid of levels that the direction leaves out.
-    pairs: their number; 8 times the updates, at most 50,000, by default.
-    """
-    if not regression and pairs is not None:
-        raise ValueError(f"pairs={pairs} are for the regression, whose factor is 0")
-    count = min(50_000, 8 * goal.num_updates) if pairs is None else pairs
-    stored = stored_pairs(parts.accurate(goal), count, jax.random.key(goal.seed), progress=False)
-    method = matching.dmd(
-        goal.teacher, generator(goal, every, goal.high), fake_score=parts.fake_score(goal),
-        regression=regression, levels=parts.middle(goal, goal.high, ends), every=every,
-    )  # fmt: skip
-    return [Stage("distil", lambda before: method, data=stored if regression else None)]
-
-
-def _dmd2(
-    goal: Goal,
-    num_steps: Count = 1,
-    every: Count = 2,
-    adversarial: NotNegative = 3e-3,
-    critic: NotNegative = 1e-2,
-    penalty: NotNegative = 0.0,
-    ends: Below1 = 0.02,
-) -> list[Stage]:
-    """In two evaluations the fake score is conditioned on which one made a sample.
-
-    num_steps: number of evaluations, 1 or 2.
-    penalty: factor of R1.
-    ends: shares of the grid of levels that the direction leaves out.
-    """
-    fake, num_steps = parts.fake_score_with_head(goal), int(num_steps)
-    if num_steps > 1:
-        fake = fake._replace(model=goal.student(labels=2)._replace(optimiser=None))
-    method = matching.dmd2(
-        goal.teacher,
-        generator(goal, every),
-        fake,
-        student_levels=STEPS[:num_steps],
-        label_evaluations=num_steps > 1,
-        levels=parts.middle(goal, START, ends),
-        adversarial=adversarial,
-        critic=critic,
-        penalty=Penalty(penalty),
-        every=every,
-    )
-    return one(method)
-
-
-def _two_steps(
-    goal: Goal,
-    every: Count = 2,
-    adversarial: NotNegative = 3e-3,
-    critic: NotNegative = 1e-2,
-    penalty: NotNegative = 0.0,
-    ends: Below1 = 0.02,
-) -> list[Stage]:
-    """penalty: factor of R1.
-    ends: shares of the grid of levels that the direction leaves out.
-    """
-    return _dmd2(goal, 2, every, adversarial, critic, penalty, ends)
-
-
-def _decoupled(
-    goal: Goal, guidance: Number = 1.5, ends: Below1 = 0.02, every: Count = 2
-) -> list[Stage]:
-    """ends: shares of the grid of levels that are left out."""
-    method = decoupled_dmd(
-        goal.teacher, generator(goal, every), guidance=guidance,
-        fake_score=parts.fake_score(goal),
-        levels=parts.middle(goal, START, ends), every=every,
-    )  # fmt: skip
-    return one(method)
-
-
-def _f_distill(
-    goal: Goal,
-    divergence: str = "jensen-shannon",
-    every: Count = 2,
-    adversarial: NotNegative = 3e-3,
-    critic: NotNegative = 1e-2,
-    bins: Natural = 10,
-    rate: float = 1.0,
-    min_ratio: Positive = 0.1,
-    max_ratio: Positive = 20.0,
-    penalty: NotNegative = 0.0,
-    ends: Below1 = 0.02,
-) -> list[Stage]:
-    """min_ratio, max_ratio: limits of the density ratio.
-    penalty: factor of R1.
-    ends: shares of the grid of levels that are left out.
-    """
-    method = f_distill(
-        goal.teacher, generator(goal, every), parts.fake_score_with_head(goal),
-        divergence=divergence, levels=parts.middle(goal, START, ends), adversarial=adversarial,
-        critic=critic, bins=int(bins), rate=rate, limits=(min_ratio, max_ratio),
-        penalty=Penalty(penalty), every=every,
     )  # fmt: skip
     return one(method)
 
@@ -282,11 +174,21 @@ def _moments(
 
 
 def _swiftbrush(
-    goal: Goal, rank: Count = 16, start: Positive = START, every: Count = 1, **options: Any
+    goal: Goal,
+    rank: Count = 16,
+    start: Positive = START,
+    first: PositiveBelow1 = 0.02,
+    last: Fraction = 0.98,
+    every: Count = 1,
+    **options: Any,
 ) -> list[Stage]:
-    """Its fake score, the teacher with adapters, learns at four times the student's rate."""
+    """Its fake score, the teacher with adapters, learns at four times the student's rate.
+
+    first, last: the levels of the student's noise are uniform between these shares of a VP
+        process's time.
+    """
     fake = goal.student()._replace(optimiser=parts.adam(goal, 2.0))
-    options |= {"rank": rank, "start": start, "every": every}
+    options |= {"rank": rank, "start": start, "every": every, "levels": parts.vp_time(first, last)}
     return one(swiftbrush(goal.teacher, generator(goal, every), fake, **options))
 
 
@@ -294,11 +196,7 @@ RECIPES = {
     "diff_instruct": matching_recipe(_diff_instruct, diff_instruct, share=0.6, weakness=FEW),
     "diff_instruct_low_rank": matching_recipe(_low_rank, diff_instruct, share=0.6, weakness=FEW),
     "swiftbrush": matching_recipe(_swiftbrush, swiftbrush, weakness=FEW),
-    "dmd": matching_recipe(_dmd, matching.dmd, share=0.5, weakness=FEW),
-    "dmd2": matching_recipe(_dmd2, matching.dmd2, share=0.4, weakness=FEW),
-    "dmd2_two_steps": matching_recipe(_two_steps, matching.dmd2, share=0.4, weakness=FEW),
-    "decoupled_dmd": matching_recipe(_decoupled, decoupled_dmd, share=0.6, weakness=FEW),
-    "f_distill": matching_recipe(_f_distill, f_distill, matching.dmd2, share=0.4, weakness=FEW),
+    **matching.RECIPES,
     "sid": matching_recipe(_sid, sid, share=0.6),
     "sida": matching_recipe(_sida, sida, sid, share=0.4),
     "sim": matching_recipe(_sim, sim, share=0.6),

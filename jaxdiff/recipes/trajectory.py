@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxdiff import grids, solvers
+from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.parts.stage import Before, Data, DataOf, Stage
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.teacher import SolverStep
@@ -82,9 +83,10 @@ def _features(
     begin: fewer steps than these are learned by features.
     """
     F = classifier_features.random_features(goal.shape, scale=goal.sigma_data)
+    all_rounds = {"levels": options.pop("levels")} if "levels" in options else {}
     return classifier_features.feature_stages(
         goal.teacher, lambda share: goal.student(share=share), F, first=first, begin=begin,
-        last=last, substeps=substeps, clip=clip, features_only=options,
+        last=last, substeps=substeps, clip=clip, features_only=options, **all_rounds,
     )  # fmt: skip
 
 
@@ -171,17 +173,23 @@ def _rectified_flow(goal: Goal, **options: Any) -> list[Stage]:
 
 
 def _reflow(
-    goal: Goal, pairs: int | None = None, num_steps: int = 18, rounds: int = 1, **options: Any
+    goal: Goal,
+    pairs: int | None = None,
+    num_steps: int = 18,
+    rounds: int = 1,
+    distance: Distance = squared,
+    **options: Any,
 ) -> list[Stage]:
     """Pairs, then straight lines between them.
 
     pairs: of noise and sample, made once for each round; 64 for each update by default.
     num_steps: of Heun's method that make a pair of the teacher.
     rounds: of reflow before the distillation into one step.
+    distance: of the distillation; that of the rounds before is squared.
     """
     maker = Sampler(goal.teacher, table(solvers.heun, grids.karras(num_steps, goal.low, goal.high)))
     count = min(64 * goal.num_updates, 100_000) if pairs is None else pairs
-    options = {"pairs": count, "rounds": rounds, "seed": goal.seed} | options
+    options |= {"pairs": count, "rounds": rounds, "seed": goal.seed, "distance": distance}
     return reflow_stages(maker, _staged(goal), **options)
 
 

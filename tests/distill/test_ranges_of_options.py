@@ -63,3 +63,8 @@ def test_a_penalty_without_meaning_is_refused(penalty):
     """With a size of 0 it was 0 itself, whatever its factor."""
     with pytest.raises(ValueError, match="a penalty's factor is at least 0 and its size above 0"):
         discriminator_loss(NOTHING, FakeScore(), NOTHING, NOTHING, penalty)
+
+
+def test_a_size_of_no_penalty_is_refused():
+    with pytest.raises(ValueError, match="size=0.1 is of a penalty, whose factor is 0"):
+        discriminator_loss(NOTHING, FakeScore(), NOTHING, NOTHING, Penalty(0.0, size=0.1))

@@ -93,6 +93,9 @@ def add(
         The method: losses, optimisers and starts of its players, and the sampler of the trained
         student.
 
+    Raises:
+        ValueError: for ``levels`` or ``weight`` where ``distillation`` is 0.
+
     Sampled in up to as many evaluations as it has levels.
     No code of the training is published.
     Deviations: R1 is of the critic's input, in the paper of its heads'; the paper's critic is
@@ -101,6 +104,8 @@ def add(
     size. Cost: a student call, a teacher call and the critic's per update of the student, and a
     student call and two of the critic's with gradient for the other.
     """
+    if not distillation and (levels is not _LEVELS or weight is not amplitude):
+        raise ValueError("levels= and weight= are of the teacher's term, whose factor is 0")
     noises = student_noises(student, 4) if student_levels is None else list(student_levels)
 
     def student_loss(step: Step) -> Array:

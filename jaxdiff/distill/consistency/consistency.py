@@ -147,7 +147,12 @@ def easy_consistency(
     Returns:
         The method: losses, optimisers and starts of its players, and the sampler of the trained
         student.
+
+    Raises:
+        ValueError: for a solver step without a teacher.
     """
+    if teacher is None and solver_step is not euler_step:
+        raise ValueError("solver_step= is the teacher's, and there is no teacher")
     distance = pseudo_huber(c)
 
     def student_loss(step: Step) -> Array:

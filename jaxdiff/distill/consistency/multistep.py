@@ -131,11 +131,16 @@ def multistep_consistency(
     Returns:
         The method: losses, optimisers and starts of its players, and the sampler of the trained
         student.
+
+    Raises:
+        ValueError: for numbers that do not increase, and for a solver step without a teacher.
     """
     if not 1 <= segments <= first <= last:
         raise ValueError(
             f"1 <= segments <= first <= last is needed, not {segments}, {first} and {last}"
         )
+    if teacher is None and solver_step is not adjusted_ddim_step:
+        raise ValueError("solver_step= is the teacher's, and there is no teacher")
 
     def student_loss(step: Step) -> Array:
         key_level, key_noise = jax.random.split(step.key)

@@ -37,6 +37,7 @@ from jaxdiff.distill.flow_map.mean_flow_targets import (
     Field,
     MeanField,
     adaptive_loss,
+    check_weight,
     mean_field,
     mean_flow_target,
     normalised_loss,
@@ -176,6 +177,9 @@ def align_your_flow(
         The method: losses, optimisers and starts of its players, and the sampler of the trained
         student.
 
+    Raises:
+        ValueError: for another form, and for a c where power is 0.
+
     Recipe: batch 2048, 50k updates, ImageNet 64 and 512. Deviations: weight 1/(t - r), so that u,
     not G, is what is regressed; guidance is fixed, not an input; no adversarial finish. Failure:
     the Lagrangian form needs v at the student's own samples, where a learned teacher may be wrong
@@ -184,6 +188,7 @@ def align_your_flow(
     """
     if form not in ("eulerian", "lagrangian"):
         raise ValueError(f'form must be "eulerian" or "lagrangian", not {form!r}')
+    check_weight(power, c, 0.1)
 
     def student_loss(step: Step) -> Array:
         x, t, r, _, _ = noisy(student, pairs, step)
@@ -224,12 +229,16 @@ def self_distilled_flow_map(
         The method: losses, optimisers and starts of its players, and the sampler of the trained
         student.
 
+    Raises:
+        ValueError: for a c where power is 0.
+
     Recipe: CIFAR-10, batch 512, 400k updates, where the Lagrangian form was the best. Deviation: no
     learned weight of t and r. Failure: the Eulerian form is unstable (the paper's finding): its
     gradient passes through the derivative but not through its partner. Cost, in units of score
     matching: 2.4 (Lagrangian: a gradient through a derivative), 2.9 (Eulerian), 1.7 (semigroup:
     two more calls, no derivative).
     """
+    check_weight(power, c, 1e-3)
 
     def student_loss(step: Step) -> Array:
         x, t, r, field, key = noisy(student, pairs, step)

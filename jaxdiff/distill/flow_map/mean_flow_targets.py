@@ -53,6 +53,12 @@ def adaptive_loss(value: Array, target: Array, power: float, c: float) -> Array:
     return adaptive(error, power, c)
 
 
+def check_weight(power: float, c: float, default: float) -> None:
+    """ValueError for a c that is given to no weight."""
+    if not power and c != default:
+        raise ValueError(f"c={c} is of the adaptive weight, which power=0 leaves out")
+
+
 def normalised_loss(
     value: Array, target: Array, power: float = 1.0, c: float = 0.1, per_number: bool = False
 ) -> Array:

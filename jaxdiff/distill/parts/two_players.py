@@ -238,6 +238,8 @@ def discriminator_loss(
     """Return the critic's loss, a scalar, on noisy data and samples; and its mean logits."""
     if not penalty.factor >= 0 or not (penalty.size is None or penalty.size > 0):
         raise ValueError(f"a penalty's factor is at least 0 and its size above 0, not {penalty}")
+    if not penalty.factor and penalty.size is not None:
+        raise ValueError(f"size={penalty.size} is of a penalty, whose factor is 0")
     assert fake_score.head is not None
     real_logits, made_logits = step.logits(*real), step.logits(*made)
     value = fake_score.head.game.critic(real_logits, made_logits)
