@@ -140,8 +140,9 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     options.method = names if options.method == ["all"] else options.method
     if strange := set(options.method) - set(names):
         parser.error(f"no method is called {', '.join(sorted(strange))}; there are {names}")
-    for name in ("updates", "batch", "count", "num_steps"):
-        if getattr(options, name) < 1:
+    for name in ("updates", "batch", "count", "num_steps", "widths"):
+        number = getattr(options, name)
+        if (min(number) if isinstance(number, list) else number) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options
 
@@ -192,9 +193,14 @@ def main(given: Sequence[str] | None = None) -> int:
     """Measure, and write the page and the picture."""
     options = arguments_of(given)
     names = ("updates", "batch", "count", "num_steps")
-    kept = Kept(options.json, {name: getattr(options, name) for name in names})
-    for name in options.data:
-        compare(read(name, options.folder), options, kept)
+    try:  # all of them before anything is trained
+        problems = [read(name, options.folder) for name in options.data]
+        kept = Kept(options.json, {name: getattr(options, name) for name in names})
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for problem in problems:
+        compare(problem, options, kept)
     numbers = json.loads(options.json.read_text())
     write_text(options.json.with_suffix(".md"), page(numbers))
     figure(numbers).savefig(options.json.with_suffix(".png"), dpi=110)

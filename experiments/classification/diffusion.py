@@ -144,8 +144,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         check_writable(options.json)
     numbers: dict[str, Any] = {"machine": metadata(), "logistic": {}, "rows": []}
-    for name in options.data:
-        train, test = read(name, options.folder)
+    try:  # all of them before anything is classified
+        parts = {name: read(name, options.folder) for name in options.data}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    for name, (train, test) in parts.items():
         model = load_model(options.teacher) if options.teacher else load_pretrained(name)
         if model.classes != 10 or tuple(model.shape) != test.images.shape[1:]:
             parser.error(f"{options.teacher} is {model}: a run on {name} by class is needed")

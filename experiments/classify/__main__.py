@@ -153,9 +153,24 @@ def taught(options: argparse.Namespace, problem: Problem, seed: int) -> tuple[Tr
     updates = offline.num_updates if options.preset == "paper" else options.teacher_updates
     method = classify.vanilla(big, recipe=offline._replace(num_updates=updates))
     stored = None if options.teachers is None else options.teachers / f"teacher-{seed}"
+    if stored is not None:
+        names = ("data", "pair", "pool", "images", "batch", "rate")
+        check_stored(stored, {n: getattr(options, n) for n in names} | {"updates": updates})
     state, seconds = trained(method, Batches(problem, options.batch, seed), updates, seed, stored)
     teacher = method.sampler(state)
     return teacher, row("teacher", seed, teacher, problem, seconds, updates)
+
+
+def check_stored(folder: Path, settings: dict[str, Any]) -> None:
+    """Note what a stored teacher is trained on. Raises ValueError for one of other settings, whose
+    shapes may be the same.
+    """
+    note = folder.with_suffix(".json")
+    known = json.loads(note.read_text()) if note.exists() else settings
+    if known != settings:
+        raise ValueError(f"{folder} holds a teacher of other settings, {known}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_text(note, json.dumps(settings, indent=1) + "\n")
 
 
 def student(
@@ -225,18 +240,29 @@ def machine() -> str:
     return f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
 
 
+def scored_on(problem: Problem, count: int | None) -> Problem:
+    """Return the problem with the first test images alone. Raises ValueError for more than there
+    are.
+    """
+    images, labels = problem.test_images, problem.test_labels
+    if count is not None and count > len(images):
+        raise ValueError(f"there are {len(images)} test images, not {count}")
+    return problem._replace(test_images=images[:count], test_labels=labels[:count])
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Measure, and write the page."""
     options = arguments_of(given)
-    problem = read(options.folder, options.data, options.pool, options.images)
-    if options.test_images is not None:
-        n = options.test_images
-        problem = problem._replace(
-            test_images=problem.test_images[:n], test_labels=problem.test_labels[:n]
-        )
     names = ("pair", "data", "pool", "images", "test_images", "updates", "teacher_updates", "batch",
              "rate", "preset")  # fmt: skip
-    kept = Kept(options.json, {name: getattr(options, name) for name in names})
+    try:
+        problem = scored_on(
+            read(options.folder, options.data, options.pool, options.images), options.test_images
+        )
+        kept = Kept(options.json, {name: getattr(options, name) for name in names})
+    except (OSError, ValueError) as error:  # no such data, or rows of other settings
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     measure(options, problem, kept)
     numbers = json.loads(options.json.read_text())
     write_text(options.json.with_suffix(".md"), page(numbers))

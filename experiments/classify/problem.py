@@ -79,6 +79,8 @@ def read(folder: Path, name: str, pool: int, count: int | None) -> Problem:
         for part in ("train", "test")
     )
     if count is not None:
+        if count > len(train):
+            raise ValueError(f"{path} has {len(train)} images to train on, not {count}")
         train = train.take(np.random.default_rng(0).permutation(len(train))[:count])
     pooled = [_pooled(np.asarray(part.images), pool) for part in (train, test)]
     mean, std = (f(pooled[0], axis=(0, 1, 2), dtype=np.float64) for f in (np.mean, np.std))

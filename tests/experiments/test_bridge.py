@@ -83,3 +83,12 @@ def test_unknown_methods_are_refused(capsys):
             study.arguments_of(given)
     said = capsys.readouterr().err
     assert "no method is called nothing" in said and "--updates must be at least 1" in said
+
+
+def test_data_that_is_not_there_is_missed_before_anything_is_trained(tmp_path, capsys):
+    given = ["--data", "digits", "mnist", "--folder", str(tmp_path), "--json"]
+    assert study.main([*given, str(tmp_path / "bridge.json")]) == 2
+    assert "mnist.npz" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        study.arguments_of(["--widths", "8", "0"])
+    assert "--widths must be at least 1" in capsys.readouterr().err

@@ -134,6 +134,25 @@ def test_rows_of_other_settings_are_not_joined(tmp_path):
         study.Kept(tmp_path / "a.json", {"pair": "same-widths"})
 
 
+def test_what_there_is_not_enough_of_is_refused(folder, capsys):
+    for given, message in (
+        (["--images", "41"], "has 40 images to train on, not 41"),
+        (["--test-images", "21"], "there are 20 test images, not 21"),
+        (["--data", "mnist"], "mnist.npz"),
+    ):
+        path = folder / "classify.json"
+        assert study.main(["--folder", str(folder), "--json", str(path), *given]) == 2
+        assert message in capsys.readouterr().err and not path.exists()
+
+
+def test_a_stored_teacher_is_not_taken_for_that_of_other_data(tmp_path):
+    stored = tmp_path / "teachers" / "teacher-1"
+    for _ in range(2):
+        study.check_stored(stored, {"data": "mnist", "updates": 5})
+    with pytest.raises(ValueError, match="a teacher of other settings, .*mnist"):
+        study.check_stored(stored, {"data": "fashion", "updates": 5})
+
+
 @pytest.mark.slow
 def test_a_run_makes_a_table_and_goes_on_where_it_was(folder, monkeypatch):
     path = folder / "classify.json"

@@ -37,5 +37,8 @@ def test_options_that_do_not_fit_are_refused(capsys):
     for given in (["--count", "0"], ["--teacher", "runs/x", "--data", "digits", "mnist"]):
         with pytest.raises(SystemExit):
             study.main(given)
+    with pytest.raises(SystemExit):  # before the digits are classified
+        study.main(["--data", "digits", "mnist", "--folder", "nowhere"])
     said = capsys.readouterr().err
+    assert "mnist.npz" in said
     assert "--count must be at least 1" in said and "--teacher is of one data set" in said
