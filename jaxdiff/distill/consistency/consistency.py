@@ -117,7 +117,9 @@ def easy_consistency(
     intermediate: tuple[float, ...] = (0.821,),
 ) -> Method:
     """Easy consistency tuning (Geng et al., arXiv 2406.14548): fine-tune a diffusion model into a
-    consistency model. Deviation: r stops nearing t at ``least_gap``, before rounding ends it.
+    consistency model. Deviations: r stops nearing t at ``least_gap``, before rounding ends it; the
+    student is sampled as it was trained, the identity at level 0, where published code samples with
+    that at level 0.003.
 
     Cost: two network calls per update, one of them with gradient; with a teacher one more. Failure
     modes: with c = 0 the gradient does not shrink with the error, so training settles only as the

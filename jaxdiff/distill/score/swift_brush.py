@@ -62,8 +62,9 @@ def swiftbrush(
         student.
 
     Batches' data are used for their shape and labels only. Sampled in one evaluation.
-    Deviations: the fake score is not guided, as it is in published code, by the teacher's weight;
-    adapters are not scaled (by 108/64 in the paper).
+    Deviations: the fake score is not guided, as it is in published code, by the teacher's weight,
+    for which a tenth of its own updates are without a condition there; adapters are not scaled (by
+    108/64 in the paper).
     Fails and costs: as :func:`jaxdiff.distill.score.diff_instruct.diff_instruct`, in the memory of
     the adapters.
     """

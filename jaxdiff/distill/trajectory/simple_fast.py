@@ -97,8 +97,9 @@ def sfd(
 
     Args:
         teacher: ``D(y, level, cond)``, frozen.
-        student: starts as the teacher; Adam with learning rate 5e-5 by default. (200 000
-            trajectories in batches of 128 on CIFAR-10.)
+        student: starts as the teacher; Adam with learning rate 5e-5 by default, in published code a
+            tenth of it in the second half of the training. (200 000 trajectories in batches of 128
+            on CIFAR-10.)
         num_steps: intervals N of the student's grid. With the analytic first step that is N - 1
             evaluations: the paper's 2-evaluation student has 3.
         extra: M, levels that the teacher has inside each interval.

@@ -42,6 +42,12 @@ def gs(task: Task, *, window: Count | None = None, offsets: bool = True, **optio
     """Generalised solver (arXiv 2510.17699, its distillation part): all weights, levels and
     conditioning levels, as corrections of a solver on the learned levels.
 
+    The weights of the start and of all denoised outputs span those of past states, too, which the
+    authors' code has. Unlike there the numbers start from the best baseline, not from
+    DPM-Solver++ on levels uniform in time, the distance is the task's and not LPIPS, and Adam's
+    rate goes to zero by a cosine, where there it stays at 1e-3, with gradients clipped at norm 1,
+    and an average of the numbers (decay 0.999) is what samples.
+
     window: how many of the last outputs have free weights; all by default. offsets: let the level
     that the network is conditioned on differ from the state's own.
     """

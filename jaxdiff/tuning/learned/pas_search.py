@@ -10,7 +10,8 @@ is <x_T, u_k> that is positive. Where the history has no further direction (rank
 time points, data of two dimensions) u_k is 0 and C_k has no effect. An update sees all samples, not
 64 of them, so that 1000 updates are fewer than its 1000 epochs; a time point is done after
 ``patience`` updates without a new least loss, not when ten losses in a row are within 1e-5, and
-keeps its best coordinates, not its last.
+keeps its best coordinates, not its last. The tolerance is one for all time points, where that code
+has another for the first that is corrected (1e-4 like the others', or 0.01).
 """
 
 import dataclasses
