@@ -23,6 +23,7 @@ PAPER = re.compile(r"\b(\d{4}\.\d{5})\b")
 
 def place(function: Callable[..., Any]) -> str:
     """Return a link to the file of a function, at its line."""
+    function = inspect.unwrap(function)  # a range that guards it lies in another file
     path = Path(inspect.getsourcefile(function) or "").relative_to(ROOT)
     line = inspect.getsourcelines(function)[1]
     return f"[{path}](../{path}#L{line})"

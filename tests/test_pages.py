@@ -89,6 +89,18 @@ def test_links_within_the_repository_lead_to_files(name):
                 assert anchor in slugs
 
 
+def test_the_page_of_all_items_links_to_where_each_is_defined():
+    found = re.findall(r"^\| `(\w+)` .* \| \[(jaxdiff/\S+)\]", TEXTS["docs/methods.md"], re.M)
+    assert len(found) > 120
+    functions = {
+        path: set(re.findall(r"^(?:def|class) (\w+)", (ROOT / path).read_text(), re.M))
+        for _, path in found
+    }
+    assert "jaxdiff/ranges.py" not in functions and all(functions.values())
+    for name in ("dmd2", "mean_flow", "ladd", "consistency_distillation"):
+        assert any(own == name and name in functions[path] for own, path in found)
+
+
 def test_a_link_that_leads_nowhere_is_found():
     with pytest.raises(FileNotFoundError, match=r"docs/x.md links to \.\./nothing.md"):
         sources.relinked("docs/x.md", "see [this](../nothing.md)", {"docs/x.md": "x.md"})
