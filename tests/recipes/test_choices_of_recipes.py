@@ -159,6 +159,10 @@ WITHOUT_EFFECT = {
     "weight= are of the teacher's term": lambda: distill.add(
         teacher, NET, CRITIC, distillation=0.0, weight=uniform_weight
     ),
+    "b= is the slope of what": lambda: distill.easy_consistency(NET, k=0.0, b=2.0),
+    "bound= is of the adversarial": lambda: distill.sida(
+        teacher, NET, distill.FakeScore(head=CRITIC), adversarial=0.0, bound=5.0
+    ),
     "size=0.2 is of the penalty": lambda: RECIPES["ladd"].stages(
         goal("ladd"), penalty=0.0, size=0.2
     ),

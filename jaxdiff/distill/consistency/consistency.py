@@ -151,10 +151,12 @@ def easy_consistency(
         student.
 
     Raises:
-        ValueError: for a solver step without a teacher.
+        ValueError: for a solver step without a teacher, and for b with k = 0.
     """
     if teacher is None and solver_step is not euler_step:
         raise ValueError("solver_step= is the teacher's, and there is no teacher")
+    if k == 0 and b != 1.0:
+        raise ValueError("b= is the slope of what k=0 leaves out: give one of them")
     distance = pseudo_huber(c)
 
     def student_loss(step: Step) -> Array:

@@ -168,12 +168,14 @@ def sida(
         student.
 
     Raises:
-        ValueError: for a fake score without a head.
+        ValueError: for a fake score without a head, and for a bound with adversarial = 0.
 
     Data are needed, for the critic. Sampled in one evaluation.
     Recipe: CIFAR-10, batches of 256, 300 million images. Deviations, failures and cost: as
     :func:`sid`, and two calls of the fake score's trunk.
     """
+    if adversarial == 0 and bound != 10.0:
+        raise ValueError("bound= is of the adversarial loss, which adversarial=0 leaves out")
     head = head_of(fake_score, "SiDA")
     drawn = _drawn(student, levels)
 
