@@ -114,12 +114,15 @@ def diffusion_classifier(
     check_typed(key)
     classes = _count(candidates)
     plan = _checked(rounds, classes)
+    data = jnp.asarray(data)
     if not jnp.issubdtype(data.dtype, jnp.floating) or data.ndim < 1:
         raise TypeError(f"data must be floating, (batch, *shape); got {data.dtype}{data.shape}")
+    if not len(data):
+        raise ValueError(f"data has no samples: shape {data.shape}")
     log_prior = _log_prior(prior, classes, data.dtype)
     keys, D = sample_keys(key, data, index), as_partial(denoiser)
     ends = [jnp.asarray(level, data.dtype) for level in (low, high)]
-    span = float(np.log(high / low))
+    span = jnp.log(ends[1] / ends[0])
     kept = jnp.broadcast_to(jnp.arange(classes), (len(data), classes))
     total = jnp.zeros(kept.shape, data.dtype)  # squared errors so far, of the classes kept
     errors = jnp.full((len(data), classes), jnp.nan, data.dtype)
@@ -241,10 +244,11 @@ def _checked(rounds: Sequence[Round | tuple[int, int]], classes: int) -> list[Ro
     plan = [Round(*r) for r in rounds]
     left = classes
     for r in plan:
-        if r.draws < 1 or not 1 <= r.keep <= left:
+        whole = all(isinstance(number, (int, np.integer)) for number in r)
+        if not whole or r.draws < 1 or not 1 <= r.keep <= left:
             raise ValueError(
                 f"rounds must each have draws of at least 1 and keep 1 to {left} of the classes "
-                f"that there are then; got {tuple(r)}"
+                f"that there are then, whole numbers; got {tuple(r)}"
             )
         left = r.keep
     if not plan:

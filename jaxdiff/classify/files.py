@@ -56,7 +56,8 @@ def save_classifier(path: str | os.PathLike[str], trained: Trained) -> None:
 
     Raises:
         TypeError: for anything else than one classifier.
-        ValueError: for a network of the user's own, and another suffix, before anything is written.
+        ValueError: for a network of the user's own, variables of another network, and another
+            suffix, before anything is written.
         OSError: where the file cannot be written.
     """
     if not isinstance(trained, Trained):
@@ -72,6 +73,8 @@ def save_classifier(path: str | os.PathLike[str], trained: Trained) -> None:
         "shape": json.dumps(list(trained.network.shape)),
     }  # fmt: skip
     leaves = flat({"params": params, "state": state})
+    found = {"/".join(at): np.shape(leaf) for at, leaf in leaves.items()}
+    _check_shapes(path, trained.network, found)
     write_tensors(path, {"/".join(at): np.asarray(leaf) for at, leaf in leaves.items()}, header)
 
 
@@ -96,18 +99,25 @@ def load_classifier(path: str | os.PathLike[str]) -> Trained:
     try:
         height, width, channels = json.loads(said["shape"])
         network = ImageClassifier(_made(json.loads(said["network"])), (height, width, channels))
-        wanted = jax.eval_shape(network.init, jax.random.key(0))
+        jax.eval_shape(network.init, jax.random.key(0))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} names no network of this package: {error!r}") from error
-    shapes = flat({"params": wanted.value, "state": wanted.state})
-    for at in [*shapes, *(tuple(name.split("/")) for name in tensors)]:
-        name = "/".join(at)
-        here = shapes[at].shape if at in shapes else None
-        there = tensors[name].shape if name in tensors else None
-        if here != there:
-            raise ValueError(f"{path}: {name} has shape {there}, and its network's has {here}")
+    _check_shapes(path, network, {name: tensors[name].shape for name in tensors})
     tree = tree_of({name: jnp.asarray(tensors[name]) for name in tensors})
     return Trained(network, WithState(tree["params"], tree.get("state", {})))
+
+
+def _check_shapes(
+    path: str | os.PathLike[str], network: ImageClassifier, found: dict[str, tuple[int, ...]]
+) -> None:
+    """Raise ValueError, naming the file, for variables that are not the network's."""
+    wanted = jax.eval_shape(network.init, jax.random.key(0))
+    leaves = flat({"params": wanted.value, "state": wanted.state})
+    shapes = {"/".join(at): leaf.shape for at, leaf in leaves.items()}
+    for name in [*shapes, *found]:
+        here, there = shapes.get(name), found.get(name)
+        if here != there:
+            raise ValueError(f"{path}: {name} has shape {there}, and its network's has {here}")
 
 
 def _said(value: Any) -> Any:

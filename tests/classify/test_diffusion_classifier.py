@@ -156,6 +156,8 @@ def test_a_denoiser_is_compiled_once_for_all_batches_of_one_shape():
         ({"rounds": ((2, 4),)}, ValueError, "keep 1 to 3"),
         ({"rounds": ((2, 2), (2, 3))}, ValueError, "keep 1 to 2"),
         ({"rounds": ((0, 3),)}, ValueError, "draws of at least 1"),
+        ({"rounds": ((2.5, 3),)}, ValueError, "whole numbers"),  # a level beyond the highest
+        ({"data": jnp.zeros((0, 1))}, ValueError, "no samples"),
         ({"prior": jnp.array([0.5, 0.5])}, ValueError, r"prior must have shape \(3,\)"),
         ({"prior": jnp.array([0.5, 0.5, 0.5])}, ValueError, "sum to 1"),
         ({"candidates": jnp.asarray(3)}, ValueError, "first axis of classes"),
@@ -173,6 +175,14 @@ def test_arguments_that_do_not_fit_are_refused(truth, changed, error, message):
     } | changed  # fmt: skip
     with pytest.raises(error, match=message):
         diffusion_classifier(**arguments)
+
+
+def test_levels_may_be_traced(truth):
+    given = {"key": jax.random.key(0), "rounds": ((2, 2), (1, 2))}
+    one = lambda low: diffusion_classifier(  # noqa: E731
+        truth.denoiser, jnp.zeros((2, 1)), jnp.arange(3), low, HIGH, **given
+    )
+    assert jax.eval_shape(lambda low: one(low).log_posterior, 0.1).shape == (2, 3)
 
 
 def test_quadrature_refuses_nodes_without_weights(truth):

@@ -61,6 +61,9 @@ def test_what_is_no_file_of_a_classifier_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="a Own is none of the networks"):
         classify.save_classifier(path, trained(Own(1, (4, 4), 3)))
+    other = classify.Trained(teacher().network, trained(ResNetCIFAR(1, (4, 4), 3)).variables)
+    with pytest.raises(ValueError, match="params/fc/kernel has shape .4, 3., and its network's"):
+        classify.save_classifier(path, other)
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):
         classify.load_classifier(path)
