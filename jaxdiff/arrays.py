@@ -103,17 +103,28 @@ def expand(numbers: ArrayLike, like: Array) -> Array:
     """Return numbers shaped to multiply ``like``.
 
     Args:
-        numbers: a scalar, or a number per sample (batch,).
+        numbers: a scalar, a number per sample (batch,), or what has as many axes as ``like``, each
+            of length 1 or that of ``like``.
         like: (batch, *shape).
 
     Returns:
         The numbers in the dtype of ``like``, of shape () or (batch, 1, ...).
 
     Raises:
-        ValueError: for numbers of another batch.
+        ValueError: for numbers of another batch, or of a shape that would meet other axes.
     """
     numbers = jnp.asarray(numbers, like.dtype)
+    if numbers.ndim == 0:
+        return numbers
     if numbers.ndim != 1:
+        fits = numbers.ndim == like.ndim and all(
+            a in (1, b) for a, b in zip(numbers.shape, like.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"numbers of shape {numbers.shape} for a batch of shape {like.shape}: give one, or "
+                f"one per sample ({like.shape[0]},)"
+            )
         return numbers
     if numbers.shape != like.shape[:1]:
         raise ValueError(

@@ -190,13 +190,19 @@ def denoiser(
     :class:`jaxdiff.typing.Outputs`, the value being the denoised state; and where the network
     returns a pair of its output and its next state (``state=`` and ``key=``, in training), a pair.
 
-    Raises ValueError for an unknown prediction or a sigma_data that is not positive, TypeError if
-    ``apply`` is not callable.
+    Raises ValueError for an unknown prediction, a sigma_data that is not positive or a negative
+    sigma_min, TypeError if ``apply`` is not callable, for what is no process, and for a
+    compute_dtype that is not floating.
     """
     check_prediction(prediction)
     if not callable(apply):
         raise TypeError(f"apply must be a function (params, x, label, cond); got {type(apply)}")
     check("sigma_data must be positive and finite", lambda x: 0 < x < float("inf"), sigma_data)
+    check("sigma_min must not be negative", lambda x: 0 <= x < float("inf"), sigma_min)
+    if isinstance(process, type) or not callable(getattr(process, "alpha", None)):
+        raise TypeError(f"process is one of jaxdiff.process, such as VP(); got {process!r}")
+    if compute_dtype is not None and not jnp.issubdtype(compute_dtype, jnp.floating):
+        raise TypeError(f"compute_dtype must be floating, not {jnp.dtype(compute_dtype)}")
     static = _Denoise(apply, prediction, label, compute_dtype)
     return _Denoiser(static, params, process, sigma_data, sigma_min)
 

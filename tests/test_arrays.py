@@ -87,6 +87,18 @@ def test_numbers_of_another_batch_are_refused(mixture):
             jd.denoiser(network, {})(y, 1.0, extra=extra)
 
 
+def test_numbers_that_would_meet_other_axes_than_the_batch_are_refused():
+    """Weights (batch, 1) of square images would be those of their columns."""
+    images, zero = jnp.ones((4, 4, 4, 1)), lambda y, s, cond=None: 0.0 * y
+    cond = jnp.zeros(4, jnp.int32)
+    for shape in ((4, 1), (1, 4, 1), (4, 2, 1, 1)):
+        guided = jd.guidance.classifier_free(zero, jnp.ones(shape))
+        with pytest.raises(ValueError, match=r"give one, or one per sample \(4,\)"):
+            guided(images, 1.0, cond)
+    weights = jnp.arange(4.0).reshape(4, 1, 1, 1)
+    assert jd.expand(weights, images).shape == weights.shape
+
+
 def pulled(y, s, cond=None):
     """The denoiser of N(m, 0.04) with m = cond["to"], whole numbers in cond["by"] added."""
     mean = cond["to"].astype(y.dtype) + cond["by"].astype(y.dtype)[:, None]

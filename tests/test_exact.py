@@ -365,6 +365,7 @@ WRONG = [
     (lambda: MODELS["mixture_full"].denoiser(jnp.ones((1, 2)), 1.0, 0), "no classes"),
     (lambda: MODELS["mixture_diagonal"].denoiser(jnp.ones((1, 2)), 1.0, 3), "0 to 1"),
     (lambda: MODELS["mixture_diagonal"].denoiser(jnp.ones((1, 2)), 1.0, -1), "0 to 1"),
+    (lambda: MODELS["mixture_diagonal"].denoiser(jnp.ones((1, 2)), 1.0, [0, 1]), "2 classes for 1"),
     (lambda: MODELS["mixture_full"].posterior(np.eye(3), np.ones(3), 1.0), "matrix must"),
     (lambda: MODELS["mixture_full"].posterior(np.eye(2), np.ones(2), 0.0), "noise_variance"),
 ]
@@ -374,6 +375,19 @@ WRONG = [
 def test_wrong_numbers_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_classes_of_64_bits_are_compared_before_they_are_cut():
+    """2^32 would be class 0 in 32 bits."""
+    with jax.enable_x64(False), pytest.raises(ValueError, match="0 to 1"):
+        MODELS["mixture_diagonal"].denoiser(jnp.ones((1, 2)), 1.0, np.array([2**32]))
+
+
+def test_states_are_floating_arrays():
+    """Of whole numbers a level below 1 would be 0."""
+    for name in ("gaussian_full", "mixture_full"):
+        with pytest.raises(TypeError, match="states must be a floating array; got int32"):
+            MODELS[name].denoiser(jnp.ones((1, 2), jnp.int32), 0.5)
 
 
 def test_labels_must_be_integers():

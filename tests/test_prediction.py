@@ -293,6 +293,15 @@ def test_wrong_names_and_numbers_are_refused(make, words):
         make()
 
 
-def test_a_network_must_be_a_function():
-    with pytest.raises(TypeError, match="function"):
-        dn.denoiser({"w": 1.0}, ())
+def test_what_makes_no_denoiser_is_refused_by_name():
+    network = lambda params, x, label, cond=None: x  # noqa: E731
+    for given, words in (
+        ({"apply": {"w": 1.0}}, "function"),
+        ({"process": "vp"}, "process is one of jaxdiff.process"),
+        ({"process": pr.VP}, "process is one of jaxdiff.process"),
+        ({"compute_dtype": "int32"}, "compute_dtype must be floating, not int32"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            dn.denoiser(**{"apply": network, "params": {}} | given)
+    with pytest.raises(ValueError, match="sigma_min must not be negative"):
+        dn.denoiser(network, {}, sigma_min=-1.0)

@@ -9,6 +9,7 @@ the pixels of a convolution, too.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -40,8 +41,8 @@ class LowRank:
             which the first that fits counts.
 
     Raises:
-        ValueError: from ``init``, for a rank below 1, layers that there are not, and layers
-            without two axes.
+        ValueError: from ``init``, for a rank below 1, an alpha of 0, layers that there are not, and
+            layers without two axes.
     """
 
     rank: int = 4
@@ -53,6 +54,9 @@ class LowRank:
 
     def init(self, key: Key, base: Params) -> dict[str, dict[str, Array]]:
         """Return factors whose products are zero, and the norms of the kernels."""
+        for alpha in (self.alpha, *(a for _, a in self.alphas)):
+            if alpha is not None and not (math.isfinite(alpha) and alpha):
+                raise ValueError(f"alpha, of a scale of alpha / rank, is finite and not 0: {alpha}")
         chosen = chosen_kernels(base, self.layers)
         made = {}
         for (name, w), own in zip(chosen.items(), jax.random.split(key, len(chosen)), strict=True):

@@ -159,6 +159,9 @@ def _check_options(config: configs.Adapt) -> None:
     if kind not in WITH_PRIOR:
         own = ("prior_count", "prior_weight", "prior_label", "prior_prompt", "num_steps")
         refuse(config, f"{kind} has no own samples", *own)
+    elif not config.prior_weight:
+        own = ("prior_count", "prior_label", "prior_prompt", "num_steps")
+        refuse(config, "--prior-weight 0 makes no own samples", *own)
     if kind in (*WITH_TOKEN, "dreambooth") and config.data.path is None:
         raise ValueError(f"--kind {kind} needs images of the subject: --data.path")
 

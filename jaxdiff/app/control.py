@@ -165,7 +165,10 @@ def _attends_first(model: Model) -> bool:
 def _read(given: str, size: tuple[int, int], channels: int) -> np.ndarray:
     """Return a picture (1, height, width, channels) in [0, 1], float32, of what a viewer shows."""
     path = Path(given.removeprefix("edges:"))
-    wide = decode(path.read_bytes(), str(path), Tally())
+    notes = Tally()
+    wide = decode(path.read_bytes(), path.name, notes)
+    if said := notes.lines():
+        print(f"{path}: {', '.join(said)}", flush=True)
     wide = np.broadcast_to(wide, (*wide.shape[:2], 3))
     if wide.shape[:2] != size:
         raise ValueError(

@@ -49,6 +49,7 @@ def discriminate(config: configs.Discriminate, progress: bool = True) -> dict[st
     """
     check(config)
     check_writable(config.out)
+    levels_of_head = log_uniform(config.low, config.high)  # its error now
     model = load_model(config.run, config.checkpoint, progress)
     if model.student:
         raise ValueError(f"{config.run} is a student; a discriminator is of its teacher's samples")
@@ -75,7 +76,7 @@ def discriminate(config: configs.Discriminate, progress: bool = True) -> dict[st
     logits, init = head_of(model, config.width)
     method = discriminator(
         model.denoiser, logits, lambda key: {"trunk": model.params, "head": init(key)},
-        levels=log_uniform(config.low, config.high), optimiser=_of_head(config.learning_rate),
+        levels=levels_of_head, optimiser=_of_head(config.learning_rate),
     )  # fmt: skip
 
     def batches(step: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ def evaluate(config: configs.Evaluate, progress: bool = True) -> str:
         write_statistics(config.save_statistics, evaluator.statistics())
     # whatever is wrong with the images is found before sampling
     evaluator.real_data_scores(config.count)
-    each = [_scored(model, config, evaluator, s, n, labels, progress) for n, s in samplers.items()]
+    each = _each(model, config, evaluator, samplers, labels, progress)
     table, text = _table(evaluator, each)
     text += f"\n\n{_protocol(evaluator, how)}"
     if not hosts.is_main_process():
@@ -145,6 +146,28 @@ def _steps(model: Model, config: configs.Evaluate) -> tuple[int | None, ...]:
         return (None,)
     few = tuple(n for n in (1, 2, 4) if str(n) in model.metadata.get("samplers", {}))
     return config.num_steps or (few if model.student else (5, 10, 20))
+
+
+def _each(
+    model: Model,
+    config: configs.Evaluate,
+    evaluator: Evaluator,
+    samplers: Mapping[int | None, Sampler],
+    labels: Cond,
+    progress: bool,
+) -> list[Scored]:
+    """Score every number of steps; one whose samples are not finite is left out with a warning, so
+    that the others are not lost. FloatingPointError if all are.
+    """
+    each: list[Scored] = []
+    for i, (num_steps, sampler) in enumerate(samplers.items(), 1):
+        try:
+            each.append(_scored(model, config, evaluator, sampler, num_steps, labels, progress))
+        except FloatingPointError as error:
+            if i == len(samplers) and not each:
+                raise
+            warnings.warn(f"without scores, {num_steps} steps: {error}", stacklevel=3)
+    return each
 
 
 def _scored(

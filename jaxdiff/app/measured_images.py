@@ -76,7 +76,7 @@ def images_of(
     labels, measured = None, getattr(config, "measured", False)
     if config.images:
         refuse(config, "all IMAGES are taken", "count")
-        images, shown = _read(config), ", ".join(config.images)
+        images, shown = _read(config, progress), ", ".join(config.images)
     else:
         refuse(config, "it is of your own IMAGES", "size", "grayscale", "range", "measured")
         data = _test_data(model, config, progress)
@@ -98,27 +98,33 @@ def _other_size(found: tuple[int, ...], wanted: tuple[int, ...], measured: bool)
     return ": ".join([text, *([" and ".join(remedy)] if remedy else [])])
 
 
-def _read(config: configs.Restore | configs.Edit) -> np.ndarray:
-    """Return the images of all paths in [-1, 1]. ValueError for those of several sizes."""
-    parts = [to_float(_images_at(Path(path), config)) for path in config.images]
+def _read(config: configs.Restore | configs.Edit, progress: bool) -> np.ndarray:
+    """Return the images of all paths in [-1, 1]; with ``progress``, a line for each says what was
+    read. ValueError for those of several sizes.
+    """
+    read = [_images_at(Path(path), config) for path in config.images]
+    if progress:
+        print("\n".join(f"images {data.describe()}" for data in read), flush=True)
+    parts = [to_float(data.images) for data in read]
     sizes = {path: part.shape[1:] for path, part in zip(config.images, parts, strict=True)}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"IMAGES must have one size, --size gives them one: {sizes}")
     return np.concatenate(parts)
 
 
-def _images_at(path: Path, config: configs.Restore | configs.Edit) -> np.ndarray:
+def _images_at(path: Path, config: configs.Restore | configs.Edit) -> Dataset:
     if not path.is_file() or path.suffix.lower() not in suffixes():
-        return np.asarray(_data_at(path, config).images)
+        return _data_at(path, config)
+    notes = Tally()
     try:
         options = Options(size=config.size, grayscale=config.grayscale, range=config.range)
         image = decode(
-            path.read_bytes(), path.name, Tally(), size=options.size,
+            path.read_bytes(), path.name, notes, size=options.size,
             grayscale=options.grayscale, values=options.range,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{path}: {error}".replace("--data.", "--")) from error
-    return image[None]
+    return Dataset(image[None], name=path.name, notes=notes.lines())
 
 
 def _data_at(path: Path, config: configs.Restore | configs.Edit) -> Dataset:

@@ -73,7 +73,7 @@ def restore(config: configs.Restore, progress: bool = True) -> str:
         numbers[name] = scores(found, setting) | more | {"seconds": seconds}
         if not np.isfinite(found).all():
             warnings.warn(f"{name} gave images that are not finite", stacklevel=2)
-    save(folder, setting, config, options, restored, numbers)
+        save(folder, setting, config, options, restored, numbers)  # whatever becomes of the next
     said = in_words(numbers, setting)
     print(f"{said}\nnumbers: {folder}/restored.json, restored.npz", flush=True)
     rows = picture_rows(setting, restored)

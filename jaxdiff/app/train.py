@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from jaxdiff.app.load import load_model
 from jaxdiff.app.logs import check_log, look_at, of_teacher, sample_every, sinks_of, watching
 from jaxdiff.app.methods import average, teacher_method
 from jaxdiff.app.models import Model
-from jaxdiff.app.objective import OBJECTIVE, check_objective, objective_text, predicted
+from jaxdiff.app.objective import (
+    OBJECTIVE,
+    check_objective,
+    objective,
+    objective_text,
+    predicted,
+)
 from jaxdiff.app.optimiser import check_optimiser, warmup_of
 from jaxdiff.app.options import check, placed, refuse
 from jaxdiff.app.published import coded
@@ -24,6 +31,7 @@ from jaxdiff.app.snapshots import check_snapshots, leaving
 from jaxdiff.app.text import BESIDE, captioned, tokenizer_for, words
 from jaxdiff.data.dataset import Dataset
 from jaxdiff.data.words import WordTokenizer
+from jaxdiff.denoisers import description
 from jaxdiff.method import Method
 from jaxdiff.training import hosts
 from jaxdiff.training.checkpoint import fingerprint, save_params
@@ -90,6 +98,8 @@ def _start_of(
     """
     first = None if config.init is None else load_model(config.init, progress=progress)
     start = None if first is None else first.params
+    if first is not None:
+        _warn_of_another_aim(config, first)
     if not isinstance(config.network, configs.TextUNet):
         _check_init(config, first, data)
         if strange := [key for key in data.conditions if key != BESIDE]:
@@ -124,6 +134,30 @@ def _check_init(config: configs.Train, first: Model | None, data: Dataset) -> No
         f"--data.labels {'auto' if first.classes else 'none'} reads them as it wants them, if they "
         "are there"
     )
+
+
+def _warn_of_another_aim(config: configs.Train, first: Model) -> None:
+    """Say that parameters to start from predict something else than they are to, or of another
+    process: as they are, they are no model of it.
+    """
+    if (made := description(first.denoiser)) is None:
+        return
+    aim = objective(config)
+    own = _in_words(made["prediction"], made["process"], made["sigma_data"])
+    wanted = _in_words(aim.prediction, aim.process, config.sigma_data)
+    if own != wanted:
+        warnings.warn(
+            f"--init {config.init} predicts {own}, and this run {wanted}: its parameters are a "
+            "start, and no model of it yet",
+            stacklevel=3,
+        )
+
+
+def _in_words(prediction: str, process: Any, sigma_data: Any) -> str:
+    """Return what a network predicts, and what it is that depends on."""
+    if prediction == "edm":
+        return f"edm with sigma_data {float(sigma_data):g}"
+    return f"{prediction} of {type(process).__name__}"
 
 
 def _pairs(config: configs.Train, data: Dataset) -> int:

@@ -33,7 +33,7 @@ from jaxtyping import Float, Int
 
 from jaxdiff.arrays import check, expand
 from jaxdiff.brief import short
-from jaxdiff.denoisers import as_partial
+from jaxdiff.denoisers import as_partial, check_network_cond
 from jaxdiff.noise import draw, sample_keys
 from jaxdiff.sampling.checks import as_states, check_typed
 from jaxdiff.typing import Array, Cond, Denoiser, Key
@@ -121,6 +121,7 @@ def diffusion_classifier(
         raise ValueError(f"data has no samples: shape {data.shape}")
     log_prior = _log_prior(prior, classes, data.dtype)
     keys, D = sample_keys(key, data, index), as_partial(denoiser)
+    check_network_cond(D, candidates)
     ends = [jnp.asarray(level, data.dtype) for level in (low, high)]
     span = jnp.log(ends[1] / ends[0])
     kept = jnp.broadcast_to(jnp.arange(classes), (len(data), classes))
@@ -186,6 +187,7 @@ def quadrature_log_posterior(
             f"{jnp.shape(noises)} and {jnp.shape(noise_weights)}"
         )
     classes = _count(candidates)
+    check_network_cond(denoiser, candidates)
 
     def at_level(node: tuple[Array, Array]) -> Array:
         level, weight = node

@@ -12,6 +12,7 @@ Sources: Chen et al., arXiv 2203.14001 (SimKD) and arXiv 2012.03236 (SemCKD), ap
 """
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -65,6 +66,13 @@ class Recipe(NamedTuple):
             )
         if self.optimiser is not None:
             return self.optimiser
+        ends = (0.0, *self.milestones, 1.0)
+        if not all(a < b for a, b in pairwise(ends)):
+            raise ValueError(f"milestones increase within (0, 1); got {self.milestones}")
+        if not (0 <= self.momentum < 1 and 0 <= self.decay < float("inf")):
+            raise ValueError(
+                f"momentum is in [0, 1), and decay not negative: {self.momentum}, {self.decay}"
+            )
         steps = {round(m * self.num_updates): 0.1 for m in self.milestones}
         rate = optax.piecewise_constant_schedule(self.rate, steps)
         sgd = optax.sgd(rate, self.momentum, self.nesterov)

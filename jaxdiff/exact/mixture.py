@@ -94,7 +94,9 @@ class GaussianMixture:
             if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim > 1:
                 raise TypeError(f"cond must be class numbers, () or (batch,); got {labels}")
             message = f"classes are numbered 0 to {classes - 1}, and {classes} is none"
-            check(message, lambda c: (c >= 0).all() and (c <= classes).all(), labels)
+            check(message, lambda c: (c >= 0).all() and (c <= classes).all(), cond)
+            if labels.shape not in ((), (count,)):
+                raise ValueError(f"cond has {labels.shape[0]} classes for {count} states")
             labels = jnp.broadcast_to(labels, (count,))
             known = (labels >= 0) & (labels <= classes)  # JAX counts -1 from the end, and clips
             rows = jnp.concatenate([self.weights, marginal])[jnp.where(known, labels, 0)]

@@ -55,7 +55,10 @@ def symmetric(a: np.ndarray) -> bool:
 
 
 def levels(y: Array, level: ArrayLike, dimension: int) -> Array:
-    """Return the level of every state, (B,)."""
+    """Return the level of every state, (B,). TypeError for states that are no floating array."""
+    dtype = getattr(y, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"states must be a floating array; got {dtype or type(y).__name__}")
     if y.ndim != 2 or y.shape[1] != dimension:
         raise ValueError(f"states must have shape (batch, {dimension}); got {y.shape}")
     return jnp.broadcast_to(jnp.asarray(level, y.dtype), y.shape[:1])

@@ -34,10 +34,11 @@ def of_process(
         (num_steps + 1,) decreasing noise levels, float64.
 
     Raises:
-        ValueError: if the level at ``start`` is not finite (alpha = 0): give an earlier one.
+        ValueError: for times that are out of order or not within the process's, and if the level at
+            ``start`` is not finite (alpha = 0): give an earlier one.
     """
-    first = float(process.t_max if start is None else start)
-    check_positive(start=first, end=end, rho=rho)
+    check_positive(end=end, rho=rho)
+    first = _first(process, start, end)
     u = knots(num_steps, zero)
     times = (first ** (1 / rho) + u * (end ** (1 / rho) - first ** (1 / rho))) ** rho
     return finish(_levels(process, times), zero)
@@ -69,13 +70,14 @@ def beta(
         (num_steps + 1,) decreasing noise levels, float64.
 
     Raises:
-        ValueError: for a or b that are not positive, or a level at ``start`` that is not finite.
+        ValueError: for a or b that are not positive, times that are out of order or not within the
+            process's, or a level at ``start`` that is not finite.
     """
     from scipy.special import betaincinv
 
     if not (a > 0 and b > 0):
         raise ValueError(f"a beta distribution needs a, b > 0; got {a}, {b}")
-    first = float(process.t_max if start is None else start)
+    first = _first(process, start, end)
     times = end + (first - end) * betaincinv(a, b, 1.0 - knots(num_steps, zero))
     return finish(_levels(process, times), zero)
 
@@ -112,6 +114,8 @@ def flow(
     """
     if not 0 < start < 1:
         raise ValueError(f"a grid in flow time starts before 1, where alpha is 0; not at {start}")
+    if end is not None:
+        _first(RectifiedFlow(), start, end)
     check_positive(shift=shift, power=power)
     u = knots(num_steps, zero)
     end = (start / num_steps if zero else 1e-3) if end is None else end
@@ -223,10 +227,26 @@ def of_timesteps(
     """
     count = process.log_alphas.shape[0]
     chosen = np.asarray(timesteps, np.float64)
+    if chosen.ndim != 1:
+        raise ValueError(f"timesteps are a list, (num_steps,); got shape {chosen.shape}")
     if chosen.size and not (chosen.min() >= 0 and chosen.max() <= count - 1):
         raise ValueError(f"timesteps run from 0 to {count - 1}; got {timesteps}")
     levels = _levels(process, (chosen + 1) / count, largest)
     return finish(levels, zero)
+
+
+def _first(process: Any, start: float | None, end: float) -> float:
+    """Return the first time of a grid. ValueError for times that are not within the process's, or
+    out of order.
+    """
+    last = float(process.t_max)
+    first = last if start is None else float(start)
+    if not 0 <= end < first <= last * (1 + 1e-6):
+        raise ValueError(
+            f"levels decrease from start to end, times with 0 <= end < start <= {last:g}, the "
+            f"process's last; these are start={first:g}, end={end:g}"
+        )
+    return first
 
 
 def _levels(process: Any, times: np.ndarray, largest: float | None = None) -> np.ndarray:

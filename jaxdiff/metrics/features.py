@@ -38,6 +38,8 @@ def checked(features: ArrayLike, name: str, least: int = 1) -> np.ndarray:
     finite.
     """
     array = np.asarray(features)
+    if np.iscomplexobj(array):
+        raise ValueError(f"{name} must be real numbers, got {array.dtype}")
     if array.ndim != 2:
         raise ValueError(f"{name} must have shape (samples, dimension), got {array.shape}")
     if len(array) < least:
@@ -94,7 +96,8 @@ def batched(
         The feature function, of any number of images.
 
     Raises:
-        ValueError: for a batch size below 1, and, when it is called, for no images.
+        ValueError: for a batch size below 1, and, when it is called, for no images, or features
+            that are not as many.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -109,9 +112,13 @@ def batched(
             range(0, len(array), batch_size), disable=not progress, desc="features", leave=False
         )
         blocks = (array[start : start + batch_size] for start in starts)
-        return np.concatenate(
-            [np.asarray(feature_fn(_filled(block, batch_size)))[: len(block)] for block in blocks]
-        )
+        return np.concatenate([features(block) for block in blocks])
+
+    def features(block: np.ndarray) -> np.ndarray:
+        made = np.asarray(feature_fn(_filled(block, batch_size)))
+        if made.shape[:1] != (batch_size,):
+            raise ValueError(f"features of {batch_size} images have the shape {made.shape}")
+        return made[: len(block)]
 
     return gathered
 
@@ -181,13 +188,18 @@ def classifier_features(
         The classifier, and its accuracy on the images set aside.
 
     Raises:
-        ValueError, TypeError: for labels that do not fit the images, integer images, or a fraction
-            that leaves one side empty.
+        ValueError, TypeError: for labels that do not fit the images, integer images, a fraction
+            that leaves one side empty, and numbers of updates, images or units below 1.
     """
     x, y = _checked_images(images), np.asarray(labels)
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise ValueError(
             f"labels must be {len(x)} integers from 0, one per image; got {y.dtype} {y.shape}"
+        )
+    if min(num_updates, batch_size, *widths) < 1 or not 0 < learning_rate < float("inf"):
+        raise ValueError(
+            "num_updates, batch_size and widths must be at least 1, and learning_rate positive: "
+            f"{num_updates}, {batch_size}, {tuple(widths)} and {learning_rate}"
         )
     order = np.random.default_rng(seed).permutation(len(x))
     count = round(held_out * len(x))

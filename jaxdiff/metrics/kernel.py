@@ -32,7 +32,15 @@ def polynomial(degree: int = 3, gamma: float | None = None, constant: float = 1.
 
     Returns:
         ``kernel(x, y)``, the kernel matrix.
+
+    Raises:
+        ValueError: for a degree that is no whole number from 1 on, a gamma that is not positive or
+            a negative constant, which make no kernel that compares.
     """
+    if degree != int(degree) or degree < 1:
+        raise ValueError(f"degree is a whole number, at least 1, not {degree}")
+    if not (gamma is None or 0 < gamma < float("inf")) or not 0 <= constant < float("inf"):
+        raise ValueError(f"gamma must be positive, constant not negative: {gamma}, {constant}")
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x @ y.T * (1 / x.shape[1] if gamma is None else gamma) + constant) ** degree

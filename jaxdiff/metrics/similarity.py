@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 
 WINDOW, CUT = 1.5, 5  # standard deviation and half width in pixels
 K1, K2 = 0.01, 0.03
+RANGE = 2.0  # of values in [-1, 1]
 
 
-def psnr(images: ArrayLike, truth: ArrayLike, span: float = 2.0) -> np.ndarray:
+def psnr(images: ArrayLike, truth: ArrayLike, span: float = RANGE) -> np.ndarray:
     """Return peak signal-to-noise ratios in decibels.
 
     Args:
@@ -28,7 +29,7 @@ def psnr(images: ArrayLike, truth: ArrayLike, span: float = 2.0) -> np.ndarray:
         (n,), infinite for equal images.
 
     Raises:
-        ValueError: for other shapes, or a span that is not positive.
+        ValueError: for other shapes, a span that is not positive, or whole numbers without one.
     """
     x, y = _pairs(images, truth, span)
     error = np.mean((x - y).reshape(len(x), -1) ** 2, axis=1)
@@ -36,7 +37,7 @@ def psnr(images: ArrayLike, truth: ArrayLike, span: float = 2.0) -> np.ndarray:
         return 10 * np.log10(span**2 / error)
 
 
-def ssim(images: ArrayLike, truth: ArrayLike, span: float = 2.0) -> np.ndarray:
+def ssim(images: ArrayLike, truth: ArrayLike, span: float = RANGE) -> np.ndarray:
     """Return structural similarities (Wang et al. 2004, eq. 13, 17).
 
     Beyond an image's edges it is reflected, so that small ones have a number, too; the authors
@@ -51,13 +52,16 @@ def ssim(images: ArrayLike, truth: ArrayLike, span: float = 2.0) -> np.ndarray:
         (n,), at most 1.
 
     Raises:
-        ValueError: for other shapes, or a span that is not positive.
+        ValueError: for other shapes, channels first among them, a span that is not positive, or
+            whole numbers without one.
     """
     from scipy.ndimage import gaussian_filter
 
     x, y = _pairs(images, truth, span)
     if x.ndim != 4:
         raise ValueError(f"images are (n, height, width, channels), not {x.shape}")
+    if x.shape[1] <= 4 < min(x.shape[2:]):
+        raise ValueError(f"images {x.shape} have channels first: np.moveaxis(images, 1, -1)")
     local = lambda a: gaussian_filter(a, WINDOW, axes=(1, 2), radius=CUT)  # noqa: E731
     mx, my = local(x), local(y)
     vx, vy, both = local(x * x) - mx * mx, local(y * y) - my * my, local(x * y) - mx * my
@@ -67,6 +71,12 @@ def ssim(images: ArrayLike, truth: ArrayLike, span: float = 2.0) -> np.ndarray:
 
 
 def _pairs(images: ArrayLike, truth: ArrayLike, span: float) -> tuple[np.ndarray, np.ndarray]:
+    given = [np.asarray(a).dtype for a in (images, truth)]
+    if span == RANGE and any(dtype.kind not in "f" for dtype in given):
+        raise ValueError(
+            f"images are {given[0]} and truth {given[1]}: a range of 2 is of floats in [-1, 1]; of "
+            "uint8 give span=255"
+        )
     x, y = np.asarray(images, np.float64), np.asarray(truth, np.float64)
     if x.shape != y.shape or x.ndim < 2 or not x.size:
         raise ValueError(f"images and truth have one shape (n, ...); got {x.shape} and {y.shape}")

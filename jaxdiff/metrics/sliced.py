@@ -59,7 +59,7 @@ def sliced_wasserstein(
     Args:
         x: generated features, (n, d).
         y: reference features, (m, d).
-        p: at least 1.
+        p: at least 1, finite.
         directions: columns (d, count); drawn if None.
         count: number of lines that are drawn.
         seed: of the random draw.
@@ -133,7 +133,7 @@ def exact_wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:
 
     a, b = checked_pair(x, y)
     size = lcm(len(a), len(b))
-    if p < 1 or size > LARGEST_ASSIGNMENT:
+    if not 1 <= p < float("inf") or size > LARGEST_ASSIGNMENT:
         raise ValueError(
             f"need p >= 1 (got {p}) and sample sizes whose least common multiple is at most "
             f"{LARGEST_ASSIGNMENT}, got {len(a)} and {len(b)}; take equal, smaller samples"

@@ -1,14 +1,20 @@
 """Checks of what samplers are given, before anything is compiled."""
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxdiff.arrays import check_cond
-from jaxdiff.denoisers import check_network_cond
-from jaxdiff.sampling.start import warn_unscaled
+from jaxdiff.brief import Changed
+from jaxdiff.denoisers import check_network_cond, description
+from jaxdiff.process import Process
+from jaxdiff.process.calculus import floating
+from jaxdiff.sampling.start import _outside, warn_unscaled
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -37,6 +43,45 @@ def check_start(start: Array, index: Array | None, level: float | Array | None =
         )
     if level is not None:
         warn_unscaled(start, level)
+
+
+def warn_beyond(denoiser: Denoiser, level: float | Array) -> None:
+    """Warn of a level above the last one of a network's process: it is shown what it has never
+    seen, at the label of the last. Of networks that are guided, too; only where both are known.
+    """
+    if isinstance(level, Tracer):
+        return
+    for made in _networks(denoiser):
+        alpha, sigma = _ends(made["process"])
+        if made["prediction"] == "edm" or isinstance(alpha, Tracer) or not alpha > 0:
+            continue
+        last = float(sigma) / float(alpha)
+        if float(level) > 1.01 * last:
+            warnings.warn(
+                f"the first level is {float(level):.4g}, and the process of the network "
+                f"({type(made['process']).__name__}) ends at {last:.4g}: above it the network is "
+                "shown what it was not trained on. Begin there, such as by "
+                f"jaxdiff.grids.karras(num_steps, high={last:.4g})",
+                stacklevel=_outside(),
+            )
+
+
+def _networks(denoiser: Denoiser) -> Iterator[dict[str, Any]]:
+    """What :func:`jaxdiff.denoisers.denoiser` made a denoiser, or those that guidance combines,
+    of.
+    """
+    if (made := description(denoiser)) is not None:
+        yield made
+    elif isinstance(denoiser, Changed):
+        for part in denoiser.args:
+            if callable(part):
+                yield from _networks(part)  # type: ignore[arg-type]
+
+
+@jax.jit
+def _ends(process: Process) -> tuple[Array, Array]:
+    (t,) = floating(process.t_max)
+    return process.alpha(t), process.sigma(t)
 
 
 def check_key(name: str, key: Key | None, recorded: Array | None = None) -> None:
@@ -76,6 +121,8 @@ def check_run(
             f"sample needs a table, as made by table(solver, levels); this is {type(t).__name__}"
         )
     check_start(start, index, t.levels[0] if t.levels.shape[0] else None)
+    if t.levels.shape[0]:
+        warn_beyond(denoiser, t.levels[0])
     check_cond(cond, start.shape[0])
     check_network_cond(denoiser, cond)
     check_no_noise(t.name, t.stochastic, noise)

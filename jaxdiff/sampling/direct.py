@@ -21,7 +21,14 @@ from jax.typing import DTypeLike
 from jaxdiff.arrays import check_cond
 from jaxdiff.denoisers import as_partial, check_network_cond
 from jaxdiff.noise import draw, sample_keys
-from jaxdiff.sampling.checks import as_states, check_key, check_no_noise, check_start, check_typed
+from jaxdiff.sampling.checks import (
+    as_states,
+    check_key,
+    check_no_noise,
+    check_start,
+    check_typed,
+    warn_beyond,
+)
 from jaxdiff.sampling.correction import as_correction, corrected
 from jaxdiff.sampling.run import call
 from jaxdiff.sampling.solver_options import check_options, check_solver, solver_name
@@ -72,6 +79,7 @@ def direct(
     check_solver(solver)
     knots = check_levels(levels)
     check_start(start, index, knots[0])
+    warn_beyond(denoiser, knots[0])
     return execute(denoiser, solver, knots, start, cond, key, index, noise, options, correct)
 
 

@@ -66,6 +66,12 @@ def test_the_start_is_the_base_and_the_formula_holds(dtype, dora):
         np.testing.assert_allclose(out, v.reshape(w.shape), atol=50 * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("given", [{"alpha": 0.0}, {"alpha": np.nan}, {"alphas": (("*", 0.0),)}])
+def test_a_scale_that_trains_nothing_is_refused(given):
+    with pytest.raises(ValueError, match="is finite and not 0"):
+        LowRank(2, **given).init(jax.random.key(0), base())
+
+
 def test_merging_is_undone_and_weights_add_up():
     params, one, two = base(), LowRank(2, alpha=1.0), LowRank(1, layers="conv*", dora=True)
     a, b = (filled(jax.jit(one.init)(jax.random.key(0), params), i) for i in (1, 2))

@@ -33,6 +33,8 @@ pytestmark = pytest.mark.usefixtures("as_users")
         ({"prior_count": 3}, "--prior-count would have no effect: lora has no own samples"),
         ({"kind": "dreambooth"}, "--kind dreambooth needs images of the subject: --data.path"),
         ({"rank": 0}, "--rank must be at least 1, not 0"),
+        ({"kind": "dreambooth", "prior_weight": 0.0, "prior_count": 3},
+         "--prior-count would have no effect: --prior-weight 0 makes no own samples"),
     ],
 )  # fmt: skip
 def test_options_without_effect_are_refused(given, said, tmp_path):

@@ -250,6 +250,28 @@ def test_the_table_is_printed_and_saved_before_the_page(run, monkeypatch, capsys
     assert "none of which the model was trained on" in (run / "evaluation.html").read_text()
 
 
+def test_a_number_of_steps_whose_samples_are_not_finite_takes_no_other_with_it(
+    run, monkeypatch, capsys
+):
+    whole, wrong = command.generate, []
+
+    def some(*given, **options):
+        wrong.append(len(wrong) != 1)
+        if not wrong[-1]:
+            raise FloatingPointError("samples that are not finite")
+        return whole(*given, **options)
+
+    monkeypatch.setattr(command, "generate", some)
+    config = configs.Evaluate(str(run), count=20, num_steps=(2, 3), features="pixels")
+    with pytest.warns(UserWarning, match="without scores, 3 steps: samples that are not finite"):
+        command.evaluate(config, progress=False)
+    assert "made up, 2 steps" in capsys.readouterr().out
+    assert list(json.loads((run / "evaluation.json").read_text())["scores"]) == ["made up, 2 steps"]
+    wrong[:] = [True]
+    with pytest.raises(FloatingPointError):
+        command.evaluate(configs.Evaluate(str(run), count=20, num_steps=(2,), features="pixels"))
+
+
 def test_a_place_that_cannot_be_written_is_found_before_work(run, monkeypatch, capsys):
     (run / "evaluation.html").mkdir()  # as if the run could not be written
     config = configs.Evaluate(str(run), count=20, num_steps=(2,), features="pixels")

@@ -240,3 +240,28 @@ def test_numbers_are_saved_before_the_picture(channels, tmp_path, monkeypatch, c
     monkeypatch.setattr(command, "generate", fails)  # not reached
     assert cli.main([*sample[:-1], str(tmp_path / "file")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_start_that_predicts_something_else_is_said_to(recwarn):
+    """Parameters of an EDM model under another process, or another deviation of the data."""
+    from jaxdiff.app import train
+    from jaxdiff.denoisers import denoiser
+
+    def look(**options):
+        D = denoiser(lambda params, x, label, cond=None: x, {}, sigma_data=0.5)
+        model = Model(D, {}, (2,), 0, False, {})
+        train._warn_of_another_aim(configs.Train("r", init="other", **options), model)
+        return [str(recwarn.pop().message)] if recwarn.list else []
+
+    assert look() == []
+    (said,) = look(process="vp")
+    assert "--init other predicts edm with sigma_data 0.5, and this run eps of VP" in said
+    assert "edm with sigma_data 0.7" in look(sigma_data=0.7)[0]
+
+
+def test_levels_that_a_discriminator_cannot_be_trained_at_are_refused(tmp_path):
+    from jaxdiff.app.discriminate import discriminate
+
+    config = configs.Discriminate("nowhere", str(tmp_path / "d.npz"), low=5.0, high=1.0)
+    with pytest.raises(ValueError, match="levels need 0 < low < high"):
+        discriminate(config)

@@ -6,8 +6,10 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxdiff.app import config as configs
+from jaxdiff.app import measured_images
 from jaxdiff.app import restore as command
 from jaxdiff.app.main import COMMANDS, main
 from jaxdiff.app.restoration_methods import METHODS
@@ -137,6 +139,35 @@ def test_images_may_be_measurements_and_come_from_anywhere(folder, capsys):
         assert "truth" not in saved
     means = x.reshape(2, 2, 2, 2, 2, 1).mean(axis=(2, 4))
     np.testing.assert_allclose(means, small, atol=1e-5)
+
+
+def test_what_was_restored_is_saved_whatever_becomes_of_the_next(folder, monkeypatch):
+    def some(name, setting, config):
+        if name == "ddrm":
+            raise MemoryError("too many images")
+        return np.zeros((3, 1, SIDE, SIDE, 1), np.float32), {"nfe": 1}
+
+    config = arguments(folder, samples=1, methods="mmps,ddrm")
+    config = dataclasses.replace(config, out=str(folder / "half"))
+    monkeypatch.setattr(command, "restored_by", some)
+    with pytest.raises(MemoryError):
+        command.restore(config, progress=False)
+    assert list(json.loads((folder / "half/restored.json").read_text())["methods"]) == ["mmps"]
+    with np.load(folder / "half/restored.npz") as saved:
+        assert "restored by mmps" in saved
+
+
+def test_a_line_says_what_was_read_of_ones_own_images(tmp_path, capsys):
+    pictures = tmp_path / "own"
+    pictures.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(pictures / name)
+    (pictures / "c.txt").write_text("")
+    config = configs.Restore("r", (str(pictures), str(pictures / "a.png")), size=4)
+    assert measured_images._read(config, True).shape == (3, 4, 4, 3)
+    folder, file = capsys.readouterr().out.splitlines()
+    assert "own: 2 images of 4 x 4" in folder and "skipped: .txt: 1 (c.txt)" in folder
+    assert "a.png: 1 image of 4 x 4" in file and "transparent, laid on white: 1" in file
 
 
 @pytest.mark.slow

@@ -15,8 +15,11 @@ from jaxdiff.classify.diffusion_classifier import (
 )
 from jaxdiff.classify.frame import Shares, distilled
 from jaxdiff.classify.trained import accuracy, predictions
+from jaxdiff.denoisers import denoiser
+from jaxdiff.networks import MLP, from_linen
 
 LOW, HIGH = 0.05, 20.0
+NETWORK = denoiser(from_linen(MLP(num_classes=3)), {})
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +168,7 @@ def test_a_denoiser_is_compiled_once_for_all_batches_of_one_shape():
         ({"key": jnp.zeros(2, jnp.uint32)}, TypeError, "typed key"),
         ({"denoiser": lambda y, s, c: y[:1]}, ValueError, r"returned shape \(1, 1\)"),
         ({"denoiser": 3}, TypeError, "a denoiser is a function"),
+        ({"denoiser": NETWORK, "candidates": jnp.arange(5)}, ValueError, "3"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(truth, changed, error, message):

@@ -182,6 +182,10 @@ def test_the_recipe_is_momentum_with_decay_and_three_falls_of_the_rate():
     np.testing.assert_allclose(x, wanted, rtol=1e-6)
     with pytest.raises(ValueError, match="must be positive"):
         classify.Recipe(num_updates=0).sgd()
+    for wrong in ({"milestones": (0.9, 0.5)}, {"milestones": (1.5,)}, {"momentum": 1.5},
+                  {"momentum": np.nan}, {"decay": -1.0}):  # fmt: skip
+        with pytest.raises(ValueError, match="milestones increase|momentum is in"):
+            classify.Recipe(**wrong).sgd()
 
 
 def test_what_does_not_fit_is_refused_by_name():

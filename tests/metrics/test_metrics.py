@@ -468,6 +468,14 @@ def test_features_with_nan_say_which_row(pair):
         (lambda x, y: metrics.classifier_features(x, np.zeros(3, int)), "labels must be 70"),
         (lambda x, y: metrics.classifier_features(x, np.zeros(70, int), held_out=0.0), "empty"),
         (lambda x, y: metrics.classifier_features(x * np.nan, np.zeros(70, int)), "finite"),
+        (lambda x, y: metrics.classifier_features(x, np.zeros(70, int), num_updates=0), "updates"),
+        (lambda x, y: metrics.batched(lambda images: images[:1], 2)(x), "features of 2 images"),
+        (lambda x, y: metrics.mmd2(x + 1j, y), "real numbers"),
+        (lambda x, y: metrics.polynomial(0), "degree"),
+        (lambda x, y: metrics.polynomial(3, -1.0), "gamma"),
+        (lambda x, y: metrics.exact_wasserstein(x, y, np.nan), "p >= 1"),
+        (lambda x, y: metrics.psnr(np.zeros((1, 2), np.uint8), np.ones((1, 2))), "span=255"),
+        (lambda x, y: metrics.ssim(np.zeros((1, 3, 8, 8)), np.ones((1, 3, 8, 8))), "channels"),
     ],
 )  # fmt: skip
 def test_unusable_arguments_are_refused(call, message, pair):

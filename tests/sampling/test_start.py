@@ -10,6 +10,7 @@ import pytest
 import jaxdiff as jd
 from jaxdiff.app.models import Model
 from jaxdiff.method import Method
+from jaxdiff.sampling import checks
 from jaxdiff.sampling.start import warn_unscaled
 from jaxdiff.training.step import State
 
@@ -43,6 +44,31 @@ def test_an_unscaled_start_is_said(run):
         run(NOISE)
     assert [one.filename for one in said] == [__file__]
     run(80.0 * NOISE)
+
+
+def test_a_level_that_a_network_s_process_does_not_have_is_said():
+    """Also of one that is guided; not of levels within, of another process, or of EDM's."""
+    network = lambda params, x, label, cond=None: 0.0 * x  # noqa: E731
+    process = jd.process.Discrete.from_betas(jd.process.scaled_linear_betas(1000))
+    D = jd.denoiser(network, {}, prediction="eps", process=process)
+    whole, within = TABLE, jd.table(jd.solvers.euler, jd.grids.karras(2, high=14.6))
+    levels = jd.grids.karras(2)
+    for run in (
+        lambda y: jd.sample(D, whole, y),
+        lambda y: jd.sample(jd.guidance.classifier_free(D, 2.0), whole, y),
+        lambda y: jd.direct(D, jd.solvers.euler, levels, y),
+    ):
+        with pytest.warns(UserWarning, match=r"level is 80.*\(Discrete\) ends at 14\.61") as said:
+            run(80.0 * NOISE)
+        assert [one.filename for one in said] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jd.sample(D, within, 14.6 * NOISE)
+        jax.eval_shape(lambda y: jd.sample(D, whole, y), 80.0 * NOISE)
+        for prediction, other in (("eps", jd.process.VP()), ("flow", jd.process.RectifiedFlow())):
+            made = jd.denoiser(network, {}, prediction=prediction, process=other)
+            checks.warn_beyond(made, 80.0)
+        checks.warn_beyond(jd.denoiser(network, {}), 200.0)
 
 
 def test_legitimate_starts_are_silent(rng):

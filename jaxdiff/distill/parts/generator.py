@@ -21,6 +21,7 @@ from jaxdiff.arrays import expand
 from jaxdiff.distance import squared
 from jaxdiff.distill.parts.levels import grid_index, karras_between, log_normal_levels
 from jaxdiff.distill.parts.primitives import perturb
+from jaxdiff.grids.ends import check_range
 from jaxdiff.process import Process, level
 from jaxdiff.sampling.table import Table
 from jaxdiff.sampling.trace import table
@@ -109,8 +110,14 @@ def log_normal(mean: float = -1.2, std: float = 1.2) -> Levels:
     return lambda key, like: log_normal_levels(key, like, mean, std)
 
 
+def _check_fractions(first: float, last: float) -> None:
+    if not 0 <= first < last <= 1:
+        raise ValueError(f"fractions need 0 <= first < last <= 1; got {first} and {last}")
+
+
 def log_uniform(low: float, high: float) -> Levels:
-    """Return levels of uniform logarithm."""
+    """Return levels of uniform logarithm. ValueError unless 0 < low < high."""
+    check_range(low, high)
 
     def draw(key: Key, like: Array) -> Array:
         ends = math.log(low), math.log(high)
@@ -121,13 +128,18 @@ def log_uniform(low: float, high: float) -> Levels:
 
 def karras(low: float, high: float, first: float = 0.0, last: float = 1.0) -> Levels:
     """Return levels uniform on a Karras grid, between its fractions ``first`` and ``last``; 0 is
-    ``high``.
+    ``high``. ValueError unless 0 < low < high and 0 <= first < last <= 1.
     """
+    check_range(low, high)
+    _check_fractions(first, last)
     return lambda key, like: karras_between(key, like, low, high, first, last)
 
 
 def in_time(process: Process, first: float = 0.02, last: float = 0.98) -> Levels:
-    """Return levels uniform in a process's time, between fractions of its whole (0 is data)."""
+    """Return levels uniform in a process's time, between fractions of its whole (0 is data).
+    ValueError unless 0 <= first < last <= 1.
+    """
+    _check_fractions(first, last)
 
     def draw(key: Key, like: Array) -> Array:
         t = jax.random.uniform(key, like.shape[:1], like.dtype, minval=first, maxval=last)

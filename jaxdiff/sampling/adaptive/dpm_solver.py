@@ -34,7 +34,7 @@ from jaxdiff.sampling.adaptive.step_control import (
     rms_error,
     thrown,
 )
-from jaxdiff.sampling.checks import check_start
+from jaxdiff.sampling.checks import check_start, warn_beyond
 from jaxdiff.sampling.correction import as_correction, correction_keys
 from jaxdiff.sampling.finished import check_max_steps
 from jaxdiff.typing import Array, Cond, Correct, Denoiser, Key
@@ -116,6 +116,7 @@ def dpm_adaptive(
     check_range(high, low)
     check_max_steps(max_steps)
     check_start(start, None, high)
+    warn_beyond(denoiser, high)
     check_cond(cond, start.shape[0])
     check("rtol, atol and first_step must be positive", _positive, rtol, atol, first_step)
     keys = correction_keys("dpm_adaptive", correct, key, start, index)

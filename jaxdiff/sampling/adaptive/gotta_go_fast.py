@@ -46,7 +46,7 @@ from jaxdiff.sampling.adaptive.step_control import (
     rms_error,
     thrown,
 )
-from jaxdiff.sampling.checks import check_key, check_start
+from jaxdiff.sampling.checks import check_key, check_start, warn_beyond
 from jaxdiff.sampling.correction import as_correction
 from jaxdiff.sampling.finished import check_max_steps
 from jaxdiff.typing import Array, Cond, Correct, Denoiser, Key
@@ -148,6 +148,7 @@ def gotta_go_fast(
     check_range(high, low)
     check_max_steps(max_steps)
     check_start(start, index, high)
+    warn_beyond(denoiser, high)
     check_cond(cond, start.shape[0])
     check_key("gotta_go_fast", key)
     positive = lambda *values: all(float(v) > 0 for v in values)  # noqa: E731

@@ -21,7 +21,7 @@ from jaxdiff.arrays import one_by_one
 from jaxdiff.denoisers import as_partial
 from jaxdiff.sampling.adaptive.intervals import Request, integrate
 from jaxdiff.sampling.adaptive.outcome import Adaptive, check_range, outcome
-from jaxdiff.sampling.checks import check_start
+from jaxdiff.sampling.checks import check_start, warn_beyond
 from jaxdiff.sampling.correction import as_correction, correction_keys
 from jaxdiff.sampling.finished import check_max_steps, pid_controller
 from jaxdiff.typing import Array, Cond, Correct, Denoiser, Key
@@ -96,6 +96,7 @@ def adaptive(
 
     check_range(high, low)
     check_start(start, None, high)
+    warn_beyond(denoiser, high)
     check_max_steps(max_steps)
     most = max_steps if max_steps is not None else (256 if dense else 4096)
     solver = diffrax.Tsit5() if solver is None else solver

@@ -28,7 +28,7 @@ from jaxdiff.noise import sample_keys
 from jaxdiff.sampling.adaptive.intervals import Request, integrate
 from jaxdiff.sampling.adaptive.outcome import Adaptive, check_range, outcome
 from jaxdiff.sampling.adaptive.probability_flow import evaluations
-from jaxdiff.sampling.checks import check_key, check_start
+from jaxdiff.sampling.checks import check_key, check_start, warn_beyond
 from jaxdiff.sampling.correction import as_correction
 from jaxdiff.sampling.finished import check_max_steps, pid_controller
 from jaxdiff.typing import Array, Cond, Correct, Denoiser, Key
@@ -104,6 +104,7 @@ def reverse_sde(
 
     check_range(high, low)
     check_start(start, index, high)
+    warn_beyond(denoiser, high)
     check_key("reverse_sde", key)
     check_max_steps(max_steps)
     most = max_steps if max_steps is not None else (256 if dense else 4096)
