@@ -348,6 +348,9 @@ def test_magic_fusion():
     made = blending.magic_fusion(flat, second, (1.0, 1.0))(Y, 0.7, COND)
     np.testing.assert_allclose(made[:, :, 0], second(Y, 0.7, COND)[:, :, 0], rtol=1e-10)
     np.testing.assert_allclose(made[:, :, 3], flat(Y, 0.7, COND)[:, :, 3], rtol=1e-10)
+    lost = lambda y, s, c=None: D(y, s) if c is None else D(y, s) + jnp.nan  # noqa: E731
+    for pair in ((lost, flat), (flat, lost)):  # not the other model's alone
+        assert np.isnan(blending.magic_fusion(*pair, (1.0, 1.0))(Y, 0.7, COND)).all()
 
 
 @pytest.mark.slow

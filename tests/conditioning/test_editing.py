@@ -235,6 +235,11 @@ def test_masks_are_where_conditions_differ():
     np.testing.assert_array_equal(mask, where.repeat(2, 0))
     none = editing.difference_mask(local, data, 1.0, 0 * cond, key=KEY, num_draws=2)
     np.testing.assert_array_equal(none, 0.0)
+    lost = jnp.array([1.0, jnp.nan])  # as of a class that there is not: no mask of zeros
+    mask = editing.difference_mask(local, data, 1.0, lost, key=KEY, num_draws=2)
+    np.testing.assert_array_equal(
+        mask, jnp.where(jnp.isnan(lost)[:, None, None, None], lost[1], where)
+    )
 
 
 def test_an_edit_outside_of_the_mask_keeps_the_data():

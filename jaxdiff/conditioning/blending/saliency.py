@@ -54,7 +54,8 @@ class _Fusion(NamedTuple):
             noise = added / expand(jnp.asarray(level, y.dtype), y)
             maps.append(saliency(noise, self.axes, jnp.asarray(k, y.dtype)))
             guided.append(plain + weight_at(weight, level, y) * added)
-        return jnp.where(maps[0] > maps[1], guided[0], guided[1])
+        known = ~jnp.isnan(maps[0] - maps[1])  # NaN of one is larger than nothing
+        return jnp.where(known, jnp.where(maps[0] > maps[1], guided[0], guided[1]), jnp.nan)
 
 
 def magic_fusion(

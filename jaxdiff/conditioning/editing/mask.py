@@ -40,7 +40,7 @@ def difference_mask(
     axes: tuple[int, ...] = (1, 2),
 ) -> Array:
     """Return where two conditions differ, ones and zeros (batch, *shape), axes that are no places
-    with length 1.
+    with length 1. NaN for a sample whose outputs are not numbers.
 
     Args:
         denoiser: conditional ``D(y, level, cond)``.
@@ -68,7 +68,8 @@ def difference_mask(
     keys, s = sample_keys(key, data, index), jnp.asarray(level, data.dtype)
     d = _difference(as_partial(denoiser), data, s, cond, other, keys, num_draws, tuple(axes))
     most = 3 * d.mean(axis=tuple(range(1, d.ndim)), keepdims=True)
-    return (jnp.minimum(d, most) > threshold * most).astype(data.dtype)
+    mask = (jnp.minimum(d, most) > threshold * most).astype(data.dtype)
+    return jnp.where(jnp.isnan(most), jnp.nan, mask)  # of a class that there is not
 
 
 @functools.partial(jax.jit, static_argnums=(6, 7))
