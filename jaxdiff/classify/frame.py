@@ -287,10 +287,10 @@ def _labels(logits: Array, label: Array, a: float | Array, metrics: dict[str, Ar
 def first_part(
     recipe: Recipe, share: float
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """Return two weights: 1 in the first ``share`` of the updates and 0 after, and the other way
-    round.
+    """Return two weights: 1 in the first ``share`` of the updates, in one at least, and 0 after,
+    and the other way round.
     """
-    end = round(share * recipe.num_updates)
+    end = max(1, round(share * recipe.num_updates))
 
     def before(step: Array) -> Array:
         return (step < end).astype(jnp.float32)

@@ -154,6 +154,12 @@ def test_accuracy_refuses_labels_that_are_none():
             classify.accuracy(Broken(), images, labels)
 
 
+def test_a_first_phase_has_an_update_however_few_there_are():
+    before, after = frame.first_part(classify.Recipe(num_updates=3), 1 / 8)
+    steps = jnp.arange(3)
+    assert before(steps).tolist() == [1, 0, 0] and after(steps).tolist() == [0, 1, 1]
+
+
 def test_a_label_is_right_for_its_own_class_alone():
     found = frame.right(jax.nn.one_hot(jnp.array([256, 1]), 300), jnp.array([0, 1], jnp.uint8))
     assert found == 0.5
