@@ -20,6 +20,7 @@ from jaxdiff.app.options import check, given, refuse
 from jaxdiff.app.student_file import blend, decode
 from jaxdiff.app.text import away
 from jaxdiff.conditioning.guidance import classifier_free, negative_prompt
+from jaxdiff.distill.parts.guidance_weights import check_guidance_weight
 from jaxdiff.pretrained.scheduler import Scheduler
 from jaxdiff.sampling.sampler import Sampler
 from jaxdiff.sampling.table import Table, table_of_dict
@@ -222,6 +223,11 @@ def student_sampler(model: Model, num_steps: int, weight: float | None = None) -
                 "conditioned on a guidance weight (one by guided_distillation is), and has not "
                 "learnt an unconditional model; distil a guided teacher, or sample without"
             )
+        if known := entry.get("guidance_range"):
+            try:
+                check_guidance_weight(weight, *known)
+            except ValueError as error:
+                raise ValueError(f"--guidance {weight:g}: {error}") from error
         try:
             low, high = entry["guidance"]
             text = blend(low, high, weight)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxdiff.app.network import with_log_variance
 from jaxdiff.denoisers import conditioned_call, denoiser, description
 from jaxdiff.distill.flow_map.times import saturating
+from jaxdiff.distill.parts.guidance_weights import range_of
 from jaxdiff.distill.trajectory.trajectory_operator import nearest
 from jaxdiff.files import real_array
 from jaxdiff.pretrained.model import Pretrained
@@ -28,6 +29,7 @@ WRAPPERS: dict[str, Callable[..., Any]] = {
     "flow map of trajectories": nearest,
 }
 LABELS: dict[str, Any] = {"default": None, "saturating": saturating}
+PARTS = {"table", "denoiser", "latent", "guidance", "guidance_range"}  # of a sampler
 SOURCE = "source"  # what a student has in common with the published model it comes from
 PROCESSES: dict[str, Any] = {p.__name__: p for p in (EDM, VP, Cosine, RectifiedFlow, TrigFlow)}
 
@@ -37,7 +39,8 @@ def sampler_metadata(
 ) -> dict[str, Any]:
     """Return what ``sampler(num_steps=n)`` gives, as plain values, by steps. Numbers of steps that
     the method refuses are left out; for a sampler with an option ``guidance`` there is what weights
-    0 and 1 give, between and beyond which its numbers are linear. source: the published model of
+    0 and 1 give, between and beyond which its numbers are linear, and the range of weights that it
+    takes. source: the published model of
     which it is a student.
     """
     guided = "guidance" in inspect.signature(sampler).parameters
@@ -52,8 +55,13 @@ def sampler_metadata(
             "latent": made.latent,
         }  # fmt: skip
         if guided:
-            ends = [sampler(num_steps=num_steps, ema="average", guidance=w) for w in (0.0, 1.0)]
-            entry["guidance"] = [encode(at.denoiser, source) for at in ends]
+            known = range_of(sampler)
+            low, high = known or (0.0, 1.0)
+            ends = [sampler(num_steps=num_steps, ema="average", guidance=w) for w in (low, high)]
+            first, last = (encode(one.denoiser, source) for one in ends)
+            apart = (high - low) or 1.0
+            entry["guidance"] = [blend(first, last, (w - low) / apart) for w in (0.0, 1.0)]
+            entry |= {} if known is None else {"guidance_range": [low, high]}
         samplers[str(num_steps)] = entry
     if not samplers:
         raise ValueError(f"the method samples in none of {STEPS} steps")
@@ -197,8 +205,11 @@ def _whole(entry: dict[str, Any]) -> bool:
     cannot be read.
     """
     latent, ends = entry.get("latent", 0), entry.get("guidance", [0, 1])
+    known = entry.get("guidance_range", [0.0, 1.0])
     return (
-        {"table", "denoiser"} <= {*entry} <= {"table", "denoiser", "latent", "guidance"}
+        {"table", "denoiser"} <= {*entry} <= PARTS
+        and type(known) is list
+        and [type(w) for w in known] == [float, float]
         and type(latent) is int
         and latent >= 0
         and type(ends) is list

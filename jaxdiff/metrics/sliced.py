@@ -147,8 +147,8 @@ def _powers(
     x: ArrayLike, y: ArrayLike, p: float, directions: ArrayLike | None, count: int, seed: int
 ) -> np.ndarray:
     a, b = checked_pair(x, y)
-    if p < 1:
-        raise ValueError(f"the order p must be at least 1, got {p}")
+    if not 1 <= p < float("inf"):
+        raise ValueError(f"the order p must be at least 1, and finite; got {p}")
     if directions is None:
         directions = random_directions(a.shape[1], count, seed)
     v = np.asarray(directions, np.float64)

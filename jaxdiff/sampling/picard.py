@@ -133,9 +133,8 @@ def picard(
         raise ValueError("Picard iteration solves differential equations; a flow map needs none")
     if window < 1:
         raise ValueError(f"the window must hold at least one evaluation, not {window}")
-    check(
-        "tolerance and data_std must not be negative", lambda *a: min(a) >= 0, tolerance, data_std
-    )
+    check("tolerance must not be negative", lambda x: x >= 0, tolerance)
+    check("data_std must not be negative", lambda x: x >= 0, data_std)
     keys = None if key is None else sample_keys(key, start, index)
     width = min(window, table.nodes.shape[0])
     return _run(as_partial(denoiser), table, start, cond, keys, noise, tolerance, data_std, width)

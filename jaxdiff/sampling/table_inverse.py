@@ -16,6 +16,7 @@ the first one exact for N(0, data_std^2). For a table without memory one sweep w
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdiff.arrays import check_cond, expand
+from jaxdiff.arrays import check, check_cond, expand
 from jaxdiff.denoisers import as_partial
 from jaxdiff.sampling.checks import check_start
 from jaxdiff.sampling.run import evaluate
@@ -70,16 +71,26 @@ def invert_table(
         data_std: of the order of the data's standard deviation.
 
     Raises:
-        ValueError: for a table that is stochastic, padded or of jumps, or that forgets its start.
+        ValueError: for a table that is stochastic, padded or of jumps, or that forgets its start;
+            and for numbers out of range.
         TypeError: for a traced table.
         RuntimeError: naming the samples whose sweeps do not settle, or are not finite, which ends
-            theirs; under ``jax.jit`` nothing is known and none is.
+            theirs; under ``jax.jit`` when the program is run, without their names.
     """
     check_start(data, None)
     check_cond(cond, data.shape[0])
+    positive = "tolerance and data_std must be positive and finite"
+    check(positive, lambda *a: all(0 < x < math.inf for x in a), tolerance, data_std)
+    if min(sweeps, iterations) < 1:
+        raise ValueError(f"sweeps and iterations are at least 1, not {sweeps} and {iterations}")
     steps = _upwards(table, data_std)
     start, lacking = _solve(as_partial(denoiser), steps, data, cond, tolerance, sweeps, iterations)
-    if not isinstance(lacking, Tracer):
+    if isinstance(lacking, Tracer):
+        import equinox
+
+        text = f"a sample did not settle to {tolerance} in {sweeps} sweeps, or is not finite"
+        start = equinox.error_if(start, ~(lacking <= tolerance), text)
+    else:
         _check_settled(table, np.asarray(lacking), tolerance, sweeps)
     return start / jnp.asarray(table.levels[0], data.dtype)
 

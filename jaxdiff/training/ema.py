@@ -66,7 +66,7 @@ def power(gamma: float) -> Decay:
 
     Raises ValueError for a negative exponent.
     """
-    if gamma < 0:
+    if not 0 <= gamma < float("inf"):
         raise ValueError(f"the exponent of a power-function average is not negative; got {gamma}")
 
     def decay(n: Array) -> Array:

@@ -1,5 +1,6 @@
 """What a student's file says is enough to sample it, and can name nothing but what it may."""
 
+import functools
 import json
 
 import jax
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 
 from jaxdiff import solvers
-from jaxdiff.app.student_file import blend, decode, encode, sampler_metadata
+from jaxdiff.app.models import Model
+from jaxdiff.app.samplers import student_sampler
+from jaxdiff.app.student_file import _samplers, blend, decode, encode, sampler_metadata
 from jaxdiff.denoisers import conditioned, denoiser
 from jaxdiff.distill.flow_map.times import saturating
+from jaxdiff.distill.parts.guidance_weights import check_guidance_weight, with_range
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.trajectory.trajectory_operator import flow_map
 from jaxdiff.networks import MLP, from_linen, init
@@ -82,3 +86,19 @@ def test_steps_and_weights_that_a_method_has(params):
     np.testing.assert_allclose(blended(Y, 1.0), sampler(guidance=3.0).denoiser(Y, 1.0), rtol=1e-6)
     with pytest.raises(ValueError, match="none of"):
         sampler_metadata(lambda num_steps, ema: sampler(num_steps=9))
+
+    def bounded(state, num_steps=1, ema=None, guidance=2.0):
+        check_guidance_weight(guidance, 2.0, 6.0)
+        return sampler(num_steps, ema, guidance)
+
+    entry = sampler_metadata(functools.partial(with_range(bounded, 2, 6), None))["1"]
+    assert entry["guidance_range"] == [2.0, 6.0]
+    blended = decode(blend(*entry["guidance"], 3.0), MODULE, params[2])
+    np.testing.assert_allclose(blended(Y, 1.0), sampler(guidance=3.0).denoiser(Y, 1.0), rtol=1e-6)
+    metadata = {"method": "m", "samplers": {"1": entry}}
+    assert _samplers(metadata) == {"1": entry}
+    model = Model(None, params[2], (2,), 0, True, metadata, MODULE)
+    for weight in (1.0, 7.0):
+        with pytest.raises(ValueError, match=f"--guidance {weight:g}: .* from 2 to 6"):
+            student_sampler(model, 1, weight)
+    student_sampler(model, 1, 3.0)

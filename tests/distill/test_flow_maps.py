@@ -366,6 +366,10 @@ def test_guidance_as_an_input(key):
         np.testing.assert_allclose(x[:, 0], size * np.array([0.5, 1.0, 0.0]), atol=0.05)
     with pytest.raises(ValueError, match="weights from 1 to 4"):
         method.sampler(state, guidance=0.0)
+    with pytest.raises(ValueError, match="weights from 1 to 4"):
+        method.sampler(state, guidance=9.0)
+    with pytest.raises(ValueError, match="an interval of times is within"):
+        method.sampler(state, guidance=2.0, interval=(0.5, 0.2))
 
 
 # times, tables, arguments ---------------------------------------------------------------------

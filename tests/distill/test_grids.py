@@ -569,6 +569,15 @@ def labelled():
     return {"image": MIXTURE.sample(jax.random.key(3), COUNT, cond), "label": cond}
 
 
+def test_a_guidance_weight_that_a_student_does_not_know_is_refused():
+    method = guided.guidance_distillation(
+        MIXTURE.denoiser, student(shifted(guided_exactly)), guidance_range=WEIGHTS_RANGE
+    )
+    for weight in (0.5, 4.5, np.nan):
+        with pytest.raises(ValueError, match="guidance weights from 1 to 4, not"):
+            method.sampler(None, guidance=weight)
+
+
 @pytest.mark.slow
 def test_exact_guided_student():
     """One network conditioned on the weight; weight 1 is the conditional model. Without labels it

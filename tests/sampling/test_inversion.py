@@ -353,6 +353,13 @@ def test_tables_that_are_not_inverted(data, mixture):
         invert(D, solvers.euler, None, data)
     with pytest.raises(RuntimeError, match=r"after 1 sweeps a state of samples \[0, 1, .* lacks"):
         invert(D, made, None, data, sweeps=1)
+    with pytest.raises(Exception, match="did not settle to 0.0001 in 1 sweeps"):
+        jax.block_until_ready(jax.jit(lambda x: invert(D, made, None, x, sweeps=1))(data))
+    for wrong in ({"tolerance": np.nan}, {"tolerance": np.inf}, {"data_std": 0.0}):
+        with pytest.raises(ValueError, match="must be positive and finite"):
+            invert(D, made, None, data, **wrong)
+    with pytest.raises(ValueError, match="at least 1, not 0 and 4"):
+        invert(D, made, None, data, sweeps=0)
     with pytest.raises(RuntimeError, match=r"samples \[1\] are not finite"):
         invert(D, made, None, data[:2].at[1].set(jnp.nan))
     with pytest.raises(TypeError, match="traced table"):

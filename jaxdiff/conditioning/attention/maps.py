@@ -179,7 +179,7 @@ def self_attention_guidance(
     Raises ValueError for a sigma or threshold that is not positive.
     """
     check_where(where)
-    check("sigma and threshold must be positive", lambda a, b: min(a, b) > 0, sigma, threshold)
+    check("sigma and threshold must be positive", lambda a, b: a > 0 and b > 0, sigma, threshold)
     return Partial(_Sag(where, null), as_partial(denoiser), as_weight(weight), sigma, threshold)
 
 

@@ -136,7 +136,7 @@ def regressions(seen: Seen, shares: Shares, sigma_data: Any) -> tuple[Array, dic
 
 def check_shares(shares: Shares) -> None:
     """Raise ValueError for weights that are negative or all zero."""
-    if min(shares) < 0 or not any(shares):
+    if not all(0 <= share < float("inf") for share in shares) or not any(shares):
         raise ValueError(f"the weights must not be negative, nor all be 0; got {tuple(shares)}")
 
 

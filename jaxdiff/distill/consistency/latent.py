@@ -33,6 +33,7 @@ from jaxdiff.denoisers import conditioned
 from jaxdiff.distance import Distance, pseudo_huber
 from jaxdiff.distill.consistency.consistency import Pair, consistency_loss
 from jaxdiff.distill.parts.frame import Step, regression
+from jaxdiff.distill.parts.guidance_weights import check_guidance_weight, with_range
 from jaxdiff.distill.parts.levels import grid_index
 from jaxdiff.distill.parts.primitives import perturb
 from jaxdiff.distill.parts.student import Student, trained
@@ -138,10 +139,11 @@ def latent_consistency(
         **options: Any,
     ) -> Sampler:
         w = 0.5 * (low + high) if guidance is None else guidance
+        check_guidance_weight(w, low, high)
         D = conditioned(trained(student, state, ema, smallest), extra=w / high)
         return Sampler(wrap(D), tables(num_steps, **options))
 
-    return method._replace(sampler=sampler)
+    return method._replace(sampler=with_range(sampler, low, high))
 
 
 def _spread(grid: np.ndarray, num_steps: int) -> list[float]:

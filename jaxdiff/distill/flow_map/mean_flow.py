@@ -50,6 +50,7 @@ from jaxdiff.distill.flow_map.times import (
     noisy,
 )
 from jaxdiff.distill.parts.frame import Step, regression
+from jaxdiff.distill.parts.guidance_weights import check_guidance_weight
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tangents import warmup
 from jaxdiff.method import Method
@@ -197,10 +198,10 @@ def improved_mean_flow(
         interval: tuple[float, float] = (0.0, 1.0),
         **options: Any,
     ) -> Sampler:
-        if guidance < 1:
-            raise ValueError(
-                f"the network knows guidance weights from 1 to {largest}, not {guidance}"
-            )
+        assert largest is not None
+        check_guidance_weight(guidance, 1.0, largest)
+        if not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError(f"an interval of times is within [0, 1]; got {interval}")
         plain = method.sampler(state, **options)
         numbers = jnp.asarray([1.0 - 1.0 / guidance, *interval], jnp.float32)
         D = jax.tree_util.Partial(_with_guidance, plain.denoiser, numbers)

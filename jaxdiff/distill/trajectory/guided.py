@@ -27,6 +27,7 @@ from jaxdiff.conditioning.guidance import classifier_free
 from jaxdiff.denoisers import conditioned
 from jaxdiff.distance import Distance, squared
 from jaxdiff.distill.parts.frame import Step, regression
+from jaxdiff.distill.parts.guidance_weights import check_guidance_weight, with_range
 from jaxdiff.distill.parts.primitives import perturb
 from jaxdiff.distill.parts.student import Student
 from jaxdiff.distill.parts.tables import in_steps
@@ -231,11 +232,12 @@ def _weighted(
         ema: str | None = None,
         guidance: float = guidance_range[0],
     ) -> Sampler:
+        check_guidance_weight(guidance, *guidance_range)
         made = method.sampler(state, num_steps=num_steps, ema=ema)
         extra = jnp.asarray(guidance_condition(guidance, guidance_range), jnp.float32)
         return made._replace(denoiser=conditioned(made.denoiser, extra=extra))
 
-    return method._replace(sampler=sampler)
+    return method._replace(sampler=with_range(sampler, *guidance_range))
 
 
 def _check(guidance_range: Range) -> None:
