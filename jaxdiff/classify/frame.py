@@ -55,15 +55,6 @@ class Recipe(NamedTuple):
             raise ValueError(
                 f"num_updates and rate must be positive; got {self.num_updates} and {self.rate}"
             )
-        if not 0 <= self.decay < float("inf") or not 0 <= self.momentum < 1:
-            raise ValueError(
-                "decay must not be negative, and momentum be 0 to below 1; got "
-                f"{self.decay} and {self.momentum}"
-            )
-        if not all(0 < m < 1 for m in self.milestones):
-            raise ValueError(
-                f"milestones are fractions of the updates, between 0 and 1; got {self.milestones}"
-            )
         if self.optimiser is not None:
             return self.optimiser
         ends = (0.0, *self.milestones, 1.0)

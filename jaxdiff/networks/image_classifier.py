@@ -72,7 +72,9 @@ class ImageClassifier:
         return made
 
     def outputs(self) -> Outputs:
-        """Return the shapes and dtypes of what one image gives, without computing anything."""
+        """Return the shapes and dtypes of what one image gives, without computing anything. Raises
+        TypeError for a module that does not give logits with features.
+        """
         return _outputs(self)
 
     def num_parameters(self) -> int:
@@ -130,7 +132,15 @@ def _products(module: Any, read: tuple[int, ...], made: tuple[int, ...]) -> int:
 def _outputs(network: ImageClassifier) -> Outputs:
     image = jax.ShapeDtypeStruct((1, *network.shape), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0))
-    return jax.eval_shape(lambda v, x: network(v, x, full=True), variables, image)
+    made = jax.eval_shape(lambda v, x: network(v, x, full=True), variables, image)
+    ranks = [f.ndim for f in (made.value, *made.features)] if isinstance(made, Outputs) else []
+    if len(ranks) < 3 or ranks != [2, *[4] * (len(ranks) - 2), 2]:
+        raise TypeError(
+            f"{type(network.module).__name__} called with full=True should return Outputs(logits, "
+            "None, features), (batch, classes) and maps (batch, height, width, channels) with "
+            f"their mean (batch, channels) last; it returns {jax.tree.map(jnp.shape, made)}"
+        )
+    return made
 
 
 def _draw(module: nn.Module, shape: tuple[int, int, int], key: Key) -> Any:

@@ -77,6 +77,20 @@ def test_multiply_adds_of_flaxs_own_layers_are_counted():
         ImageClassifier(Up(), (8, 8))
 
 
+def test_a_module_that_gives_no_features_is_refused():
+    class Logits(nn.Module):
+        flat: bool = False
+
+        @nn.compact
+        def __call__(self, images, *, train=False, axis_name=None, full=False):
+            z = nn.Dense(4)(jnp.mean(images, (1, 2)))
+            return Outputs(z, None, (z, z)) if full and self.flat else z
+
+    for module, message in ((Logits(), r"it returns \(1, 4\)"), (Logits(True), "Outputs")):
+        with pytest.raises(TypeError, match=f"Logits called with full=True should .*{message}"):
+            classify.kd(teacher(RESNET), ImageClassifier(module, SHAPE))
+
+
 def test_networks_of_ones_own_teach_and_learn():
     assert step(classify.simkd(teacher(OWN), RESNET))["student/term"].shape == ()
     method = classify.regression_of_representation(teacher(RESNET), OWN)
@@ -172,9 +186,7 @@ def test_numbers_that_would_do_nothing_are_refused():
         (lambda: classify.vanilla(one), "vanilla: a classifier has two classes"),
         (lambda: classify.mutual_learning(one), "mutual_learning: a classifier has two"),
         (lambda: classify.collaborative_learning(one), "collaborative_learning: a classifier"),
-        (lambda: classify.Recipe(milestones=(0.5, 2.0)).sgd(), "fractions of the updates"),
-        (lambda: classify.Recipe(decay=-1.0).sgd(), "decay must not be negative"),
-        (lambda: classify.Recipe(momentum=1.0).sgd(), "momentum be 0 to below 1"),
+        (lambda: classify.Recipe(rate=np.inf).sgd(), "num_updates and rate must be positive"),
         (lambda: classify.dkd(known, RESNET, alpha=-1.0), "dkd: weights must not be negative"),
         (lambda: classify.dist(known, RESNET, beta=0.0, gamma=0.0), "dist: .* nor all 0"),
         (lambda: classify.variational_information(known, RESNET, variance=0.0), "above 1e-5"),
