@@ -99,10 +99,12 @@ def is_online(name: str) -> bool:
 
 
 def rows_of(methods: Sequence[str]) -> list[str]:
-    """Return the rows of a seed: the methods, and before them what they are compared with."""
+    """Return the rows of a seed: the methods, once each, and before them what they are compared
+    with.
+    """
     alone = [ALONE] if any(map(is_online, methods)) else []
     taught = [] if all(map(is_online, methods)) else ["teacher", "vanilla"]
-    return [*taught, *alone, *methods]
+    return [*taught, *alone, *dict.fromkeys(methods)]
 
 
 def method_of(
