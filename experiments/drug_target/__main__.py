@@ -175,8 +175,9 @@ def predict(options: argparse.Namespace) -> None:
     values, rows, columns = known
     if options.transpose:
         values, rows, columns = values.T, columns, rows
-    check_names("drugs", rows, drugs.rows)
-    check_names("targets", columns, targets.rows)
+    for what, known_names, given in (("drugs", rows, drugs), ("targets", columns, targets)):
+        check_names(what, known_names, given.rows)
+        check_names(what, given.rows, given.columns)
     whole = problem(values, drugs.values, targets.values)
     best = new_interactions(
         METHODS[options.method].predict, whole, jax.random.key(options.seed), options.count

@@ -73,6 +73,14 @@ def test_predict_refuses_drugs_in_another_order(tmp_path, capsys):
     assert "same drugs in different orders" in capsys.readouterr().err
 
 
+def test_predict_refuses_similarities_with_columns_in_another_order(tmp_path, capsys):
+    given = written(tmp_path, [[0, 1], [1, 0], [0, 0]])
+    (tmp_path / "drugs").write_text("\tb\ta\tc\na\t.1\t1\t.1\nb\t1\t.1\t.9\nc\t.9\t.1\t1\n")
+    with pytest.raises(SystemExit):
+        main(given)
+    assert "same drugs in different orders" in capsys.readouterr().err
+
+
 def test_the_pickled_affinities_may_hold_nothing_but_an_array(tmp_path):
     (tmp_path / "davis").mkdir()
     (tmp_path / "davis" / "Y").write_bytes(pickle.dumps(print))
