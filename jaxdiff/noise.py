@@ -37,21 +37,38 @@ def start_noise(
         (batch, *shape).
 
     Raises:
-        ValueError: for fewer than one sample.
+        ValueError: for fewer than one sample, or a shape that is none.
+        TypeError: for numbers of samples that are no integers.
     """
+    if np.ndim(shape) != 1 or any(n != int(n) or n < 0 for n in shape):
+        raise ValueError(f"shape is that of one sample, such as (2,), not {shape}")
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(sample_numbers(index))
     return draw(keys, START, 0, tuple(shape), dtype)
 
 
 def sample_numbers(index: Array | Sequence[int] | int) -> Int[Array, " batch"]:
     """Return the samples' numbers (batch,): 0, 1, ... of a count, or those given. ValueError for
-    none.
+    none, TypeError for fractions.
     """
     shape = np.shape(index)
     some = shape[0] != 0 if len(shape) == 1 else shape == () and index == int(index) and index >= 1  # type: ignore[operator, arg-type]
     if not some:
         raise ValueError(f"there must be at least one sample, not {index!r:.40}")
-    return jnp.asarray(index if shape else np.arange(index), jnp.int32)  # type: ignore[arg-type]
+    return _whole(index) if shape else jnp.asarray(np.arange(index), jnp.int32)  # type: ignore[arg-type]
+
+
+def _whole(index: Any) -> Array:
+    """Return samples' numbers in 32 bits. Raises TypeError for fractions, ValueError for numbers
+    that these do not hold, which would be other samples'.
+    """
+    numbers = index if isinstance(index, jax.Array) else np.asarray(index)
+    if not jnp.issubdtype(numbers.dtype, jnp.integer):
+        raise TypeError(f"samples are numbered by integers, not by {numbers.dtype}")
+    if isinstance(numbers, np.ndarray) and numbers.dtype.itemsize > 4:
+        least, most = int(numbers.min()), int(numbers.max())
+        if not -(2**31) <= least <= most < 2**31:
+            raise ValueError(f"samples' numbers have 32 bits; got {least} to {most}")
+    return jnp.asarray(numbers, jnp.int32)
 
 
 def draw(
@@ -95,4 +112,4 @@ def index_of(start: Array, index: Array | None) -> Any:
     """Return the samples' numbers (batch,): those given, or 0, 1, ..."""
     if index is None:  # by NumPy: a program for it would be a twentieth of one evaluation
         return np.arange(start.shape[0], dtype=np.int32)
-    return jnp.asarray(index, jnp.int32)
+    return _whole(index)

@@ -10,6 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.arrays import check
 from jaxdiff.noise import START, sample_keys
 from jaxdiff.sampling.checks import check_key
 from jaxdiff.typing import Array, Key
@@ -36,10 +37,12 @@ def dequantise(
 
     Raises:
         TypeError: images that are not integers, or another kind of key.
+        ValueError: for a spacing that is not positive.
     """
     if not jnp.issubdtype(images.dtype, jnp.integer):
         raise TypeError(f"dequantisation is of integers, such as uint8, not {images.dtype}")
     check_key("dequantise", key)
+    check("spacing must be positive and finite", lambda s: 0 < s < math.inf, spacing)
 
     def one(key: Key) -> Array:
         return jax.random.uniform(
@@ -63,5 +66,11 @@ def bits_per_dimension(log_density: Array, dimension: int, *, spacing: float = 1
 
     Returns:
         Bits per dimension, (batch,).
+
+    Raises:
+        ValueError: for a dimension below 1, or a spacing that is not positive.
     """
+    if dimension != int(dimension) or dimension < 1:
+        raise ValueError(f"dimension is how many numbers a sample has, at least 1, not {dimension}")
+    check("spacing must be positive and finite", lambda s: 0 < s < math.inf, spacing)
     return -log_density / (dimension * math.log(2)) - math.log2(spacing)

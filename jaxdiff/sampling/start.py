@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
+from jaxdiff.arrays import check
 from jaxdiff.noise import start_noise
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Key
@@ -39,12 +40,16 @@ def start(
         (count, *shape) states of ``dtype``.
 
     Raises:
-        ValueError: for fewer than one sample, or a padded table, which knows no levels.
+        ValueError: for fewer than one sample, a shape or a level that is none, or a padded table,
+            which knows no levels.
+        TypeError: for numbers of samples that are no integers.
     """
     known = levels.levels if isinstance(levels, Table) else levels
     if np.shape(known) == (0,):
         raise ValueError("there is no first level: a padded table knows none, give the level")
     first = known if np.ndim(known) == 0 else known[0]  # type: ignore[index, arg-type]
+    known_level = "the first level must be finite and not negative"
+    check(known_level, lambda s: 0 <= s < math.inf, first)  # type: ignore[arg-type]
     return jnp.asarray(first, dtype) * start_noise(key, count, shape, dtype)
 
 

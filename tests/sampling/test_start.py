@@ -10,6 +10,7 @@ import pytest
 import jaxdiff as jd
 from jaxdiff.app.models import Model
 from jaxdiff.method import Method
+from jaxdiff.noise import index_of, sample_numbers
 from jaxdiff.sampling import checks
 from jaxdiff.sampling.start import warn_unscaled
 from jaxdiff.training.step import State
@@ -28,6 +29,28 @@ def test_a_start_is_its_level_times_the_samples_noise(key):
         jd.start(key, TABLE, -3, (2,))
     with pytest.raises(ValueError, match="no first level"):
         jd.start(key, jd.pad([TABLE])[0], 3, (2,))
+
+
+def test_numbers_of_samples_are_whole(key):
+    """0.5 would be sample 0, and 2^32 sample 0 again."""
+    for index in (jnp.array([0.5, 1.5]), jnp.array([True, False])):
+        with pytest.raises(TypeError, match="numbered by integers, not by (float|bool)"):
+            index_of(NOISE, index)
+        with pytest.raises(TypeError, match="numbered by integers"):
+            sample_numbers(index)
+    with pytest.raises(ValueError, match="32 bits; got 0 to 4294967296"):
+        sample_numbers([0, 2**32])
+    for shape in ((-1,), (2.5,)):
+        with pytest.raises(ValueError, match="shape is that of one sample"):
+            jd.start_noise(key, 2, shape)
+    for level in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="level must be finite and not negative"):
+            jd.start(key, level, 2, (2,))
+    for dimension in (0, -3):
+        with pytest.raises(ValueError, match="dimension is how many numbers"):
+            jd.bits_per_dimension(jnp.zeros(2), dimension)
+    with pytest.raises(ValueError, match="spacing must be positive"):
+        jd.bits_per_dimension(jnp.zeros(2), 3, spacing=0.0)
 
 
 @pytest.mark.parametrize(
