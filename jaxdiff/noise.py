@@ -104,12 +104,21 @@ def sample_keys(key: Key, start: Array, index: Array | None) -> Key:
 
     Returns:
         (batch,) typed keys.
+
+    Raises:
+        ValueError, TypeError: for numbers that are not one for each sample, or no integers.
     """
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index_of(start, index))
 
 
 def index_of(start: Array, index: Array | None) -> Any:
-    """Return the samples' numbers (batch,): those given, or 0, 1, ..."""
+    """Return the samples' numbers (batch,): those given, or 0, 1, ... ValueError for others than
+    one for each: noise of one alone would be that of all.
+    """
     if index is None:  # by NumPy: a program for it would be a twentieth of one evaluation
         return np.arange(start.shape[0], dtype=np.int32)
+    if np.shape(index) != start.shape[:1]:
+        raise ValueError(
+            f"index must name each of the {start.shape[0]} samples; its shape is {np.shape(index)}"
+        )
     return _whole(index)

@@ -18,6 +18,7 @@ from jaxdiff.training.step import State
 TRUTH = jd.exact.Gaussian(np.zeros(2), np.ones(2))
 TABLE = jd.table(jd.solvers.euler, jd.grids.karras(2))
 NOISE = jd.start_noise(jax.random.key(0), 16, (2,))
+KNOWN = jd.operators.mask(np.array([1, 0]))
 
 
 def test_a_start_is_its_level_times_the_samples_noise(key):
@@ -35,9 +36,20 @@ def test_numbers_of_samples_are_whole(key):
     """0.5 would be sample 0, and 2^32 sample 0 again."""
     for index in (jnp.array([0.5, 1.5]), jnp.array([True, False])):
         with pytest.raises(TypeError, match="numbered by integers, not by (float|bool)"):
-            index_of(NOISE, index)
+            index_of(NOISE[:2], index)
         with pytest.raises(TypeError, match="numbered by integers"):
             sample_numbers(index)
+    for run in (  # noise of sample 5 would be that of every one
+        lambda index: index_of(NOISE, index),
+        lambda index: jd.dequantise(jnp.zeros((2, 3), jnp.uint8), key, index),
+        lambda index: jd.operators.measure(KNOWN, NOISE[:2], 0.1, key, index),
+    ):
+        with pytest.raises(ValueError, match="index must name each of the"):
+            run(jnp.array([5]))
+    with pytest.raises(ValueError, match=r"measure takes a batch of samples, \(batch"):
+        jd.operators.measure(KNOWN, NOISE[0], 0.1, key)  # its rows are no samples
+    with pytest.raises(ValueError, match="not all 0"):
+        jd.operators.grey((2, 2, 3), (0.0, 0.0, 0.0))
     with pytest.raises(ValueError, match="32 bits; got 0 to 4294967296"):
         sample_numbers([0, 2**32])
     for shape in ((-1,), (2.5,)):

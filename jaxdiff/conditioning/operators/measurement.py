@@ -119,8 +119,15 @@ def measure(
         noise: standard deviation, as of :class:`Measurement`.
         key: typed key.
         index: (batch,) integers naming the samples; 0, 1, ... by default.
+
+    Raises:
+        ValueError: for one sample without a batch axis, whose rows would be taken for samples.
     """
     u = operator.apply(x0)
+    if u.ndim != len(operator.measured) + 1:
+        raise ValueError(
+            f"measure takes a batch of samples, (batch, *{operator.shape}); got {jnp.shape(x0)}"
+        )
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(index_of(x0, index)))
     drawn = draw(keys, 0, 0, operator.measured, u.dtype)
     if operator.support is not None:

@@ -127,6 +127,8 @@ def grey(shape: tuple[int, ...], weights: Sequence[float] = LUMA, axis: int = -1
         raise ValueError(
             f"axis {axis} of {tuple(shape)} takes a weight for each channel, not {weights}"
         )
+    if not np.isfinite(values).all() or not values.any():
+        raise ValueError(f"weights are finite and not all 0, not {weights}")
     return separable(shape, {place: values[None]})
 
 
