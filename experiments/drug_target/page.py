@@ -39,12 +39,22 @@ def page(rows: dict[str, Row]) -> str:
 def _fewer(rows: dict[str, Row]) -> Iterator[str]:
     """Say which rows are of some folds only."""
     for name, title in SETS.items():
-        made = {k: r["folds"] for k, r in rows.items() if k.startswith(f"{name}/")}
         whole = 5 if name == "davis" else 50
-        if some := sorted({n for n in made.values() if n != whole}):
-            methods = sorted({k.split("/")[-1] for k, n in made.items() if n != whole})
-            folds = ", ".join(map(str, some))
-            yield f"Of {title} by the first {folds} folds of {whole} only: {', '.join(methods)}.\n"
+        some = {k: r["folds"] for k, r in _of_set(rows, name) if r["folds"] != whole}
+        for count in sorted({*some.values()}):
+            which = sorted({_in_words(k) for k, folds in some.items() if folds == count})
+            yield f"Of {title} by the first {count} folds of {whole} only: {', '.join(which)}.\n"
+
+
+def _of_set(rows: dict[str, Row], name: str) -> Iterator[tuple[str, Row]]:
+    """The rows of a data set's methods."""
+    yield from ((k, r) for k, r in rows.items() if k.startswith(f"{name}/") and k.count("/") == 3)
+
+
+def _in_words(key: str) -> str:
+    """Return the title of a row's method, and its setting."""
+    _, setting, _, method = key.split("/")
+    return f"{METHODS[method].title} ({setting})"
 
 
 def _bindings(rows: dict[str, Row]) -> Iterator[str]:

@@ -111,7 +111,7 @@ def test_rows_of_other_folds_are_made_anew_and_the_page_says_how_many(tmp_path, 
         pages.append(capsys.readouterr().out)
     key = "nr/pairs/binding/rls_avg"
     assert [key in p for p in pages] == [True, False, True]
-    assert "Of NR by the first 2 folds of 50 only: rls_avg." in pages[1]
+    assert "Of NR by the first 2 folds of 50 only: RLS-avg (pairs)." in pages[1]
     assert "folds of 50" not in pages[2]
     assert json.loads(table.read_text())["rows"][key]["folds"] == 50
     with pytest.raises(SystemExit):
