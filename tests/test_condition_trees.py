@@ -390,6 +390,9 @@ def test_generate():
     CLOSE(
         generate(jd.Sampler(D, TABLE), 6, SHAPE, labels, batch=4, progress=False), mean_of(labels)
     )
+    labels["text"][4] = np.nan
+    with pytest.raises(FloatingPointError, match="not finite, number 4 the first of them"):
+        generate(jd.Sampler(D, TABLE), 6, SHAPE, labels, batch=4, progress=False)
 
 
 @pytest.mark.parametrize("parallel", ["jit", "fsdp", "pmap"])

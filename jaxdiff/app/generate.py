@@ -34,7 +34,8 @@ def generate(
 
     bounds: the samples are clipped to these two values, None for no clipping.
     labels: the conditions, any tree of arrays with a row for every sample. ValueError for other
-    rows, and for a denoiser that holds numbers per sample where there are several batches.
+    rows, and for a denoiser that holds numbers per sample where there are several batches;
+    FloatingPointError, as soon as there is one, for samples that are not finite.
     """
     from tqdm import tqdm
 
@@ -55,11 +56,20 @@ def generate(
     with bar:
         for numbers in _blocks(count, block):
             parts.append(np.asarray(run(take((every, labels), numbers))))
+            _check_finite(parts[-1], numbers, sampler)
             bar.update(min(len(numbers), count - bar.n))
     images = np.concatenate(parts)[:count]
-    if not np.isfinite(images).all():
-        raise FloatingPointError(f"{sampler.table!r} gave samples that are not finite")
     return images if bounds is None else np.clip(images, *bounds)
+
+
+def _check_finite(part: np.ndarray, numbers: np.ndarray, sampler: Sampler) -> None:
+    """Raise FloatingPointError, at the first batch, for samples that are not finite."""
+    wrong = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
+    if wrong.any():
+        first = int(numbers[np.argmax(wrong)])
+        raise FloatingPointError(
+            f"{sampler.table!r} gave samples that are not finite, number {first} the first of them"
+        )
 
 
 def _samples(given: Any, batch: Any, *, latent: int, shape: tuple[int, ...]) -> Array:
