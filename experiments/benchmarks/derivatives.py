@@ -39,6 +39,7 @@ import optax
 
 import jaxdiff as jd
 from experiments.benchmarks import common
+from experiments.numbers import count
 from jaxdiff.app import config
 from jaxdiff.app.network import build_network
 from jaxdiff.distance import squared
@@ -324,9 +325,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--loss", nargs="+", choices=tuple(LOSSES), default=list(LOSSES), metavar="NAME",
         help="these losses alone; all: " + "; ".join(LOSSES),
     )  # fmt: skip
-    parser.add_argument("--batch", type=int, default=32, help="of the U-Net (32)")
-    parser.add_argument("--points", type=int, default=256, help="batch of the perceptron (256)")
-    parser.add_argument("--repeats", type=int, default=12, help="steps that are timed (12)")
+    parser.add_argument("--batch", type=count, default=32, help="of the U-Net (32)")
+    parser.add_argument("--points", type=count, default=256, help="batch of the perceptron (256)")
+    parser.add_argument("--repeats", type=count, default=12, help="steps that are timed (12)")
     parser.add_argument("--guard", action="store_true", help="with the check for finite numbers")
     return parser.parse_args(arguments)
 

@@ -34,6 +34,7 @@ import numpy as np
 import jaxdiff as jd
 from experiments.benchmarks import common
 from experiments.benchmarks.sampling import SHAPE, demo_denoiser
+from experiments.numbers import count, positive
 from jaxdiff import exact, solvers
 
 HIGH, LOW = 80.0, 0.02
@@ -249,12 +250,12 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = common.parser(__doc__)
     common.add_clock(parser)
-    parser.add_argument("--steps", type=int, default=10, help="of the fixed grids (10)")
-    parser.add_argument("--batch", type=int, default=64, help="images of fixed steps (64)")
-    parser.add_argument("--points", type=int, default=256, help="samples of adaptive steps (256)")
-    parser.add_argument("--repeats", type=int, default=11, help="runs that are timed (11)")
+    parser.add_argument("--steps", type=count, default=10, help="of the fixed grids (10)")
+    parser.add_argument("--batch", type=count, default=64, help="images of fixed steps (64)")
+    parser.add_argument("--points", type=count, default=256, help="samples of adaptive steps (256)")
+    parser.add_argument("--repeats", type=count, default=11, help="runs that are timed (11)")
     parser.add_argument(
-        "--tolerance", type=float, nargs="+", default=[1e-3, 1e-5], help="relative and absolute "
+        "--tolerance", type=positive, nargs="+", default=[1e-3, 1e-5], help="relative and absolute "
         "tolerances (1e-3 1e-5)",
     )  # fmt: skip
     return parser.parse_args(arguments)

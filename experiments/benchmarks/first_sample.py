@@ -34,6 +34,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.numbers import count
+
 ROOT = Path(__file__).parents[2]
 MOST_IMPORT, MOST_SAMPLE = 1.5, 5.0  # the aims, seconds
 PARTS = ("start", "import", "options", "load", "sampler", "samples", "picture")
@@ -214,11 +216,11 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     from experiments.benchmarks import common
 
     parser = common.parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="processes of each kind (5)")
+    parser.add_argument("--repeats", type=count, default=5, help="processes of each kind (5)")
     parser.add_argument("--only", choices=("import", "sample"), help="measure this alone")
     parser.add_argument("--preset", default="digits", help="of jaxdiff train (digits)")
-    parser.add_argument("--updates", type=int, default=4, help="updates of the run (4)")
-    parser.add_argument("--count", type=int, default=100, help="samples (100)")
+    parser.add_argument("--updates", type=count, default=4, help="updates of the run (4)")
+    parser.add_argument("--count", type=count, default=100, help="samples (100)")
     return parser.parse_args(arguments)
 
 

@@ -29,6 +29,7 @@ import numpy as np
 
 import jaxdiff as jd
 from experiments.benchmarks import common
+from experiments.numbers import count
 from jaxdiff import exact, grids, solvers
 from jaxdiff.sampling import gaussian_start as gs
 
@@ -212,7 +213,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--folder", type=pathlib.Path, default=pathlib.Path("experiments/results"),
         help="for gaussian_start.json, .md and .png (experiments/results)",
     )  # fmt: skip
-    parser.add_argument("--batch", type=int, default=256, help="samples (256)")
+    parser.add_argument("--batch", type=count, default=256, help="samples (256)")
     return parser.parse_args(arguments)
 
 

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import common
+from experiments.numbers import count
 from jaxdiff import grids, solvers
 from jaxdiff.denoisers import denoiser, description
 from jaxdiff.networks.adapters import from_linen
@@ -229,9 +230,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name in NETWORKS:
         parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help="the publisher's code")
     parser.add_argument("--small", action="store_true", help="narrower networks")
-    parser.add_argument("--batch", type=int, default=4, help="samples (4)")
-    parser.add_argument("--num-steps", type=int, default=4, help="of a solve (4)")
-    parser.add_argument("--repeats", type=int, default=9, help="solves that are timed (9)")
+    parser.add_argument("--batch", type=count, default=4, help="samples (4)")
+    parser.add_argument("--num-steps", type=count, default=4, help="of a solve (4)")
+    parser.add_argument("--repeats", type=count, default=9, help="solves that are timed (9)")
     return parser.parse_args(arguments)
 
 

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import common
+from experiments.numbers import count
 
 MOST = 1.2  # the aim: peak memory in parameters' bytes
 DEVICES = 8
@@ -162,7 +163,7 @@ def lines_of(found: Sequence[Mapping[str, Any]]) -> list[str]:
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = common.parser(__doc__)
-    parser.add_argument("--width", type=int, default=320, help="of the U-Net, a multiple of 16")
+    parser.add_argument("--width", type=count, default=320, help="of the U-Net, a multiple of 16")
     own = parser.add_argument_group("parts of it, each run in a process of its own")
     own.add_argument("--write", type=Path, metavar="FOLDER", help="only write the folder")
     own.add_argument("--read", type=Path, metavar="FOLDER", help="only open it, in one case")

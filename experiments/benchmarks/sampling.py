@@ -31,6 +31,7 @@ import numpy as np
 
 import jaxdiff as jd
 from experiments.benchmarks import common
+from experiments.numbers import count, positive
 from jaxdiff import solvers
 from jaxdiff.app import config
 from jaxdiff.app.network import build_network
@@ -213,13 +214,13 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = common.parser(__doc__)
     common.add_clock(parser)
     parser.add_argument("--only", choices=("overhead", "sweep"), help="measure this alone")
-    parser.add_argument("--batch", type=int, default=32, help="samples, of the overhead (32)")
+    parser.add_argument("--batch", type=count, default=32, help="samples, of the overhead (32)")
     parser.add_argument(
-        "--seconds", type=float, default=2.0, metavar="S",
+        "--seconds", type=positive, default=2.0, metavar="S",
         help="time every case of the overhead for so long, five rounds at least (2)",
     )  # fmt: skip
     parser.add_argument(
-        "--every", type=int, default=8, metavar="N",
+        "--every", type=count, default=8, metavar="N",
         help="of the samplers, run this part one by one with the demo's network (8)",
     )  # fmt: skip
     return parser.parse_args(arguments)

@@ -35,6 +35,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.common import metadata, parser, publish, table
+from experiments.numbers import count, positive
 
 
 class Kind(NamedTuple):
@@ -186,10 +187,10 @@ def lines(found: list[dict[str, Any]], share: float) -> list[str]:
 def main() -> None:
     """Compile, and write what was read."""
     made = parser(__doc__)
-    made.add_argument("--devices", type=int, nargs="+", default=[1, 2, 8, 32])
-    made.add_argument("--batch", type=int, default=32, help="per device")
+    made.add_argument("--devices", type=count, nargs="+", default=[1, 2, 8, 32])
+    made.add_argument("--batch", type=count, default=32, help="per device")
     made.add_argument("--network", nargs="*", help="parts of the networks' names; default: all")
-    made.add_argument("--share", type=float, default=0.4, help="of the peak that is reached")
+    made.add_argument("--share", type=positive, default=0.4, help="of the peak that is reached")
     options = made.parse_args()
     flags = f"--xla_force_host_platform_device_count={max(options.devices)}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"

@@ -40,6 +40,7 @@ import jax.numpy as jnp
 import jaxdiff as jd
 from experiments.benchmarks import common
 from experiments.benchmarks.sampling import demo_denoiser
+from experiments.numbers import count
 from jaxdiff.typing import Array
 
 SHAPE = (8, 8, 1)
@@ -144,8 +145,8 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=[5, 15],
         help="steps of the other ways (5 15): compilation takes about a second per step",
     )
-    parser.add_argument("--batch", type=int, default=4, help="samples (4); memory goes with them")
-    parser.add_argument("--repeats", type=int, default=3, help="gradients that are timed (3)")
+    parser.add_argument("--batch", type=count, default=4, help="samples (4); memory goes with them")
+    parser.add_argument("--repeats", type=count, default=3, help="gradients that are timed (3)")
     return parser.parse_args(arguments)
 
 

@@ -29,6 +29,7 @@ from experiments.benchmarks.common import metadata
 from experiments.drug_target import data
 from experiments.drug_target.methods import METHODS, plain_rls_kron
 from experiments.drug_target.page import page
+from experiments.numbers import count, natural
 from jaxdiff.classify.interactions import (
     Problem,
     cross_validate,
@@ -207,8 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE", help=text)
         parser.add_argument("--transpose", action="store_true", help="known is targets by drugs")
         parser.add_argument("--method", choices=names, default="rls_kron")
-        parser.add_argument("--count", type=int, default=20, help="how many pairs")
-        parser.add_argument("--seed", type=int, default=0, help="of methods that start at random")
+        parser.add_argument("--count", type=count, default=20, help="how many pairs")
+        parser.add_argument(
+            "--seed", type=natural, default=0, help="of methods that start at random"
+        )
         options = parser.parse_args(given)
         try:
             with warnings.catch_warnings():
@@ -224,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", choices=names, default=list(METHODS))
     parser.add_argument(
-        "--folds", type=int, metavar="N",
+        "--folds", type=count, metavar="N",
         help="the first so many only, for a sooner and rougher table (all); rows that were made of "
         "another number are made anew",
     )  # fmt: skip
@@ -235,8 +238,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--speed", nargs="*", choices=data.GOLD, default=["nr"], help="compared with a NumPy loop"
     )
     options = parser.parse_args(given)
-    if options.folds is not None and options.folds < 1:
-        parser.error(f"--folds must be at least 1, not {options.folds}")
     try:
         study(options)
     except OSError as error:  # no data there, or no folder for the numbers

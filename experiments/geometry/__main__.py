@@ -28,6 +28,7 @@ import jax
 
 from experiments.geometry import closed, learned
 from experiments.geometry.report import figure, page
+from experiments.numbers import count, natural
 from jaxdiff.files import read_json, write_text
 
 
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--run", metavar="DIR", help='"digits", or a run of jaxdiff train digits')
     add("--students", metavar="DIR", nargs="*", default=(), help="students of --run")
     add("--json", type=Path, default=Path("experiments/results/geometry.json"))
-    add("--count", type=int, default=64, help="trajectories (64)")
-    add("--seed", type=int, default=0)
+    add("--count", type=count, default=64, help="trajectories (64)")
+    add("--seed", type=natural, default=0)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(arguments)
     if options.weights is not None and options.mnist is None:

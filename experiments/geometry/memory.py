@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.geometry.closed import HIGH, LOW, STEPS
+from experiments.numbers import count
 from jaxdiff import analysis, grids, solvers
 from jaxdiff.exact import Gaussian
 from jaxdiff.metrics.neighbours import nearest_distances
@@ -100,10 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.geometry.memory")
     add = parser.add_argument
     add("what", choices=("streamed", "finite"))
-    add("--count", type=int, help="trajectories: 10,000 of streamed, 16 of finite")
-    add("--dimension", type=int, default=3072, help="of a sample (3072)")
-    add("--points", type=int, default=50_000, help="of finite (50,000)")
-    add("--block", type=int, default=250, help="trajectories at a time, of streamed (250)")
+    add("--count", type=count, help="trajectories: 10,000 of streamed, 16 of finite")
+    add("--dimension", type=count, default=3072, help="of a sample (3072)")
+    add("--points", type=count, default=50_000, help="of finite (50,000)")
+    add("--block", type=count, default=250, help="trajectories at a time, of streamed (250)")
     options = parser.parse_args(arguments)
     if options.what == "streamed":
         numbers = streamed(options.count or 10_000, options.dimension, options.block)

@@ -45,6 +45,7 @@ from experiments.mnist_ddpm.ends import (
 from experiments.mnist_ddpm.limits import limits
 from experiments.mnist_ddpm.page import page
 from experiments.mnist_ddpm.scores import SHOWN, outside, pictures, samples, scored
+from experiments.numbers import count, finite, natural, positive
 from jaxdiff.app.load import load_model
 from jaxdiff.app.models import Model
 from jaxdiff.app.published import to_pictures
@@ -122,20 +123,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--data", type=Path, required=True, help="mnist.npz, to score samples by")
     add("--json", type=Path, default=Path("experiments/results/mnist_ddpm.json"))
     add("--runs", type=Path, default=Path("runs/mnist_ddpm"), help="what is kept (runs/mnist_ddpm)")
-    add("--nfe", type=int, nargs="+", default=[3, 4, 5, 6, 8], help="to tune at (3 4 5 6 8)")
-    add("--count", type=int, default=64, help="samples that distances are measured on (64)")
-    add("--pairs", type=int, default=64, help="to tune on, and to choose by (64)")
-    add("--updates", type=int, default=120, help="of a table (120)")
-    add("--rate", type=float, default=0.005, help="of a table's levels (0.005)")
-    add("--batch", type=int, default=16, help="of a table (16)")
-    add("--alone", type=int, default=8, help="samples with a table of their own (8)")
-    add("--alone-nfe", type=int, nargs="*", default=[5], help="of these (5)")
-    add("--weight", type=float, default=2.0, help="of autoguidance (2)")
-    add("--paths", type=int, default=768, help="of the teacher, to distil from (768)")
-    add("--student-updates", type=int, default=300, help="of each student (300)")
-    add("--student-batch", type=int, default=32, help="of each student (32)")
-    add("--samples", type=int, default=256, help="that are scored (256)")
-    add("--images", type=int, default=4000, help="of the data's two parts, at most (4000)")
+    add("--nfe", type=count, nargs="+", default=[3, 4, 5, 6, 8], help="to tune at (3 4 5 6 8)")
+    add("--count", type=count, default=64, help="samples that distances are measured on (64)")
+    add("--pairs", type=count, default=64, help="to tune on, and to choose by (64)")
+    add("--updates", type=count, default=120, help="of a table (120)")
+    add("--rate", type=positive, default=0.005, help="of a table's levels (0.005)")
+    add("--batch", type=count, default=16, help="of a table (16)")
+    add("--alone", type=natural, default=8, help="samples with a table of their own (8)")
+    add("--alone-nfe", type=count, nargs="*", default=[5], help="of these (5)")
+    add("--weight", type=finite, default=2.0, help="of autoguidance (2)")
+    add("--paths", type=count, default=768, help="of the teacher, to distil from (768)")
+    add("--student-updates", type=count, default=300, help="of each student (300)")
+    add("--student-batch", type=count, default=32, help="of each student (32)")
+    add("--samples", type=count, default=256, help="that are scored (256)")
+    add("--images", type=count, default=4000, help="of the data's two parts, at most (4000)")
     return parser.parse_args(arguments)
 
 

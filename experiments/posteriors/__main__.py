@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.numbers import count, natural
 from experiments.posteriors.methods import FLOOR, ROWS, Row
 from experiments.posteriors.problems import Problem, problem, scores
 from jaxdiff.files import read_json, write_text
@@ -201,10 +202,10 @@ def main() -> None:
     )
     parser.add_argument("--json", default="experiments/results/posteriors.json")
     parser.add_argument("--markdown", default="experiments/results/posteriors.md")
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=4096)
-    parser.add_argument("--budgets", type=int, nargs="*", default=(0, 20, 50, 100))
-    parser.add_argument("--beside", type=int, default=16, help="problems beside the reference")
+    parser.add_argument("--seeds", type=count, default=4)
+    parser.add_argument("--samples", type=count, default=4096)
+    parser.add_argument("--budgets", type=natural, nargs="*", default=(0, 20, 50, 100))
+    parser.add_argument("--beside", type=natural, default=16, help="problems beside the reference")
     parser.add_argument("--method", nargs="*", help="parts of names; all methods by default")
     options = parser.parse_args()
     known = read_json(options.json) if os.path.exists(options.json) else {}

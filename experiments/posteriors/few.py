@@ -23,6 +23,7 @@ import numpy as np
 import optax
 
 import jaxdiff as jd
+from experiments.numbers import count
 from experiments.posteriors.methods import grid
 from experiments.posteriors.problems import Problem, problem, scores
 from jaxdiff import posterior
@@ -142,8 +143,8 @@ def page(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
 def main(given: Sequence[str] | None = None) -> None:
     """Tune and measure, and write the numbers and the page."""
     parser = argparse.ArgumentParser(prog="python -m experiments.posteriors.few")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--seeds", type=count, default=2)
+    parser.add_argument("--updates", type=count, default=300)
     here = Path("experiments/results")
     parser.add_argument("--json", type=Path, default=here / "five_evaluations.json")
     parser.add_argument("--markdown", type=Path, default=here / "five_evaluations.md")

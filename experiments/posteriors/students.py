@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 import jaxdiff as jd
+from experiments.numbers import count
 from experiments.posteriors.problems import (
     COMPONENTS,
     DIMENSION,
@@ -264,8 +265,8 @@ def page(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
 def main(given: Sequence[str] | None = None) -> None:
     """Train, measure, and write the numbers and the page."""
     parser = argparse.ArgumentParser(prog="python -m experiments.posteriors.students")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--updates", type=int, default=3000)
+    parser.add_argument("--seeds", type=count, default=2)
+    parser.add_argument("--updates", type=count, default=3000)
     here = Path("experiments/results")
     parser.add_argument("--json", type=Path, default=here / "guided_students.json")
     parser.add_argument("--markdown", type=Path, default=here / "guided_students.md")
