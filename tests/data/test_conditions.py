@@ -63,7 +63,7 @@ def test_they_are_described_and_part_of_what_data_are_known_by():
     "change, error, message",
     [
         ({"text": TEXTS[:5]}, ValueError, "'text' has 5 rows for 6"),
-        ({"text": [*TEXTS[:5], 3]}, TypeError, "'text' must be one text"),
+        ({"text": [*TEXTS[:5], 3]}, TypeError, "'text' must be a text for each"),
         ({"vector": np.full((6, 2), np.nan)}, ValueError, "'vector' has NaN"),
         ({"index": np.arange(6) + 2**31}, ValueError, "'index' has whole numbers beyond"),
         ({"index": np.arange(6) + 0j}, TypeError, "'index' must be texts or numbers"),
