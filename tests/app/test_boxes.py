@@ -136,7 +136,19 @@ def test_a_run_of_texts_learns_boxes(tmp_path, capsys):
 def test_a_network_of_texts_is_fine_tuned_to_inpainting_and_takes_a_prompt(tmp_path, capsys):
     run, wide = str(tmp_path / "run"), str(tmp_path / "wide")
     assert cli.main(["train", "text", "--run", run, "--updates", "2", "--batch", "4", *SMALL]) == 0
-    command = ["train", "inpaint", "--run", wide, "--network", "text", "--init", run, *SMALL]
+    command = [
+        "train",
+        "inpaint",
+        "--run",
+        wide,
+        "--network",
+        "text",
+        "--init",
+        run,
+        *SMALL,
+        "--sigma-data",
+        "0.4",
+    ]
     assert cli.main([*command, "--updates", "2", "--batch", "4"]) == 0, capsys.readouterr().err
     model = load_model(wide)
     assert model.measure is not None and model.tokenizer == load_model(run).tokenizer
