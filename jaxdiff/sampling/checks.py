@@ -14,7 +14,7 @@ from jaxdiff.brief import Changed
 from jaxdiff.denoisers import check_network_cond, description
 from jaxdiff.process import Process
 from jaxdiff.process.calculus import floating
-from jaxdiff.sampling.start import _outside, warn_unscaled
+from jaxdiff.sampling.start import outside, warn_unscaled
 from jaxdiff.sampling.table import Table
 from jaxdiff.typing import Array, Cond, Denoiser, Key
 
@@ -62,7 +62,7 @@ def warn_beyond(denoiser: Denoiser, level: float | Array) -> None:
                 f"({type(made['process']).__name__}) ends at {last:.4g}: above it the network is "
                 "shown what it was not trained on. Begin there, such as by "
                 f"jaxdiff.grids.karras(num_steps, high={last:.4g})",
-                stacklevel=_outside(),
+                stacklevel=outside(),
             )
 
 

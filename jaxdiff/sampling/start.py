@@ -73,11 +73,11 @@ def warn_unscaled(start: Array, level: float | Array) -> None:
             f"the start has a root mean square of {size:.2g}, and its level is {float(level):.3g}: "
             "states are data plus level * noise, and from such a start all samples fall together. "
             "jaxdiff.start(key, table, count, shape) makes one, or multiply noise by the level",
-            stacklevel=_outside(),
+            stacklevel=outside(),
         )
 
 
-def _outside() -> int:
+def outside() -> int:
     """Return how many calls up, from the caller's caller, the library was called."""
     frame, depth = sys._getframe(1), 1
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "jaxdiff":
